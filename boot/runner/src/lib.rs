@@ -1,0 +1,1 @@
+//! Builds the kernel and boots it in QEMU.

@@ -1,0 +1,2 @@
+//! What `cargo run` does.
+fn main() {}

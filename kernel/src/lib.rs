@@ -1,0 +1,2 @@
+//! The reference kernel of the `mm` memory core.
+#![no_std]

@@ -1,0 +1,2 @@
+//! The reference kernel's binary.
+fn main() {}
