@@ -3,6 +3,7 @@
 //! A number of one kind never turns into another by `as`, and no sum wraps silently:
 //! arithmetic that can leave the type returns `Option`. All address arithmetic of the
 //! library lives here, so that boundary cases are tested in one place.
+#![forbid(unsafe_code)]
 
 mod frame_number;
 mod order;

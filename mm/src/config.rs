@@ -2,6 +2,7 @@
 //!
 //! Everything else (CPU counts, node counts, sizes of tables) is decided at run time
 //! from what is present; see [`crate::platform::Platform`].
+#![forbid(unsafe_code)]
 
 /// log2 of [`PAGE_SIZE`].
 pub const PAGE_SHIFT: u32 = 12;

@@ -2,7 +2,14 @@
 #![cfg_attr(not(test), no_std)]
 
 pub mod addr;
+pub mod buddy;
+pub mod collections;
 pub mod config;
+pub mod frame;
 pub mod mem;
 pub mod platform;
 pub mod report;
+pub mod sync;
+pub mod zone;
+pub mod adapters;
+pub mod system;

@@ -5,10 +5,12 @@
 //! are values that cannot be copied, so that a range has at most one writer.
 
 mod array;
+mod cell;
 mod early;
 mod exclusive;
 pub mod poison;
 
 pub use array::{Array, CarveError};
+pub use cell::EarlyBox;
 pub use early::{EarlyRam, RamClaim};
 pub use exclusive::Exclusive;

@@ -1,6 +1,7 @@
 //! One type for everything that detectors find.
 //!
 //! Tests match on these values, not on log text; a platform prints them or panics.
+#![forbid(unsafe_code)]
 
 use core::fmt;
 

@@ -1,4 +1,5 @@
 //! Page frame numbers and ranges of them.
+#![forbid(unsafe_code)]
 
 use core::fmt;
 

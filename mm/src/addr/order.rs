@@ -1,4 +1,5 @@
 //! Orders: block sizes as powers of two.
+#![forbid(unsafe_code)]
 
 use core::fmt;
 

@@ -1,4 +1,5 @@
 //! Physical addresses and ranges of them.
+#![forbid(unsafe_code)]
 
 use core::fmt;
 

@@ -1,4 +1,5 @@
 //! Virtual addresses.
+#![forbid(unsafe_code)]
 
 use core::fmt;
 

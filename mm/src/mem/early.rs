@@ -41,6 +41,15 @@ impl EarlyRam {
         self.range
     }
 
+    /// Cuts the range in two, `bytes` from its start (all of it if it is not that long).
+    pub fn split_at(self, bytes: u64) -> (Self, Self) {
+        let (start, end) = (self.range.start(), self.range.end());
+        let cut = start.saturating_add(bytes).min(end);
+        let low = PhysRange::from_size(start, cut.offset_from(start).unwrap_or_default());
+        let high = PhysRange::from_size(cut, end.offset_from(cut).unwrap_or_default());
+        (Self { range: low }, Self { range: high })
+    }
+
     /// Gives up ownership for good and says which bytes they were: for memory that is never
     /// given back, or whose owner is written down elsewhere.
     pub const fn leak(self) -> PhysRange {

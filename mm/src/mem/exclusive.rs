@@ -36,6 +36,23 @@ impl Exclusive {
         self.frames
     }
 
+    /// Makes one token of two for neighbouring frames.
+    ///
+    /// # Errors
+    /// Both, if the second does not start where the first ends.
+    pub(crate) fn join(self, next: Self) -> Result<Self, (Self, Self)> {
+        if self.frames.end() != next.frames.first() {
+            return Err((self, next));
+        }
+        let (first, end) = (self.frames.first(), next.frames.end());
+        Ok(Self { frames: PfnRange::from_numbers(first.as_u64(), end.as_u64()) })
+    }
+
+    /// Gives up ownership and says which frames they were: their records now say who has them.
+    pub(crate) const fn leak(self) -> PfnRange {
+        self.frames
+    }
+
     /// Where the platform reaches the first byte, or `None` if it does not.
     #[must_use]
     pub fn as_ptr<P: Platform>(&self, platform: &P) -> Option<NonNull<u8>> {
