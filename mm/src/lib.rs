@@ -4,5 +4,7 @@
 pub mod addr;
 pub mod config;
 pub mod mem;
+pub mod memblock;
 pub mod platform;
 pub mod report;
+pub mod zone;
