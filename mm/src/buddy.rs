@@ -27,7 +27,7 @@ mod validate;
 
 pub(crate) use area::Area;
 pub use contig::RangeError;
-pub(crate) use free_areas::FreeAreas;
+pub(crate) use free_areas::{AreaSlots, FreeAreas};
 pub use gfp::{Gfp, GfpError, Request};
 pub use migrate::MigrateType;
 pub use trace::{Step, Trace};
@@ -48,4 +48,16 @@ pub struct Stats {
     pub claims: u64,
     /// Blocks taken out of pageblocks of another type.
     pub steals: u64,
+}
+
+impl Stats {
+    /// Nothing done yet.
+    pub const ZERO: Self = Self {
+        allocated: 0,
+        freed: 0,
+        splits: 0,
+        merges: 0,
+        claims: 0,
+        steals: 0,
+    };
 }

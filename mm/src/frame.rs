@@ -40,4 +40,4 @@ pub use record::Frame;
 
 pub use state::{Event, FrameState};
 pub use table::{AddSectionError, FrameTable, FreeError, PutOutcome, Reference, SectionFrames};
-pub use word::{ZoneId, PageFlags, Word};
+pub use word::{PageFlags, Word, ZoneId};

@@ -45,6 +45,7 @@ pub(crate) struct Core {
     pub(crate) options: Options,
     /// Frames left out of circulation because they were found damaged.
     pub(crate) quarantined: AtomicU64,
+    pub(crate) summary: Summary,
 }
 
 /// How an owning handle finds its memory: a reference on the host, where there are many
@@ -69,7 +70,10 @@ impl<P: Platform> Home for &Memory<P> {
 impl<P: Platform> Memory<P> {
     /// A machine whose memory is not up yet.
     pub const fn new(platform: P) -> Self {
-        Self { platform, core: Once::new() }
+        Self {
+            platform,
+            core: Once::new(),
+        }
     }
 
     /// The platform.
@@ -134,13 +138,16 @@ impl<P: Platform> Memory<P> {
     /// Free frames right now (Linux: `nr_free_pages`). Context: any.
     #[must_use]
     pub fn free_frames(&self) -> u64 {
-        self.zones().map(Zone::free_frames).fold(0, u64::saturating_add)
+        self.zones()
+            .map(Zone::free_frames)
+            .fold(0, u64::saturating_add)
     }
 
     /// Frames left out of circulation because they were found damaged. Context: any.
     #[must_use]
     pub fn quarantined_frames(&self) -> u64 {
-        self.core().map_or(0, |core| core.quarantined.load(Ordering::Relaxed))
+        self.core()
+            .map_or(0, |core| core.quarantined.load(Ordering::Relaxed))
     }
 
     /// Recounts every zone and compares (oracles O1, O3, O4). Context: task; slow.
@@ -175,6 +182,8 @@ impl Core {
 
 impl<P: Platform> fmt::Debug for Memory<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Memory").field("core", &self.core).finish_non_exhaustive()
+        f.debug_struct("Memory")
+            .field("core", &self.core)
+            .finish_non_exhaustive()
     }
 }

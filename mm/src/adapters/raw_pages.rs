@@ -72,7 +72,10 @@ impl<P: Platform> Memory<P> {
     ///
     /// # Safety
     /// As [`Memory::free_pages`], for each.
-    pub unsafe fn free_pages_bulk(&self, pages: &mut [Option<Pfn>]) -> Result<(), (usize, FreeError)> {
+    pub unsafe fn free_pages_bulk(
+        &self,
+        pages: &mut [Option<Pfn>],
+    ) -> Result<(), (usize, FreeError)> {
         for (place, page) in pages.iter_mut().enumerate() {
             let Some(pfn) = *page else { continue };
             // SAFETY: the caller's word, passed on.
@@ -120,9 +123,16 @@ impl<P: Platform> Memory<P> {
     ///
     /// # Safety
     /// As [`Memory::free_pages`].
-    pub unsafe fn free_pages_at(&self, address: NonNull<u8>, order: Order) -> Result<(), FreeError> {
+    pub unsafe fn free_pages_at(
+        &self,
+        address: NonNull<u8>,
+        order: Order,
+    ) -> Result<(), FreeError> {
         let address = VirtAddr::from_ptr(address.as_ptr());
-        let phys = self.platform().virt_to_phys(address).ok_or(FreeError::NotPresent)?;
+        let phys = self
+            .platform()
+            .virt_to_phys(address)
+            .ok_or(FreeError::NotPresent)?;
         if !phys.is_aligned(order.bytes()) {
             return Err(FreeError::Misaligned);
         }
@@ -147,7 +157,11 @@ impl<P: Platform> Memory<P> {
     ///
     /// The caller holds a reference to the block that starts at `pfn`, as a number.
     pub unsafe fn put_page(&self, pfn: Pfn) -> Result<(), Corruption> {
-        let missing = Corruption::BadRecord { pfn, word: 0, check: crate::report::Check::State };
+        let missing = Corruption::BadRecord {
+            pfn,
+            word: 0,
+            check: crate::report::Check::State,
+        };
         let table = self.frames().ok_or(missing)?;
         // SAFETY: the caller's word, passed on.
         let reference = unsafe { Reference::from_raw(pfn) };

@@ -116,6 +116,12 @@ pub struct PhysRange {
 }
 
 impl PhysRange {
+    /// No byte at all.
+    pub const EMPTY: Self = Self {
+        start: PhysAddr::ZERO,
+        end: PhysAddr::ZERO,
+    };
+
     /// The range `start..end`, or `None` if it would be turned around.
     #[inline]
     #[must_use]

@@ -10,7 +10,7 @@
 use super::MigrateType;
 use crate::addr::{Order, to_index};
 use crate::config::{ORDERS, PAGEBLOCK_FRAMES, PAGEBLOCK_ORDER, SECTION_PAGEBLOCKS};
-use crate::frame::{FrameState, ZoneId, SectionFrames, Word};
+use crate::frame::{FrameState, SectionFrames, Word, ZoneId};
 
 const LISTS: usize = 9;
 const NONE: u16 = u16::MAX;

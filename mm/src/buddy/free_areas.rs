@@ -17,7 +17,7 @@ use super::{MigrateType, Stats};
 use crate::addr::{Order, Pfn, PfnRange, to_count, to_index};
 use crate::collections::{Members, SetBank};
 use crate::config::ORDERS;
-use crate::frame::{ZoneId, SectionFrames, Word};
+use crate::frame::{SectionFrames, Word, ZoneId};
 use crate::mem::{Array, CarveError, EarlyBox, EarlyRam, Exclusive};
 use crate::platform::Platform;
 use crate::report::Corruption;
@@ -79,12 +79,15 @@ impl Index {
     }
 }
 
+/// One slot for each section that a zone spans.
+pub(crate) type AreaSlots = Array<Option<EarlyBox<Area>>>;
+
 /// Free blocks of a zone.
 #[derive(Debug)]
 pub(crate) struct FreeAreas {
     pub(super) home: ZoneId,
     pub(super) first_section: u64,
-    pub(super) areas: Array<Option<EarlyBox<Area>>>,
+    pub(super) areas: AreaSlots,
     pub(super) index: Index,
     /// Free blocks by type and order (Linux: `free_area[order].nr_free`, kept per type).
     pub(super) blocks: [[u64; ORDERS]; MigrateType::COUNT],
@@ -101,25 +104,28 @@ pub(super) struct Place {
 }
 
 impl FreeAreas {
-    /// Areas for a zone whose first section is `first_section`, one slot for each section.
-    pub(crate) fn new(
-        home: ZoneId,
-        first_section: u64,
-        areas: Array<Option<EarlyBox<Area>>>,
-        bank: SetBank,
-    ) -> Self {
+    /// No areas yet.
+    pub(crate) const fn empty(home: ZoneId) -> Self {
         Self {
             home,
-            first_section,
-            areas,
+            first_section: 0,
+            areas: Array::empty(),
             index: Index {
-                bank,
+                bank: SetBank::empty(),
                 stock: [0; MigrateType::COUNT],
             },
             blocks: [[0; ORDERS]; MigrateType::COUNT],
             free: 0,
-            stats: Stats::default(),
+            stats: Stats::ZERO,
         }
+    }
+
+    /// Makes room for areas from section `first_section` on, one slot for each section of the
+    /// index. For a zone without areas.
+    pub(crate) fn install(&mut self, first_section: u64, areas: AreaSlots, bank: SetBank) {
+        self.first_section = first_section;
+        self.areas = areas;
+        self.index.bank = bank;
     }
 
     /// Sets in a zone's index, for [`SetBank::bytes_for`].
@@ -272,53 +278,40 @@ impl FreeAreas {
         let Some(from) = block.smallest_from(order) else {
             return Err(missing);
         };
-        let kind = block.kind;
-        let counts = &mut self.blocks[kind.index()];
         let at = area.first(place.block, from);
         let pfn = area.frames.pfn(at);
         trace.step(Step::Found {
             pfn,
             order: from,
-            kind,
+            kind: block.kind,
         });
 
         // Judge the record before anything hangs on it.
         let found = area.word(at);
         let intact = found.is_free_block(area.home, from);
         area.unlink(at, from);
-        drop_one(counts, from);
-        self.free = self.free.saturating_sub(from.frames());
-        if intact {
-            let mut half = from;
-            while half > order {
-                half = half.down().unwrap_or(order);
-                let upper = at.wrapping_add(half.frames());
-                area.push(upper, half);
-                add_one(counts, half);
-                self.stats.splits = self.stats.splits.wrapping_add(1);
-                trace.step(Step::Split {
-                    upper: area.frames.pfn(upper),
-                    order: half,
-                });
-            }
-            self.free = self
-                .free
-                .saturating_add(from.frames().saturating_sub(order.frames()));
-        }
+        drop_one(&mut self.blocks[block.kind.index()], from);
+        let kept = if intact { order } else { from };
+        self.free = self.free.saturating_sub(kept.frames());
+        self.split(place, at, from, kept, trace);
+
+        let Some(Some(area)) = self.areas.get_mut(to_index(place.slot)) else {
+            return Err(missing);
+        };
         let after = area.blocks[place.block].largest();
         self.index.update(
             area,
             place.slot,
             place.block,
-            kind,
+            block.kind,
             (block.largest(), after),
         );
-        if from == Order::MAX && order < Order::MAX {
+        if from == Order::MAX && kept < Order::MAX {
             // The upper pageblock of a pair became a block of its own.
-            let upper = place.block.wrapping_add(1);
-            let change = (None, area.blocks[upper & 63].largest());
+            let upper = place.block.wrapping_add(1) & 63;
+            let change = (None, area.blocks[upper].largest());
             self.index
-                .update(area, place.slot, upper & 63, kind, change);
+                .update(area, place.slot, upper, block.kind, change);
         }
         if !intact {
             return Err(Corruption::NotFree {
@@ -327,6 +320,27 @@ impl FreeAreas {
             });
         }
         area.frames.take::<P>(at, order, word)
+    }
+
+    /// Halves the block at `at`, which is on no list, down to `order`; the upper halves stay free.
+    #[inline]
+    fn split(&mut self, place: Place, at: u64, from: Order, order: Order, trace: &mut impl Trace) {
+        let Some(Some(area)) = self.areas.get_mut(to_index(place.slot)) else {
+            return;
+        };
+        let counts = &mut self.blocks[area.blocks[place.block].kind.index()];
+        let mut half = from;
+        while half > order {
+            half = half.down().unwrap_or(order);
+            let upper = at.wrapping_add(half.frames());
+            area.push(upper, half);
+            add_one(counts, half);
+            self.stats.splits = self.stats.splits.wrapping_add(1);
+            trace.step(Step::Split {
+                upper: area.frames.pfn(upper),
+                order: half,
+            });
+        }
     }
 
     /// Gives a block back: merges it with its free buddies and puts the result on its list.

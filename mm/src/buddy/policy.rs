@@ -51,63 +51,17 @@ mod tests {
 
     #[test]
     fn half_a_block_free_or_alike_is_enough() {
+        // (free, movable), owner, wanted → claimed?
         let cases = [
-            (
-                Survey {
-                    free: 256,
-                    movable: 0,
-                },
-                Unmovable,
-                Movable,
-                true,
-            ),
-            (
-                Survey {
-                    free: 255,
-                    movable: 0,
-                },
-                Unmovable,
-                Movable,
-                false,
-            ),
-            (
-                Survey {
-                    free: 100,
-                    movable: 156,
-                },
-                Unmovable,
-                Movable,
-                true,
-            ),
-            (
-                Survey {
-                    free: 10,
-                    movable: 300,
-                },
-                Movable,
-                Unmovable,
-                false,
-            ),
-            (
-                Survey {
-                    free: 10,
-                    movable: 246,
-                },
-                Movable,
-                Unmovable,
-                true,
-            ),
-            (
-                Survey {
-                    free: 200,
-                    movable: 0,
-                },
-                Reclaimable,
-                Unmovable,
-                false,
-            ),
+            ((256, 0), Unmovable, Movable, true),
+            ((255, 0), Unmovable, Movable, false),
+            ((100, 156), Unmovable, Movable, true),
+            ((10, 300), Movable, Unmovable, false),
+            ((10, 246), Movable, Unmovable, true),
+            ((200, 0), Reclaimable, Unmovable, false),
         ];
-        for (survey, owner, wanted, expected) in cases {
+        for ((free, movable), owner, wanted, expected) in cases {
+            let survey = Survey { free, movable };
             assert_eq!(
                 may_claim(survey, owner, wanted),
                 expected,

@@ -4,7 +4,7 @@
 use super::MigrateType;
 use super::area::{Area, base_of, bit};
 use super::free_areas::{FreeAreas, Place, set_of};
-use crate::addr::{Order, to_count, to_index};
+use crate::addr::{Order, to_count};
 use crate::config::{ORDERS, SECTION_PAGEBLOCKS};
 use crate::frame::{FrameState, Word};
 use crate::report::{Check, Corruption};

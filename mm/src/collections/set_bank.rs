@@ -67,6 +67,19 @@ impl SetBank {
         Array::<u64>::bytes_for(to_index(words.checked_mul(sets)?))
     }
 
+    /// No sets at all.
+    #[must_use]
+    pub const fn empty() -> Self {
+        let words = Array::empty();
+        Self {
+            words,
+            level_start: [0; LEVELS],
+            levels: 0,
+            words_per_set: 0,
+            bound: 0,
+        }
+    }
+
     /// `sets` empty sets of numbers below `bound`.
     ///
     /// # Errors

@@ -249,7 +249,13 @@ impl Word {
 impl fmt::Debug for Word {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.state() {
-            Some(state) => write!(f, "{} {:?} {:?}", state.name(), self.order(), self.zone_id()),
+            Some(state) => write!(
+                f,
+                "{} {:?} {:?}",
+                state.name(),
+                self.order(),
+                self.zone_id()
+            ),
             None => write!(f, "damaged {:#018x}", self.0),
         }
     }

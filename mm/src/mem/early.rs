@@ -16,6 +16,8 @@ impl RamClaim {
     /// 2. Until it is allocated from that holder, nobody uses such a range, except where it is
     ///    reserved there before the first allocation.
     /// 3. No other claim covers the same RAM on the same platform.
+    /// 4. The holder's `free` is not called for a range that an [`EarlyRam`] covers: the token
+    ///    itself is given back.
     #[must_use]
     pub const unsafe fn new() -> Self {
         Self(())

@@ -45,7 +45,9 @@ impl Exclusive {
             return Err((self, next));
         }
         let (first, end) = (self.frames.first(), next.frames.end());
-        Ok(Self { frames: PfnRange::from_numbers(first.as_u64(), end.as_u64()) })
+        Ok(Self {
+            frames: PfnRange::from_numbers(first.as_u64(), end.as_u64()),
+        })
     }
 
     /// Gives up ownership and says which frames they were: their records now say who has them.

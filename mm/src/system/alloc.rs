@@ -107,7 +107,11 @@ impl<P: Platform> Memory<P> {
     ///
     /// # Errors
     /// [`AllocError`] other than out of memory.
-    pub fn alloc_pages_bulk(&self, gfp: Gfp, pages: &mut [Option<Pfn>]) -> Result<usize, AllocError> {
+    pub fn alloc_pages_bulk(
+        &self,
+        gfp: Gfp,
+        pages: &mut [Option<Pfn>],
+    ) -> Result<usize, AllocError> {
         let request = Request::new(gfp, Order::ZERO)?;
         let core = self.core().ok_or(AllocError::NotUp)?;
         let node = core.node(NodeId(0)).ok_or(AllocError::NoSuchNode)?;
@@ -125,7 +129,9 @@ impl<P: Platform> Memory<P> {
                 };
                 let taken = zone.alloc_bulk(&self.platform, &request, wanted.min(BULK), collect);
                 for block in batch.into_iter().flatten() {
-                    let Some(block) = self.prepare(core, &request, block) else { continue };
+                    let Some(block) = self.prepare(core, &request, block) else {
+                        continue;
+                    };
                     if let Some(place) = places.next() {
                         *place = Some(block.leak().first());
                         wanted = wanted.saturating_sub(1);
@@ -193,14 +199,21 @@ impl<P: Platform> Memory<P> {
         let pfn = block.frames().first();
         let order = Order::at_most(block.frames().frames(), Order::MAX);
         let lost = Corruption::LostBlock { pfn, order };
-        let Some(core) = self.core() else { return self.platform.corruption(&lost) };
+        let Some(core) = self.core() else {
+            return self.platform.corruption(&lost);
+        };
         if core.options.page_poison {
             block.poison(&self.platform);
         } else if core.options.init_on_free {
             block.zero(&self.platform);
         }
-        let zone = core.frames.frame(pfn).and_then(|frame| core.zone(frame.word().zone_id()));
-        let Some(zone) = zone else { return self.platform.corruption(&lost) };
+        let zone = core
+            .frames
+            .frame(pfn)
+            .and_then(|frame| core.zone(frame.word().zone_id()));
+        let Some(zone) = zone else {
+            return self.platform.corruption(&lost);
+        };
         if zone.free(&self.platform, block, trace).is_err() {
             self.platform.corruption(&lost);
         }

@@ -7,7 +7,6 @@ use core::ptr::NonNull;
 use super::{Home, SharedBlock};
 use crate::addr::{Order, Pfn, PfnRange};
 use crate::mem::Exclusive;
-use crate::platform::Platform;
 
 /// An exclusively owned, naturally aligned run of `1 << order` frames; dropping it returns them
 /// to `home`.
@@ -26,13 +25,18 @@ pub struct Block<H: Home> {
 
 impl<H: Home> Block<H> {
     pub(super) const fn new(frames: Exclusive, home: H) -> Self {
-        Self { frames: Some(frames), home }
+        Self {
+            frames: Some(frames),
+            home,
+        }
     }
 
     /// Which frames.
     #[must_use]
     pub fn frames(&self) -> PfnRange {
-        self.frames.as_ref().map_or(PfnRange::EMPTY, Exclusive::frames)
+        self.frames
+            .as_ref()
+            .map_or(PfnRange::EMPTY, Exclusive::frames)
     }
 
     /// The first frame.
@@ -58,21 +62,29 @@ impl<H: Home> Block<H> {
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         let platform = self.home.memory().platform();
-        self.frames.as_ref().and_then(|frames| frames.bytes(platform)).unwrap_or_default()
+        self.frames
+            .as_ref()
+            .and_then(|frames| frames.bytes(platform))
+            .unwrap_or_default()
     }
 
     /// The bytes, to be written; empty if the platform does not reach them. Context: any.
     #[must_use]
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         let platform = self.home.memory().platform();
-        self.frames.as_mut().and_then(|frames| frames.bytes_mut(platform)).unwrap_or_default()
+        self.frames
+            .as_mut()
+            .and_then(|frames| frames.bytes_mut(platform))
+            .unwrap_or_default()
     }
 
     /// Gives up the handle for a plain frame number, to be freed with
     /// [`Memory::free_pages`](super::Memory::free_pages).
     #[must_use = "the pages leak unless they are freed by number"]
     pub fn into_raw(mut self) -> Pfn {
-        self.frames.take().map_or(Pfn::ZERO, |frames| frames.leak().first())
+        self.frames
+            .take()
+            .map_or(Pfn::ZERO, |frames| frames.leak().first())
     }
 
     /// Makes the block reference-counted (Linux: what `get_page` presumes). Context: any.
@@ -102,6 +114,9 @@ impl<H: Home> Drop for Block<H> {
 
 impl<H: Home> fmt::Debug for Block<H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Block").field("pfn", &self.pfn()).field("order", &self.order()).finish_non_exhaustive()
+        f.debug_struct("Block")
+            .field("pfn", &self.pfn())
+            .field("order", &self.order())
+            .finish_non_exhaustive()
     }
 }

@@ -29,9 +29,15 @@ impl Options {
     /// `page_poison=`, each `0`/`1`/`off`/`on`. Other words are left to others; a value that is
     /// none of these goes to `refused` and changes nothing.
     #[must_use]
-    pub fn with_command_line<'a>(mut self, line: &'a str, mut refused: impl FnMut(&'a str)) -> Self {
+    pub fn with_command_line<'a>(
+        mut self,
+        line: &'a str,
+        mut refused: impl FnMut(&'a str),
+    ) -> Self {
         for word in line.split_ascii_whitespace() {
-            let Some((name, value)) = word.split_once('=') else { continue };
+            let Some((name, value)) = word.split_once('=') else {
+                continue;
+            };
             let switch = match name {
                 "init_on_alloc" => &mut self.init_on_alloc,
                 "init_on_free" => &mut self.init_on_free,
@@ -55,9 +61,18 @@ mod tests {
     #[test]
     fn the_command_line_overrides_the_profile_and_nonsense_is_refused() {
         let mut refused = [""; 1];
-        let options = Options::for_profile(Profile::Hardened)
-            .with_command_line("quiet init_on_alloc=0 page_poison=maybe init_on_free=on", |word| refused = [word]);
-        assert_eq!(options, Options { init_on_alloc: false, init_on_free: true, page_poison: false });
+        let options = Options::for_profile(Profile::Hardened).with_command_line(
+            "quiet init_on_alloc=0 page_poison=maybe init_on_free=on",
+            |word| refused = [word],
+        );
+        assert_eq!(
+            options,
+            Options {
+                init_on_alloc: false,
+                init_on_free: true,
+                page_poison: false
+            }
+        );
         assert_eq!(refused, ["page_poison=maybe"]);
     }
 }

@@ -68,7 +68,9 @@ impl<H: Home> PageRun<H> {
     /// Which frames.
     #[must_use]
     pub fn frames(&self) -> PfnRange {
-        self.frames.as_ref().map_or(PfnRange::EMPTY, Exclusive::frames)
+        self.frames
+            .as_ref()
+            .map_or(PfnRange::EMPTY, Exclusive::frames)
     }
 
     /// Where the kernel reaches the first byte. Context: any.
@@ -81,7 +83,10 @@ impl<H: Home> PageRun<H> {
     #[must_use]
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         let platform = self.home.memory().platform();
-        self.frames.as_mut().and_then(|frames| frames.bytes_mut(platform)).unwrap_or_default()
+        self.frames
+            .as_mut()
+            .and_then(|frames| frames.bytes_mut(platform))
+            .unwrap_or_default()
     }
 }
 
@@ -100,7 +105,9 @@ impl<H: Home> Drop for PageRun<H> {
 
 impl<H: Home> fmt::Debug for PageRun<H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PageRun").field("frames", &self.frames()).finish_non_exhaustive()
+        f.debug_struct("PageRun")
+            .field("frames", &self.frames())
+            .finish_non_exhaustive()
     }
 }
 
@@ -117,15 +124,26 @@ impl<P: Platform> Memory<P> {
         let order = Order::for_bytes(bytes).ok_or(ExactError::TooLarge)?;
         let gfp = gfp.difference(Gfp::COMP);
         let request = Request::new(gfp, order).map_err(|error| ExactError::Alloc(error.into()))?;
-        let block = self.alloc_request(&request, &mut ()).map_err(ExactError::Alloc)?;
+        let block = self
+            .alloc_request(&request, &mut ())
+            .map_err(ExactError::Alloc)?;
         let frames = bytes.div_ceil(crate::config::PAGE_SIZE);
         let end = block.frames().first().saturating_add(frames);
         let Some(table) = self.frames().filter(|_| frames < order.frames()) else {
-            return Ok(PageRun { frames: Some(block), home: self });
+            return Ok(PageRun {
+                frames: Some(block),
+                home: self,
+            });
         };
         let (used, spare) = table.carve_up(block, end);
-        drop(PageRun { frames: Some(spare), home: self });
-        Ok(PageRun { frames: Some(used), home: self })
+        drop(PageRun {
+            frames: Some(spare),
+            home: self,
+        });
+        Ok(PageRun {
+            frames: Some(used),
+            home: self,
+        })
     }
 
     /// Allocates exactly the frames of `range` (Linux: `alloc_contig_range`). All must be free:
@@ -133,7 +151,11 @@ impl<P: Platform> Memory<P> {
     ///
     /// # Errors
     /// [`ContigError`]; nothing is changed then.
-    pub fn alloc_contig_range(&self, range: PfnRange, gfp: Gfp) -> Result<PageRun<&Self>, ContigError> {
+    pub fn alloc_contig_range(
+        &self,
+        range: PfnRange,
+        gfp: Gfp,
+    ) -> Result<PageRun<&Self>, ContigError> {
         let request =
             Request::new(gfp, Order::ZERO).map_err(|error| ContigError::Alloc(error.into()))?;
         if range.is_empty() {
@@ -153,11 +175,15 @@ impl<P: Platform> Memory<P> {
         if self.options().is_some_and(|options| options.init_on_alloc) || gfp.contains(Gfp::ZERO) {
             frames.zero(&self.platform);
         }
-        Ok(PageRun { frames: Some(frames), home: self })
+        Ok(PageRun {
+            frames: Some(frames),
+            home: self,
+        })
     }
 
     /// The zone that spans a range whole.
     fn zone_around(&self, range: PfnRange) -> Option<&Zone> {
-        self.zones().find(|zone| zone.is_managed() && zone.span().covers(range))
+        self.zones()
+            .find(|zone| zone.is_managed() && zone.span().covers(range))
     }
 }

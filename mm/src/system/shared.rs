@@ -21,7 +21,12 @@ pub struct SharedBlock<H: Home> {
 
 impl<H: Home> SharedBlock<H> {
     pub(super) const fn new(reference: Reference, order: Order, home: H) -> Self {
-        Self { pfn: reference.pfn(), reference: Some(reference), order, home }
+        Self {
+            pfn: reference.pfn(),
+            reference: Some(reference),
+            order,
+            home,
+        }
     }
 
     /// The first frame.
@@ -39,7 +44,10 @@ impl<H: Home> SharedBlock<H> {
     /// How many references there are; stale when it arrives (Linux: `page_count`). Context: any.
     #[must_use]
     pub fn count(&self) -> u32 {
-        self.home.memory().page(self.pfn).map_or(0, |page| page.count())
+        self.home
+            .memory()
+            .page(self.pfn)
+            .map_or(0, |page| page.count())
     }
 }
 
@@ -47,7 +55,11 @@ impl<H: Home> Clone for SharedBlock<H> {
     fn clone(&self) -> Self {
         // Holding a reference keeps the count above zero, so this fails only if the record was
         // damaged; the twin then counts for nothing and frees nothing.
-        let reference = self.home.memory().frames().and_then(|table| table.try_get(self.pfn));
+        let reference = self
+            .home
+            .memory()
+            .frames()
+            .and_then(|table| table.try_get(self.pfn));
         Self { reference, ..*self }
     }
 }
@@ -55,7 +67,9 @@ impl<H: Home> Clone for SharedBlock<H> {
 impl<H: Home> Drop for SharedBlock<H> {
     fn drop(&mut self) {
         let memory = self.home.memory();
-        let (Some(table), Some(reference)) = (memory.frames(), self.reference.take()) else { return };
+        let (Some(table), Some(reference)) = (memory.frames(), self.reference.take()) else {
+            return;
+        };
         match table.put(reference) {
             Ok(PutOutcome::Shared) => {}
             Ok(PutOutcome::Last(block)) => memory.release(block),
@@ -66,6 +80,9 @@ impl<H: Home> Drop for SharedBlock<H> {
 
 impl<H: Home> fmt::Debug for SharedBlock<H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SharedBlock").field("pfn", &self.pfn).field("order", &self.order).finish_non_exhaustive()
+        f.debug_struct("SharedBlock")
+            .field("pfn", &self.pfn)
+            .field("order", &self.order)
+            .finish_non_exhaustive()
     }
 }

@@ -60,6 +60,10 @@ impl Node {
         &self.zones[kind.index()]
     }
 
+    pub(crate) const fn zone_mut(&mut self, kind: ZoneKind) -> &mut Zone {
+        &mut self.zones[kind.index()]
+    }
+
     /// Zones that may serve a request whose highest zone is `highest`, best first: from there
     /// downwards, those with managed memory (Linux: a node's `zonelist`).
     #[inline]

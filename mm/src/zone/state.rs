@@ -5,7 +5,7 @@ use super::ZoneKind;
 use crate::addr::{Order, Pfn, PfnRange};
 use crate::buddy::{Census, FreeAreas, MigrateType, RangeError, Request, Stats, Step, Trace};
 use crate::config::ORDERS;
-use crate::frame::{FrameTable, ZoneId, Word};
+use crate::frame::{FrameTable, Word, ZoneId};
 use crate::mem::Exclusive;
 use crate::platform::Platform;
 use crate::report::{Check, Corruption};

@@ -6,7 +6,7 @@
 //! tokens for one block.
 
 use crate::addr::{Order, Pfn, PfnRange};
-use crate::frame::{Event, FrameState, FrameTable, ZoneId, Word};
+use crate::frame::{Event, FrameState, FrameTable, Word, ZoneId};
 use crate::mem::{EarlyRam, Exclusive};
 use crate::report::{Check, Corruption};
 use crate::sync::Dropped;
@@ -66,17 +66,21 @@ pub enum PutOutcome {
 }
 
 impl FrameTable {
-    /// Marks a frame as present but out of the allocator's reach. Context: boot.
+    /// Marks a frame as present but out of the allocator's reach, unless it is marked already
+    /// (two reserved ranges may share a frame). Context: boot.
     ///
     /// # Errors
-    /// [`Corruption::BadRecord`] if the frame was told of before.
-    pub fn reserve(&self, pfn: Pfn, home: ZoneId) -> Result<(), Corruption> {
+    /// [`Corruption::BadRecord`] if the frame was handed to the allocator before.
+    pub fn reserve_once(&self, pfn: Pfn, home: ZoneId) -> Result<(), Corruption> {
         let frame = self.frame(pfn).ok_or(Corruption::BadRecord {
             pfn,
             word: 0,
             check: Check::State,
         })?;
         let word = frame.word();
+        if word.is(FrameState::Reserved) {
+            return Ok(());
+        }
         if word
             .state()
             .and_then(|state| state.after(Event::Reserve))
@@ -165,7 +169,9 @@ impl FrameTable {
     /// second answer.
     pub(crate) fn first_block(&self, run: Exclusive) -> (Exclusive, Option<Exclusive>) {
         let first = run.frames().first();
-        let order = self.frame(first).map_or(Order::ZERO, |frame| frame.word().order());
+        let order = self
+            .frame(first)
+            .map_or(Order::ZERO, |frame| frame.word().order());
         let (block, rest) = Self::split(run, PfnRange::block(first, order).end());
         let rest = (!rest.frames().is_empty()).then_some(rest);
         (block, rest)
@@ -174,7 +180,10 @@ impl FrameTable {
     /// Cuts a token in two at a frame. The records of both parts are the caller's business.
     fn split(block: Exclusive, at: Pfn) -> (Exclusive, Exclusive) {
         let frames = block.frames();
-        let low = PfnRange::from_numbers(frames.first().as_u64(), at.as_u64().min(frames.end().as_u64()));
+        let low = PfnRange::from_numbers(
+            frames.first().as_u64(),
+            at.as_u64().min(frames.end().as_u64()),
+        );
         let high = PfnRange::from_numbers(low.end().as_u64(), frames.end().as_u64());
         // SAFETY: `block` was consumed for the two parts, which do not overlap.
         let low = unsafe { Exclusive::new(low) };
@@ -262,7 +271,9 @@ impl FrameTable {
     /// The token, if the record does not show a block with one owner.
     pub fn share(&self, block: Exclusive) -> Result<Reference, Exclusive> {
         let pfn = block.frames().first();
-        let Some(frame) = self.frame(pfn) else { return Err(block) };
+        let Some(frame) = self.frame(pfn) else {
+            return Err(block);
+        };
         let word = frame.word();
         if !word.is(FrameState::Unique) {
             return Err(block);
@@ -295,11 +306,19 @@ impl FrameTable {
     /// [`Corruption`] if the block is not shared or its count was lost; nothing is freed then.
     pub fn put(&self, reference: Reference) -> Result<PutOutcome, Corruption> {
         let pfn = reference.pfn;
-        let missing = Corruption::BadRecord { pfn, word: 0, check: Check::State };
+        let missing = Corruption::BadRecord {
+            pfn,
+            word: 0,
+            check: Check::State,
+        };
         let frame = self.frame(pfn).ok_or(missing)?;
         let word = frame.word();
         if !word.is(FrameState::Shared) {
-            return Err(Corruption::BadRecord { pfn, word: word.bits(), check: Check::State });
+            return Err(Corruption::BadRecord {
+                pfn,
+                word: word.bits(),
+                check: Check::State,
+            });
         }
         match frame.refs().dec() {
             Dropped::Shared => Ok(PutOutcome::Shared),
