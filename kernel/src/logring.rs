@@ -9,7 +9,7 @@ use core::fmt;
 /// 1. `end - start <= BYTES`; both only grow. The byte of position `p` is `bytes[p % BYTES]`.
 /// 2. `start` is the beginning of a line, unless a single line is longer than the ring.
 #[derive(Debug)]
-pub struct Ring<const BYTES: usize> {
+pub(crate) struct Ring<const BYTES: usize> {
     bytes: [u8; BYTES],
     start: u64,
     end: u64,
@@ -18,7 +18,7 @@ pub struct Ring<const BYTES: usize> {
 impl<const BYTES: usize> Ring<BYTES> {
     /// Empty.
     #[must_use]
-    pub const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         const { assert!(BYTES > 0, "a ring holds something") };
         Self {
             bytes: [0; BYTES],
@@ -29,13 +29,13 @@ impl<const BYTES: usize> Ring<BYTES> {
 
     /// Position of the oldest byte kept.
     #[must_use]
-    pub const fn oldest(&self) -> u64 {
+    pub(crate) const fn oldest(&self) -> u64 {
         self.start
     }
 
     /// Copies bytes from `position` (or the oldest, if that is gone); returns how many and the
     /// position after them. Zero bytes means that there are no more.
-    pub fn read(&self, position: u64, out: &mut [u8]) -> (usize, u64) {
+    pub(crate) fn read(&self, position: u64, out: &mut [u8]) -> (usize, u64) {
         let mut position = position.max(self.start);
         let mut length: usize = 0;
         for slot in out {
@@ -48,7 +48,7 @@ impl<const BYTES: usize> Ring<BYTES> {
     }
 
     /// Appends bytes, forgetting the oldest lines where room is needed.
-    pub fn push(&mut self, text: &[u8]) {
+    pub(crate) fn push(&mut self, text: &[u8]) {
         for &byte in text {
             if self.len() == BYTES {
                 self.forget_line();
@@ -82,7 +82,9 @@ impl<const BYTES: usize> Ring<BYTES> {
     }
 
     fn index(position: u64) -> usize {
-        crate::num::to_usize(position).checked_rem(BYTES).unwrap_or(0)
+        crate::num::to_usize(position)
+            .checked_rem(BYTES)
+            .unwrap_or(0)
     }
 }
 

@@ -15,16 +15,6 @@ pub(crate) const fn to_usize(value: u64) -> usize {
     usize::from_ne_bytes(value.to_ne_bytes())
 }
 
-/// Splits a word into its low and its high half, as `wrmsr`-like pairs want it.
-#[must_use]
-pub(crate) const fn halves(value: u64) -> (u32, u32) {
-    let [a, b, c, d, e, f, g, h] = value.to_le_bytes();
-    (
-        u32::from_le_bytes([a, b, c, d]),
-        u32::from_le_bytes([e, f, g, h]),
-    )
-}
-
 /// Takes the lowest byte.
 #[must_use]
 pub(crate) const fn low_byte(value: u64) -> u8 {

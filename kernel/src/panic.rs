@@ -93,7 +93,9 @@ fn explain(frame: &TrapFrame, vector: u8, cpu: &CpuLocal) {
             kprintln!("  {}", SelectorWords(frame.error_code));
         }
         vector::GENERAL_PROTECTION => {
-            kprintln!("  no selector: a non-canonical address, a reserved bit, or a privileged act");
+            kprintln!(
+                "  no selector: a non-canonical address, a reserved bit, or a privileged act"
+            );
         }
         _ => {}
     }
@@ -156,17 +158,42 @@ impl fmt::Display for SelectorWords {
 fn print_registers(frame: &TrapFrame) {
     let f = frame;
     kprintln!("registers:");
-    kprintln!("  rip {:016x}  cs {:04x}  rflags {:08x}", f.rip, f.cs, f.rflags);
+    kprintln!(
+        "  rip {:016x}  cs {:04x}  rflags {:08x}",
+        f.rip,
+        f.cs,
+        f.rflags
+    );
     kprintln!("  rsp {:016x}  ss {:04x}  rbp {:016x}", f.rsp, f.ss, f.rbp);
-    kprintln!("  rax {:016x}  rbx {:016x}  rcx {:016x}", f.rax, f.rbx, f.rcx);
-    kprintln!("  rdx {:016x}  rsi {:016x}  rdi {:016x}", f.rdx, f.rsi, f.rdi);
+    kprintln!(
+        "  rax {:016x}  rbx {:016x}  rcx {:016x}",
+        f.rax,
+        f.rbx,
+        f.rcx
+    );
+    kprintln!(
+        "  rdx {:016x}  rsi {:016x}  rdi {:016x}",
+        f.rdx,
+        f.rsi,
+        f.rdi
+    );
     kprintln!("  r8  {:016x}  r9  {:016x}  r10 {:016x}", f.r8, f.r9, f.r10);
-    kprintln!("  r11 {:016x}  r12 {:016x}  r13 {:016x}", f.r11, f.r12, f.r13);
+    kprintln!(
+        "  r11 {:016x}  r12 {:016x}  r13 {:016x}",
+        f.r11,
+        f.r12,
+        f.r13
+    );
     kprintln!("  r14 {:016x}  r15 {:016x}", f.r14, f.r15);
 }
 
 fn print_control_registers() {
     let c = registers::control();
-    kprintln!("  cr0 {:016x}  cr2 {:016x}  cr3 {:016x}", c.cr0, c.cr2, c.cr3);
+    kprintln!(
+        "  cr0 {:016x}  cr2 {:016x}  cr3 {:016x}",
+        c.cr0,
+        c.cr2,
+        c.cr3
+    );
     kprintln!("  cr4 {:016x}  efer {:015x}", c.cr4, c.efer);
 }

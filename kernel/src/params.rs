@@ -19,7 +19,7 @@ pub struct KernelParam {
 
 registry! {
     /// Every registered parameter.
-    pub fn known() -> [KernelParam]; start "__start_mm_params", stop "__stop_mm_params"
+    pub fn known() -> [KernelParam]; start "__start_kernel_params", stop "__stop_kernel_params"
 }
 
 /// Registers a kernel parameter: `kernel_param!("mem", "SIZE: use no memory above");`.
@@ -27,7 +27,7 @@ registry! {
 macro_rules! kernel_param {
     ($name:literal, $help:literal) => {
         $crate::__register!(
-            "mm_params",
+            "kernel_params",
             $crate::params::KernelParam,
             $crate::params::KernelParam {
                 name: $name,
@@ -37,9 +37,18 @@ macro_rules! kernel_param {
     };
 }
 
-kernel_param!("exec", "\"CMD; CMD\": run these commands, then power off; last on the line");
-kernel_param!("icount", "the emulator counts instructions: one TSC tick each");
-kernel_param!("loglevel", "off|error|warn|info|debug|trace: what is logged; default info");
+kernel_param!(
+    "exec",
+    "\"CMD; CMD\": run these commands, then power off; last on the line"
+);
+kernel_param!(
+    "icount",
+    "the emulator counts instructions: one TSC tick each"
+);
+kernel_param!(
+    "loglevel",
+    "off|error|warn|info|debug|trace: what is logged; default info"
+);
 
 /// One word of the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

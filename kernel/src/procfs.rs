@@ -1,8 +1,8 @@
 //! `/proc` files: a path and a function that prints the file, registered where it is written.
 
 use crate::arch::{local, time, trap};
-use crate::registry::{registry, sorted};
 use crate::params;
+use crate::registry::{registry, sorted};
 use alloc::vec::Vec;
 use core::fmt::{self, Write};
 
@@ -17,7 +17,7 @@ pub struct ProcFile {
 
 registry! {
     /// Every registered file, in no order.
-    pub fn files() -> [ProcFile]; start "__start_mm_proc", stop "__stop_mm_proc"
+    pub fn files() -> [ProcFile]; start "__start_proc_files", stop "__stop_proc_files"
 }
 
 /// Registers a `/proc` file: `proc_file!("/proc/meminfo", print_meminfo);`.
@@ -25,7 +25,7 @@ registry! {
 macro_rules! proc_file {
     ($path:literal, $print:expr) => {
         $crate::__register!(
-            "mm_proc",
+            "proc_files",
             $crate::procfs::ProcFile,
             $crate::procfs::ProcFile {
                 path: $path,
@@ -48,7 +48,11 @@ pub fn list() -> Vec<&'static ProcFile> {
 }
 
 proc_file!("/proc/cmdline", |out| writeln!(out, "{}", params::line()));
-proc_file!("/proc/version", |out| writeln!(out, "mm version {}", env!("CARGO_PKG_VERSION")));
+proc_file!("/proc/version", |out| writeln!(
+    out,
+    "mm version {}",
+    env!("CARGO_PKG_VERSION")
+));
 proc_file!("/proc/uptime", uptime);
 proc_file!("/proc/interrupts", interrupts);
 
@@ -65,9 +69,17 @@ fn interrupts(out: &mut dyn Write) -> fmt::Result {
     let cpu = local::current();
     let (spurious, stray) = trap::stray_interrupts();
     let rows = [
-        ("NMI", cpu.count(trap::vector::NMI), "Non-maskable interrupts"),
+        (
+            "NMI",
+            cpu.count(trap::vector::NMI),
+            "Non-maskable interrupts",
+        ),
         ("SPU", spurious, "Spurious interrupts"),
-        ("MCE", cpu.count(trap::vector::MACHINE_CHECK), "Machine check exceptions"),
+        (
+            "MCE",
+            cpu.count(trap::vector::MACHINE_CHECK),
+            "Machine check exceptions",
+        ),
     ];
     writeln!(out, "           CPU{:<8}", cpu.id())?;
     for (name, count, what) in rows {

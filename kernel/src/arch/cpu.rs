@@ -74,9 +74,7 @@ pub(super) fn init() {
     // SAFETY: `check` saw all three features.
     unsafe {
         Cr4::update(|flags| {
-            flags.insert(
-                Cr4Flags::OSFXSR | Cr4Flags::OSXMMEXCPT_ENABLE | Cr4Flags::PAGE_GLOBAL,
-            );
+            flags.insert(Cr4Flags::OSFXSR | Cr4Flags::OSXMMEXCPT_ENABLE | Cr4Flags::PAGE_GLOBAL);
         });
     }
     // SAFETY: `check` saw NX.

@@ -39,7 +39,9 @@ pub fn stack_overflow() -> u64 {
 fn overflow(depth: u64) -> u64 {
     let frame = black_box([depth; 64]);
     let below = overflow(depth.wrapping_add(1));
-    frame.iter().fold(below, |sum, &word| sum.wrapping_add(word))
+    frame
+        .iter()
+        .fold(below, |sum, &word| sum.wrapping_add(word))
 }
 
 /// Executes an undefined instruction.
@@ -60,7 +62,14 @@ pub fn general_protection() -> ! {
 pub fn divide() -> ! {
     // SAFETY: raises #DE and nothing else; the registers it would write are not used again.
     unsafe {
-        asm!("xor edx, edx", "mov eax, 1", "xor ecx, ecx", "div ecx", "ud2", options(noreturn));
+        asm!(
+            "xor edx, edx",
+            "mov eax, 1",
+            "xor ecx, ecx",
+            "div ecx",
+            "ud2",
+            options(noreturn)
+        );
     }
 }
 

@@ -9,11 +9,11 @@
 use super::lock::IrqLock;
 use crate::num::to_usize;
 use core::fmt;
-use x86_64::{PhysAddr, VirtAddr};
 use x86_64::instructions::tlb;
 use x86_64::registers::control::{Cr3, Cr4, Cr4Flags};
 use x86_64::structures::paging::page_table::PageTableEntry;
 use x86_64::structures::paging::{PageTable, PageTableFlags};
+use x86_64::{PhysAddr, VirtAddr};
 
 /// Page tables for splitting: one per 2 MiB of image that has guard pages, and one per 1 GiB.
 const SPARE_TABLES: usize = 6;
@@ -64,7 +64,10 @@ impl Level {
 
     /// Address bits below the ones that index a table of this level.
     const fn shift(self) -> u32 {
-        self.0.saturating_sub(1).saturating_mul(9).saturating_add(12)
+        self.0
+            .saturating_sub(1)
+            .saturating_mul(9)
+            .saturating_add(12)
     }
 
     /// Bytes that one entry maps.

@@ -90,6 +90,7 @@ fn use_first(table: &'static [Gate; VECTORS], gates: usize) {
 /// Number of vectors with a handler on an interrupt stack: 256, or something is wrong.
 #[must_use]
 pub fn complete_vectors() -> usize {
-    IDT.get()
-        .map_or(0, |table| table.iter().filter(|gate| gate.is_complete()).count())
+    IDT.get().map_or(0, |table| {
+        table.iter().filter(|gate| gate.is_complete()).count()
+    })
 }

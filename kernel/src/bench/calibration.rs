@@ -26,7 +26,9 @@ pub(super) fn calibrate(counting: bool) -> Result<(), BenchError> {
         return Ok(());
     }
 
-    kprintln!("BENCH-CALIBRATION 1000 nops = {nops}, dec/jnz loop of 1000 = {dec_jnz}: instructions");
+    kprintln!(
+        "BENCH-CALIBRATION 1000 nops = {nops}, dec/jnz loop of 1000 = {dec_jnz}: instructions"
+    );
     let readings = [
         ("1000 nops", NOPS, nops),
         ("a dec/jnz loop of 1000", LOOP, dec_jnz),

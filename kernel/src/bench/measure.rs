@@ -77,7 +77,11 @@ impl Bencher {
             drop(irq);
             result?;
         }
-        self.print(suffix, operations, least.saturating_sub(empty_measurement()));
+        self.print(
+            suffix,
+            operations,
+            least.saturating_sub(empty_measurement()),
+        );
         Ok(())
     }
 

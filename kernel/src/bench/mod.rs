@@ -75,7 +75,7 @@ impl fmt::Display for BenchError {
 
 registry! {
     /// Every registered benchmark, in no order.
-    pub fn benches() -> [Bench]; start "__start_mm_benches", stop "__stop_mm_benches"
+    pub fn benches() -> [Bench]; start "__start_benches", stop "__stop_benches"
 }
 
 /// Registers a benchmark: `bench!("page_o0", "order 0 alloc + free, not zeroed", page_o0);`.
@@ -83,7 +83,7 @@ registry! {
 macro_rules! bench {
     ($name:literal, $help:literal, $run:expr) => {
         $crate::__register!(
-            "mm_benches",
+            "benches",
             $crate::bench::Bench,
             $crate::bench::Bench {
                 name: $name,
@@ -135,10 +135,14 @@ fn run_matching(patterns: &str) -> CommandResult {
     }
 }
 
-bench!("early_heap_64", "alloc + free of 64 bytes from the early heap, not zeroed", |bencher| {
-    bencher.each("", 1_000, |_| {
-        let block = alloc::boxed::Box::new(core::mem::MaybeUninit::<[u8; 64]>::uninit());
-        core::hint::black_box(block);
-    });
-    Ok(())
-});
+bench!(
+    "early_heap_64",
+    "alloc + free of 64 bytes from the early heap, not zeroed",
+    |bencher| {
+        bencher.each("", 1_000, |_| {
+            let block = alloc::boxed::Box::new(core::mem::MaybeUninit::<[u8; 64]>::uninit());
+            core::hint::black_box(block);
+        });
+        Ok(())
+    }
+);

@@ -62,7 +62,7 @@ impl From<String> for Failure {
 
 registry! {
     /// Every registered test, in no order.
-    pub fn ktests() -> [Ktest]; start "__start_mm_ktests", stop "__stop_mm_ktests"
+    pub fn ktests() -> [Ktest]; start "__start_ktests", stop "__stop_ktests"
 }
 
 /// Defines and registers tests.
@@ -83,7 +83,7 @@ macro_rules! ktest {
         fn $name() -> $crate::ktest::Outcome $body
 
         $crate::__register!(
-            "mm_ktests",
+            "ktests",
             $crate::ktest::Ktest,
             $crate::ktest::Ktest {
                 module: ::core::module_path!(),

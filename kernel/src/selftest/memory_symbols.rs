@@ -28,7 +28,12 @@ fn pattern() -> [u8; ARENA] {
 /// What moving must result in, byte by byte, through a copy.
 fn moved(bytes: &[u8; ARENA], to: usize, from: usize, length: usize) -> [u8; ARENA] {
     let mut expected = *bytes;
-    for (target, &source) in expected.iter_mut().skip(to).zip(bytes.iter().skip(from)).take(length) {
+    for (target, &source) in expected
+        .iter_mut()
+        .skip(to)
+        .zip(bytes.iter().skip(from))
+        .take(length)
+    {
         *target = source;
     }
     expected

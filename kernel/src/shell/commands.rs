@@ -84,7 +84,10 @@ fn time(arguments: &[String]) -> CommandResult {
     let start = time::now_ns();
     let Some((name, rest)) = arguments.split_first() else {
         let rate = time::rate().unwrap_or(0);
-        kprintln!("{} since boot; the TSC runs at {rate} Hz", Stamp { ns: start });
+        kprintln!(
+            "{} since boot; the TSC runs at {rate} Hz",
+            Stamp { ns: start }
+        );
         return Ok(());
     };
     let result = run(name, rest);

@@ -13,11 +13,19 @@ command! { "crash", "KIND", "fail on purpose; without KIND, list the kinds", cra
 const KINDS: [(&str, fn() -> CommandResult, &str); 13] = [
     ("panic", panic_now, "a Rust panic"),
     ("overflow", overflow, "use the kernel stack up"),
-    ("fault", || cause::bad_read(), "read an address nothing is mapped at"),
+    (
+        "fault",
+        || cause::bad_read(),
+        "read an address nothing is mapped at",
+    ),
     ("write", || cause::bad_write(), "write such an address"),
     ("call", || cause::bad_call(), "call such an address"),
     ("ud", || cause::invalid_opcode(), "an undefined instruction"),
-    ("gp", || cause::general_protection(), "a non-canonical address"),
+    (
+        "gp",
+        || cause::general_protection(),
+        "a non-canonical address",
+    ),
     ("div", || cause::divide(), "divide by zero, in the CPU"),
     ("nmi", nmi, "a non-maskable interrupt"),
     ("df", || cause::double_fault(), "a double fault"),

@@ -102,9 +102,16 @@ fn bootinfo(arguments: &[String]) -> CommandResult {
             Kind(region.kind)
         );
     }
-    kprintln!("physical memory mapped at {}", value(&info.physical_memory_offset));
+    kprintln!(
+        "physical memory mapped at {}",
+        value(&info.physical_memory_offset)
+    );
     kprintln!("rsdp      {}", value(&info.rsdp_addr));
-    kprintln!("ramdisk   {}, {} bytes", value(&info.ramdisk_addr), info.ramdisk_len);
+    kprintln!(
+        "ramdisk   {}, {} bytes",
+        value(&info.ramdisk_addr),
+        info.ramdisk_len
+    );
     kprintln!(
         "kernel    {:#018x}, {} bytes, linked at {:#018x}",
         info.kernel_addr,

@@ -76,7 +76,7 @@ impl From<fmt::Error> for CommandError {
 
 registry! {
     /// Every registered command, in no order.
-    pub fn commands() -> [Command]; start "__start_mm_commands", stop "__stop_mm_commands"
+    pub fn commands() -> [Command]; start "__start_shell_commands", stop "__stop_shell_commands"
 }
 
 /// Registers a shell command.
@@ -89,7 +89,7 @@ registry! {
 macro_rules! command {
     ($name:literal, $usage:literal, $help:literal, $run:expr) => {
         $crate::__register!(
-            "mm_commands",
+            "shell_commands",
             $crate::shell::Command,
             $crate::shell::Command {
                 name: $name,
@@ -185,7 +185,10 @@ pub fn run(name: &str, arguments: &[String]) -> CommandResult {
 /// Finds a command by name.
 #[must_use]
 pub fn find(name: &str) -> Option<&'static Command> {
-    commands().iter().copied().find(|command| command.name == name)
+    commands()
+        .iter()
+        .copied()
+        .find(|command| command.name == name)
 }
 
 /// Fails if there are arguments: for commands that take none.
