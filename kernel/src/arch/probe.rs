@@ -43,7 +43,24 @@ unsafe extern "sysv64" fn raise(vector: u64) {
     )
 }
 
-/// Fills the red zone and all sixteen XMM registers, raises `int 0xf0`, and compares.
+/// The vector that [`words_changed_by_interrupt`] raises.
+pub const PROBE_VECTOR: u8 = 0xf0;
+
+/// Overwrites all sixteen XMM registers, as any handler may.
+pub fn clobber_sse() {
+    // SAFETY: sets registers to ones, and says so.
+    unsafe {
+        asm!(
+            ".irp reg,0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15",
+            "pcmpeqd xmm\\reg, xmm\\reg",
+            ".endr",
+            clobber_abi("sysv64"),
+            options(nomem, nostack),
+        );
+    }
+}
+
+/// Fills the red zone and all sixteen XMM registers, raises [`PROBE_VECTOR`], and compares.
 ///
 /// Returns the number of words that changed: 16 of the red zone and 32 of the registers are
 /// looked at.
