@@ -50,7 +50,7 @@ fn caller_of_nowhere(cpu: &CpuLocal, frame: &TrapFrame) -> Option<u64> {
 }
 
 /// Return addresses along a frame-pointer chain.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Frames<'a> {
     /// Whose stacks may be read.
     pub(crate) cpu: &'a CpuLocal,

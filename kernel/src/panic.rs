@@ -218,5 +218,5 @@ fn print_control_registers() {
         c.cr2,
         c.cr3
     );
-    kprintln!("  cr4 {:016x}  efer {:015x}", c.cr4, c.efer);
+    kprintln!("  cr4 {:016x}  efer {:016x}", c.cr4, c.efer);
 }

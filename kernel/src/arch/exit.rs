@@ -1,8 +1,9 @@
 //! Ways to end: an exit status for the host, power-off, reset, and standing still.
 
 use super::port;
+use crate::kprintln;
 use core::arch::asm;
-use core::sync::atomic::{AtomicU8, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use x86_64::instructions::{hlt, interrupts};
 
 /// QEMU's `isa-debug-exit` device: writing `v` ends QEMU with status `(v << 1) | 1`.
@@ -60,6 +61,12 @@ pub fn exit(status: Status) -> ! {
     // SAFETY: with the device present this ends the virtual machine; without it nobody listens
     // at this port.
     unsafe { port::write(DEBUG_EXIT_PORT, code) };
+
+    // Still here. Said once: the terminal may be what failed.
+    static SAID: AtomicBool = AtomicBool::new(false);
+    if !SAID.swap(true, Ordering::Relaxed) {
+        kprintln!("The kernel has ended; the machine can be switched off.");
+    }
     halt()
 }
 

@@ -1,7 +1,7 @@
 //! What each CPU has of its own, found through the GS base.
 //!
 //! One [`CpuLocal`] exists per CPU. The boot CPU's is a static; bringing up another CPU means to
-//! allocate one more, give it its number, and call [`CpuLocal::adopt`] there.
+//! allocate one more, give it its number, and call `CpuLocal::adopt` there.
 
 use super::expect::Expectation;
 use super::gdt::{Ist, Segments};

@@ -1,6 +1,6 @@
 //! What happens between a stub and the return from an interrupt.
 //!
-//! [`dispatch`] counts the vector and offers the frame to the code that expects this exception
+//! `dispatch` counts the vector and offers the frame to the code that expects this exception
 //! ([`super::expect`]), then to the handler registered for the vector ([`set_handler`]). What
 //! nobody takes is a breakpoint (logged), an interrupt (counted), or the end of the kernel, with
 //! a report.

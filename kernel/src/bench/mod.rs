@@ -1,7 +1,7 @@
 //! Benchmarks inside the kernel: instructions per operation.
 //!
 //! Under QEMU's `-icount shift=0` a TSC tick is one guest instruction, so the figures are exact
-//! and the same on every host. [`calibrate`](calibration::calibrate) proves that before anything
+//! and the same on every host. `calibration` proves that before anything
 //! is measured. Without instruction counting the same command prints TSC cycles, as a cross-check.
 //!
 //! How a figure comes about: interrupts off; a round times a loop of operations; the least of
