@@ -15,7 +15,7 @@ static CONFIG: BootloaderConfig = {
     config
 };
 
-boot::entry!();
+boot::entry!(memory_map = firmware);
 entry_point!(main, config = &CONFIG);
 
 /// COM1 as `boot` left it.
