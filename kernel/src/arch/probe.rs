@@ -131,6 +131,61 @@ unsafe extern "sysv64" fn red_zone_and_xmm() -> u64 {
     )
 }
 
+/// Fills fifteen general registers, raises [`PROBE_VECTOR`], and returns how many changed.
+#[must_use]
+pub fn registers_changed_by_interrupt() -> u64 {
+    let changed: u64;
+    // SAFETY: the function keeps to the calling convention and restores what it must.
+    unsafe {
+        asm!("call {}", sym general_registers, out("rax") changed, clobber_abi("sysv64"));
+    }
+    changed
+}
+
+/// See [`registers_changed_by_interrupt`].
+///
+/// # Safety
+///
+/// Keeps to the calling convention; anyone may call it.
+#[unsafe(naked)]
+unsafe extern "sysv64" fn general_registers() -> u64 {
+    naked_asm!(
+        "push rbx",
+        "push rbp",
+        "push r12",
+        "push r13",
+        "push r14",
+        "push r15",
+        // Each register gets a number of its own; rsp is what finds the way back.
+        ".set .Lmm_value, 0x51000",
+        ".irp reg,rax,rbx,rcx,rdx,rsi,rdi,rbp,r8,r9,r10,r11,r12,r13,r14,r15",
+        "mov \\reg, .Lmm_value",
+        ".set .Lmm_value, .Lmm_value + 1",
+        ".endr",
+        "int 0xf0",
+        // What is left after the subtraction is zero; `neg` sets the carry where it is not.
+        ".set .Lmm_value, 0x51000",
+        ".irp reg,rax,rbx,rcx,rdx,rsi,rdi,rbp,r8,r9,r10,r11,r12,r13,r14,r15",
+        "sub \\reg, .Lmm_value",
+        ".set .Lmm_value, .Lmm_value + 1",
+        ".endr",
+        "neg rax",
+        "sbb rax, rax",
+        "neg rax",
+        ".irp reg,rbx,rcx,rdx,rsi,rdi,rbp,r8,r9,r10,r11,r12,r13,r14,r15",
+        "neg \\reg",
+        "adc rax, 0",
+        ".endr",
+        "pop r15",
+        "pop r14",
+        "pop r13",
+        "pop r12",
+        "pop rbp",
+        "pop rbx",
+        "ret",
+    )
+}
+
 /// Reads one byte.
 ///
 /// For tests that expect a page fault; an ordinary read may be moved or left out.
