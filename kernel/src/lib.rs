@@ -13,7 +13,8 @@
 //! | [`ktest`](mod@ktest), [`bench`](mod@bench), `selftest` | tests and benchmarks inside the kernel |
 //! | `registry` | how commands, files, tests, benchmarks and parameters register |
 //!
-//! [`kmain`] tells the order of the boot.
+//! [`kmain`] tells the order of the boot. To add something, write it where it belongs and register
+//! it there: [`command!`], [`proc_file!`], [`ktest!`], [`bench!`], [`kernel_param!`].
 #![no_std]
 #![deny(unsafe_code)]
 
@@ -68,7 +69,7 @@ pub fn kmain(boot_info: &'static mut BootInfo, command_line: &'static str) -> ! 
     }
     arch::init_boot_cpu();
     let clock = arch::time::calibrate(params::is_set("icount"));
-    logger::init(log_level());
+    logger::init(params::get("loglevel").map_or(LevelFilter::Info, log_level));
 
     log::info!("mm version {}", env!("CARGO_PKG_VERSION"));
     log::info!("Command line: {}", params::line());
@@ -88,10 +89,11 @@ pub fn kmain(boot_info: &'static mut BootInfo, command_line: &'static str) -> ! 
     arch::enter_main_stack(on_main_stack)
 }
 
-fn log_level() -> LevelFilter {
-    params::get("loglevel")
-        .and_then(|level| level.parse().ok())
-        .unwrap_or(LevelFilter::Info)
+fn log_level(level: &str) -> LevelFilter {
+    level.parse().unwrap_or_else(|_| {
+        kprintln!("loglevel={level}: not one of off, error, warn, info, debug, trace");
+        LevelFilter::Info
+    })
 }
 
 fn log_clock(source: RateSource) {

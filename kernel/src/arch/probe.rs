@@ -193,7 +193,7 @@ unsafe extern "sysv64" fn general_registers() -> u64 {
 /// # Safety
 ///
 /// Reading at `address` has no side effect; it may well fault.
-pub unsafe extern "sysv64" fn touch(address: u64) {
+pub unsafe fn touch(address: u64) {
     // SAFETY: the caller vouches for the read.
     unsafe { asm!("mov al, [{}]", in(reg) address, out("al") _, options(nostack, readonly)) };
 }
@@ -203,13 +203,13 @@ pub unsafe extern "sysv64" fn touch(address: u64) {
 /// # Safety
 ///
 /// Writing at `address` faults, or harms nothing.
-pub unsafe extern "sysv64" fn poke(address: u64) {
+pub unsafe fn poke(address: u64) {
     // SAFETY: the caller vouches for the write.
     unsafe { asm!("mov byte ptr [{}], 0", in(reg) address, options(nostack)) };
 }
 
 /// Executes an undefined instruction.
-pub extern "sysv64" fn undefined(_: u64) {
+pub fn undefined() {
     // SAFETY: raises #UD and nothing else.
     unsafe { asm!("ud2", options(nomem, nostack)) };
 }

@@ -136,6 +136,15 @@ fn run_matching(patterns: &str) -> CommandResult {
 }
 
 bench!(
+    "harness_nothing",
+    "an empty operation: reads 0.0, or the harness is wrong",
+    |bencher| {
+        bencher.each("", 1_000, |_| ());
+        Ok(())
+    }
+);
+
+bench!(
     "early_heap_64",
     "alloc + free of 64 bytes from the early heap, not zeroed",
     |bencher| {

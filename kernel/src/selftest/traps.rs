@@ -14,22 +14,20 @@ use core::sync::atomic::{AtomicU64, Ordering};
 /// An address in the hole below the direct map: nothing is mapped there in any layout.
 const HOLE: u64 = 0xffff_8000_0012_3456;
 
-fn fault_of(vector: u8, body: extern "sysv64" fn(u64), data: u64) -> Result<Fault, Failure> {
+fn fault_of(vector: u8, body: impl FnOnce()) -> Result<Fault, Failure> {
     // SAFETY: the bodies used here own nothing and only execute the one faulting instruction.
-    unsafe { expect_fault(vector, body, data) }.map_err(Failure::new)
+    unsafe { expect_fault(vector, body) }.map_err(Failure::new)
 }
 
-extern "sysv64" fn read(address: u64) {
+fn read(address: u64) {
     // SAFETY: the tests pass addresses that fault.
     unsafe { probe::touch(address) };
 }
 
-extern "sysv64" fn write(address: u64) {
+fn write(address: u64) {
     // SAFETY: the tests pass addresses that fault.
     unsafe { probe::poke(address) };
 }
-
-extern "sysv64" fn nothing(_: u64) {}
 
 ktest! {
     fn every_vector_has_a_handler_on_an_interrupt_stack() {
@@ -77,39 +75,39 @@ ktest! {
     }
 
     fn an_expected_invalid_opcode_comes_back() {
-        let fault = fault_of(vector::INVALID_OPCODE, probe::undefined, 0)?;
+        let fault = fault_of(vector::INVALID_OPCODE, probe::undefined)?;
         ktest_eq!(fault.error_code, 0);
         ktest_assert!(fault.rip > 0xffff_8000_0000_0000);
         Ok(())
     }
 
     fn an_expected_page_fault_tells_address_and_kind() {
-        let fault = fault_of(vector::PAGE_FAULT, read, HOLE)?;
+        let fault = fault_of(vector::PAGE_FAULT, || read(HOLE))?;
         ktest_eq!((fault.address, fault.error_code), (HOLE, 0));
-        let fault = fault_of(vector::PAGE_FAULT, write, HOLE)?;
+        let fault = fault_of(vector::PAGE_FAULT, || write(HOLE))?;
         ktest_eq!((fault.address, fault.error_code), (HOLE, 2));
         Ok(())
     }
 
     fn a_non_canonical_address_is_a_general_protection_fault() {
-        let fault = fault_of(vector::GENERAL_PROTECTION, read, 0x8000_0000_0000_0000)?;
+        let fault = fault_of(vector::GENERAL_PROTECTION, || read(0x8000_0000_0000_0000))?;
         ktest_eq!(fault.error_code, 0);
         Ok(())
     }
 
     fn expectations_that_do_not_come_true_are_errors() {
         // SAFETY: the body does nothing at all.
-        let result = unsafe { expect_fault(vector::PAGE_FAULT, nothing, 0) };
+        let result = unsafe { expect_fault(vector::PAGE_FAULT, || ()) };
         ktest_eq!(result, Err(ExpectError::NoFault));
         // And the expectation is over: the same one works again.
-        fault_of(vector::PAGE_FAULT, read, HOLE)?;
+        fault_of(vector::PAGE_FAULT, || read(HOLE))?;
         Ok(())
     }
 
     fn guard_pages_guard() {
         for (name, stack) in local::current().stacks() {
             for address in [stack.guard, stack.bottom.saturating_sub(1)] {
-                let fault = fault_of(vector::PAGE_FAULT, write, address)
+                let fault = fault_of(vector::PAGE_FAULT, || write(address))
                     .map_err(|error| Failure::new(format_args!("{name} stack: {error}")))?;
                 ktest_eq!((fault.address, fault.error_code), (address, 2));
             }
