@@ -45,7 +45,7 @@ impl Status {
 static DECIDED: AtomicU8 = AtomicU8::new(0);
 
 /// Fixes the status to end with: what goes wrong later, in the report itself, does not change it.
-pub fn decide(status: Status) {
+pub(crate) fn decide(status: Status) {
     // Fails where the status is decided already, which is as good.
     let _ = DECIDED.compare_exchange(0, status.code(), Ordering::Relaxed, Ordering::Relaxed);
 }

@@ -1,5 +1,6 @@
-//! Everything that only this CPU architecture has, and (with few exceptions, each explained
-//! where it is) the only place of the kernel with `unsafe` code.
+//! Everything that only this CPU architecture has, and the only place of the kernel with `unsafe`
+//! code, but for three: `heap` (`GlobalAlloc` is an unsafe trait), `registry` (linker sections)
+//! and `selftest` (which provokes faults and calls foreign symbols).
 //!
 //! | Module | What |
 //! |---|---|
