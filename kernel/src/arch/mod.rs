@@ -7,6 +7,7 @@
 //! | [`local`] | what each CPU has of its own; which CPU this is |
 //! | [`gdt`], [`stack`], `guard`, [`image`] | segments, stacks with guard pages, the image's bounds |
 //! | [`idt`], [`stubs`], [`trap`], [`expect`] | from the interrupt to its handler and back |
+//! | [`step`], [`probe`], [`crash`] | single-stepping, probing and failing, for tests |
 //! | [`irq`], [`lock`] | interrupts off; a spin lock that keeps them off |
 //! | [`cpu`], [`time`], `pit`, [`pic`] | CPUID and control registers, the clock, old chips |
 //! | [`serial`], [`exit`], `port` | the terminal and the ways to end |
@@ -33,6 +34,7 @@ pub mod probe;
 pub mod registers;
 pub mod serial;
 pub mod stack;
+pub mod step;
 pub mod stubs;
 pub mod time;
 pub mod trap;

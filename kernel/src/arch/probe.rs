@@ -186,6 +186,34 @@ unsafe extern "sysv64" fn general_registers() -> u64 {
     )
 }
 
+/// Executes thirty `nop`s.
+pub fn thirty_nops() {
+    // SAFETY: the function does nothing.
+    unsafe { asm!("call {}", sym nops, clobber_abi("sysv64")) };
+}
+
+/// Whether `rip` is one of the `nop`s of [`thirty_nops`].
+#[must_use]
+pub fn is_in_thirty_nops(rip: u64) -> bool {
+    let start: u64;
+    // SAFETY: computes an address; touches neither memory nor stack.
+    unsafe {
+        asm!("lea {}, [rip + {}]", out(reg) start, sym nops,
+            options(nomem, nostack, preserves_flags, pure));
+    }
+    (0..30).contains(&rip.wrapping_sub(start))
+}
+
+/// See [`thirty_nops`].
+///
+/// # Safety
+///
+/// Anyone may call it.
+#[unsafe(naked)]
+unsafe extern "sysv64" fn nops() {
+    naked_asm!(".rept 30", "nop", ".endr", "ret")
+}
+
 /// Reads one byte.
 ///
 /// For tests that expect a page fault; an ordinary read may be moved or left out.

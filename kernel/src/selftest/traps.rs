@@ -5,6 +5,7 @@
 )]
 
 use crate::arch::expect::{ExpectError, Fault, expect_fault};
+use crate::arch::step::single_step;
 use crate::arch::trap::{self, Handled, TrapFrame, vector};
 use crate::arch::{idt, irq, local, probe};
 use crate::ktest::Failure;
@@ -136,6 +137,30 @@ ktest! {
         // SAFETY: taking a handler away is always possible.
         unsafe { trap::set_handler(0xe0, None) };
         ktest_eq!(SEEN.load(Ordering::Relaxed), 0xe0);
+        Ok(())
+    }
+
+    fn single_stepping_stops_after_every_instruction() {
+        static STEPS: AtomicU64 = AtomicU64::new(0);
+        static NOPS: AtomicU64 = AtomicU64::new(0);
+        fn handler(frame: &mut TrapFrame) -> Handled {
+            STEPS.fetch_add(1, Ordering::Relaxed);
+            if probe::is_in_thirty_nops(frame.rip) {
+                NOPS.fetch_add(1, Ordering::Relaxed);
+            }
+            Handled::Yes
+        }
+        STEPS.store(0, Ordering::Relaxed);
+        NOPS.store(0, Ordering::Relaxed);
+        // SAFETY: the handler takes no lock and leaves the frame alone.
+        let result = unsafe { single_step(handler, || { probe::thirty_nops(); 7 }) };
+        ktest_eq!(result, 7);
+        // The first of the thirty is stepped to from the call, so each is stopped at once.
+        ktest_eq!(NOPS.load(Ordering::Relaxed), 30);
+        // And nothing is stepped any more.
+        let steps = STEPS.load(Ordering::Relaxed);
+        probe::thirty_nops();
+        ktest_eq!(STEPS.load(Ordering::Relaxed), steps);
         Ok(())
     }
 
