@@ -45,8 +45,10 @@ fi
 
 packages=()
 for set in "${sets[@]}"; do
-    declare -n members="$set"
-    packages+=("${members[@]}")
+    case "$set" in
+        qemu) packages+=("${qemu[@]}") ;;
+        iso) packages+=("${iso[@]}") ;;
+    esac
 done
 
 # How to become root without a question.
