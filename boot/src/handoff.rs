@@ -1,0 +1,267 @@
+//! What a loader told us, whatever its protocol.
+//!
+//! The parsers ([`pvh`](crate::pvh), [`multiboot2`](crate::multiboot2)) fill a [`Handoff`] and a
+//! [`Regions`](crate::Regions) list; `start` turns both into a `BootInfo`. What `BootInfo` has no
+//! field for stays reachable here.
+
+use crate::list::List;
+use crate::warning::Warning;
+
+/// The longest command line that is kept, in bytes. Linux keeps 2048.
+pub const COMMAND_LINE_CAPACITY: usize = 4096;
+
+const RANGES: usize = 32;
+const WARNINGS: usize = 32;
+
+/// How the kernel was started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// PVH: `qemu -kernel`, Firecracker, Cloud Hypervisor.
+    Pvh,
+    /// Multiboot2: GRUB and others.
+    Multiboot2,
+}
+
+impl core::fmt::Display for Protocol {
+    fn fmt(&self, out: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        out.write_str(match self {
+            Self::Pvh => "PVH",
+            Self::Multiboot2 => "Multiboot2",
+        })
+    }
+}
+
+/// What a reserved range holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RangeKind {
+    /// The kernel's image: text, data, bss, boot stack, `BootInfo` and the region array.
+    KernelImage,
+    /// Page tables made by `boot`; free once the kernel runs on its own.
+    PageTables,
+    /// The `hvm_start_info` structure.
+    StartInfo,
+    /// The loader's memory map; `boot` has copied it.
+    MemoryMap,
+    /// The loader's command line; `boot` has copied it.
+    CommandLine,
+    /// The loader's list of modules.
+    ModuleList,
+    /// A module; the first one is the ramdisk.
+    Module,
+    /// The Multiboot2 information, with the RSDP copy that `BootInfo` points to.
+    Multiboot2Information,
+    /// The framebuffer.
+    Framebuffer,
+}
+
+impl RangeKind {
+    /// Returns a name for logs.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::KernelImage => "kernel image",
+            Self::PageTables => "boot page tables",
+            Self::StartInfo => "start info",
+            Self::MemoryMap => "loader memory map",
+            Self::CommandLine => "command line",
+            Self::ModuleList => "module list",
+            Self::Module => "module",
+            Self::Multiboot2Information => "Multiboot2 information",
+            Self::Framebuffer => "framebuffer",
+        }
+    }
+}
+
+/// Physical memory that the kernel must not hand out before it is done with the contents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReservedRange {
+    /// What the range holds.
+    pub kind: RangeKind,
+    /// The first byte.
+    pub start: u64,
+    /// The byte after the last; never below `start`.
+    pub end: u64,
+}
+
+/// A linear framebuffer as the loader describes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RawFramebuffer {
+    /// The physical address.
+    pub address: u64,
+    /// Bytes from one line to the next.
+    pub pitch: u32,
+    /// Pixels in a line.
+    pub width: u32,
+    /// Lines.
+    pub height: u32,
+    /// Bits of a pixel.
+    pub bits_per_pixel: u8,
+    /// Bit positions of red, green and blue.
+    pub positions: [u8; 3],
+    /// Bit counts of red, green and blue.
+    pub sizes: [u8; 3],
+}
+
+/// Everything a loader told but the memory map.
+///
+/// # Invariants
+///
+/// The kept command line is UTF-8.
+#[derive(Debug)]
+pub struct Handoff {
+    protocol: Option<Protocol>,
+    command_line: List<u8, COMMAND_LINE_CAPACITY>,
+    has_command_line: bool,
+    ranges: List<ReservedRange, RANGES>,
+    warnings: List<Warning, WARNINGS>,
+    pub(crate) module: Option<ReservedRange>,
+    pub(crate) rsdp: Option<u64>,
+    pub(crate) framebuffer: Option<RawFramebuffer>,
+}
+
+impl Default for Handoff {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Handoff {
+    /// Creates one that knows nothing yet.
+    #[must_use]
+    pub const fn new() -> Self {
+        const NOWHERE: ReservedRange = ReservedRange {
+            kind: RangeKind::KernelImage,
+            start: 0,
+            end: 0,
+        };
+        Self {
+            protocol: None,
+            command_line: List::new(0),
+            has_command_line: false,
+            ranges: List::new(NOWHERE),
+            warnings: List::new(Warning::MODULES_IGNORED_FILLER),
+            module: None,
+            rsdp: None,
+            framebuffer: None,
+        }
+    }
+
+    /// Returns the protocol, once one was recognised.
+    #[must_use]
+    pub const fn protocol(&self) -> Option<Protocol> {
+        self.protocol
+    }
+
+    /// Returns the command line, if the loader gave one.
+    ///
+    /// Bytes that are not UTF-8 were replaced by `?`, and what is longer than
+    /// [`COMMAND_LINE_CAPACITY`] was cut; each with a [`Warning`].
+    #[must_use]
+    pub fn command_line(&self) -> Option<&str> {
+        let text = core::str::from_utf8(self.command_line.as_slice()).ok();
+        text.filter(|_| self.has_command_line)
+    }
+
+    /// Returns the ranges to reserve, in no particular order; they may overlap.
+    #[must_use]
+    pub fn reserved_ranges(&self) -> &[ReservedRange] {
+        self.ranges.as_slice()
+    }
+
+    /// Returns what was odd, in the order it was found.
+    #[must_use]
+    pub fn warnings(&self) -> &[Warning] {
+        self.warnings.as_slice()
+    }
+
+    /// Returns the address of the ACPI root pointer, if the loader gave one.
+    #[must_use]
+    pub const fn rsdp(&self) -> Option<u64> {
+        self.rsdp
+    }
+
+    /// Returns the first module.
+    #[must_use]
+    pub const fn module(&self) -> Option<ReservedRange> {
+        self.module
+    }
+
+    /// Returns the framebuffer.
+    #[must_use]
+    pub const fn framebuffer(&self) -> Option<RawFramebuffer> {
+        self.framebuffer
+    }
+
+    pub(crate) const fn set_protocol(&mut self, protocol: Protocol) {
+        self.protocol = Some(protocol);
+    }
+
+    pub(crate) fn warn(&mut self, warning: Warning) {
+        self.warnings.push(warning);
+    }
+
+    /// Notes a range of `length` bytes; one that runs past the last address ends there.
+    pub(crate) fn reserve(&mut self, kind: RangeKind, start: u64, length: u64) -> ReservedRange {
+        let end = start.saturating_add(length);
+        let range = ReservedRange { kind, start, end };
+        if length == 0 {
+            return range;
+        }
+        if self.ranges.is_full() {
+            self.warn(Warning::RangeLost(range));
+        }
+        self.ranges.push(range);
+        range
+    }
+
+    /// Notes a module; only the first becomes the ramdisk.
+    pub(crate) fn add_module(&mut self, start: u64, length: u64) {
+        let range = self.reserve(RangeKind::Module, start, length);
+        if self.module.is_none() && length > 0 {
+            self.module = Some(range);
+        }
+    }
+
+    /// Keeps a copy of the command line.
+    pub(crate) fn set_command_line(&mut self, text: &[u8]) {
+        self.has_command_line = true;
+        self.command_line = List::new(0);
+        let mut replaced = 0_usize;
+        let mut given = 0_usize;
+
+        for chunk in text.utf8_chunks() {
+            for letter in chunk.valid().chars() {
+                let mut bytes = [0; 4];
+                given = given.saturating_add(letter.len_utf8());
+                self.push_letter(letter.encode_utf8(&mut bytes).as_bytes());
+            }
+            for _ in chunk.invalid() {
+                replaced = replaced.saturating_add(1);
+                given = given.saturating_add(1);
+                self.push_letter(b"?");
+            }
+        }
+
+        if replaced > 0 {
+            self.warn(Warning::CommandLineNotUtf8 { replaced });
+        }
+        let kept = self.command_line.as_slice().len();
+        if kept < given {
+            self.warn(Warning::CommandLineCut { given, kept });
+        }
+    }
+
+    /// Appends a whole letter or, once one did not fit, nothing more.
+    fn push_letter(&mut self, letter: &[u8]) {
+        let used = self.command_line.as_slice().len();
+        let fits = used.saturating_add(letter.len()) <= COMMAND_LINE_CAPACITY;
+        if !fits || self.command_line.lost() > 0 {
+            // INVARIANT: only whole letters are kept, so the text stays UTF-8.
+            self.command_line.lose();
+            return;
+        }
+        for byte in letter {
+            self.command_line.push(*byte);
+        }
+    }
+}

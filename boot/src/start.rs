@@ -1,0 +1,277 @@
+//! The way from the entry code to the kernel's `entry_point!`.
+//!
+//! [`start`] runs once, on the boot stack and the entry code's tables: it parses what the loader
+//! left, checks the image's place, makes the final page tables and the `BootInfo`, and jumps.
+//! What it decides is decided by pure functions elsewhere; here is what touches the machine.
+
+use core::cell::UnsafeCell;
+use core::fmt::Write;
+use core::sync::atomic::{AtomicBool, Ordering};
+
+use bootloader_api::config::Mapping;
+use bootloader_api::info::{FrameBuffer, MemoryRegion, MemoryRegionKind, Optional};
+use bootloader_api::{BootInfo, BootloaderConfig};
+use spin::Once;
+
+use crate::arena::Arena;
+use crate::bytes::IdentityMemory;
+use crate::cpu::{self, PhysicalTables};
+use crate::error::BootError;
+use crate::handoff::{Handoff, RangeKind};
+use crate::image::{Image, check_placement};
+use crate::paging::{self, DEFAULT_PHYSICAL_OFFSET, FRAMEBUFFER_WINDOW, Plan};
+use crate::regions::{BOOT_REGIONS, FIRMWARE_REGIONS, Regions};
+use crate::serial::{self, EXIT_BOOT_ERROR, Serial};
+use crate::warning::Warning;
+use crate::{framebuffer, multiboot2, pvh, wishes};
+
+/// `boot`'s numbers for the protocols in the entry code; 0 is a wrong magic number.
+const PVH: u32 = 1;
+const MULTIBOOT2: u32 = 2;
+
+const REGIONS: usize = FIRMWARE_REGIONS.saturating_add(BOOT_REGIONS);
+/// All zero, so that the array needs no place in the file.
+const NO_REGION: MemoryRegion = MemoryRegion {
+    start: 0,
+    end: 0,
+    kind: MemoryRegionKind::Usable,
+};
+
+/// Memory that is lent once.
+struct Lent<T> {
+    value: UnsafeCell<T>,
+    taken: AtomicBool,
+}
+
+// SAFETY: the value is reached only through `take`, which succeeds once.
+unsafe impl<T: Send> Sync for Lent<T> {}
+
+impl<T> Lent<T> {
+    const fn new(value: T) -> Self {
+        Self {
+            value: UnsafeCell::new(value),
+            taken: AtomicBool::new(false),
+        }
+    }
+
+    /// Lends the value for good; `None` if it was lent before.
+    fn take(&'static self) -> Option<&'static mut T> {
+        if self.taken.swap(true, Ordering::AcqRel) {
+            return None;
+        }
+        // SAFETY: the swap lets one caller through, so this is the only reference ever made.
+        Some(unsafe { &mut *self.value.get() })
+    }
+}
+
+static STATE: Lent<Handoff> = Lent::new(Handoff::new());
+static REGION_STORAGE: Lent<[MemoryRegion; REGIONS]> = Lent::new([NO_REGION; REGIONS]);
+static BOOT_INFO: Lent<Option<BootInfo>> = Lent::new(None);
+static HANDOFF: Once<&'static Handoff> = Once::new();
+
+/// Returns what the loader told; `None` in a kernel that `boot` did not start.
+#[must_use]
+pub fn handoff() -> Option<&'static Handoff> {
+    HANDOFF.get().copied()
+}
+
+/// All that is needed to leave.
+#[derive(Debug)]
+struct Launch {
+    root: u64,
+    stack_top: u64,
+    entry: u64,
+    boot_info: &'static mut BootInfo,
+}
+
+/// Starts the kernel; called by the entry code of [`entry!`](crate::entry!) only.
+///
+/// # Safety
+///
+/// 1. The CPU is in 64-bit mode, on the boot stack, interrupts off, on tables that map the first
+///    4 GiB at 0 and the image at its linked address.
+/// 2. `image` points to the entry code's table, which describes this image.
+/// 3. It is the first call.
+#[doc(hidden)]
+pub unsafe extern "C" fn start(protocol: u32, info: u32, image: &'static Image) -> ! {
+    // SAFETY: the kernel does not run yet, so nobody else drives COM1.
+    let mut serial = unsafe { Serial::new() };
+
+    // SAFETY: the contract of this function.
+    let launch = unsafe { prepare(protocol, info, image) };
+    match launch {
+        Ok(launch) => {
+            let warnings = handoff().map(Handoff::warnings).unwrap_or_default();
+            for warning in warnings {
+                // A line that cannot be sent has no better place to go.
+                let _ = writeln!(serial, "boot: warning: {warning}");
+            }
+            // SAFETY: the tables map the image, the stack and the `BootInfo` where they are now.
+            unsafe {
+                cpu::leave(
+                    launch.root,
+                    launch.stack_top,
+                    launch.entry,
+                    launch.boot_info,
+                )
+            }
+        }
+        Err(error) => {
+            let _ = writeln!(serial, "boot: error: {error}");
+            serial::exit(EXIT_BOOT_ERROR)
+        }
+    }
+}
+
+/// Does everything up to the jump.
+///
+/// # Safety
+///
+/// As [`start`].
+unsafe fn prepare(protocol: u32, info: u32, image: &'static Image) -> Result<Launch, BootError> {
+    let handoff = STATE.take().ok_or(BootError::Reentered)?;
+    let storage = REGION_STORAGE.take().ok_or(BootError::Reentered)?;
+    let mut regions = Regions::new(storage, FIRMWARE_REGIONS);
+
+    // SAFETY: the entry code's tables map the first 4 GiB at 0 (1); nothing is written to what
+    // the loader left, since the tables' memory is picked around it.
+    let memory = unsafe { IdentityMemory::new() };
+    match protocol {
+        PVH => pvh::parse(&memory, info.into(), handoff, &mut regions)?,
+        MULTIBOOT2 => multiboot2::parse(&memory, info.into(), handoff, &mut regions)?,
+        _ => return Err(BootError::UnknownProtocol),
+    }
+    let config = read_config(image)?;
+    let place = image.physical();
+    check_placement(place, &regions)?;
+    handoff.reserve(
+        RangeKind::KernelImage,
+        place.0,
+        place.1.saturating_sub(place.0),
+    );
+
+    // SAFETY: as above: the identity map is there (1).
+    let launch = unsafe { build(handoff, regions, image, &config) }?;
+    wishes::check(&config, handoff);
+    HANDOFF.call_once(|| handoff);
+    Ok(launch)
+}
+
+fn read_config(image: &Image) -> Result<BootloaderConfig, BootError> {
+    let config = BootloaderConfig::deserialize(image.config_bytes()).map_err(BootError::Config)?;
+    let reserved = image.stack_top.saturating_sub(image.stack_bottom);
+    if config.kernel_stack_size > reserved {
+        return Err(BootError::Stack {
+            asked: config.kernel_stack_size,
+            reserved,
+        });
+    }
+    Ok(config)
+}
+
+/// Makes the page tables and the `BootInfo`.
+///
+/// # Safety
+///
+/// The first 4 GiB are mapped at 0.
+unsafe fn build(
+    handoff: &mut Handoff,
+    mut regions: Regions<'static>,
+    image: &'static Image,
+    config: &BootloaderConfig,
+) -> Result<Launch, BootError> {
+    let screen = handoff
+        .framebuffer()
+        .map(|raw| (raw, framebuffer::describe(&raw)));
+    if let Some((_, None)) = screen {
+        handoff.warn(Warning::FramebufferIgnored);
+    }
+    let screen = screen.and_then(|(raw, info)| Some((raw, info?)));
+    let window =
+        screen.and_then(|(raw, info)| Some((raw.address, u64::try_from(info.byte_len).ok()?)));
+    if let Some((start, length)) = window {
+        handoff.reserve(RangeKind::Framebuffer, start, length);
+    }
+
+    let offset = match config.mappings.physical_memory {
+        Some(Mapping::FixedAddress(offset)) => offset,
+        _ => DEFAULT_PHYSICAL_OFFSET,
+    };
+    let bits = cpu::physical_bits();
+    warn_about(&regions, bits, handoff);
+    let plan = Plan {
+        regions: &regions,
+        image,
+        offset,
+        physical_end: 1_u64.checked_shl(bits).unwrap_or(u64::MAX),
+        largest: cpu::largest_page(),
+        framebuffer: window,
+    };
+
+    let arena = Arena::new(&regions, handoff.reserved_ranges(), image.physical());
+    // SAFETY: the arena gives pages of RAM below 4 GiB that nobody uses, mapped at 0.
+    let mut tables = unsafe { PhysicalTables::new(arena) };
+    let root = paging::build(&mut tables, &plan)?;
+    let pieces = tables.into_pieces();
+    for (start, end) in pieces.as_slice() {
+        handoff.reserve(RangeKind::PageTables, *start, end.saturating_sub(*start));
+    }
+    append_own(&mut regions, handoff);
+
+    let boot_info = BOOT_INFO.take().ok_or(BootError::Reentered)?;
+    let boot_info = boot_info.insert(BootInfo::new(regions.into_slice().into()));
+    fill(boot_info, handoff, image, offset);
+    if let Some((_, info)) = screen {
+        // SAFETY: the window maps exactly this framebuffer, and nobody else uses it.
+        boot_info.framebuffer =
+            Optional::Some(unsafe { FrameBuffer::new(FRAMEBUFFER_WINDOW, info) });
+    }
+    Ok(Launch {
+        root,
+        stack_top: image.stack_top,
+        entry: image.entry,
+        boot_info,
+    })
+}
+
+fn warn_about(regions: &Regions<'_>, bits: u32, handoff: &mut Handoff) {
+    if regions.lost() > 0 {
+        handoff.warn(Warning::RegionsLost {
+            given: regions.given(),
+            kept: FIRMWARE_REGIONS,
+        });
+    }
+    let end = 1_u64.checked_shl(bits).unwrap_or(u64::MAX);
+    for region in regions.as_slice() {
+        let is_usable = region.kind == MemoryRegionKind::Usable;
+        let is_beyond = region.end > end && region.start < region.end;
+        if is_usable && is_beyond {
+            let region = *region;
+            handoff.warn(Warning::RegionBeyondCpu { region, bits });
+        }
+    }
+}
+
+/// Adds what `boot` occupies as regions of its own kind.
+fn append_own(regions: &mut Regions<'_>, handoff: &Handoff) {
+    for range in handoff.reserved_ranges() {
+        let is_ours = matches!(range.kind, RangeKind::KernelImage | RangeKind::PageTables);
+        // There is room for twice as many as there can be.
+        let _ = is_ours && regions.push_boot(range.start, range.end);
+    }
+}
+
+fn fill(boot_info: &mut BootInfo, handoff: &Handoff, image: &Image, offset: u64) {
+    let (start, end) = image.physical();
+    boot_info.physical_memory_offset = Optional::Some(offset);
+    boot_info.rsdp_addr = handoff.rsdp().into();
+    if let Some(module) = handoff.module() {
+        boot_info.ramdisk_addr = offset.checked_add(module.start).into();
+        boot_info.ramdisk_len = module.end.saturating_sub(module.start);
+    }
+    boot_info.kernel_addr = start;
+    boot_info.kernel_len = end.saturating_sub(start);
+    boot_info.kernel_image_offset = image.all.0;
+    boot_info.kernel_stack_bottom = image.stack_bottom;
+    boot_info.kernel_stack_len = image.stack_top.saturating_sub(image.stack_bottom);
+}
