@@ -1,5 +1,8 @@
 //! Makes the kernel's ELF bootable: linker script and link lines.
 
 fn main() {
-    boot_build::configure();
+    boot_build::Kernel::new()
+        .registry("kernel_params")
+        .registry("proc_files")
+        .configure();
 }

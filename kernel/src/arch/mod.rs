@@ -1,0 +1,85 @@
+//! Everything that only this CPU architecture has, and (with few exceptions, each explained
+//! where it is) the only place of the kernel with `unsafe` code.
+//!
+//! | Module | What |
+//! |---|---|
+//! | [`local`] | what each CPU has of its own; which CPU this is |
+//! | [`gdt`], [`stack`], `guard` | segments, interrupt stacks, stacks with guard pages |
+//! | [`idt`], [`stubs`], [`trap`], [`expect`] | from the interrupt to its handler and back |
+//! | [`irq`], [`lock`] | interrupts off; a spin lock that keeps them off |
+//! | [`cpu`], [`time`], `pit`, [`pic`] | CPUID and control registers, the clock, old chips |
+//! | [`serial`], [`exit`], `port` | the terminal and the ways to end |
+#![expect(
+    unsafe_code,
+    reason = "privileged instructions, device ports and descriptor tables have no safe form"
+)]
+
+pub mod cpu;
+pub mod crash;
+pub mod exit;
+pub mod expect;
+pub mod gdt;
+mod guard;
+pub mod idt;
+pub mod irq;
+pub mod local;
+pub mod lock;
+pub mod pic;
+mod pit;
+mod port;
+pub mod probe;
+pub mod registers;
+pub mod serial;
+pub mod stack;
+pub mod stubs;
+pub mod time;
+pub mod trap;
+
+use x86_64::VirtAddr;
+
+pub use guard::GuardError;
+
+/// Makes the terminal work: the first thing, so that everything after it can speak.
+///
+/// Returns false where there is no serial port.
+pub(crate) fn init_terminal() -> bool {
+    time::start();
+    serial::init().is_ok()
+}
+
+/// Sets up the boot CPU: control registers, segments, interrupts (masked at the PICs, then on).
+pub(crate) fn init_boot_cpu() {
+    cpu::init();
+    local::boot_cpu().adopt();
+    idt::load();
+    pic::init();
+    x86_64::instructions::interrupts::enable();
+}
+
+/// Unmaps the guard pages of all stacks of the boot CPU and returns how many guard now.
+///
+/// # Errors
+///
+/// A guard page that stays mapped: an overflow of its stack goes unnoticed.
+pub(crate) fn unmap_guard_pages(physical_offset: u64) -> Result<usize, GuardError> {
+    let tables = guard::Tables { physical_offset };
+    let mut unmapped: usize = 0;
+    for (_, stack) in local::boot_cpu().stacks() {
+        let page = VirtAddr::new_truncate(stack.guard);
+        // SAFETY: (1) a guard page is never used (`GuardedStack`, invariant 1); (2) the boot
+        // loader's offset maps all physical memory, and no other CPU runs yet.
+        match unsafe { guard::unmap(tables, page) } {
+            Ok(()) | Err(GuardError::NotMapped) => unmapped = unmapped.saturating_add(1),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(unmapped)
+}
+
+/// Leaves the boot loader's stack for the kernel's own and goes on with `next` there.
+pub(crate) fn enter_main_stack(next: extern "sysv64" fn(*const ()) -> !) -> ! {
+    let top = local::boot_cpu().main_stack().top;
+    // SAFETY: (1) the boot CPU's main stack is used here for the first time; (2) `next` takes
+    // nothing along.
+    unsafe { stack::enter(top, core::ptr::null(), next) }
+}

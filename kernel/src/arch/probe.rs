@@ -1,0 +1,172 @@
+//! Instruction sequences that tests and benchmarks need and Rust cannot say.
+
+use super::time::tsc;
+use core::arch::{asm, naked_asm};
+
+/// Executes a breakpoint instruction; the handler logs it and returns here.
+pub fn breakpoint() {
+    // SAFETY: the #BP handler saves and restores all state.
+    unsafe { asm!("int3") };
+}
+
+/// Raises `vector` by a software interrupt.
+///
+/// Vectors with an error code are refused (returns false): the CPU pushes none for a software
+/// interrupt, and the stub would take the return address for it.
+pub fn software_interrupt(vector: u8) -> bool {
+    let has_code = vector < 32 && (super::stubs::HAS_ERROR_CODE >> vector) & 1 != 0;
+    if has_code {
+        return false;
+    }
+    // SAFETY: every vector has a handler that saves and restores all state.
+    unsafe { raise(u64::from(vector)) };
+    true
+}
+
+/// Jumps to the `vector`th of 256 `int` instructions, each followed by a return.
+///
+/// # Safety
+///
+/// `vector` is below 256 and its handler returns.
+#[unsafe(naked)]
+unsafe extern "sysv64" fn raise(vector: u64) {
+    naked_asm!(
+        "lea rax, [rip + 2f]",
+        "lea rax, [rax + rdi * 4]",
+        "jmp rax",
+        "2:",
+        ".set .Lmm_raise, 0",
+        ".rept 256",
+        ".byte 0xcd, .Lmm_raise, 0xc3, 0xcc",
+        ".set .Lmm_raise, .Lmm_raise + 1",
+        ".endr",
+    )
+}
+
+/// Fills the red zone and all sixteen XMM registers, raises `int 0xf0`, and compares.
+///
+/// Returns the number of words that changed: 16 of the red zone and 32 of the registers are
+/// looked at.
+#[must_use]
+pub fn words_changed_by_interrupt() -> u64 {
+    let changed: u64;
+    // SAFETY: the function keeps to the calling convention and restores what it must.
+    unsafe {
+        asm!("call {}", sym red_zone_and_xmm, out("rax") changed, clobber_abi("sysv64"));
+    }
+    changed
+}
+
+/// See [`words_changed_by_interrupt`].
+///
+/// # Safety
+///
+/// Changes caller-saved registers only; anyone may call it.
+#[unsafe(naked)]
+unsafe extern "sysv64" fn red_zone_and_xmm() -> u64 {
+    naked_asm!(
+        // The pattern of word n is n + 1, times an odd constant.
+        "mov r8, 0x9e3779b97f4a7c15",
+        "mov rcx, 16",
+        "2:",
+        "mov r9, rcx",
+        "imul r9, r8",
+        "neg rcx",
+        "mov [rsp + rcx * 8], r9",
+        "neg rcx",
+        "dec rcx",
+        "jnz 2b",
+        // Register n gets n + 1 and its complement, times the constant.
+        ".irp reg,0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15",
+        "mov r9d, \\reg + 1",
+        "imul r9, r8",
+        "movq xmm\\reg, r9",
+        "movddup xmm\\reg, xmm\\reg",
+        ".endr",
+        "int 0xf0",
+        "xor eax, eax",
+        "mov rcx, 16",
+        "3:",
+        "mov r9, rcx",
+        "imul r9, r8",
+        "neg rcx",
+        "cmp [rsp + rcx * 8], r9",
+        "setne r10b",
+        "movzx r10, r10b",
+        "add rax, r10",
+        "neg rcx",
+        "dec rcx",
+        "jnz 3b",
+        ".irp reg,0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15",
+        "mov r9d, \\reg + 1",
+        "imul r9, r8",
+        "movq r10, xmm\\reg",
+        "psrldq xmm\\reg, 8",
+        "movq r11, xmm\\reg",
+        "xor r10, r9",
+        "xor r11, r9",
+        "neg r10",
+        "adc rax, 0",
+        "neg r11",
+        "adc rax, 0",
+        ".endr",
+        "ret",
+    )
+}
+
+/// Reads one byte.
+///
+/// For tests that expect a page fault; an ordinary read may be moved or left out.
+///
+/// # Safety
+///
+/// Reading at `address` has no side effect; it may well fault.
+pub unsafe extern "sysv64" fn touch(address: u64) {
+    // SAFETY: the caller vouches for the read.
+    unsafe { asm!("mov al, [{}]", in(reg) address, out("al") _, options(nostack, readonly)) };
+}
+
+/// Writes one zero byte.
+///
+/// # Safety
+///
+/// Writing at `address` faults, or harms nothing.
+pub unsafe extern "sysv64" fn poke(address: u64) {
+    // SAFETY: the caller vouches for the write.
+    unsafe { asm!("mov byte ptr [{}], 0", in(reg) address, options(nostack)) };
+}
+
+/// Executes an undefined instruction.
+pub extern "sysv64" fn undefined(_: u64) {
+    // SAFETY: raises #UD and nothing else.
+    unsafe { asm!("ud2", options(nomem, nostack)) };
+}
+
+/// TSC ticks of nothing at all, as [`thousand_nops`] and [`thousand_loops`] measure.
+#[must_use]
+pub fn nothing() -> u64 {
+    let start = tsc();
+    // SAFETY: no instruction at all.
+    unsafe { asm!("", options(nomem, nostack)) };
+    tsc().wrapping_sub(start)
+}
+
+/// TSC ticks of 1,000 `nop`s.
+#[must_use]
+pub fn thousand_nops() -> u64 {
+    let start = tsc();
+    // SAFETY: `nop` does nothing.
+    unsafe { asm!(".rept 1000", "nop", ".endr", options(nomem, nostack)) };
+    tsc().wrapping_sub(start)
+}
+
+/// TSC ticks of a loop of 1,000 times `dec; jnz`, with the one instruction that sets it up.
+#[must_use]
+pub fn thousand_loops() -> u64 {
+    let start = tsc();
+    // SAFETY: counts a register down.
+    unsafe {
+        asm!("mov {0:e}, 1000", "2:", "dec {0:e}", "jnz 2b", out(reg) _, options(nomem, nostack));
+    }
+    tsc().wrapping_sub(start)
+}

@@ -1,0 +1,207 @@
+//! What happens between a stub and the return from an interrupt.
+//!
+//! [`dispatch`] counts the vector and offers the frame to the code that expects this exception
+//! ([`super::expect`]), then to the handler registered for the vector ([`set_handler`]). What
+//! nobody takes is a breakpoint (logged), an interrupt (counted), or the end of the kernel, with
+//! a report.
+
+use super::{expect, local, pic};
+use crate::panic::fault_report;
+use core::fmt;
+use core::sync::atomic::{AtomicUsize, Ordering};
+
+/// The state of the interrupted code, as the stubs push it. Writing a field changes what the
+/// interrupted code sees after the return.
+#[derive(Clone, Debug)]
+#[repr(C)]
+pub struct TrapFrame {
+    /// The interrupted frame pointer; with `chain_rip` it looks like a call frame to backtraces.
+    pub rbp: u64,
+    /// A copy of `rip` for backtraces; not restored.
+    pub chain_rip: u64,
+    /// General registers.
+    pub r15: u64,
+    /// General register.
+    pub r14: u64,
+    /// General register.
+    pub r13: u64,
+    /// General register.
+    pub r12: u64,
+    /// General register.
+    pub r11: u64,
+    /// General register.
+    pub r10: u64,
+    /// General register.
+    pub r9: u64,
+    /// General register.
+    pub r8: u64,
+    /// General register.
+    pub rdi: u64,
+    /// General register.
+    pub rsi: u64,
+    /// General register.
+    pub rbx: u64,
+    /// General register.
+    pub rdx: u64,
+    /// General register.
+    pub rcx: u64,
+    /// General register.
+    pub rax: u64,
+    /// Which of the 256 vectors.
+    pub vector: u64,
+    /// The CPU's error code, or zero.
+    pub error_code: u64,
+    /// Where the interrupted code goes on.
+    pub rip: u64,
+    /// Its code segment.
+    pub cs: u64,
+    /// Its flags.
+    pub rflags: u64,
+    /// Its stack pointer.
+    pub rsp: u64,
+    /// Its stack segment.
+    pub ss: u64,
+}
+
+/// Exception vectors by name.
+pub mod vector {
+    /// Divide error, #DE.
+    pub const DIVIDE: u8 = 0;
+    /// Debug exception, #DB.
+    pub const DEBUG: u8 = 1;
+    /// Non-maskable interrupt.
+    pub const NMI: u8 = 2;
+    /// Breakpoint, #BP.
+    pub const BREAKPOINT: u8 = 3;
+    /// Invalid opcode, #UD.
+    pub const INVALID_OPCODE: u8 = 6;
+    /// Double fault, #DF.
+    pub const DOUBLE_FAULT: u8 = 8;
+    /// General protection, #GP.
+    pub const GENERAL_PROTECTION: u8 = 13;
+    /// Page fault, #PF.
+    pub const PAGE_FAULT: u8 = 14;
+    /// Machine check, #MC.
+    pub const MACHINE_CHECK: u8 = 18;
+    /// The first vector that is not an exception.
+    pub const FIRST_INTERRUPT: u8 = 32;
+}
+
+/// Whether a handler dealt with its interrupt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Handled {
+    /// Return to the interrupted code.
+    Yes,
+    /// Treat it as if there were no handler.
+    No,
+}
+
+/// A handler for one vector, called with interrupts off on the vector's interrupt stack.
+pub type Handler = fn(&mut TrapFrame) -> Handled;
+
+/// Registered handlers as addresses; zero is none.
+static HANDLERS: [AtomicUsize; 256] = [const { AtomicUsize::new(0) }; 256];
+
+/// Registers the handler of `vector` on all CPUs, in place of the one before.
+///
+/// # Safety
+///
+/// 1. The handler runs between any two instructions of any other code: it takes no lock that
+///    code with interrupts on holds, and for NMI, #DB and #MC no lock at all except by trying.
+/// 2. What it writes to the frame is a state the interrupted code may be continued in.
+pub unsafe fn set_handler(vector: u8, handler: Option<Handler>) {
+    let address = handler.map_or(0, |handler| {
+        // SAFETY: a function pointer is as wide as an address and all its bits are initialised.
+        unsafe { core::mem::transmute::<Handler, *const ()>(handler) }.expose_provenance()
+    });
+    if let Some(slot) = HANDLERS.get(usize::from(vector)) {
+        slot.store(address, Ordering::Release);
+    }
+}
+
+fn handler(vector: u8) -> Option<Handler> {
+    let address = HANDLERS.get(usize::from(vector))?.load(Ordering::Acquire);
+    if address == 0 {
+        return None;
+    }
+    let code = core::ptr::with_exposed_provenance::<()>(address);
+    // SAFETY: `set_handler` stored the address of a function of this type.
+    Some(unsafe { core::mem::transmute::<*const (), Handler>(code) })
+}
+
+/// Decides what an interrupt or exception means. The stubs call it with all registers saved.
+pub(super) extern "sysv64" fn dispatch(frame: &mut TrapFrame) {
+    let vector = crate::num::low_byte(frame.vector);
+    let cpu = local::current();
+    cpu.count_one(vector);
+
+    if cpu.expectation.take(frame) {
+        return;
+    }
+    if let Some(handler) = handler(vector)
+        && handler(frame) == Handled::Yes
+    {
+        return;
+    }
+
+    match vector {
+        vector::BREAKPOINT => log::info!("breakpoint at {:#018x}", frame.rip),
+        0..vector::FIRST_INTERRUPT => fault_report(frame, cpu),
+        // Spurious, or a stray: counted above, shown in /proc/interrupts.
+        _ => {}
+    }
+}
+
+/// Interrupts that no handler was registered for, on the current CPU: (spurious ones of the
+/// PICs, all others).
+#[must_use]
+pub fn stray_interrupts() -> (u64, u64) {
+    let cpu = local::current();
+    let spurious = pic::SPURIOUS
+        .into_iter()
+        .map(|vector| cpu.count(vector))
+        .fold(0, u64::saturating_add);
+    let others = (vector::FIRST_INTERRUPT..=u8::MAX)
+        .filter(|vector| !pic::SPURIOUS.contains(vector) && handler(*vector).is_none())
+        .map(|vector| cpu.count(vector))
+        .fold(0, u64::saturating_add);
+    (spurious, others)
+}
+
+pub use expect::{ExpectError, Fault, expect_fault};
+
+/// An exception's short and long name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VectorName(pub u8);
+
+impl fmt::Display for VectorName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.0 {
+            0 => "#DE divide error",
+            1 => "#DB debug exception",
+            2 => "NMI non-maskable interrupt",
+            3 => "#BP breakpoint",
+            4 => "#OF overflow",
+            5 => "#BR bound range exceeded",
+            6 => "#UD invalid opcode",
+            7 => "#NM device not available",
+            8 => "#DF double fault",
+            10 => "#TS invalid TSS",
+            11 => "#NP segment not present",
+            12 => "#SS stack-segment fault",
+            13 => "#GP general protection fault",
+            14 => "#PF page fault",
+            16 => "#MF x87 floating-point exception",
+            17 => "#AC alignment check",
+            18 => "#MC machine check",
+            19 => "#XM SIMD floating-point exception",
+            20 => "#VE virtualization exception",
+            21 => "#CP control protection exception",
+            28 => "#HV hypervisor injection exception",
+            29 => "#VC VMM communication exception",
+            30 => "#SX security exception",
+            0..32 => "reserved exception",
+            _ => "interrupt",
+        })
+    }
+}

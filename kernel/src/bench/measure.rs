@@ -1,0 +1,137 @@
+//! Timing a loop, and printing what one pass of it costs.
+
+use super::{BenchError, ROUNDS};
+use crate::arch::irq::IrqGuard;
+use crate::arch::time::tsc;
+use crate::kprintln;
+use crate::num::to_u64;
+use core::hint::black_box;
+
+/// What a benchmark measures with; each call prints one result line.
+#[derive(Debug)]
+pub struct Bencher {
+    name: &'static str,
+}
+
+impl Bencher {
+    pub(super) const fn new(name: &'static str) -> Self {
+        Self { name }
+    }
+
+    /// Measures `operation`, called `operations` times a round with 0, 1, 2 …
+    ///
+    /// The result is called like the benchmark with `suffix` added.
+    pub fn each(&mut self, suffix: &str, operations: usize, mut operation: impl FnMut(usize)) {
+        let total = least_round(|| time_loop(operations, &mut operation));
+        self.report(suffix, operations, total);
+    }
+
+    /// Measures `operation` on a state that `prepare` makes before, and `finish` takes after,
+    /// each round; neither is timed.
+    ///
+    /// For one half of a pair: prepare nothing, time the allocations, free them in `finish`; or
+    /// allocate in `prepare` and time the frees.
+    ///
+    /// # Errors
+    ///
+    /// The first error of `prepare` or `finish`. `operation` returns nothing, so that no check
+    /// is timed that real code would not do: it leaves what went wrong in the state.
+    pub fn phase<S>(
+        &mut self,
+        suffix: &str,
+        operations: usize,
+        mut prepare: impl FnMut() -> Result<S, BenchError>,
+        mut operation: impl FnMut(&mut S, usize),
+        mut finish: impl FnMut(S) -> Result<(), BenchError>,
+    ) -> Result<(), BenchError> {
+        let mut least = u64::MAX;
+        for _ in 0..ROUNDS {
+            let mut state = prepare()?;
+            least = least.min(time_loop(operations, |index| operation(&mut state, index)));
+            finish(state)?;
+        }
+        self.report(suffix, operations, least);
+        Ok(())
+    }
+
+    /// Measures a single run of `body`, as it is, on a prepared state: no loop, nothing taken
+    /// off. The figure is per `operations`.
+    ///
+    /// # Errors
+    ///
+    /// The first error of `prepare` or `body`.
+    pub fn once<S>(
+        &mut self,
+        suffix: &str,
+        operations: usize,
+        mut prepare: impl FnMut() -> Result<S, BenchError>,
+        mut body: impl FnMut(S) -> Result<(), BenchError>,
+    ) -> Result<(), BenchError> {
+        let mut least = u64::MAX;
+        for _ in 0..ROUNDS {
+            let state = prepare()?;
+            let irq = IrqGuard::new();
+            let start = tsc();
+            let result = body(state);
+            least = least.min(tsc().wrapping_sub(start));
+            drop(irq);
+            result?;
+        }
+        self.print(
+            suffix,
+            operations,
+            least.saturating_sub(empty_measurement()),
+        );
+        Ok(())
+    }
+
+    fn report(&self, suffix: &str, operations: usize, total: u64) {
+        let empty = least_round(|| time_loop(operations, |_| ()));
+        self.print(suffix, operations, total.saturating_sub(empty));
+    }
+
+    fn print(&self, suffix: &str, operations: usize, total: u64) {
+        // One decimal, rounded to nearest.
+        let count = to_u64(operations).max(1);
+        let half = count.checked_div(2).unwrap_or(0);
+        let tenths = total
+            .saturating_mul(10)
+            .saturating_add(half)
+            .checked_div(count)
+            .unwrap_or(0);
+        let whole = tenths.checked_div(10).unwrap_or(0);
+        let tenth = tenths.checked_rem(10).unwrap_or(0);
+        kprintln!("BENCH {}{suffix} {operations} {whole}.{tenth}", self.name);
+    }
+}
+
+fn least_round(round: impl FnMut() -> u64) -> u64 {
+    core::iter::repeat_with(round)
+        .take(ROUNDS)
+        .min()
+        .unwrap_or(0)
+}
+
+/// Ticks of `operations` calls, with interrupts off.
+///
+/// Inlined, so that the operation sits in the loop as it would in real code. The index is hidden
+/// from the optimiser, which could else fold the loop; an empty loop pays the same for that.
+#[inline(always)]
+fn time_loop(operations: usize, mut operation: impl FnMut(usize)) -> u64 {
+    let _irq = IrqGuard::new();
+    let operations = black_box(operations);
+    let start = tsc();
+    for index in 0..operations {
+        operation(black_box(index));
+    }
+    tsc().wrapping_sub(start)
+}
+
+/// Ticks between two clock readings with nothing between.
+fn empty_measurement() -> u64 {
+    least_round(|| {
+        let _irq = IrqGuard::new();
+        let start = tsc();
+        tsc().wrapping_sub(start)
+    })
+}

@@ -1,0 +1,199 @@
+//! The end of the kernel: reports of panics and of exceptions nobody expected.
+//!
+//! A report must come out whatever broke. So it allocates nothing, takes the terminal's lock by
+//! force, and watches itself: a fault inside a report prints one line and ends the machine, and a
+//! fault inside that ends it without a word.
+
+use crate::arch::exit::{self, Status};
+use crate::arch::local::{self, CpuLocal};
+use crate::arch::trap::{TrapFrame, VectorName, vector};
+use crate::arch::{irq, registers};
+use crate::{backtrace, console, kprintln, logger};
+use core::fmt;
+use core::panic::PanicInfo;
+
+/// Reports a panic and ends the kernel. The binary's panic handler is one call of this.
+pub fn panic(info: &PanicInfo<'_>) -> ! {
+    let _irq = irq::IrqGuard::new();
+    let cpu = local::current();
+    begin(cpu, Status::Panic);
+
+    kprintln!();
+    kprintln!("PANIC on CPU {}: {}", cpu.id(), info.message());
+    if let Some(location) = info.location() {
+        kprintln!("  at {location}");
+    }
+    logger::remember(format_args!("PANIC: {}\n", info.message()));
+    print_control_registers();
+    backtrace::print(cpu, None, registers::frame_pointer());
+    exit::exit(Status::Panic)
+}
+
+/// Ends the kernel for a reason that is no bug of its own: wrong CPU, unusable boot data.
+pub fn fatal(status: Status, message: fmt::Arguments<'_>) -> ! {
+    let _irq = irq::IrqGuard::new();
+    begin(local::current(), status);
+    kprintln!();
+    kprintln!("FATAL: {message}");
+    exit::exit(status)
+}
+
+/// Reports an exception that nobody expected and ends the kernel.
+pub(crate) fn fault_report(frame: &TrapFrame, cpu: &CpuLocal) -> ! {
+    begin(cpu, Status::Exception);
+
+    let vector = crate::num::low_byte(frame.vector);
+    kprintln!();
+    kprintln!(
+        "UNEXPECTED EXCEPTION on CPU {}: {} (vector {vector}, error code {:#x})",
+        cpu.id(),
+        VectorName(vector),
+        frame.error_code
+    );
+    explain(frame, vector, cpu);
+    logger::remember(format_args!(
+        "UNEXPECTED EXCEPTION: {} at {:#018x}\n",
+        VectorName(vector),
+        frame.rip
+    ));
+    print_registers(frame);
+    print_control_registers();
+    // A call of a bad address: the caller is the word on top of the stack, not in the chain.
+    backtrace::print(cpu, Some(frame.rip), frame.rbp);
+    exit::exit(Status::Exception)
+}
+
+/// Counts reports; a second one on the same CPU means that the first one faulted.
+fn begin(cpu: &CpuLocal, status: Status) {
+    console::enter_last_words();
+    match cpu.begin_report() {
+        0 => {}
+        1 => {
+            kprintln!();
+            kprintln!("(the report itself failed: giving up)");
+            exit::exit(status)
+        }
+        _ => exit::exit(status),
+    }
+}
+
+/// Says in words what the error code and CR2 mean.
+fn explain(frame: &TrapFrame, vector: u8, cpu: &CpuLocal) {
+    match vector {
+        vector::PAGE_FAULT => {
+            let address = registers::fault_address();
+            kprintln!("  {} at {address:#018x}", PageFaultWords(frame.error_code));
+            explain_stack(address, cpu);
+        }
+        vector::DOUBLE_FAULT => {
+            kprintln!("  an exception came while the CPU was entering the handler of another");
+            explain_stack(frame.rsp, cpu);
+        }
+        10..=13 if frame.error_code != 0 => {
+            kprintln!("  {}", SelectorWords(frame.error_code));
+        }
+        vector::GENERAL_PROTECTION => {
+            kprintln!(
+                "  no selector: a non-canonical address, a reserved bit, or a privileged act"
+            );
+        }
+        _ => {}
+    }
+}
+
+fn explain_stack(address: u64, cpu: &CpuLocal) {
+    for (name, stack) in cpu.stacks() {
+        if stack.guards(address) {
+            kprintln!("  KERNEL STACK OVERFLOW: that is the guard page of the {name} stack");
+        }
+    }
+}
+
+/// A page fault's error code in words (SDM vol. 3A, "Page-Fault Error Code").
+struct PageFaultWords(u64);
+
+impl fmt::Display for PageFaultWords {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bit = |n: u32| self.0 & (1_u64 << n) != 0;
+        let act = if bit(4) {
+            "instruction fetch"
+        } else if bit(1) {
+            "write"
+        } else {
+            "read"
+        };
+        let mode = if bit(2) { "user" } else { "kernel" };
+        let why = if bit(3) {
+            "reserved bit set in a page-table entry"
+        } else if bit(5) {
+            "protection key forbids it"
+        } else if bit(0) {
+            "the page's rights forbid it"
+        } else {
+            "page not present"
+        };
+        write!(f, "{mode} {act}: {why},")
+    }
+}
+
+/// A selector error code in words (SDM vol. 3A, "Error Code").
+struct SelectorWords(u64);
+
+impl fmt::Display for SelectorWords {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let table = match (self.0 >> 1) & 3 {
+            0 => "GDT",
+            2 => "LDT",
+            _ => "IDT",
+        };
+        let source = if self.0 & 1 != 0 {
+            ", while delivering another event"
+        } else {
+            ""
+        };
+        write!(f, "entry {} of the {table}{source}", (self.0 >> 3) & 0x1fff)
+    }
+}
+
+fn print_registers(frame: &TrapFrame) {
+    let f = frame;
+    kprintln!("registers:");
+    kprintln!(
+        "  rip {:016x}  cs {:04x}  rflags {:08x}",
+        f.rip,
+        f.cs,
+        f.rflags
+    );
+    kprintln!("  rsp {:016x}  ss {:04x}  rbp {:016x}", f.rsp, f.ss, f.rbp);
+    kprintln!(
+        "  rax {:016x}  rbx {:016x}  rcx {:016x}",
+        f.rax,
+        f.rbx,
+        f.rcx
+    );
+    kprintln!(
+        "  rdx {:016x}  rsi {:016x}  rdi {:016x}",
+        f.rdx,
+        f.rsi,
+        f.rdi
+    );
+    kprintln!("  r8  {:016x}  r9  {:016x}  r10 {:016x}", f.r8, f.r9, f.r10);
+    kprintln!(
+        "  r11 {:016x}  r12 {:016x}  r13 {:016x}",
+        f.r11,
+        f.r12,
+        f.r13
+    );
+    kprintln!("  r14 {:016x}  r15 {:016x}", f.r14, f.r15);
+}
+
+fn print_control_registers() {
+    let c = registers::control();
+    kprintln!(
+        "  cr0 {:016x}  cr2 {:016x}  cr3 {:016x}",
+        c.cr0,
+        c.cr2,
+        c.cr3
+    );
+    kprintln!("  cr4 {:016x}  efer {:015x}", c.cr4, c.efer);
+}

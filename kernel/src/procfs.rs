@@ -1,0 +1,89 @@
+//! `/proc` files: a path and a function that prints the file, registered where it is written.
+
+use crate::arch::{local, time, trap};
+use crate::params;
+use crate::registry::{registry, sorted};
+use alloc::vec::Vec;
+use core::fmt::{self, Write};
+
+/// A file of `/proc`.
+#[derive(Clone, Copy, Debug)]
+pub struct ProcFile {
+    /// The path, with `/proc/` before it.
+    pub path: &'static str,
+    /// Prints the content. An error means that `out` failed.
+    pub print: fn(&mut dyn Write) -> fmt::Result,
+}
+
+registry! {
+    /// Every registered file, in no order.
+    pub fn files() -> [ProcFile]; start "__start_proc_files", stop "__stop_proc_files"
+}
+
+/// Registers a `/proc` file: `proc_file!("/proc/meminfo", print_meminfo);`.
+#[macro_export]
+macro_rules! proc_file {
+    ($path:literal, $print:expr) => {
+        $crate::__register!(
+            "proc_files",
+            $crate::procfs::ProcFile,
+            $crate::procfs::ProcFile {
+                path: $path,
+                print: $print,
+            }
+        );
+    };
+}
+
+/// Finds a file.
+#[must_use]
+pub fn find(path: &str) -> Option<&'static ProcFile> {
+    files().iter().copied().find(|file| file.path == path)
+}
+
+/// All files by path.
+#[must_use]
+pub fn list() -> Vec<&'static ProcFile> {
+    sorted(files(), |file| file.path)
+}
+
+proc_file!("/proc/cmdline", |out| writeln!(out, "{}", params::line()));
+proc_file!("/proc/version", |out| writeln!(
+    out,
+    "mm version {}",
+    env!("CARGO_PKG_VERSION")
+));
+proc_file!("/proc/uptime", uptime);
+proc_file!("/proc/interrupts", interrupts);
+
+/// Seconds since boot, and seconds idle (none: the kernel polls its terminal).
+fn uptime(out: &mut dyn Write) -> fmt::Result {
+    let centiseconds = time::now_ns().checked_div(10_000_000).unwrap_or(0);
+    let seconds = centiseconds.checked_div(100).unwrap_or(0);
+    let rest = centiseconds.checked_rem(100).unwrap_or(0);
+    writeln!(out, "{seconds}.{rest:02} 0.00")
+}
+
+/// Interrupts taken, for the architecture's own kinds; there are no device interrupts yet.
+fn interrupts(out: &mut dyn Write) -> fmt::Result {
+    let cpu = local::current();
+    let (spurious, stray) = trap::stray_interrupts();
+    let rows = [
+        (
+            "NMI",
+            cpu.count(trap::vector::NMI),
+            "Non-maskable interrupts",
+        ),
+        ("SPU", spurious, "Spurious interrupts"),
+        (
+            "MCE",
+            cpu.count(trap::vector::MACHINE_CHECK),
+            "Machine check exceptions",
+        ),
+    ];
+    writeln!(out, "           CPU{:<8}", cpu.id())?;
+    for (name, count, what) in rows {
+        writeln!(out, "{name}: {count:>10}   {what}")?;
+    }
+    writeln!(out, "ERR: {stray:>10}")
+}

@@ -1,0 +1,108 @@
+//! Commands of the shell itself: `help`, `echo`, `dmesg`, `cat`, `time`, `poweroff`, `reboot`.
+
+use super::{Command, CommandError, CommandResult, commands, no_arguments, run};
+use crate::arch::exit::{self, Status};
+use crate::arch::time;
+use crate::console::Console;
+use crate::logger::{self, Stamp};
+use crate::registry::sorted;
+use crate::{command, kprint, kprintln, procfs};
+use alloc::string::String;
+
+command! { "help", "[COMMAND]", "list the commands, or describe one", help }
+command! { "echo", "[WORD]...", "print the words", echo }
+command! { "dmesg", "", "print the kernel log", dmesg }
+command! { "cat", "[FILE]...", "print files of /proc; without a name, list them", cat }
+command! { "time", "[COMMAND [ARG]...]", "show the time since boot, or how long a command takes", time }
+command! { "poweroff", "", "end the machine", poweroff }
+command! { "reboot", "", "restart the machine", reboot }
+
+fn help(arguments: &[String]) -> CommandResult {
+    let list = sorted(commands(), |command| command.name);
+    if let Some(name) = arguments.first() {
+        no_arguments(arguments.get(1..).unwrap_or_default())?;
+        let command = super::find(name).ok_or_else(|| CommandError::Unknown(name.clone()))?;
+        describe(command, 0);
+        return Ok(());
+    }
+    let width = list.iter().map(|command| synopsis_width(command)).max();
+    for command in list {
+        describe(command, width.unwrap_or(0));
+    }
+    Ok(())
+}
+
+fn synopsis_width(command: &Command) -> usize {
+    command
+        .name
+        .len()
+        .saturating_add(1)
+        .saturating_add(command.usage.len())
+}
+
+fn describe(command: &Command, width: usize) {
+    let padding = width.saturating_sub(synopsis_width(command));
+    kprintln!(
+        "{} {}{:padding$}  {}",
+        command.name,
+        command.usage,
+        "",
+        command.help
+    );
+}
+
+fn echo(arguments: &[String]) -> CommandResult {
+    let mut separator = "";
+    for word in arguments {
+        kprint!("{separator}{word}");
+        separator = " ";
+    }
+    kprintln!();
+    Ok(())
+}
+
+fn dmesg(arguments: &[String]) -> CommandResult {
+    no_arguments(arguments)?;
+    Ok(logger::dump(&mut Console)?)
+}
+
+fn cat(arguments: &[String]) -> CommandResult {
+    if arguments.is_empty() {
+        for file in procfs::list() {
+            kprintln!("{}", file.path);
+        }
+    }
+    for path in arguments {
+        let file = procfs::find(path)
+            .ok_or_else(|| CommandError::failed(format_args!("no such file: {path}")))?;
+        (file.print)(&mut Console)?;
+    }
+    Ok(())
+}
+
+fn time(arguments: &[String]) -> CommandResult {
+    let start = time::now_ns();
+    let Some((name, rest)) = arguments.split_first() else {
+        let rate = time::rate().unwrap_or(0);
+        kprintln!(
+            "{} since boot; the TSC runs at {rate} Hz",
+            Stamp { ns: start }
+        );
+        return Ok(());
+    };
+    let result = run(name, rest);
+    let took = time::now_ns().saturating_sub(start);
+    kprintln!("{} {name}", Stamp { ns: took });
+    result
+}
+
+fn poweroff(arguments: &[String]) -> CommandResult {
+    no_arguments(arguments)?;
+    kprintln!("Powering off. (If the machine stays on, it is safe to switch it off.)");
+    exit::exit(Status::Pass)
+}
+
+fn reboot(arguments: &[String]) -> CommandResult {
+    no_arguments(arguments)?;
+    exit::reboot()
+}

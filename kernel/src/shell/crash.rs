@@ -1,0 +1,94 @@
+//! `crash`: fail on purpose, to see (and test) what the report says.
+
+use super::{CommandError, CommandResult, no_arguments};
+use crate::arch::crash as cause;
+use crate::{command, kprintln};
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+
+command! { "crash", "KIND", "fail on purpose; without KIND, list the kinds", crash }
+
+/// Every kind, with what it does.
+const KINDS: [(&str, fn() -> CommandResult, &str); 13] = [
+    ("panic", panic_now, "a Rust panic"),
+    ("overflow", overflow, "use the kernel stack up"),
+    (
+        "fault",
+        || cause::bad_read(),
+        "read an address nothing is mapped at",
+    ),
+    ("write", || cause::bad_write(), "write such an address"),
+    ("call", || cause::bad_call(), "call such an address"),
+    ("ud", || cause::invalid_opcode(), "an undefined instruction"),
+    (
+        "gp",
+        || cause::general_protection(),
+        "a non-canonical address",
+    ),
+    ("div", || cause::divide(), "divide by zero, in the CPU"),
+    ("nmi", nmi, "a non-maskable interrupt"),
+    ("df", || cause::double_fault(), "a double fault"),
+    ("oom", out_of_memory, "use the early heap up"),
+    ("nested", nested, "panic inside a panic's message"),
+    ("assert", failed_assertion, "a failed bounds check"),
+];
+
+fn crash(arguments: &[String]) -> CommandResult {
+    let Some((kind, rest)) = arguments.split_first() else {
+        for (name, _, what) in KINDS {
+            kprintln!("{name:<10} {what}");
+        }
+        return Err(CommandError::usage("which kind?"));
+    };
+    no_arguments(rest)?;
+    let (_, run, _) = KINDS
+        .into_iter()
+        .find(|(name, _, _)| name == kind)
+        .ok_or_else(|| CommandError::usage(format_args!("unknown kind `{kind}`")))?;
+    run()?;
+    Err(CommandError::failed("the kernel survived"))
+}
+
+#[expect(clippy::panic, reason = "panicking is what this is for")]
+fn panic_now() -> CommandResult {
+    panic!("crash panic: on purpose")
+}
+
+fn overflow() -> CommandResult {
+    let sum = cause::stack_overflow();
+    Err(CommandError::failed(sum))
+}
+
+fn nmi() -> CommandResult {
+    cause::nmi();
+    Ok(())
+}
+
+fn out_of_memory() -> CommandResult {
+    let mut blocks = Vec::new();
+    loop {
+        blocks.push([0_u64; 512]);
+    }
+}
+
+/// Panics while it is printed.
+struct Broken;
+
+impl fmt::Display for Broken {
+    #[expect(clippy::panic, reason = "panicking is what this is for")]
+    fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+        panic!("crash nested: in a message")
+    }
+}
+
+#[expect(clippy::panic, reason = "panicking is what this is for")]
+fn nested() -> CommandResult {
+    panic!("crash nested: {Broken}")
+}
+
+fn failed_assertion() -> CommandResult {
+    let list: Vec<u8> = Vec::new();
+    let index = core::hint::black_box(3);
+    Err(CommandError::failed(list[index]))
+}

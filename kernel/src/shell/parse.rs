@@ -1,0 +1,143 @@
+//! From a line to commands: `;` between commands, blanks between words, quotes around words.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+
+/// Why a line is not a sequence of commands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ParseError {
+    /// A quote was opened and not closed.
+    OpenQuote(char),
+    /// No memory for the words.
+    OutOfMemory,
+}
+
+impl fmt::Display for ParseError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::OpenQuote(quote) => write!(f, "a {quote} is not closed"),
+            Self::OutOfMemory => f.write_str("out of memory"),
+        }
+    }
+}
+
+/// The words of one command; the first is its name.
+pub type Words = Vec<String>;
+
+/// Splits a line into commands, leaving out empty ones.
+///
+/// # Errors
+///
+/// An open quote, or no memory.
+pub fn parse(line: &str) -> Result<Vec<Words>, ParseError> {
+    let mut parser = Parser::default();
+    for character in line.chars() {
+        parser.feed(character)?;
+    }
+    parser.finish()
+}
+
+#[derive(Default)]
+struct Parser {
+    commands: Vec<Words>,
+    words: Words,
+    /// The word being read; `None` between words. An empty quoted word is a word.
+    word: Option<String>,
+    quote: Option<char>,
+}
+
+impl Parser {
+    fn feed(&mut self, character: char) -> Result<(), ParseError> {
+        match (self.quote, character) {
+            (Some(quote), c) if c == quote => self.quote = None,
+            (Some(_), c) => self.push(c)?,
+            (None, '\'' | '"') => {
+                self.quote = Some(character);
+                self.word.get_or_insert_default();
+            }
+            (None, ';') => self.end_command()?,
+            (None, c) if c.is_whitespace() => self.end_word()?,
+            (None, c) => self.push(c)?,
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, character: char) -> Result<(), ParseError> {
+        let word = self.word.get_or_insert_default();
+        word.try_reserve(character.len_utf8())
+            .map_err(|_| ParseError::OutOfMemory)?;
+        word.push(character);
+        Ok(())
+    }
+
+    fn end_word(&mut self) -> Result<(), ParseError> {
+        match self.word.take() {
+            Some(word) => push(&mut self.words, word),
+            None => Ok(()),
+        }
+    }
+
+    fn end_command(&mut self) -> Result<(), ParseError> {
+        self.end_word()?;
+        if self.words.is_empty() {
+            return Ok(());
+        }
+        push(&mut self.commands, core::mem::take(&mut self.words))
+    }
+
+    fn finish(mut self) -> Result<Vec<Words>, ParseError> {
+        if let Some(quote) = self.quote {
+            return Err(ParseError::OpenQuote(quote));
+        }
+        self.end_command()?;
+        Ok(self.commands)
+    }
+}
+
+fn push<T>(list: &mut Vec<T>, item: T) -> Result<(), ParseError> {
+    list.try_reserve(1).map_err(|_| ParseError::OutOfMemory)?;
+    list.push(item);
+    Ok(())
+}
+
+/// Whether `name` matches a glob: `*` is any run of characters, `?` is any one.
+#[must_use]
+pub fn glob(pattern: &str, name: &str) -> bool {
+    let (pattern, name) = (pattern.as_bytes(), name.as_bytes());
+    let (mut p, mut n): (usize, usize) = (0, 0);
+    // Where to go on when a match after the last star fails: one more character for the star.
+    let mut retry: Option<(usize, usize)> = None;
+    while n < name.len() {
+        match pattern.get(p) {
+            Some(b'*') => {
+                retry = Some((p, n));
+                p = p.saturating_add(1);
+            }
+            Some(&c) if c == b'?' || Some(&c) == name.get(n) => {
+                p = p.saturating_add(1);
+                n = n.saturating_add(1);
+            }
+            _ => {
+                let Some((star, taken)) = retry else {
+                    return false;
+                };
+                let taken = taken.saturating_add(1);
+                retry = Some((star, taken));
+                p = star.saturating_add(1);
+                n = taken;
+            }
+        }
+    }
+    pattern
+        .get(p..)
+        .unwrap_or_default()
+        .iter()
+        .all(|&c| c == b'*')
+}
+
+/// Whether `name` matches any glob of a comma-separated list.
+#[must_use]
+pub fn glob_list(patterns: &str, name: &str) -> bool {
+    patterns.split(',').any(|pattern| glob(pattern, name))
+}
