@@ -4,9 +4,10 @@ use std::ffi::OsString;
 use std::io::{self, Write};
 
 use crate::host::{Doing, HostError};
+use crate::image::KernelImage;
 use crate::input::Input;
 use crate::iso::MediumError;
-use crate::kernel::{BuildError, KernelImage};
+use crate::kernel::BuildError;
 use crate::machine::{Debugger, Firmware};
 use crate::options::{BootOptions, Invocation};
 use crate::outcome::{Outcome, RanCommands};
@@ -30,7 +31,7 @@ impl CliError {
     #[must_use]
     pub const fn exit_status(&self) -> u8 {
         match self {
-            Self::Usage(_) => 2,
+            Self::Usage(_) | Self::Run(RunError::Memory(_)) => 2,
             Self::Build(BuildError::Cargo(_)) => 120,
             Self::Run(RunError::Medium(MediumError::Tools(
                 ToolError::NotInstalled(_) | ToolError::NotFound(_),

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use crate::cmdline::CommandLine;
 use crate::host::{Doing, HostError, workspace_root};
-use crate::kernel::KernelImage;
+use crate::image::KernelImage;
 use crate::machine::Firmware;
 use crate::qemu_args::{BootMedium, UefiFlash};
 use crate::tools::{self, ToolError};

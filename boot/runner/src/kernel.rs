@@ -2,8 +2,8 @@
 //!
 //! The nested build has a target folder of its own, so it cannot deadlock with the cargo that
 //! started us, and a clean environment: compiler flags and wrappers meant for host programs must
-//! not reach the kernel. All builds write one and the same ELF, so the finished file is copied to
-//! a name of its own while a lock is held; parallel runs then cannot boot each other's kernel.
+//! not reach the kernel. The finished ELF is copied to a name of its own while a lock is held, so
+//! that parallel runs never boot each other's kernel, or half of one.
 
 use core::fmt;
 use core::str::FromStr;
@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 
 use crate::host::{Doing, HostError, lock_file, workspace_root};
+use crate::image::KernelImage;
 use crate::machine::UnknownName;
 
 const TARGET: &str = "x86_64-unknown-linux-gnu";
@@ -62,13 +63,6 @@ pub enum Profile {
     Debug,
 }
 
-/// A built kernel.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KernelImage {
-    /// The ELF file, with debug information.
-    pub elf: PathBuf,
-}
-
 /// Why there is no kernel.
 #[derive(Debug)]
 pub enum BuildError {
@@ -86,9 +80,10 @@ impl KernelBuild {
     /// # Errors
     /// Cargo's failure, or the host's in keeping the result.
     pub fn build(self) -> Result<KernelImage, BuildError> {
-        let target_dir = workspace_root().join("target/kernel");
-        let _lock = lock_file(&target_dir.join(".images.lock"))?;
+        let folder = workspace_root().join("target/kernel");
+        let _lock = lock_file(&folder.join(".images.lock"))?;
 
+        let target_dir = self.target_dir(&folder);
         let mut cargo = self.cargo(&target_dir);
         let program = PathBuf::from(cargo.get_program());
         let status = cargo
@@ -99,7 +94,7 @@ impl KernelBuild {
         }
 
         let built = target_dir.join(TARGET).join(self.folder()).join("kernel");
-        let images = target_dir.join("images");
+        let images = folder.join("images");
         let elf = images.join(format!("kernel-{}-{}", self.folder(), self.profile));
         fs::create_dir_all(&images).map_err(HostError::at(Doing::Create, &images))?;
         // Renamed into place: a QEMU that reads the old image keeps the old file.
@@ -128,6 +123,14 @@ impl KernelBuild {
         }
         cargo.env("MM_PROFILE", self.profile.to_string());
         cargo
+    }
+
+    /// One for each profile: in one folder, each change of profile would compile the kernel anew.
+    fn target_dir(self, folder: &Path) -> PathBuf {
+        match self.profile {
+            Profile::Hardened => folder.to_owned(),
+            Profile::Plain | Profile::Debug => folder.join(format!("profile-{}", self.profile)),
+        }
     }
 
     const fn folder(self) -> &'static str {

@@ -3,7 +3,7 @@
 //!
 //! The way of a boot: [`options`] parses the arguments into a [`machine::Machine`], a
 //! [`kernel::KernelBuild`] and a [`cmdline::CommandLine`]; [`kernel`] builds the ELF with a nested
-//! cargo; [`tools`] finds QEMU or has it installed; `iso` makes a CD image where real firmware is
+//! cargo; [`tools`] finds QEMU or has it installed; [`iso`] makes a CD image where real firmware is
 //! asked for; [`qemu_args`] turns the machine into QEMU's arguments; [`vm`] runs it, types
 //! [`input`] into it, and passes its serial output on through [`symbols`]; [`outcome`] says how it
 //! ended.
@@ -12,6 +12,7 @@
 pub mod cli;
 pub mod cmdline;
 pub mod host;
+pub mod image;
 pub mod input;
 pub mod iso;
 pub mod kernel;

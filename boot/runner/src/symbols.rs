@@ -169,14 +169,17 @@ impl<S: Symbols> BacktraceFilter<S> {
 
     fn name_of_line(&mut self) -> Option<String> {
         let Frame { number, address } = Frame::parse(&self.line)?;
-        // Frame 0 is where the CPU is; the others are return addresses, which may already lie
-        // in the next line, or in the next function when the call never returns.
-        let probe = if number == 0 {
-            address
-        } else {
-            address.saturating_sub(1)
-        };
-        self.symbols.describe(probe)
+        // A return address may already lie in the next line, or after the function's end when
+        // the call never returns: the call is just before it. Frame 0 of a fault is where the
+        // CPU was, that of a panic a return address like the others.
+        let before = address.saturating_sub(1);
+        match number {
+            0 => self
+                .symbols
+                .describe(address)
+                .or_else(|| self.symbols.describe(before)),
+            _ => self.symbols.describe(before),
+        }
     }
 }
 

@@ -7,7 +7,7 @@ struct Echo;
 
 impl Symbols for Echo {
     fn describe(&mut self, address: u64) -> Option<String> {
-        (address != 0xdead).then(|| format!("at {address:x}"))
+        (address & 0xfffff != 0xdead).then(|| format!("at {address:x}"))
     }
 }
 
@@ -24,6 +24,14 @@ fn a_frame_gets_its_name_at_the_end_of_its_line() {
 }
 
 #[test]
+fn frame_0_is_taken_as_it_is_or_as_a_return_address_past_the_end_of_its_function() {
+    assert_eq!(
+        filtered("  #0 0x000000000000deae\n  #0 0x000000000000dead\n"),
+        "  #0 0x000000000000deae at deae\n  #0 0x000000000000dead at deac\n"
+    );
+}
+
+#[test]
 fn other_lines_and_unknown_addresses_pass_unchanged() {
     for text in [
         "hello\r\n",
@@ -31,7 +39,7 @@ fn other_lines_and_unknown_addresses_pass_unchanged() {
         "  #1 0x1000\n",
         "  #1 0xffffffff80002000 extra\n",
         "  #x 0xffffffff80002000\n",
-        "  #0 0x000000000000dead\n",
+        "  #1 0x000000000000deae\n",
         "\u{1b}[0m\u{e9}\n",
     ] {
         assert_eq!(filtered(text), text);

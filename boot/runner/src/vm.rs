@@ -14,9 +14,9 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::cmdline::CommandLine;
 use crate::host::{Doing, HostError};
+use crate::image::{KernelImage, TooLittleMemory};
 use crate::input::{Input, Typist};
 use crate::iso::{self, MediumError};
-use crate::kernel::KernelImage;
 use crate::machine::Machine;
 use crate::outcome::Outcome;
 use crate::qemu_args::{ResetLog, qemu_args};
@@ -61,6 +61,8 @@ pub struct Recorded {
 /// Why a boot could not be made.
 #[derive(Debug)]
 pub enum RunError {
+    /// The machine is too small for the kernel.
+    Memory(TooLittleMemory),
     /// QEMU or other programs are missing, or there is no boot medium.
     Medium(MediumError),
     /// The host failed.
@@ -71,8 +73,10 @@ impl Boot {
     /// Boots the machine, with its serial output going to `output` as it comes.
     ///
     /// # Errors
-    /// When QEMU cannot be started or `output` not be written; QEMU is gone in any case.
+    /// When the kernel does not fit, QEMU cannot be started or `output` not be written; QEMU is
+    /// gone in any case.
     pub fn run(&self, input: Input, output: &mut dyn Write) -> Result<Finished, RunError> {
+        self.image.fits_into(self.machine.memory)?;
         let qemu = tools::qemu().map_err(MediumError::from)?;
         let here = Path::new("a temporary folder");
         let folder = tempfile::tempdir().map_err(HostError::at(Doing::Create, here))?;
@@ -278,6 +282,12 @@ impl From<HostError> for RunError {
     }
 }
 
+impl From<TooLittleMemory> for RunError {
+    fn from(error: TooLittleMemory) -> Self {
+        Self::Memory(error)
+    }
+}
+
 impl From<MediumError> for RunError {
     fn from(error: MediumError) -> Self {
         Self::Medium(error)
@@ -289,6 +299,7 @@ impl core::error::Error for RunError {}
 impl fmt::Display for RunError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Memory(error) => error.fmt(f),
             Self::Medium(error) => error.fmt(f),
             Self::Host(error) => error.fmt(f),
         }

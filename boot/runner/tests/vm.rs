@@ -9,7 +9,7 @@
 use core::time::Duration;
 
 use boot_runner::cmdline::CommandLine;
-use boot_runner::kernel::KernelImage;
+use boot_runner::image::KernelImage;
 use boot_runner::machine::Machine;
 use boot_runner::outcome::Outcome;
 use boot_runner::vm::{Boot, Recorded};
