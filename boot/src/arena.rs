@@ -92,6 +92,8 @@ impl<'a> Arena<'a> {
 
 #[cfg(test)]
 mod tests {
+    use std::vec::Vec;
+
     use bootloader_api::info::MemoryRegion;
 
     use super::Arena;

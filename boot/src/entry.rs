@@ -15,18 +15,46 @@ pub const DEFAULT_STACK_SIZE: usize = 128 * 1024;
 ///
 /// To be expanded once, at module level of the kernel's binary, beside
 /// `bootloader_api::entry_point!`. It defines the boot headers, the entry code, the boot stack
-/// (of `stack_size` bytes, [`DEFAULT_STACK_SIZE`] if not given, above an unmapped page), and the
-/// symbols a kernel without a C library must have: `memcpy`, `memmove`, `memset`, `memcmp`,
-/// `bcmp`, `strlen`, `rust_eh_personality`, `_Unwind_Resume`. The panic handler stays the
-/// kernel's.
+/// above an unmapped page, and the symbols a kernel without a C library must have: `memcpy`,
+/// `memmove`, `memset`, `memcmp`, `bcmp`, `strlen`, `rust_eh_personality`, `_Unwind_Resume`. The
+/// panic handler stays the kernel's.
+///
+/// Options, each at most once, in this order:
+///
+/// - `memory_map = disjoint` (default): `BootInfo::memory_regions` is what `bootloader_api`
+///   promises: sorted, disjoint, page-aligned, and whatever is `Usable` is free.
+/// - `memory_map = firmware`: the firmware's regions as they came, even unsorted, overlapping,
+///   empty or wrapping (`end < start`), then what `boot` occupies as `Bootloader` regions that
+///   overlap them. For kernels that sanitise the map themselves and honour
+///   [`reserved_ranges`](crate::reserved_ranges).
+/// - `stack_size = N`: bytes of the boot stack, [`DEFAULT_STACK_SIZE`] if not given; at least
+///   what the kernel's `BootloaderConfig` asks for.
 #[macro_export]
 macro_rules! entry {
     () => {
-        $crate::entry!(stack_size = $crate::DEFAULT_STACK_SIZE);
+        $crate::entry!(memory_map = disjoint);
     };
     (stack_size = $stack_size:expr) => {
+        $crate::entry!(memory_map = disjoint, stack_size = $stack_size);
+    };
+    (memory_map = $form:ident) => {
+        $crate::entry!(memory_map = $form, stack_size = $crate::DEFAULT_STACK_SIZE);
+    };
+    (memory_map = disjoint, stack_size = $stack_size:expr) => {
+        $crate::__boot_entry!(0, $stack_size);
+    };
+    (memory_map = firmware, stack_size = $stack_size:expr) => {
+        $crate::__boot_entry!(1, $stack_size);
+    };
+}
+
+/// All parts of [`entry!`](crate::entry!).
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __boot_entry {
+    ($map_form:literal, $stack_size:expr) => {
         $crate::__boot_headers!();
-        $crate::__boot_code!($stack_size);
+        $crate::__boot_code!($map_form, $stack_size);
         $crate::__boot_memory_symbols!("");
         $crate::__boot_unwind_symbols!();
     };
@@ -82,7 +110,7 @@ macro_rules! __boot_headers {
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __boot_code {
-    ($stack_size:expr) => {
+    ($map_form:literal, $stack_size:expr) => {
         ::core::arch::global_asm!(
             ".section .text.boot, \"ax\", @progbits",
             ".code32",
@@ -227,6 +255,7 @@ macro_rules! __boot_code {
             ".quad __bootloader_config_start, __bootloader_config_end",
             ".quad _start",
             ".quad __boot_low_pointers",
+            ".quad {map_form}",
             // Writable: descriptors are marked accessed already, other kernels may add theirs.
             ".section .data.boot, \"aw\", @progbits",
             ".balign 8",
@@ -253,6 +282,7 @@ macro_rules! __boot_code {
             "__boot_page_directories: .skip 4 * 4096",
             ".text",
             start = sym $crate::start,
+            map_form = const $map_form,
             stack_size = const $stack_size,
             options(att_syntax),
         );

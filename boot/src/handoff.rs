@@ -83,6 +83,15 @@ pub struct ReservedRange {
     pub end: u64,
 }
 
+/// What a loader did to the command line that must be undone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Escapes {
+    /// Nothing.
+    None,
+    /// GRUB puts a backslash before quotes and backslashes.
+    Grub,
+}
+
 /// A linear framebuffer as the loader describes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RawFramebuffer {
@@ -223,21 +232,23 @@ impl Handoff {
     }
 
     /// Keeps a copy of the command line.
-    pub(crate) fn set_command_line(&mut self, text: &[u8]) {
+    pub(crate) fn set_command_line(&mut self, text: &[u8], escapes: Escapes) {
         self.has_command_line = true;
         self.command_line = List::new(0);
         let mut replaced = 0_usize;
-        let mut given = 0_usize;
+        let mut is_escaped = false;
 
         for chunk in text.utf8_chunks() {
             for letter in chunk.valid().chars() {
-                let mut bytes = [0; 4];
-                given = given.saturating_add(letter.len_utf8());
-                self.push_letter(letter.encode_utf8(&mut bytes).as_bytes());
+                let opens = letter == '\\' && escapes == Escapes::Grub;
+                is_escaped = opens && !is_escaped;
+                if !is_escaped {
+                    let mut bytes = [0; 4];
+                    self.push_letter(letter.encode_utf8(&mut bytes).as_bytes());
+                }
             }
             for _ in chunk.invalid() {
                 replaced = replaced.saturating_add(1);
-                given = given.saturating_add(1);
                 self.push_letter(b"?");
             }
         }
@@ -245,9 +256,11 @@ impl Handoff {
         if replaced > 0 {
             self.warn(Warning::CommandLineNotUtf8 { replaced });
         }
-        let kept = self.command_line.as_slice().len();
-        if kept < given {
-            self.warn(Warning::CommandLineCut { given, kept });
+        if self.command_line.lost() > 0 {
+            self.warn(Warning::CommandLineCut {
+                given: text.len(),
+                kept: self.command_line.as_slice().len(),
+            });
         }
     }
 
@@ -263,5 +276,79 @@ impl Handoff {
         for byte in letter {
             self.command_line.push(*byte);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{COMMAND_LINE_CAPACITY, Escapes, Handoff, RangeKind};
+    use crate::warning::Warning;
+
+    fn kept(text: &[u8], escapes: Escapes) -> (std::string::String, Option<Warning>) {
+        let mut handoff = Handoff::new();
+        assert_eq!(handoff.command_line(), None);
+        handoff.set_command_line(text, escapes);
+        let line = handoff.command_line().unwrap().into();
+        assert!(handoff.warnings().len() <= 1);
+        (line, handoff.warnings().first().copied())
+    }
+
+    #[test]
+    fn a_command_line_is_kept_as_it_is() {
+        for line in ["", "mem=64M", r#"a\b "c d" e=\""#, "ümläut"] {
+            assert_eq!(kept(line.as_bytes(), Escapes::None), (line.into(), None));
+        }
+    }
+
+    #[test]
+    fn the_escapes_of_grub_are_undone() {
+        let given = br#"exec=\"cat a\" b\\c \'d\'"#;
+        let expected = r#"exec="cat a" b\c 'd'"#;
+        assert_eq!(kept(given, Escapes::Grub), (expected.into(), None));
+    }
+
+    #[test]
+    fn bytes_that_are_not_utf8_are_replaced_and_counted() {
+        let warning = Warning::CommandLineNotUtf8 { replaced: 3 };
+        let expected = ("a?b??c".into(), Some(warning));
+        assert_eq!(kept(b"a\xffb\xe2\x82c", Escapes::None), expected);
+    }
+
+    #[test]
+    fn a_long_command_line_is_cut_between_letters() {
+        let text = "ab€".repeat(COMMAND_LINE_CAPACITY);
+        let (line, warning) = kept(text.as_bytes(), Escapes::None);
+        assert!(text.starts_with(&line));
+        assert!((COMMAND_LINE_CAPACITY - 3..=COMMAND_LINE_CAPACITY).contains(&line.len()));
+        let expected = Warning::CommandLineCut {
+            given: text.len(),
+            kept: line.len(),
+        };
+        assert_eq!(warning, Some(expected));
+    }
+
+    #[test]
+    fn the_first_module_with_contents_is_the_ramdisk() {
+        let mut handoff = Handoff::new();
+        handoff.add_module(0x1000, 0);
+        handoff.add_module(0x2000, 5);
+        handoff.add_module(0x3000, 5);
+        assert_eq!(handoff.module().map(|module| module.start), Some(0x2000));
+        assert_eq!(handoff.reserved_ranges().len(), 2);
+    }
+
+    #[test]
+    fn a_range_without_a_place_is_warned_about() {
+        let mut handoff = Handoff::new();
+        for number in 1..=40 {
+            handoff.reserve(RangeKind::Module, number, u64::MAX);
+        }
+        assert!(
+            handoff
+                .reserved_ranges()
+                .iter()
+                .all(|range| range.end == u64::MAX)
+        );
+        assert!(matches!(handoff.warnings()[0], Warning::RangeLost(_)));
     }
 }

@@ -29,6 +29,7 @@ pub struct Image {
     pub(crate) config: (u64, u64),
     pub(crate) entry: u64,
     pub(crate) low_pointers: u64,
+    pub(crate) map_form: u64,
 }
 
 /// Why an image cannot run where it is.

@@ -19,6 +19,7 @@ extern crate std;
 mod arena;
 mod bytes;
 mod cpu;
+mod disjoint;
 mod entry;
 mod error;
 mod framebuffer;

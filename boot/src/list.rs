@@ -63,7 +63,7 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_counted() {
         let mut list = List::<u8, 2>::new(0);
-        assert_eq!(list.as_slice(), []);
+        assert!(list.as_slice().is_empty());
         assert_eq!(list.last_mut(), None);
         for item in 1..=5 {
             list.push(item);

@@ -10,7 +10,7 @@ use core::fmt;
 use bootloader_api::info::MemoryRegionKind;
 
 use crate::bytes::{PhysMemory, u16_at, u32_at, u64_at};
-use crate::handoff::{Handoff, Protocol, RangeKind, RawFramebuffer};
+use crate::handoff::{Escapes, Handoff, Protocol, RangeKind, RawFramebuffer};
 use crate::regions::Regions;
 use crate::warning::Warning;
 
@@ -22,6 +22,7 @@ const EFI_ENTRY_SIZE: usize = 40;
 
 const END: u32 = 0;
 const COMMAND_LINE: u32 = 1;
+const LOADER_NAME: u32 = 2;
 const MODULE: u32 = 3;
 const MAP: u32 = 6;
 const FRAMEBUFFER: u32 = 8;
@@ -125,6 +126,8 @@ impl Tag<'_> {
 /// What was found on the way through the tags.
 #[derive(Debug, Default)]
 struct Seen<'a> {
+    command_line: Option<&'a [u8]>,
+    is_grub: bool,
     map: bool,
     efi_map: Option<Tag<'a>>,
     efi_boot_services: bool,
@@ -206,13 +209,8 @@ fn read_tag<'a>(
     regions: &mut Regions<'_>,
 ) -> Result<(), Multiboot2Error> {
     match tag.kind {
-        COMMAND_LINE => {
-            let text = tag.bytes.get(HEADER_SIZE..).unwrap_or_default();
-            let end = text.iter().position(|byte| *byte == 0);
-            let text = end.and_then(|end| text.get(..end));
-            let kind = tag.kind;
-            handoff.set_command_line(text.ok_or(Multiboot2Error::Unterminated { kind })?);
-        }
+        COMMAND_LINE => seen.command_line = Some(text(tag)?),
+        LOADER_NAME => seen.is_grub = text(tag)?.starts_with(b"GRUB"),
         MODULE => {
             read_module(tag, handoff)?;
             seen.modules = seen.modules.saturating_add(1);
@@ -233,6 +231,15 @@ fn read_tag<'a>(
         _ => {}
     }
     Ok(())
+}
+
+/// Returns the string in a tag, without its end.
+fn text<'a>(tag: &Tag<'a>) -> Result<&'a [u8], Multiboot2Error> {
+    let kind = tag.kind;
+    let text = tag.bytes.get(HEADER_SIZE..).unwrap_or_default();
+    let end = text.iter().position(|byte| *byte == 0);
+    end.and_then(|end| text.get(..end))
+        .ok_or(Multiboot2Error::Unterminated { kind })
 }
 
 /// Returns the physical address of what follows a tag's header.
@@ -322,6 +329,14 @@ fn finish(
     handoff: &mut Handoff,
     regions: &mut Regions<'_>,
 ) -> Result<(), Multiboot2Error> {
+    if let Some(text) = seen.command_line {
+        let escapes = if seen.is_grub {
+            Escapes::Grub
+        } else {
+            Escapes::None
+        };
+        handoff.set_command_line(text, escapes);
+    }
     if seen.efi_boot_services {
         handoff.warn(Warning::EfiBootServices);
     }
@@ -349,8 +364,7 @@ fn read_efi_map(
         let pages = u64_at(entry, 24).ok_or(tag.error())?;
         // A count whose bytes do not fit becomes a region up to the last address.
         let size = pages
-            .checked_mul(0x1000)
-            .unwrap_or(u64::MAX)
+            .saturating_mul(0x1000)
             .min(u64::MAX.wrapping_sub(start));
         let kind = match kind {
             // Conventional; and after the end of boot services their code and data, and the

@@ -6,7 +6,7 @@
 use core::fmt;
 
 use crate::bytes::{PhysMemory, u32_at, u64_at};
-use crate::handoff::{Handoff, Protocol, RangeKind};
+use crate::handoff::{Escapes, Handoff, Protocol, RangeKind};
 use crate::regions::Regions;
 use crate::warning::Warning;
 
@@ -192,7 +192,7 @@ fn read_command_line(
         let byte = memory.bytes(place, 1).ok_or(unterminated)?;
         if byte == [0] {
             let text = memory.bytes(at, length).ok_or(unterminated)?;
-            handoff.set_command_line(text);
+            handoff.set_command_line(text, Escapes::None);
             handoff.reserve(RangeKind::CommandLine, at, length.saturating_add(1));
             return Ok(());
         }

@@ -177,7 +177,7 @@ const fn bios_kind(kind: u32) -> MemoryRegionKind {
 
 /// Returns the whole pages of a usable region, every touched page of another one; `None` for
 /// nothing, for `Bootloader`, and for a usable region that wraps (it says nothing to rely on).
-fn page_bounds(region: &MemoryRegion) -> Option<(u64, u64)> {
+pub(crate) fn page_bounds(region: &MemoryRegion) -> Option<(u64, u64)> {
     let wraps = region.end < region.start;
     let (from, to) = match region.kind {
         MemoryRegionKind::Bootloader => return None,

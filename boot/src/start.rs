@@ -4,14 +4,12 @@
 //! left, checks the image's place, makes the final page tables and the `BootInfo`, and jumps.
 //! What it decides is decided by pure functions elsewhere; here is what touches the machine.
 
-use core::cell::UnsafeCell;
 use core::fmt::Write;
-use core::sync::atomic::{AtomicBool, Ordering};
 
 use bootloader_api::config::Mapping;
 use bootloader_api::info::{FrameBuffer, MemoryRegion, MemoryRegionKind, Optional};
 use bootloader_api::{BootInfo, BootloaderConfig};
-use spin::Once;
+use spin::{Mutex, MutexGuard, Once};
 
 use crate::arena::Arena;
 use crate::bytes::IdentityMemory;
@@ -23,13 +21,16 @@ use crate::paging::{self, DEFAULT_PHYSICAL_OFFSET, FRAMEBUFFER_WINDOW, Plan};
 use crate::regions::{BOOT_REGIONS, FIRMWARE_REGIONS, Regions};
 use crate::serial::{self, EXIT_BOOT_ERROR, Serial};
 use crate::warning::Warning;
-use crate::{framebuffer, multiboot2, pvh, wishes};
+use crate::{disjoint, framebuffer, multiboot2, pvh, wishes};
 
 /// `boot`'s numbers for the protocols in the entry code; 0 is a wrong magic number.
 const PVH: u32 = 1;
 const MULTIBOOT2: u32 = 2;
+/// The entry code's number for `memory_map = firmware`.
+const FIRMWARE_FORM: u64 = 1;
 
 const REGIONS: usize = FIRMWARE_REGIONS.saturating_add(BOOT_REGIONS);
+const DISJOINT_REGIONS: usize = disjoint::capacity(REGIONS);
 /// All zero, so that the array needs no place in the file.
 const NO_REGION: MemoryRegion = MemoryRegion {
     start: 0,
@@ -37,37 +38,19 @@ const NO_REGION: MemoryRegion = MemoryRegion {
     kind: MemoryRegionKind::Usable,
 };
 
-/// Memory that is lent once.
-struct Lent<T> {
-    value: UnsafeCell<T>,
-    taken: AtomicBool,
-}
-
-// SAFETY: the value is reached only through `take`, which succeeds once.
-unsafe impl<T: Send> Sync for Lent<T> {}
-
-impl<T> Lent<T> {
-    const fn new(value: T) -> Self {
-        Self {
-            value: UnsafeCell::new(value),
-            taken: AtomicBool::new(false),
-        }
-    }
-
-    /// Lends the value for good; `None` if it was lent before.
-    fn take(&'static self) -> Option<&'static mut T> {
-        if self.taken.swap(true, Ordering::AcqRel) {
-            return None;
-        }
-        // SAFETY: the swap lets one caller through, so this is the only reference ever made.
-        Some(unsafe { &mut *self.value.get() })
-    }
-}
-
-static STATE: Lent<Handoff> = Lent::new(Handoff::new());
-static REGION_STORAGE: Lent<[MemoryRegion; REGIONS]> = Lent::new([NO_REGION; REGIONS]);
-static BOOT_INFO: Lent<Option<BootInfo>> = Lent::new(None);
+// Locked once and for good: the guards are leaked.
+static STATE: Mutex<Handoff> = Mutex::new(Handoff::new());
+static FIRMWARE_MAP: Mutex<[MemoryRegion; REGIONS]> = Mutex::new([NO_REGION; REGIONS]);
+static DISJOINT_MAP: Mutex<[MemoryRegion; DISJOINT_REGIONS]> =
+    Mutex::new([NO_REGION; DISJOINT_REGIONS]);
+static BOOT_INFO: Mutex<Option<BootInfo>> = Mutex::new(None);
 static HANDOFF: Once<&'static Handoff> = Once::new();
+
+/// Takes what a mutex guards, for good.
+fn take<T>(mutex: &'static Mutex<T>) -> Result<&'static mut T, BootError> {
+    let guard = mutex.try_lock().ok_or(BootError::Reentered)?;
+    Ok(MutexGuard::leak(guard))
+}
 
 /// Returns what the loader told; `None` in a kernel that `boot` did not start.
 #[must_use]
@@ -129,8 +112,8 @@ pub unsafe extern "C" fn start(protocol: u32, info: u32, image: &'static Image) 
 ///
 /// As [`start`].
 unsafe fn prepare(protocol: u32, info: u32, image: &'static Image) -> Result<Launch, BootError> {
-    let handoff = STATE.take().ok_or(BootError::Reentered)?;
-    let storage = REGION_STORAGE.take().ok_or(BootError::Reentered)?;
+    let handoff = take(&STATE)?;
+    let storage = take(&FIRMWARE_MAP)?;
     let mut regions = Regions::new(storage, FIRMWARE_REGIONS);
 
     // SAFETY: the entry code's tables map the first 4 GiB at 0 (1); nothing is written to what
@@ -176,7 +159,7 @@ fn read_config(image: &Image) -> Result<BootloaderConfig, BootError> {
 /// The first 4 GiB are mapped at 0.
 unsafe fn build(
     handoff: &mut Handoff,
-    mut regions: Regions<'static>,
+    regions: Regions<'static>,
     image: &'static Image,
     config: &BootloaderConfig,
 ) -> Result<Launch, BootError> {
@@ -216,10 +199,9 @@ unsafe fn build(
     for (start, end) in pieces.as_slice() {
         handoff.reserve(RangeKind::PageTables, *start, end.saturating_sub(*start));
     }
-    append_own(&mut regions, handoff);
+    let map = memory_map(regions, handoff, image.map_form)?;
 
-    let boot_info = BOOT_INFO.take().ok_or(BootError::Reentered)?;
-    let boot_info = boot_info.insert(BootInfo::new(regions.into_slice().into()));
+    let boot_info = take(&BOOT_INFO)?.insert(BootInfo::new(map.into()));
     fill(boot_info, handoff, image, offset);
     if let Some((_, info)) = screen {
         // SAFETY: the window maps exactly this framebuffer, and nobody else uses it.
@@ -250,6 +232,20 @@ fn warn_about(regions: &Regions<'_>, bits: u32, handoff: &mut Handoff) {
             handoff.warn(Warning::RegionBeyondCpu { region, bits });
         }
     }
+}
+
+/// Returns the map in the form that the kernel chose in `entry!`.
+fn memory_map(
+    mut regions: Regions<'static>,
+    handoff: &Handoff,
+    form: u64,
+) -> Result<&'static mut [MemoryRegion], BootError> {
+    if form == FIRMWARE_FORM {
+        append_own(&mut regions, handoff);
+        return Ok(regions.into_slice());
+    }
+    let storage = take(&DISJOINT_MAP)?;
+    Ok(disjoint::fill(&regions, handoff.reserved_ranges(), storage))
 }
 
 /// Adds what `boot` occupies as regions of its own kind.

@@ -12,7 +12,7 @@ static CONFIG: BootloaderConfig = {
     config
 };
 
-boot::entry!();
+boot::entry!(memory_map = firmware);
 entry_point!(main, config = &CONFIG);
 
 fn main(boot_info: &'static mut BootInfo) -> ! {
