@@ -33,7 +33,7 @@ const FRAME_POINTERS: &str =
     "target.x86_64-unknown-linux-gnu.rustflags=[\"-Cforce-frame-pointers=yes\"]";
 
 /// Which kernel to build.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct KernelBuild {
     /// How hard the compiler works.
     pub optimisation: Optimisation,
@@ -42,7 +42,7 @@ pub struct KernelBuild {
 }
 
 /// How hard the compiler works.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Optimisation {
     /// Cargo's `release` profile.
     #[default]
@@ -52,7 +52,7 @@ pub enum Optimisation {
 }
 
 /// How much the kernel's allocators check.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Profile {
     /// Only what soundness needs.
     Plain,

@@ -8,7 +8,6 @@ use core::fmt;
 use std::collections::{BTreeMap, VecDeque};
 
 use boot_runner::outcome::Outcome;
-use boot_runner::vm::RunError;
 
 use super::report::{Ended, Report, Tally, TestResult, Verdict};
 
@@ -17,11 +16,14 @@ const LIST_LIMIT: usize = 1024;
 
 /// Something that can boot a kernel and have it run tests.
 pub trait Guest {
+    /// Why no machine could be started.
+    type Error;
+
     /// Boots once, to run `tests` in their order.
     ///
     /// # Errors
     /// When no machine could be started; none of the tests has run.
-    fn boot(&mut self, tests: &[String]) -> Result<Ended, RunError>;
+    fn boot(&mut self, tests: &[String]) -> Result<Ended, Self::Error>;
 }
 
 /// What was wrong with a boot beside its tests.
@@ -55,7 +57,7 @@ pub struct Run {
 ///
 /// # Errors
 /// When a machine could not be started at all.
-pub fn run_all(guest: &mut dyn Guest, tests: &[String]) -> Result<Run, RunError> {
+pub fn run_all<G: Guest>(guest: &mut G, tests: &[String]) -> Result<Run, G::Error> {
     let mut run = Run::default();
     let mut left: VecDeque<String> = tests.iter().cloned().collect();
     while !left.is_empty() {

@@ -2,7 +2,6 @@
 
 use super::{Ended, Guest, Irregularity, LIST_LIMIT, Run, TestResult, Verdict, run_all};
 use boot_runner::outcome::Outcome;
-use boot_runner::vm::RunError;
 
 /// A kernel whose tests do what their names say.
 #[derive(Default)]
@@ -15,7 +14,9 @@ struct Fake {
 }
 
 impl Guest for Fake {
-    fn boot(&mut self, tests: &[String]) -> Result<Ended, RunError> {
+    type Error = core::convert::Infallible;
+
+    fn boot(&mut self, tests: &[String]) -> Result<Ended, Self::Error> {
         self.boots.push(tests.to_vec());
         let mut serial = String::from("kernel: hello\n");
         if let Some(outcome) = self.dies_at_boot {
