@@ -42,6 +42,17 @@ impl CommandLine {
             commands: Some(commands),
         }
     }
+
+    /// The same, with the word that tells the kernel to take its clock for a count of
+    /// instructions.
+    #[must_use]
+    pub(crate) fn with_counting(mut self) -> Self {
+        self.text = match self.text.as_str() {
+            "" => "icount".to_owned(),
+            text => format!("icount {text}"),
+        };
+        self
+    }
 }
 
 impl FromStr for Commands {
@@ -113,6 +124,16 @@ mod tests {
             line("mem=1G", Some(" help; dmesg ")),
             "mem=1G exec=\"help; dmesg\""
         );
+    }
+
+    #[test]
+    fn a_counting_machine_tells_its_kernel_so() {
+        let line = |text: &str| CommandLine {
+            text: text.to_owned(),
+            commands: None,
+        };
+        assert_eq!(line("").with_counting().to_string(), "icount");
+        assert_eq!(line("mem=1G").with_counting().to_string(), "icount mem=1G");
     }
 
     #[test]

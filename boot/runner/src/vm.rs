@@ -17,7 +17,7 @@ use crate::host::{Doing, HostError};
 use crate::image::{KernelImage, TooLittleMemory};
 use crate::input::{Input, Typist};
 use crate::iso::{self, MediumError};
-use crate::machine::Machine;
+use crate::machine::{Clock, Machine};
 use crate::outcome::Outcome;
 use crate::qemu_args::{ResetLog, qemu_args};
 use crate::symbols::{BacktraceFilter, ElfSymbols};
@@ -81,7 +81,11 @@ impl Boot {
         let here = Path::new("a temporary folder");
         let folder = tempfile::tempdir().map_err(HostError::at(Doing::Create, here))?;
         let machine = &self.machine;
-        let medium = iso::medium(machine.firmware, &self.image, &self.cmdline, folder.path())?;
+        let cmdline = match machine.clock {
+            Clock::Host => self.cmdline.clone(),
+            Clock::Instructions => self.cmdline.clone().with_counting(),
+        };
+        let medium = iso::medium(machine.firmware, &self.image, &cmdline, folder.path())?;
         let log = ResetLog(folder.path().join("resets.log"));
 
         let mut command = dies_with_us(&qemu);
