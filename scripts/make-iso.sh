@@ -20,10 +20,13 @@ ramdisk=${4-}
 
 [ -f "$elf" ] || fail "no such file: $elf"
 [ -z "$ramdisk" ] || [ -f "$ramdisk" ] || fail "no such file: $ramdisk"
-for tool in grub-mkrescue grub-file xorriso mformat; do
-    command -v "$tool" >/dev/null || fail "$tool is missing (Debian: apt-get install grub-common grub-pc-bin grub-efi-amd64-bin xorriso mtools)"
+# Fedora calls GRUB's programs grub2-….
+grub=grub
+command -v grub-mkrescue >/dev/null || grub=grub2
+for tool in "$grub-mkrescue" "$grub-file" xorriso mformat; do
+    command -v "$tool" >/dev/null || fail "$tool is missing; run scripts/setup.sh iso"
 done
-grub-file --is-x86-multiboot2 "$elf" || fail "$elf has no Multiboot2 header"
+"$grub-file" --is-x86-multiboot2 "$elf" || fail "$elf has no Multiboot2 header"
 
 case $cmdline in
 *'
@@ -63,7 +66,7 @@ cp "$elf" "$work/iso/boot/kernel"
     echo '}'
 } >"$work/iso/boot/grub/grub.cfg"
 
-if ! grub-mkrescue -o "$out" "$work/iso" >"$work/log" 2>&1; then
+if ! "$grub-mkrescue" -o "$out" "$work/iso" >"$work/log" 2>&1; then
     cat "$work/log" >&2
     fail 'grub-mkrescue failed'
 fi

@@ -1,1 +1,3 @@
 //! Host side of the tests.
+
+pub mod ktest;

@@ -1,0 +1,147 @@
+//! The program behind `cargo run`: arguments in, a message and an exit status out.
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+
+use crate::host::{Doing, HostError};
+use crate::image::KernelImage;
+use crate::input::Input;
+use crate::iso::MediumError;
+use crate::kernel::BuildError;
+use crate::machine::{Debugger, Firmware};
+use crate::options::{BootOptions, Invocation};
+use crate::outcome::{Outcome, RanCommands};
+use crate::tools::ToolError;
+use crate::usage::{HELP, UsageError};
+use crate::vm::{Boot, Finished, RunError};
+
+/// What can end the program before a machine has run.
+#[derive(Debug)]
+pub enum CliError {
+    /// The arguments are wrong.
+    Usage(UsageError),
+    /// There is no kernel.
+    Build(BuildError),
+    /// The machine could not be started or watched.
+    Run(RunError),
+}
+
+impl CliError {
+    /// The program's exit status.
+    #[must_use]
+    pub const fn exit_status(&self) -> u8 {
+        match self {
+            Self::Usage(_) | Self::Run(RunError::Memory(_)) => 2,
+            Self::Build(BuildError::Cargo(_)) => 120,
+            Self::Run(RunError::Medium(MediumError::Tools(
+                ToolError::NotInstalled(_) | ToolError::NotFound(_),
+            ))) => 127,
+            Self::Build(BuildError::Host(_)) | Self::Run(_) => 121,
+        }
+    }
+}
+
+/// Runs the program with `args`, which do not include its name; returns its exit status.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
+    match run(args) {
+        Ok(status) => status,
+        Err(error) => {
+            say(&error.to_string());
+            if matches!(error, CliError::Usage(_)) {
+                say("try `cargo run -- --help`");
+            }
+            error.exit_status()
+        }
+    }
+}
+
+fn run(args: impl IntoIterator<Item = OsString>) -> Result<u8, CliError> {
+    match Invocation::parse(args).map_err(CliError::Usage)? {
+        Invocation::Help => {
+            let printed = io::stdout().write_all(HELP.as_bytes());
+            printed.map_err(|source| {
+                let path = "standard output".into();
+                CliError::Run(
+                    HostError {
+                        doing: Doing::Print,
+                        path,
+                        source,
+                    }
+                    .into(),
+                )
+            })?;
+            Ok(0)
+        }
+        Invocation::Boot(options) => boot(*options),
+    }
+}
+
+fn boot(options: BootOptions) -> Result<u8, CliError> {
+    // QEMU first: a missing one is installed or reported before minutes go into a build.
+    crate::tools::qemu().map_err(|error| CliError::Run(MediumError::from(error).into()))?;
+    let image = options.kernel.build().map_err(CliError::Build)?;
+    if options.machine.debugger == Debugger::Gdb {
+        say(&gdb_hint(&image));
+    }
+    let (ran_commands, input) = match &options.cmdline.commands {
+        Some(_) => (RanCommands::Yes, Input::Nothing),
+        None => (RanCommands::No, Input::of_stdin()),
+    };
+    if input == Input::Keys && options.machine.firmware == Firmware::Direct {
+        say("Ctrl-A X leaves the machine, Ctrl-A C is QEMU's monitor");
+    }
+
+    let BootOptions {
+        machine,
+        cmdline,
+        timeout,
+        ..
+    } = options;
+    let boot = Boot {
+        image,
+        machine,
+        cmdline,
+        timeout,
+    };
+    let finished = boot.run(input, &mut io::stdout()).map_err(CliError::Run)?;
+    report(&finished, ran_commands);
+    Ok(finished.outcome.exit_status(ran_commands))
+}
+
+/// Says how the machine ended, unless that is what was asked for.
+fn report(finished: &Finished, ran_commands: RanCommands) {
+    let Finished {
+        outcome,
+        qemu_messages,
+    } = finished;
+    if !qemu_messages.is_empty() {
+        say(qemu_messages.trim_end());
+    }
+    if outcome.exit_status(ran_commands) != 0 {
+        say(&outcome.to_string());
+    } else if *outcome == Outcome::SwitchedOff {
+        say("left the machine");
+    }
+}
+
+fn gdb_hint(image: &KernelImage) -> String {
+    let elf = image.elf.display();
+    format!("waiting for: gdb {elf} -ex 'target remote :1234'")
+}
+
+/// Prints a line for the user; a standard error that is gone has nobody to read it.
+fn say(line: &str) {
+    let _nobody_reads = writeln!(io::stderr(), "mm-run: {line}");
+}
+
+impl core::error::Error for CliError {}
+
+impl core::fmt::Display for CliError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Usage(error) => error.fmt(f),
+            Self::Build(error) => error.fmt(f),
+            Self::Run(error) => error.fmt(f),
+        }
+    }
+}

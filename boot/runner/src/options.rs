@@ -1,0 +1,267 @@
+//! The runner's command line, parsed once into an [`Invocation`].
+
+use core::time::Duration;
+use std::ffi::OsString;
+
+use lexopt::{Arg, Parser, ValueExt};
+
+use crate::cmdline::CommandLine;
+use crate::kernel::{KernelBuild, Optimisation};
+use crate::machine::{Board, Clock, Debugger, Firmware, Machine, Screen};
+use crate::usage::UsageError;
+
+/// What the user asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Invocation {
+    /// Print the help text.
+    Help,
+    /// Build the kernel and boot it.
+    Boot(Box<BootOptions>),
+}
+
+/// How to build and boot the kernel.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BootOptions {
+    /// Which kernel.
+    pub kernel: KernelBuild,
+    /// On what.
+    pub machine: Machine,
+    /// What the kernel is told.
+    pub cmdline: CommandLine,
+    /// When to give up; never without.
+    pub timeout: Option<Duration>,
+}
+
+impl Invocation {
+    /// Parses the arguments after the program's name.
+    ///
+    /// # Errors
+    /// Names the first argument that is not understood, or the first pair that excludes itself.
+    pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Self, UsageError> {
+        let mut parser = Parser::from_args(args);
+        let mut options = BootOptions::default();
+        while let Some(arg) = parser.next().map_err(UsageError::from)? {
+            match arg {
+                Arg::Long("help") | Arg::Short('h') => return Ok(Self::Help),
+                Arg::Long(name) => {
+                    let name = name.to_owned();
+                    options.set(&name, &mut parser)?;
+                }
+                Arg::Short(letter) => return Err(UsageError::UnknownOption(format!("-{letter}"))),
+                Arg::Value(word) => {
+                    return Err(UsageError::UnknownCommand(
+                        word.to_string_lossy().into_owned(),
+                    ));
+                }
+            }
+        }
+        options.check()?;
+        Ok(Self::Boot(Box::new(options)))
+    }
+}
+
+impl BootOptions {
+    /// Takes in one option, with its value from `parser` when it has one.
+    fn set(&mut self, name: &str, parser: &mut Parser) -> Result<(), UsageError> {
+        let machine = &mut self.machine;
+        match name {
+            "memory" => machine.memory = text(parser)?.parse()?,
+            "cpus" => machine.cpus = named("--cpus", &text(parser)?)?,
+            "machine" => machine.board = named("--machine", &text(parser)?)?,
+            "firmware" => machine.firmware = named("--firmware", &text(parser)?)?,
+            "cpu" => machine.cpu = Some(text(parser)?),
+            "cmdline" => self.cmdline.text = text(parser)?,
+            "profile" => self.kernel.profile = named("--profile", &text(parser)?)?,
+            "exec" => self.cmdline.commands = Some(text(parser)?.parse()?),
+            "icount" => machine.clock = Clock::Instructions,
+            "debug" => self.kernel.optimisation = Optimisation::None,
+            "display" => machine.screen = Screen::Window,
+            "gdb" => machine.debugger = Debugger::Gdb,
+            "timeout" => self.timeout = Some(seconds(&text(parser)?)?),
+            "qemu-arg" => machine.extra_args.push(text(parser)?),
+            _ => return Err(UsageError::UnknownOption(format!("--{name}"))),
+        }
+        Ok(())
+    }
+
+    /// Refuses options that exclude each other.
+    fn check(&self) -> Result<(), UsageError> {
+        let machine = &self.machine;
+        if machine.board == Board::MicroVm {
+            if machine.firmware != Firmware::Direct {
+                return Err(UsageError::NoFirmwareOnMicroVm(machine.firmware));
+            }
+            if machine.screen == Screen::Window {
+                return Err(UsageError::NoScreenOnMicroVm);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The value of the option that `parser` is at.
+///
+/// `--qemu-arg -snapshot` is meant as it stands: a value may begin with a dash.
+fn text(parser: &mut Parser) -> Result<String, UsageError> {
+    let value = parser.value().map_err(UsageError::from)?;
+    value.string().map_err(UsageError::from)
+}
+
+/// A value that is one of a few names.
+fn named<T>(option: &'static str, given: &str) -> Result<T, UsageError>
+where
+    T: core::str::FromStr<Err = crate::machine::UnknownName>,
+{
+    given
+        .parse()
+        .map_err(|name| UsageError::UnknownValue { option, name })
+}
+
+fn seconds(given: &str) -> Result<Duration, UsageError> {
+    match given.parse::<u32>() {
+        Ok(seconds @ 1..) => Ok(Duration::from_secs(seconds.into())),
+        _ => Err(UsageError::NotSeconds(given.to_owned())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{BootOptions, Invocation};
+    use crate::cmdline::CommandsError;
+    use crate::kernel::{Optimisation, Profile};
+    use crate::machine::{Board, Clock, Debugger, Firmware, Screen};
+    use crate::size::SizeError;
+    use crate::usage::UsageError;
+
+    fn parse(line: &[&str]) -> Result<Invocation, UsageError> {
+        Invocation::parse(line.iter().map(std::ffi::OsString::from))
+    }
+
+    fn boot(line: &[&str]) -> BootOptions {
+        match parse(line) {
+            Ok(Invocation::Boot(options)) => *options,
+            other => panic!("{line:?} gave {other:?}"),
+        }
+    }
+
+    #[test]
+    fn no_arguments_describe_the_default_machine() {
+        let options = boot(&[]);
+        assert_eq!(options, BootOptions::default());
+        assert_eq!(options.machine.memory.to_string(), "512M");
+        assert_eq!(options.kernel.optimisation, Optimisation::Release);
+        assert_eq!(options.kernel.profile, Profile::Hardened);
+    }
+
+    #[test]
+    fn each_option_sets_its_field() {
+        let options = boot(&[
+            "--memory",
+            "4G",
+            "--cpus=3",
+            "--machine",
+            "pc",
+            "--firmware",
+            "uefi",
+            "--cpu",
+            "Nehalem",
+            "--cmdline",
+            "mem=1G",
+            "--profile",
+            "debug",
+            "--exec",
+            "help",
+            "--icount",
+            "--debug",
+            "--display",
+            "--gdb",
+            "--timeout",
+            "7",
+            "--qemu-arg",
+            "-snapshot",
+            "--qemu-arg=-S",
+        ]);
+        let machine = &options.machine;
+        assert_eq!(machine.memory.to_string(), "4G");
+        assert_eq!(machine.cpus.to_string(), "3");
+        assert_eq!(
+            (machine.board, machine.firmware),
+            (Board::Pc, Firmware::Uefi)
+        );
+        assert_eq!(machine.cpu.as_deref(), Some("Nehalem"));
+        assert_eq!(machine.clock, Clock::Instructions);
+        assert_eq!(
+            (machine.screen, machine.debugger),
+            (Screen::Window, Debugger::Gdb)
+        );
+        assert_eq!(machine.extra_args, ["-snapshot", "-S"]);
+        assert_eq!(options.cmdline.to_string(), "mem=1G exec=\"help\"");
+        assert_eq!(options.kernel.profile, Profile::Debug);
+        assert_eq!(options.kernel.optimisation, Optimisation::None);
+        assert_eq!(options.timeout, Some(core::time::Duration::from_secs(7)));
+    }
+
+    #[test]
+    fn help_wins_over_what_follows_it() {
+        assert_eq!(parse(&["--help", "--nonsense"]), Ok(Invocation::Help));
+        assert_eq!(parse(&["-h"]), Ok(Invocation::Help));
+    }
+
+    #[test]
+    fn each_kind_of_nonsense_is_refused_with_its_reason() {
+        for (line, message) in NONSENSE {
+            let words: Vec<_> = line.split(' ').collect();
+            let error = parse(&words).map_err(|error| error.to_string());
+            assert_eq!(error, Err(message.to_owned()), "{line}");
+        }
+        assert_eq!(
+            parse(&["--exec", "a \"b\""]),
+            Err(UsageError::Commands(CommandsError::Quote))
+        );
+        assert_eq!(
+            parse(&["--memory", "0"]),
+            Err(UsageError::Memory(SizeError::Zero))
+        );
+        assert_eq!(
+            parse(&["--machine", "microvm", "--firmware", "uefi"]),
+            Err(UsageError::NoFirmwareOnMicroVm(Firmware::Uefi))
+        );
+    }
+
+    const NONSENSE: [(&str, &str); 13] = [
+        ("--frobnicate", "there is no option --frobnicate"),
+        ("-x", "there is no option -x"),
+        (
+            "frobnicate",
+            "`frobnicate` is neither an option nor a command",
+        ),
+        ("--memory", "--memory needs a value"),
+        ("--debug=yes", "--debug takes no value"),
+        (
+            "--memory lots",
+            "--memory: `lots` is not an amount of memory; write 512M, 4G, 512K or bytes",
+        ),
+        ("--cpus 0", "--cpus: `0` is not a number from 1 to 255"),
+        ("--cpus 256", "--cpus: `256` is not a number from 1 to 255"),
+        (
+            "--machine vax",
+            "--machine: `vax` is not q35, pc or microvm",
+        ),
+        (
+            "--firmware ofw",
+            "--firmware: `ofw` is not direct, bios or uefi",
+        ),
+        (
+            "--profile x",
+            "--profile: `x` is not plain, hardened or debug",
+        ),
+        (
+            "--timeout 0",
+            "--timeout: `0` is not a number of seconds from 1 upwards",
+        ),
+        (
+            "--display --machine microvm",
+            "--display needs a VGA adapter and --machine microvm has no bus for one",
+        ),
+    ];
+}

@@ -1,0 +1,105 @@
+//! What can be wrong with the runner's arguments, and the help text.
+
+use core::fmt;
+
+use crate::cmdline::CommandsError;
+use crate::machine::{Firmware, UnknownName};
+use crate::size::SizeError;
+
+/// The text of `--help`.
+pub const HELP: &str = include_str!("help.txt");
+
+/// Why the arguments were refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UsageError {
+    /// No option has this name.
+    UnknownOption(String),
+    /// No subcommand has this name.
+    UnknownCommand(String),
+    /// The option needs a value.
+    MissingValue(String),
+    /// The option takes none.
+    UnexpectedValue(String),
+    /// A value that is not UTF-8.
+    NotUnicode,
+    /// A value of `--memory`.
+    Memory(SizeError),
+    /// A value of `--exec`.
+    Commands(CommandsError),
+    /// A value of `--timeout`.
+    NotSeconds(String),
+    /// A value that is none of the option's names.
+    UnknownValue {
+        /// The option.
+        option: &'static str,
+        /// The name and the known ones.
+        name: UnknownName,
+    },
+    /// `microvm` has no CD drive to boot GRUB from.
+    NoFirmwareOnMicroVm(Firmware),
+    /// `microvm` has no PCI bus for a VGA adapter.
+    NoScreenOnMicroVm,
+}
+
+impl From<SizeError> for UsageError {
+    fn from(error: SizeError) -> Self {
+        Self::Memory(error)
+    }
+}
+
+impl From<CommandsError> for UsageError {
+    fn from(error: CommandsError) -> Self {
+        Self::Commands(error)
+    }
+}
+
+impl From<lexopt::Error> for UsageError {
+    fn from(error: lexopt::Error) -> Self {
+        match error {
+            lexopt::Error::MissingValue { option } => {
+                Self::MissingValue(option.unwrap_or_default())
+            }
+            lexopt::Error::UnexpectedValue { option, .. } => Self::UnexpectedValue(option),
+            lexopt::Error::UnexpectedOption(option) => Self::UnknownOption(option),
+            lexopt::Error::UnexpectedArgument(word) => {
+                Self::UnknownCommand(word.to_string_lossy().into_owned())
+            }
+            // The other variants come from lexopt's own value parsers, which are not used here.
+            _ => Self::NotUnicode,
+        }
+    }
+}
+
+impl core::error::Error for UsageError {}
+
+impl fmt::Display for UsageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::UnknownOption(option) => write!(f, "there is no option {option}"),
+            Self::UnknownCommand(word) => write!(f, "`{word}` is neither an option nor a command"),
+            Self::MissingValue(option) => write!(f, "{option} needs a value"),
+            Self::UnexpectedValue(option) => write!(f, "{option} takes no value"),
+            Self::NotUnicode => write!(f, "an argument is not valid UTF-8"),
+            Self::Memory(error) => write!(f, "--memory: {error}"),
+            Self::Commands(error) => write!(f, "--exec: {error}"),
+            Self::NotSeconds(given) => {
+                write!(
+                    f,
+                    "--timeout: `{given}` is not a number of seconds from 1 upwards"
+                )
+            }
+            Self::UnknownValue { option, name } => write!(f, "{option}: {name}"),
+            Self::NoFirmwareOnMicroVm(firmware) => write!(
+                f,
+                "--firmware {firmware} boots from a CD and --machine microvm has no drive for one; \
+                 use q35 or pc, or --firmware direct"
+            ),
+            Self::NoScreenOnMicroVm => {
+                write!(
+                    f,
+                    "--display needs a VGA adapter and --machine microvm has no bus for one"
+                )
+            }
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! The kernel in QEMU, as tests of `cargo test`: boots ([`cases`]), and each in-kernel test by its
+//! name on each machine ([`ktests`]).
+//!
+//! QEMU is installed when it is missing, as by `cargo run`. Only a listing (`-- --list`) leaves
+//! the machine as it is: without QEMU it shows the boots and says that it knows no more.
+
+mod cases;
+mod guest;
+mod ktests;
+
+use std::process::ExitCode;
+
+use boot_runner::options::Invocation;
+use boot_runner::outcome::RanCommands;
+use boot_runner::tools;
+use libtest_mimic::{Arguments, Failed, Trial};
+
+use cases::{BOOT_COMMANDS, BOOT_SAYS, BOOTS, Boot, REFUSALS, Refusal};
+
+/// Guests at a time: each keeps a host core busy.
+const MOST_GUESTS: usize = 2;
+
+fn main() -> ExitCode {
+    let mut args = Arguments::from_args();
+    args.test_threads = Some(args.test_threads.unwrap_or(MOST_GUESTS).min(MOST_GUESTS));
+
+    let boots = BOOTS
+        .iter()
+        .map(|case| trial("boot", case.name, || comes_up(case)));
+    let refusals = REFUSALS
+        .iter()
+        .map(|case| trial("bad_input", case.name, || is_refused(case)));
+    let mut trials: Vec<Trial> = boots.chain(refusals).collect();
+    if args.list && tools::installed_qemu().is_none() {
+        eprintln!("qemu tests: QEMU is not installed; the in-kernel tests are not listed");
+    } else {
+        trials.extend(ktests::trials(&args));
+    }
+    libtest_mimic::run(&args, trials).exit_code()
+}
+
+fn trial(
+    group: &str,
+    name: &str,
+    test: impl FnOnce() -> Result<(), Failed> + Send + 'static,
+) -> Trial {
+    Trial::test(format!("{group}::{name}"), test)
+}
+
+/// The kernel comes up and runs its commands.
+fn comes_up(case: &Boot) -> Result<(), Failed> {
+    let options = guest::options(case.options)?;
+    let recorded = guest::boot(&options, BOOT_COMMANDS)?;
+    let serial = &recorded.serial;
+    let outcome = recorded.finished.outcome;
+    if outcome.exit_status(RanCommands::Yes) != 0 {
+        let said = &recorded.finished.qemu_messages;
+        return Err(format!("{outcome}\n{said}\n{serial}").into());
+    }
+    if !serial.replace('\r', "").contains(BOOT_SAYS) {
+        return Err(format!("it did not print {BOOT_SAYS:?}:\n{serial}").into());
+    }
+    Ok(())
+}
+
+/// Wrong input ends with its status and its message.
+fn is_refused(case: &Refusal) -> Result<(), Failed> {
+    let (status, said) = refusal(case)?;
+    if status != case.status {
+        return Err(format!("exit status {status}, not {}:\n{said}", case.status).into());
+    }
+    if !said.contains(case.says) {
+        return Err(format!("it did not say {:?}:\n{said}", case.says).into());
+    }
+    Ok(())
+}
+
+/// The exit status for a case, and all that the user would see.
+fn refusal(case: &Refusal) -> Result<(u8, String), Failed> {
+    let options = match Invocation::parse(guest::words(case.options)) {
+        Err(error) => return Ok((2, error.to_string())),
+        Ok(Invocation::Boot(options)) => options,
+        Ok(Invocation::Help) => return Err("help is no refusal".into()),
+    };
+    match guest::boot(&options, case.exec.unwrap_or("help")) {
+        Err(guest::GuestError::Run(error)) => {
+            let error = boot_runner::cli::CliError::Run(error);
+            Ok((error.exit_status(), error.to_string()))
+        }
+        Err(error) => Err(error.into()),
+        Ok(recorded) => {
+            let status = recorded.finished.outcome.exit_status(RanCommands::Yes);
+            Ok((status, recorded.finished.qemu_messages + &recorded.serial))
+        }
+    }
+}
