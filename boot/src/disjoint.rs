@@ -99,6 +99,7 @@ fn rank(kind: Option<MemoryRegionKind>) -> (u8, u32) {
 }
 
 #[cfg(test)]
+#[expect(clippy::arithmetic_side_effects, reason = "tests may add")]
 mod tests {
     use std::vec::Vec;
 

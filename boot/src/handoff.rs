@@ -84,9 +84,10 @@ pub struct ReservedRange {
 }
 
 /// What a loader did to the command line that must be undone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum Escapes {
     /// Nothing.
+    #[default]
     None,
     /// GRUB puts a backslash before quotes and backslashes.
     Grub,

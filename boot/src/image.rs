@@ -124,3 +124,61 @@ pub fn check_placement(image: (u64, u64), regions: &Regions<'_>) -> Result<(), I
         None => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bootloader_api::info::{MemoryRegion, MemoryRegionKind};
+
+    use super::{ImageError, check_placement};
+    use crate::regions::Regions;
+
+    const IMAGE: (u64, u64) = (0x20_0000, 0x30_0000);
+
+    fn placed(map: &[(u64, u64, u32)]) -> Result<(), ImageError> {
+        let mut storage = [MemoryRegion::empty(); 8];
+        let mut regions = Regions::new(&mut storage, 8);
+        for (start, size, kind) in map {
+            regions.push_bios(*start, *size, *kind);
+        }
+        check_placement(IMAGE, &regions)
+    }
+
+    #[test]
+    fn usable_memory_in_several_regions_will_do() {
+        assert_eq!(placed(&[(0, 0x100_0000, 1)]), Ok(()));
+        let pieces = [(0x28_0000, 0x8_0000, 1), (0x10_0000, 0x18_0000, 1)];
+        assert_eq!(placed(&pieces), Ok(()));
+    }
+
+    #[test]
+    fn one_reserved_byte_is_one_too_many() {
+        let region = MemoryRegion {
+            start: 0x2f_ffff,
+            end: 0x30_0000,
+            kind: MemoryRegionKind::UnknownBios(4),
+        };
+        let image = IMAGE;
+        assert_eq!(
+            placed(&[(0, 0x100_0000, 1), (0x2f_ffff, 1, 4)]),
+            Err(ImageError::OnReserved { image, region })
+        );
+        assert_eq!(placed(&[(0, 0x100_0000, 1), (0x30_0000, 1, 4)]), Ok(()));
+        assert_eq!(placed(&[(0, 0x100_0000, 1), (0x1f_ffff, 1, 4)]), Ok(()));
+    }
+
+    #[test]
+    fn a_page_without_memory_is_named() {
+        let image = IMAGE;
+        let at = 0x2f_f000;
+        assert_eq!(
+            placed(&[(0, 0x2f_ffff, 1)]),
+            Err(ImageError::OnNothing { image, at })
+        );
+    }
+
+    #[test]
+    fn a_map_without_memory_is_left_to_others() {
+        assert_eq!(placed(&[]), Ok(()));
+        assert_eq!(placed(&[(0, u64::MAX, 2)]), Ok(()));
+    }
+}

@@ -277,3 +277,7 @@ macro_rules! __boot_unwind_symbols {
         );
     };
 }
+
+#[cfg(test)]
+#[expect(clippy::arithmetic_side_effects, reason = "tests may add")]
+mod tests;

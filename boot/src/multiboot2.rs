@@ -127,7 +127,7 @@ impl Tag<'_> {
 #[derive(Debug, Default)]
 struct Seen<'a> {
     command_line: Option<&'a [u8]>,
-    is_grub: bool,
+    escapes: Escapes,
     map: bool,
     efi_map: Option<Tag<'a>>,
     efi_boot_services: bool,
@@ -210,7 +210,7 @@ fn read_tag<'a>(
 ) -> Result<(), Multiboot2Error> {
     match tag.kind {
         COMMAND_LINE => seen.command_line = Some(text(tag)?),
-        LOADER_NAME => seen.is_grub = text(tag)?.starts_with(b"GRUB"),
+        LOADER_NAME if text(tag)?.starts_with(b"GRUB") => seen.escapes = Escapes::Grub,
         MODULE => {
             read_module(tag, handoff)?;
             seen.modules = seen.modules.saturating_add(1);
@@ -330,12 +330,7 @@ fn finish(
     regions: &mut Regions<'_>,
 ) -> Result<(), Multiboot2Error> {
     if let Some(text) = seen.command_line {
-        let escapes = if seen.is_grub {
-            Escapes::Grub
-        } else {
-            Escapes::None
-        };
-        handoff.set_command_line(text, escapes);
+        handoff.set_command_line(text, seen.escapes);
     }
     if seen.efi_boot_services {
         handoff.warn(Warning::EfiBootServices);
@@ -377,3 +372,7 @@ fn read_efi_map(
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[expect(clippy::arithmetic_side_effects, reason = "tests may add")]
+mod tests;

@@ -336,3 +336,7 @@ fn fitting(alignment: u64, length: u64, largest: PageSize) -> PageSize {
 const fn index(at: u64, shift: u32) -> u64 {
     at.wrapping_shr(shift) & 511
 }
+
+#[cfg(test)]
+#[expect(clippy::arithmetic_side_effects, reason = "tests may add")]
+mod tests;

@@ -235,3 +235,7 @@ fn table_length(entries: u32, entry_size: usize) -> Option<u64> {
     let length = u64::from(entries).checked_mul(u64::try_from(entry_size).ok()?)?;
     (length <= TABLE_LIMIT).then_some(length)
 }
+
+#[cfg(test)]
+#[expect(clippy::arithmetic_side_effects, reason = "tests may add")]
+mod tests;
