@@ -4,32 +4,53 @@
 //! chain that was overwritten ends the walk and cannot fault. Lines read `  #N 0x<16 digits>`;
 //! the host runner puts names to the addresses.
 
+use crate::arch::image;
 use crate::arch::local::CpuLocal;
+use crate::arch::trap::TrapFrame;
 use crate::kprintln;
 
-/// Frames after which a chain is taken for a loop.
-const MAX_FRAMES: usize = 64;
+/// Frames printed from the top of a long chain …
+const TOP_FRAMES: usize = 28;
+/// … and from its end, where a runaway recursion began.
+const LAST_FRAMES: usize = 8;
+/// Frames after which a chain is taken for a loop: a stack cannot hold more.
+const MAX_FRAMES: usize = 32 * 1024;
 
-/// Prints the return addresses from `rbp` upwards, after `rip` where given.
-pub(crate) fn print(cpu: &CpuLocal, rip: Option<u64>, rbp: u64) {
+/// Prints the instruction that `frame` was interrupted at, if one is given, and the return
+/// addresses from `rbp` upwards.
+pub(crate) fn print(cpu: &CpuLocal, frame: Option<&TrapFrame>, rbp: u64) {
+    let chain = || {
+        let interrupted = frame.map(|frame| frame.rip);
+        let lost = frame.and_then(|frame| caller_of_nowhere(cpu, frame));
+        let frames = Frames { cpu, rbp }.take(MAX_FRAMES);
+        interrupted.into_iter().chain(lost).chain(frames)
+    };
+    let last = chain().count().saturating_sub(LAST_FRAMES).max(TOP_FRAMES);
+
     kprintln!("backtrace:");
-    let mut number: usize = 0;
-    if let Some(rip) = rip {
-        kprintln!("  #0 {rip:#018x}");
-        number = 1;
-    }
-    let frames = Frames { cpu, rbp };
-    for address in frames.take(MAX_FRAMES.saturating_sub(number)) {
-        kprintln!("  #{number} {address:#018x}");
-        number = number.saturating_add(1);
-    }
-    if number == MAX_FRAMES {
-        kprintln!("  ... (more frames than {MAX_FRAMES})");
+    for (number, address) in chain().enumerate() {
+        if number < TOP_FRAMES || number >= last {
+            kprintln!("  #{number} {address:#018x}");
+        } else if number == TOP_FRAMES {
+            kprintln!("  ... {} frames left out", last.saturating_sub(TOP_FRAMES));
+        }
     }
 }
 
+/// The caller, where the interrupted instruction is no code of ours: a call of a bad address has
+/// pushed its return address and got no further.
+fn caller_of_nowhere(cpu: &CpuLocal, frame: &TrapFrame) -> Option<u64> {
+    if image::text().contains(&frame.rip) {
+        return None;
+    }
+    let (_, stack) = cpu.stacks().find(|(_, stack)| stack.holds(frame.rsp, 8))?;
+    stack
+        .read_word(frame.rsp)
+        .filter(|address| image::text().contains(address))
+}
+
 /// Return addresses along a frame-pointer chain.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Frames<'a> {
     /// Whose stacks may be read.
     pub(crate) cpu: &'a CpuLocal,
@@ -47,9 +68,8 @@ impl Iterator for Frames<'_> {
             .find(|(_, stack)| stack.holds(self.rbp, 16))?;
         let caller = stack.read_word(self.rbp)?;
         let address = stack.read_word(self.rbp.checked_add(8)?)?;
-        // The first frame of a stack has a zero return address; below the kernel's half of the
-        // address space there is no code.
-        if address < 0xffff_8000_0000_0000 {
+        // The first frame of a stack returns to zero; a chain that was overwritten, anywhere.
+        if !image::text().contains(&address) {
             return None;
         }
         // Within a stack callers lie above; only an interrupt leads to another stack.

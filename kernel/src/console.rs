@@ -33,7 +33,7 @@ impl Write for Terminal<'_> {
 /// Prints one formatted text without another's between its parts.
 ///
 /// # Context
-/// Task or interrupt; in NMI, #DB and #MC only after [`enter_last_words`].
+/// Task or interrupt; in NMI, #DB and #MC only after `enter_last_words`.
 pub fn print(text: fmt::Arguments<'_>) {
     let mut serial = if DYING.load(Ordering::Acquire) {
         serial::lock_dying()

@@ -6,14 +6,15 @@
 //! | Module | What |
 //! |---|---|
 //! | [`arch`] | the CPU and the PC: descriptor tables, traps, clock, serial port, exit |
-//! | [`console`], [`logger`], [`panic`] | text out: the terminal, the log, last words |
+//! | [`console`], [`logger`], [`panic`](mod@panic) | text out: the terminal, the log, last words |
 //! | [`heap`] | the early heap behind `alloc` |
 //! | [`params`] | the kernel command line |
 //! | [`shell`], [`procfs`] | commands and `/proc` files |
-//! | [`ktest`], [`bench`](mod@bench), `selftest` | tests and benchmarks inside the kernel |
+//! | [`ktest`](mod@ktest), [`bench`](mod@bench), `selftest` | tests and benchmarks inside the kernel |
 //! | `registry` | how commands, files, tests, benchmarks and parameters register |
 //!
-//! [`kmain`] tells the order of the boot.
+//! [`kmain`] tells the order of the boot. To add something, write it where it belongs and register
+//! it there: [`command!`], [`proc_file!`], [`ktest!`], [`bench!`], [`kernel_param!`].
 #![no_std]
 #![deny(unsafe_code)]
 
@@ -53,10 +54,11 @@ pub fn boot_info() -> Option<&'static BootInfo> {
 /// kernel's own is guarded.
 ///
 /// 1. terminal, heap, command line, log: from here on the kernel can say what goes wrong;
-/// 2. the boot CPU: features checked, segments, interrupts, clock;
+/// 2. the boot CPU: features checked, interrupts, clock;
 /// 3. guard pages under all stacks, and onto the kernel's own stack;
 /// 4. shell.
 pub fn kmain(boot_info: &'static mut BootInfo, command_line: &'static str) -> ! {
+    arch::adopt_boot_cpu();
     let has_terminal = arch::init_terminal();
     heap::init();
     params::init(command_line);
@@ -67,11 +69,18 @@ pub fn kmain(boot_info: &'static mut BootInfo, command_line: &'static str) -> ! 
     }
     arch::init_boot_cpu();
     let clock = arch::time::calibrate(params::is_set("icount"));
-    logger::init(log_level());
+    logger::init(params::get("loglevel").map_or(LevelFilter::Info, log_level));
 
     log::info!("mm version {}", env!("CARGO_PKG_VERSION"));
     log::info!("Command line: {}", params::line());
     params::warn_unknown();
+    for warning in boot::warnings() {
+        // `boot` has printed them: only the log still needs them.
+        logger::remember(format_args!(
+            "{} boot: {warning}\n",
+            logger::Stamp { ns: 0 }
+        ));
+    }
     if !has_terminal {
         log::warn!("no serial port answers at COM1: nobody can see this");
     }
@@ -80,10 +89,11 @@ pub fn kmain(boot_info: &'static mut BootInfo, command_line: &'static str) -> ! 
     arch::enter_main_stack(on_main_stack)
 }
 
-fn log_level() -> LevelFilter {
-    params::get("loglevel")
-        .and_then(|level| level.parse().ok())
-        .unwrap_or(LevelFilter::Info)
+fn log_level(level: &str) -> LevelFilter {
+    level.parse().unwrap_or_else(|_| {
+        kprintln!("loglevel={level}: not one of off, error, warn, info, debug, trace");
+        LevelFilter::Info
+    })
 }
 
 fn log_clock(source: RateSource) {

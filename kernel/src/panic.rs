@@ -16,7 +16,15 @@ use core::panic::PanicInfo;
 pub fn panic(info: &PanicInfo<'_>) -> ! {
     let _irq = irq::IrqGuard::new();
     let cpu = local::current();
-    begin(cpu, Status::Panic);
+    if begin(cpu, Status::Panic) == Nesting::InReport {
+        // Not the message: what failed may well be a message.
+        kprintln!();
+        match info.location() {
+            Some(place) => kprintln!("(a panic inside this report, at {place}: giving up)"),
+            None => kprintln!("(a panic inside this report: giving up)"),
+        }
+        exit::exit(Status::Panic)
+    }
 
     kprintln!();
     kprintln!("PANIC on CPU {}: {}", cpu.id(), info.message());
@@ -32,17 +40,27 @@ pub fn panic(info: &PanicInfo<'_>) -> ! {
 /// Ends the kernel for a reason that is no bug of its own: wrong CPU, unusable boot data.
 pub fn fatal(status: Status, message: fmt::Arguments<'_>) -> ! {
     let _irq = irq::IrqGuard::new();
-    begin(local::current(), status);
-    kprintln!();
-    kprintln!("FATAL: {message}");
+    if begin(local::current(), status) == Nesting::First {
+        kprintln!();
+        kprintln!("FATAL: {message}");
+    }
     exit::exit(status)
 }
 
 /// Reports an exception that nobody expected and ends the kernel.
 pub(crate) fn fault_report(frame: &TrapFrame, cpu: &CpuLocal) -> ! {
-    begin(cpu, Status::Exception);
-
     let vector = crate::num::low_byte(frame.vector);
+    if begin(cpu, Status::Exception) == Nesting::InReport {
+        kprintln!();
+        kprintln!(
+            "({} inside this report, at {:#018x}, cr2 {:#018x}: giving up)",
+            VectorName(vector),
+            frame.rip,
+            registers::fault_address()
+        );
+        exit::exit(Status::Exception)
+    }
+
     kprintln!();
     kprintln!(
         "UNEXPECTED EXCEPTION on CPU {}: {} (vector {vector}, error code {:#x})",
@@ -58,21 +76,26 @@ pub(crate) fn fault_report(frame: &TrapFrame, cpu: &CpuLocal) -> ! {
     ));
     print_registers(frame);
     print_control_registers();
-    // A call of a bad address: the caller is the word on top of the stack, not in the chain.
-    backtrace::print(cpu, Some(frame.rip), frame.rbp);
+    backtrace::print(cpu, Some(frame), frame.rbp);
     exit::exit(Status::Exception)
 }
 
-/// Counts reports; a second one on the same CPU means that the first one faulted.
-fn begin(cpu: &CpuLocal, status: Status) {
+/// Where a report stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Nesting {
+    /// It is the first of this CPU.
+    First,
+    /// The report before it failed.
+    InReport,
+}
+
+/// Begins a report. A third one on the same CPU, after two failed, ends the machine at once.
+fn begin(cpu: &CpuLocal, status: Status) -> Nesting {
+    exit::decide(status);
     console::enter_last_words();
     match cpu.begin_report() {
-        0 => {}
-        1 => {
-            kprintln!();
-            kprintln!("(the report itself failed: giving up)");
-            exit::exit(status)
-        }
+        0 => Nesting::First,
+        1 => Nesting::InReport,
         _ => exit::exit(status),
     }
 }
@@ -195,5 +218,5 @@ fn print_control_registers() {
         c.cr2,
         c.cr3
     );
-    kprintln!("  cr4 {:016x}  efer {:015x}", c.cr4, c.efer);
+    kprintln!("  cr4 {:016x}  efer {:016x}", c.cr4, c.efer);
 }

@@ -61,7 +61,7 @@ pub(crate) fn check() -> Result<(), MissingFeature> {
 }
 
 /// Sets the control bits the kernel relies on, on this CPU: write protection in ring 0, SSE,
-/// global pages, no-execute.
+/// global pages, no-execute, and machine checks as exceptions (else they reset the machine).
 pub(super) fn init() {
     // SAFETY: Rust code runs on SSE already and the boot tables use no reserved bits; WP only
     // takes rights away.
@@ -71,10 +71,12 @@ pub(super) fn init() {
             flags.remove(Cr0Flags::EMULATE_COPROCESSOR | Cr0Flags::TASK_SWITCHED);
         });
     }
-    // SAFETY: `check` saw all three features.
+    let has_machine_check = cpuid(1).edx & (1 << 7) != 0;
+    // SAFETY: `check` saw the first three features, and CPUID the last.
     unsafe {
         Cr4::update(|flags| {
             flags.insert(Cr4Flags::OSFXSR | Cr4Flags::OSXMMEXCPT_ENABLE | Cr4Flags::PAGE_GLOBAL);
+            flags.set(Cr4Flags::MACHINE_CHECK_EXCEPTION, has_machine_check);
         });
     }
     // SAFETY: `check` saw NX.

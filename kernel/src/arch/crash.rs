@@ -79,6 +79,12 @@ pub fn nmi() {
     unsafe { asm!("int 2") };
 }
 
+/// Executes an undefined instruction with a frame pointer that points nowhere.
+pub fn lost_frame_pointer() -> ! {
+    // SAFETY: the report is the last that runs, and it does not trust `rbp`.
+    unsafe { asm!("mov rbp, {}", "ud2", in(reg) 0x6161_6161_6161_6161_u64, options(noreturn)) }
+}
+
 /// Raises a real double fault: an exception whose own gate is out of the IDT's limit.
 pub fn double_fault() -> ! {
     super::idt::shorten(super::trap::vector::DOUBLE_FAULT);

@@ -1,7 +1,9 @@
 //! Ways to end: an exit status for the host, power-off, reset, and standing still.
 
 use super::port;
+use crate::kprintln;
 use core::arch::asm;
+use core::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use x86_64::instructions::{hlt, interrupts};
 
 /// QEMU's `isa-debug-exit` device: writing `v` ends QEMU with status `(v << 1) | 1`.
@@ -39,15 +41,32 @@ impl Status {
     }
 }
 
+/// The status that [`decide`] was called with first; zero is none.
+static DECIDED: AtomicU8 = AtomicU8::new(0);
+
+/// Fixes the status to end with: what goes wrong later, in the report itself, does not change it.
+pub(crate) fn decide(status: Status) {
+    // Fails where the status is decided already, which is as good.
+    let _ = DECIDED.compare_exchange(0, status.code(), Ordering::Relaxed, Ordering::Relaxed);
+}
+
 /// Ends the machine with a status where the host gave us a way to, else stands still.
 ///
 /// On a real PC the write goes to no device, and the machine stops here with its last words on
 /// the terminal.
 pub fn exit(status: Status) -> ! {
     interrupts::disable();
+    decide(status);
+    let code = DECIDED.load(Ordering::Relaxed);
     // SAFETY: with the device present this ends the virtual machine; without it nobody listens
     // at this port.
-    unsafe { port::write(DEBUG_EXIT_PORT, status.code()) };
+    unsafe { port::write(DEBUG_EXIT_PORT, code) };
+
+    // Still here. Said once: the terminal may be what failed.
+    static SAID: AtomicBool = AtomicBool::new(false);
+    if !SAID.swap(true, Ordering::Relaxed) {
+        kprintln!("The kernel has ended; the machine can be switched off.");
+    }
     halt()
 }
 

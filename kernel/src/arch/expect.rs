@@ -1,8 +1,8 @@
 //! Expecting an exception: run code that must fault, and go on after it.
 //!
 //! Tests use it to prove that a guard page guards or that a write-protected page cannot be
-//! written: [`expect_fault`] runs a function, and if that raises the expected exception, control
-//! comes back as if the function had returned, with what the CPU said about the fault.
+//! written: [`expect_fault`] runs a closure, and if that raises the expected exception, control
+//! comes back as if it had returned, with what the CPU said about the fault.
 
 use super::local;
 use super::trap::TrapFrame;
@@ -113,7 +113,7 @@ impl Expectation {
     }
 }
 
-/// Runs `body(data)`, which must raise exception `vector`, and tells what the CPU said about it.
+/// Runs `body`, which must raise exception `vector`, and tells what the CPU said about it.
 ///
 /// # Errors
 ///
@@ -121,26 +121,37 @@ impl Expectation {
 ///
 /// # Safety
 ///
-/// When the exception comes, the frames of `body` are abandoned: no destructor runs, no lock is
-/// released, no call returns. So at the point of the fault
-/// 1. no frame below this call owns anything that must be dropped for soundness;
-/// 2. what `body` was doing is harmless half done.
+/// When the exception comes, `body` and what it called are abandoned: no destructor runs, no lock
+/// is released, no call returns. So at the point of the fault
+/// 1. nothing in those frames must be dropped for soundness;
+/// 2. what `body` was doing is harmless half done, and what it wrote before, unless volatile or
+///    atomic, is not relied on.
 ///
 /// # Context
 /// Task, on one CPU; another exception than the expected one is reported as always.
-pub unsafe fn expect_fault(
-    vector: u8,
-    body: extern "sysv64" fn(u64),
-    data: u64,
-) -> Result<Fault, ExpectError> {
+pub unsafe fn expect_fault<F: FnOnce()>(vector: u8, body: F) -> Result<Fault, ExpectError> {
     let expectation = &local::current().expectation;
     if !expectation.arm(vector) {
         return Err(ExpectError::Nested);
     }
-    // SAFETY: `expectation` is this CPU's, armed, and outlives the call; the caller vouches for
-    // abandoning `body`.
-    unsafe { guarded_call(body, data, expectation) };
+    let mut body = Some(body);
+    // SAFETY: `run::<F>` gets what it takes; `expectation` is this CPU's, armed, and outlives the
+    // call; the caller vouches for abandoning `body`.
+    unsafe { guarded_call(run::<F>, (&raw mut body).cast(), expectation) };
     expectation.disarm()
+}
+
+/// Calls the closure in the `Option<F>` that `body` points to.
+///
+/// # Safety
+///
+/// `body` points to an `Option<F>` that nobody else uses meanwhile.
+unsafe extern "sysv64" fn run<F: FnOnce()>(body: *mut ()) {
+    // SAFETY: the caller vouches for the pointer.
+    let body = unsafe { &mut *body.cast::<Option<F>>() };
+    if let Some(body) = body.take() {
+        body();
+    }
 }
 
 /// Calls `body(data)` with a way back in `place`: its first two words become the stack pointer
@@ -148,11 +159,12 @@ pub unsafe fn expect_fault(
 ///
 /// # Safety
 ///
-/// `place` points to an [`Expectation`] of this CPU; see [`expect_fault`] for `body`.
+/// `place` points to an `Expectation` of this CPU, `data` to what `body` takes; see
+/// [`expect_fault`] for what `body` may do.
 #[unsafe(naked)]
 unsafe extern "sysv64" fn guarded_call(
-    body: extern "sysv64" fn(u64),
-    data: u64,
+    body: unsafe extern "sysv64" fn(*mut ()),
+    data: *mut (),
     place: *const Expectation,
 ) {
     naked_asm!(

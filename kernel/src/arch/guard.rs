@@ -6,26 +6,35 @@
 //!
 //! [`CpuLocal::stacks`]: super::local::CpuLocal::stacks
 
-use super::lock::IrqLock;
-use crate::num::to_usize;
+use crate::num::{to_u64, to_usize};
 use core::fmt;
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use x86_64::VirtAddr;
 use x86_64::instructions::tlb;
 use x86_64::registers::control::{Cr3, Cr4, Cr4Flags};
-use x86_64::structures::paging::page_table::PageTableEntry;
-use x86_64::structures::paging::{PageTable, PageTableFlags};
-use x86_64::{PhysAddr, VirtAddr};
+
+/// Entries of a page table.
+const ENTRIES: usize = 512;
+/// Bits of an entry (SDM vol. 3A, "4-Level Paging and 5-Level Paging").
+const PRESENT: u64 = 1 << 0;
+const WRITABLE: u64 = 1 << 1;
+const LARGE: u64 = 1 << 7;
+const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 
 /// Page tables for splitting: one per 2 MiB of image that has guard pages, and one per 1 GiB.
 const SPARE_TABLES: usize = 6;
 
-static SPARE: IrqLock<Spare> = IrqLock::new(Spare {
-    tables: [const { PageTable::new() }; SPARE_TABLES],
-    used: 0,
-});
+static SPARE: [Table; SPARE_TABLES] = [const { Table::new() }; SPARE_TABLES];
+static SPARE_USED: AtomicUsize = AtomicUsize::new(0);
 
-struct Spare {
-    tables: [PageTable; SPARE_TABLES],
-    used: usize,
+/// A page table; atomic, because the CPU reads it at any time.
+#[repr(C, align(4096))]
+struct Table([AtomicU64; ENTRIES]);
+
+impl Table {
+    const fn new() -> Self {
+        Self([const { AtomicU64::new(0) }; ENTRIES])
+    }
 }
 
 /// Why a guard page stays mapped.
@@ -94,19 +103,19 @@ pub(super) struct Tables {
 
 impl Tables {
     /// The entry that maps `page`, and its level: a large page's entry is above level one.
-    fn leaf(self, page: VirtAddr) -> Option<(&'static mut PageTableEntry, Level)> {
+    fn leaf(self, page: VirtAddr) -> Option<(&'static AtomicU64, Level)> {
         let (root, _) = Cr3::read();
         let mut table = root.start_address().as_u64();
         let mut level = Level::root();
         loop {
-            let entry = self.entry(table, level.index(page));
-            let flags = entry.flags();
-            if !flags.contains(PageTableFlags::PRESENT) {
+            let entry = self.entry(table, level.index(page))?;
+            let bits = entry.load(Ordering::Relaxed);
+            if bits & PRESENT == 0 {
                 return None;
             }
             match level.lower() {
-                Some(lower) if !flags.contains(PageTableFlags::HUGE_PAGE) => {
-                    table = entry.addr().as_u64();
+                Some(lower) if bits & LARGE == 0 => {
+                    table = bits & ADDRESS;
                     level = lower;
                 }
                 _ => return Some((entry, level)),
@@ -114,22 +123,25 @@ impl Tables {
         }
     }
 
-    fn entry(self, table: u64, index: usize) -> &'static mut PageTableEntry {
+    fn entry(self, table: u64, index: usize) -> Option<&'static AtomicU64> {
         let address = to_usize(table.wrapping_add(self.physical_offset));
-        let table = core::ptr::with_exposed_provenance_mut::<PageTable>(address);
-        // SAFETY: `table` came from CR3 or from a present entry, so a page table lies there, and
-        // the boot loader mapped all physical memory at the offset. Only this module changes
-        // tables while the boot tables are in use, one caller at a time (`SPARE` is held).
-        let table = unsafe { &mut *table };
-        &mut table[index]
+        let table = core::ptr::with_exposed_provenance::<Table>(address);
+        // SAFETY: `table` came from CR3 or from a present entry, so a page table lies there for
+        // as long as it is in use, and the boot loader mapped all physical memory at the offset.
+        let table = unsafe { &*table };
+        table.0.get(index)
     }
 
     fn physical(self, address: VirtAddr) -> Option<u64> {
         let (entry, level) = self.leaf(address)?;
-        // In a large page's entry a low address bit selects a memory type: mask it.
-        let base = entry.addr().as_u64() & !level.offset_mask();
-        Some(base | address.as_u64() & level.offset_mask())
+        Some(base_of(entry, level) | address.as_u64() & level.offset_mask())
     }
+}
+
+/// The physical address that a leaf entry maps; in a large page's entry one address bit selects
+/// a memory type and is masked.
+fn base_of(entry: &AtomicU64, level: Level) -> u64 {
+    entry.load(Ordering::Relaxed) & ADDRESS & !level.offset_mask()
 }
 
 /// Unmaps the page at `page`, splitting large pages on the way.
@@ -139,47 +151,39 @@ impl Tables {
 /// 1. Nothing uses the page, now or later.
 /// 2. `tables` describes the current address space, and nobody else changes it meanwhile.
 pub(super) unsafe fn unmap(tables: Tables, page: VirtAddr) -> Result<(), GuardError> {
-    let mut spare = SPARE.lock();
     loop {
         let (entry, level) = tables.leaf(page).ok_or(GuardError::NotMapped)?;
         if level == Level::PAGE {
-            entry.set_unused();
+            entry.store(0, Ordering::Relaxed);
             tlb::flush(page);
             return Ok(());
         }
-        split(&mut spare, tables, entry, level)?;
+        split(tables, entry, level)?;
     }
 }
 
 /// Replaces a large page by a table of 512 smaller ones that map the same.
-fn split(
-    spare: &mut Spare,
-    tables: Tables,
-    entry: &mut PageTableEntry,
-    level: Level,
-) -> Result<(), GuardError> {
-    let used = spare.used;
-    let table = spare.tables.get_mut(used).ok_or(GuardError::NoTable)?;
+fn split(tables: Tables, entry: &AtomicU64, level: Level) -> Result<(), GuardError> {
+    let lower = level.lower().ok_or(GuardError::NotMapped)?;
+    let spare = SPARE_USED.fetch_add(1, Ordering::Relaxed);
+    let table = SPARE.get(spare).ok_or(GuardError::NoTable)?;
     let table_physical = tables
         .physical(VirtAddr::from_ptr(table))
         .ok_or(GuardError::NotMapped)?;
-    let lower = level.lower().ok_or(GuardError::NotMapped)?;
-    spare.used = used.saturating_add(1);
 
-    let mut flags = entry.flags();
+    let mut rights = entry.load(Ordering::Relaxed) & !ADDRESS;
     if lower == Level::PAGE {
         // In a level-one entry this bit would select a memory type.
-        flags.remove(PageTableFlags::HUGE_PAGE);
+        rights &= !LARGE;
     }
-    let mut physical = entry.addr().as_u64() & !level.offset_mask();
-    for small in table.iter_mut() {
-        small.set_addr(PhysAddr::new_truncate(physical), flags);
-        physical = physical.wrapping_add(lower.span());
+    let base = base_of(entry, level);
+    for (index, small) in table.0.iter().enumerate() {
+        let offset = to_u64(index).wrapping_mul(lower.span());
+        small.store(base.wrapping_add(offset) | rights, Ordering::Relaxed);
     }
 
     // The rights stay with the small pages; the link allows everything.
-    let link = PageTableFlags::PRESENT | PageTableFlags::WRITABLE;
-    entry.set_addr(PhysAddr::new_truncate(table_physical), link);
+    entry.store(table_physical | PRESENT | WRITABLE, Ordering::Release);
     tlb::flush_all();
     Ok(())
 }

@@ -1,13 +1,15 @@
 //! What each CPU has of its own, found through the GS base.
 //!
 //! One [`CpuLocal`] exists per CPU. The boot CPU's is a static; bringing up another CPU means to
-//! allocate one more, give it its number, and call [`CpuLocal::adopt`] there.
+//! allocate one more, give it its number, and call `CpuLocal::adopt` there.
 
 use super::expect::Expectation;
 use super::gdt::{Ist, Segments};
 use super::stack::{GuardedStack, StackExtent};
-use crate::num::to_usize;
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use crate::num::to_u64;
+use core::arch::asm;
+use core::mem::offset_of;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use x86_64::VirtAddr;
 use x86_64::registers::model_specific::GsBase;
 
@@ -15,12 +17,13 @@ use x86_64::registers::model_specific::GsBase;
 const MAIN_STACK_BYTES: usize = 256 * 1024;
 
 static BOOT_CPU: CpuLocal = CpuLocal::new(0);
-/// Set once the boot CPU has its GS base: before that, every access means the boot CPU.
-static ADOPTED: AtomicBool = AtomicBool::new(false);
 
 /// The state of one CPU.
 #[derive(Debug)]
 pub struct CpuLocal {
+    /// The address of this very struct, for [`current`]: `gs:` can be read through, but its base
+    /// is only to be had from a slow model-specific register.
+    this: AtomicU64,
     id: u32,
     /// Segments and interrupt stacks.
     pub(super) segments: Segments,
@@ -38,6 +41,7 @@ impl CpuLocal {
     #[must_use]
     pub const fn new(id: u32) -> Self {
         Self {
+            this: AtomicU64::new(0),
             id,
             segments: Segments::new(),
             expectation: Expectation::new(),
@@ -95,11 +99,12 @@ impl CpuLocal {
         self.reports.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Makes the current CPU this one: segments, interrupt stacks, GS base.
+    /// Makes the current CPU this one: GS base, segments, interrupt stacks.
     pub(super) fn adopt(&'static self) {
-        self.segments.load();
+        let address = core::ptr::from_ref(self).expose_provenance();
+        self.this.store(to_u64(address), Ordering::Relaxed);
         GsBase::write(VirtAddr::from_ptr(self));
-        ADOPTED.store(true, Ordering::Release);
+        self.segments.load();
     }
 }
 
@@ -110,22 +115,37 @@ pub(crate) fn boot_cpu() -> &'static CpuLocal {
 
 /// The state of the CPU this runs on.
 ///
+/// Every CPU adopts its state before it runs any other code of the kernel, so there always is
+/// one: `kmain` begins with it.
+///
 /// # Context
 /// Any. Nothing in this kernel moves a running task to another CPU, so the answer stays true.
+#[inline]
 #[must_use]
 pub fn current() -> &'static CpuLocal {
-    if !ADOPTED.load(Ordering::Acquire) {
-        return &BOOT_CPU;
+    let this: usize;
+    // SAFETY: the GS base is this CPU's `CpuLocal` (see above); reads one of its fields.
+    unsafe {
+        asm!("mov {}, gs:[{}]", out(reg) this, const offset_of!(CpuLocal, this),
+            options(nostack, preserves_flags, readonly));
     }
-    let base = to_usize(GsBase::read().as_u64());
-    let local = core::ptr::with_exposed_provenance::<CpuLocal>(base);
-    // SAFETY: `adopt` set the GS base of this CPU to a `&'static CpuLocal` and nobody else
-    // writes it.
+    let local = core::ptr::with_exposed_provenance::<CpuLocal>(this);
+    // SAFETY: `adopt` stored the address of a `&'static CpuLocal`, and nobody else writes it.
     unsafe { &*local }
 }
 
-/// The number of the CPU this runs on.
+/// The number of the CPU this runs on: one instruction.
+///
+/// # Context
+/// Any; see [`current`].
+#[inline]
 #[must_use]
 pub fn current_id() -> u32 {
-    current().id()
+    let id: u32;
+    // SAFETY: as in `current`; the number never changes.
+    unsafe {
+        asm!("mov {:e}, gs:[{}]", out(reg) id, const offset_of!(CpuLocal, id),
+            options(nostack, preserves_flags, readonly));
+    }
+    id
 }

@@ -1,11 +1,13 @@
-//! Everything that only this CPU architecture has, and (with few exceptions, each explained
-//! where it is) the only place of the kernel with `unsafe` code.
+//! Everything that only this CPU architecture has, and the only place of the kernel with `unsafe`
+//! code, but for three: `heap` (`GlobalAlloc` is an unsafe trait), `registry` (linker sections)
+//! and `selftest` (which provokes faults and calls foreign symbols).
 //!
 //! | Module | What |
 //! |---|---|
 //! | [`local`] | what each CPU has of its own; which CPU this is |
-//! | [`gdt`], [`stack`], `guard` | segments, interrupt stacks, stacks with guard pages |
+//! | [`gdt`], [`stack`], `guard`, [`image`] | segments, stacks with guard pages, the image's bounds |
 //! | [`idt`], [`stubs`], [`trap`], [`expect`] | from the interrupt to its handler and back |
+//! | [`step`], [`probe`], [`crash`] | single-stepping, probing and failing, for tests |
 //! | [`irq`], [`lock`] | interrupts off; a spin lock that keeps them off |
 //! | [`cpu`], [`time`], `pit`, [`pic`] | CPUID and control registers, the clock, old chips |
 //! | [`serial`], [`exit`], `port` | the terminal and the ways to end |
@@ -21,6 +23,7 @@ pub mod expect;
 pub mod gdt;
 mod guard;
 pub mod idt;
+pub mod image;
 pub mod irq;
 pub mod local;
 pub mod lock;
@@ -31,6 +34,7 @@ pub mod probe;
 pub mod registers;
 pub mod serial;
 pub mod stack;
+pub mod step;
 pub mod stubs;
 pub mod time;
 pub mod trap;
@@ -39,18 +43,22 @@ use x86_64::VirtAddr;
 
 pub use guard::GuardError;
 
-/// Makes the terminal work: the first thing, so that everything after it can speak.
+/// Tells this CPU that it is the boot CPU. Nothing else of the kernel may run before.
+pub(crate) fn adopt_boot_cpu() {
+    local::boot_cpu().adopt();
+    time::start();
+}
+
+/// Makes the terminal work: first of all, so that everything after it can speak.
 ///
 /// Returns false where there is no serial port.
 pub(crate) fn init_terminal() -> bool {
-    time::start();
     serial::init().is_ok()
 }
 
-/// Sets up the boot CPU: control registers, segments, interrupts (masked at the PICs, then on).
+/// Sets up the rest of the boot CPU: control registers, and interrupts (masked at the PICs).
 pub(crate) fn init_boot_cpu() {
     cpu::init();
-    local::boot_cpu().adopt();
     idt::load();
     pic::init();
     x86_64::instructions::interrupts::enable();

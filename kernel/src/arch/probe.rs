@@ -43,7 +43,24 @@ unsafe extern "sysv64" fn raise(vector: u64) {
     )
 }
 
-/// Fills the red zone and all sixteen XMM registers, raises `int 0xf0`, and compares.
+/// The vector that [`words_changed_by_interrupt`] raises.
+pub const PROBE_VECTOR: u8 = 0xf0;
+
+/// Overwrites all sixteen XMM registers, as any handler may.
+pub fn clobber_sse() {
+    // SAFETY: sets registers to ones, and says so.
+    unsafe {
+        asm!(
+            ".irp reg,0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15",
+            "pcmpeqd xmm\\reg, xmm\\reg",
+            ".endr",
+            clobber_abi("sysv64"),
+            options(nomem, nostack),
+        );
+    }
+}
+
+/// Fills the red zone and all sixteen XMM registers, raises [`PROBE_VECTOR`], and compares.
 ///
 /// Returns the number of words that changed: 16 of the red zone and 32 of the registers are
 /// looked at.
@@ -114,6 +131,89 @@ unsafe extern "sysv64" fn red_zone_and_xmm() -> u64 {
     )
 }
 
+/// Fills fifteen general registers, raises [`PROBE_VECTOR`], and returns how many changed.
+#[must_use]
+pub fn registers_changed_by_interrupt() -> u64 {
+    let changed: u64;
+    // SAFETY: the function keeps to the calling convention and restores what it must.
+    unsafe {
+        asm!("call {}", sym general_registers, out("rax") changed, clobber_abi("sysv64"));
+    }
+    changed
+}
+
+/// See [`registers_changed_by_interrupt`].
+///
+/// # Safety
+///
+/// Keeps to the calling convention; anyone may call it.
+#[unsafe(naked)]
+unsafe extern "sysv64" fn general_registers() -> u64 {
+    naked_asm!(
+        "push rbx",
+        "push rbp",
+        "push r12",
+        "push r13",
+        "push r14",
+        "push r15",
+        // Each register gets a number of its own; rsp is what finds the way back.
+        ".set .Lmm_value, 0x51000",
+        ".irp reg,rax,rbx,rcx,rdx,rsi,rdi,rbp,r8,r9,r10,r11,r12,r13,r14,r15",
+        "mov \\reg, .Lmm_value",
+        ".set .Lmm_value, .Lmm_value + 1",
+        ".endr",
+        "int 0xf0",
+        // What is left after the subtraction is zero; `neg` sets the carry where it is not.
+        ".set .Lmm_value, 0x51000",
+        ".irp reg,rax,rbx,rcx,rdx,rsi,rdi,rbp,r8,r9,r10,r11,r12,r13,r14,r15",
+        "sub \\reg, .Lmm_value",
+        ".set .Lmm_value, .Lmm_value + 1",
+        ".endr",
+        "neg rax",
+        "sbb rax, rax",
+        "neg rax",
+        ".irp reg,rbx,rcx,rdx,rsi,rdi,rbp,r8,r9,r10,r11,r12,r13,r14,r15",
+        "neg \\reg",
+        "adc rax, 0",
+        ".endr",
+        "pop r15",
+        "pop r14",
+        "pop r13",
+        "pop r12",
+        "pop rbp",
+        "pop rbx",
+        "ret",
+    )
+}
+
+/// Executes thirty `nop`s.
+pub fn thirty_nops() {
+    // SAFETY: the function does nothing.
+    unsafe { asm!("call {}", sym nops, clobber_abi("sysv64")) };
+}
+
+/// Whether `rip` is one of the `nop`s of [`thirty_nops`].
+#[must_use]
+pub fn is_in_thirty_nops(rip: u64) -> bool {
+    let start: u64;
+    // SAFETY: computes an address; touches neither memory nor stack.
+    unsafe {
+        asm!("lea {}, [rip + {}]", out(reg) start, sym nops,
+            options(nomem, nostack, preserves_flags, pure));
+    }
+    (0..30).contains(&rip.wrapping_sub(start))
+}
+
+/// See [`thirty_nops`].
+///
+/// # Safety
+///
+/// Anyone may call it.
+#[unsafe(naked)]
+unsafe extern "sysv64" fn nops() {
+    naked_asm!(".rept 30", "nop", ".endr", "ret")
+}
+
 /// Reads one byte.
 ///
 /// For tests that expect a page fault; an ordinary read may be moved or left out.
@@ -121,7 +221,7 @@ unsafe extern "sysv64" fn red_zone_and_xmm() -> u64 {
 /// # Safety
 ///
 /// Reading at `address` has no side effect; it may well fault.
-pub unsafe extern "sysv64" fn touch(address: u64) {
+pub unsafe fn touch(address: u64) {
     // SAFETY: the caller vouches for the read.
     unsafe { asm!("mov al, [{}]", in(reg) address, out("al") _, options(nostack, readonly)) };
 }
@@ -131,13 +231,13 @@ pub unsafe extern "sysv64" fn touch(address: u64) {
 /// # Safety
 ///
 /// Writing at `address` faults, or harms nothing.
-pub unsafe extern "sysv64" fn poke(address: u64) {
+pub unsafe fn poke(address: u64) {
     // SAFETY: the caller vouches for the write.
     unsafe { asm!("mov byte ptr [{}], 0", in(reg) address, options(nostack)) };
 }
 
 /// Executes an undefined instruction.
-pub extern "sysv64" fn undefined(_: u64) {
+pub fn undefined() {
     // SAFETY: raises #UD and nothing else.
     unsafe { asm!("ud2", options(nomem, nostack)) };
 }

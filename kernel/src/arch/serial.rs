@@ -99,7 +99,7 @@ pub fn lock() -> IrqLockGuard<'static, Serial> {
 }
 
 /// The serial port for the last words of a dying kernel.
-pub fn lock_dying() -> IrqLockGuard<'static, Serial> {
+pub(crate) fn lock_dying() -> IrqLockGuard<'static, Serial> {
     // SAFETY: (1) only the panic and fault reports call this, and they never return to what they
     // interrupted; (2) a UART has no state that half a write leaves unusable.
     unsafe { SERIAL.steal() }

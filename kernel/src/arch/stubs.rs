@@ -2,7 +2,7 @@
 //!
 //! A stub pushes a zero where the CPU pushed no error code, and its vector; the common part saves
 //! the general registers as a [`TrapFrame`](super::trap::TrapFrame) and the x87/SSE state above
-//! the handler's stack, and calls [`dispatch`](super::trap::dispatch).
+//! the handler's stack, and calls `dispatch`.
 //!
 //! Two facts shape this (they are easy to get wrong):
 //! - the precompiled `core` uses the *red zone*, so nothing may be pushed on the interrupted

@@ -1,6 +1,6 @@
 //! What happens between a stub and the return from an interrupt.
 //!
-//! [`dispatch`] counts the vector and offers the frame to the code that expects this exception
+//! `dispatch` counts the vector and offers the frame to the code that expects this exception
 //! ([`super::expect`]), then to the handler registered for the vector ([`set_handler`]). What
 //! nobody takes is a breakpoint (logged), an interrupt (counted), or the end of the kernel, with
 //! a report.
@@ -109,6 +109,10 @@ static HANDLERS: [AtomicUsize; 256] = [const { AtomicUsize::new(0) }; 256];
 /// 1. The handler runs between any two instructions of any other code: it takes no lock that
 ///    code with interrupts on holds, and for NMI, #DB and #MC no lock at all except by trying.
 /// 2. What it writes to the frame is a state the interrupted code may be continued in.
+#[expect(
+    clippy::transmutes_expressible_as_ptr_casts,
+    reason = "`as` casts are denied everywhere"
+)]
 pub unsafe fn set_handler(vector: u8, handler: Option<Handler>) {
     let address = handler.map_or(0, |handler| {
         // SAFETY: a function pointer is as wide as an address and all its bits are initialised.
@@ -200,8 +204,8 @@ impl fmt::Display for VectorName {
             28 => "#HV hypervisor injection exception",
             29 => "#VC VMM communication exception",
             30 => "#SX security exception",
-            0..32 => "reserved exception",
-            _ => "interrupt",
+            9 | 15 | 22..=27 | 31 => "reserved exception",
+            32.. => "interrupt",
         })
     }
 }

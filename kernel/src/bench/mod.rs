@@ -1,7 +1,7 @@
 //! Benchmarks inside the kernel: instructions per operation.
 //!
 //! Under QEMU's `-icount shift=0` a TSC tick is one guest instruction, so the figures are exact
-//! and the same on every host. [`calibrate`](calibration::calibrate) proves that before anything
+//! and the same on every host. `calibration` proves that before anything
 //! is measured. Without instruction counting the same command prints TSC cycles, as a cross-check.
 //!
 //! How a figure comes about: interrupts off; a round times a loop of operations; the least of
@@ -134,6 +134,15 @@ fn run_matching(patterns: &str) -> CommandResult {
         (_, failed) => Err(CommandError::failed(format_args!("{failed} failed"))),
     }
 }
+
+bench!(
+    "harness_nothing",
+    "an empty operation: reads 0.0, or the harness is wrong",
+    |bencher| {
+        bencher.each("", 1_000, |_| ());
+        Ok(())
+    }
+);
 
 bench!(
     "early_heap_64",

@@ -1,6 +1,6 @@
 //! Tests that run inside the kernel.
 //!
-//! A test is a function in a [`ktest!`](crate::ktest) block, beside the code it tests or in
+//! A test is a function in a [`ktest!`](crate::ktest!) block, beside the code it tests or in
 //! `selftest/`; it returns `Ok(())` or a [`Failure`], mostly through the assertion macros. The
 //! `ktest` command lists and runs them, and prints for the host's harness:
 //!

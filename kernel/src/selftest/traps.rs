@@ -5,6 +5,7 @@
 )]
 
 use crate::arch::expect::{ExpectError, Fault, expect_fault};
+use crate::arch::step::single_step;
 use crate::arch::trap::{self, Handled, TrapFrame, vector};
 use crate::arch::{idt, irq, local, probe};
 use crate::ktest::Failure;
@@ -14,22 +15,20 @@ use core::sync::atomic::{AtomicU64, Ordering};
 /// An address in the hole below the direct map: nothing is mapped there in any layout.
 const HOLE: u64 = 0xffff_8000_0012_3456;
 
-fn fault_of(vector: u8, body: extern "sysv64" fn(u64), data: u64) -> Result<Fault, Failure> {
+fn fault_of(vector: u8, body: impl FnOnce()) -> Result<Fault, Failure> {
     // SAFETY: the bodies used here own nothing and only execute the one faulting instruction.
-    unsafe { expect_fault(vector, body, data) }.map_err(Failure::new)
+    unsafe { expect_fault(vector, body) }.map_err(Failure::new)
 }
 
-extern "sysv64" fn read(address: u64) {
+fn read(address: u64) {
     // SAFETY: the tests pass addresses that fault.
     unsafe { probe::touch(address) };
 }
 
-extern "sysv64" fn write(address: u64) {
+fn write(address: u64) {
     // SAFETY: the tests pass addresses that fault.
     unsafe { probe::poke(address) };
 }
-
-extern "sysv64" fn nothing(_: u64) {}
 
 ktest! {
     fn every_vector_has_a_handler_on_an_interrupt_stack() {
@@ -59,45 +58,57 @@ ktest! {
         Ok(())
     }
 
-    fn red_zone_and_sse_registers_survive_an_interrupt() {
-        ktest_eq!(probe::words_changed_by_interrupt(), 0);
+    fn red_zone_and_registers_survive_an_interrupt() {
+        fn handler(_: &mut TrapFrame) -> Handled {
+            probe::clobber_sse();
+            Handled::Yes
+        }
+        // SAFETY: the handler takes no lock and leaves the frame alone.
+        unsafe { trap::set_handler(probe::PROBE_VECTOR, Some(handler)) };
+        let changed = (
+            probe::words_changed_by_interrupt(),
+            probe::registers_changed_by_interrupt(),
+        );
+        // SAFETY: taking a handler away is always possible.
+        unsafe { trap::set_handler(probe::PROBE_VECTOR, None) };
+        ktest_eq!(changed, (0, 0));
         Ok(())
     }
 
     fn an_expected_invalid_opcode_comes_back() {
-        let fault = fault_of(vector::INVALID_OPCODE, probe::undefined, 0)?;
+        let fault = fault_of(vector::INVALID_OPCODE, probe::undefined)?;
         ktest_eq!(fault.error_code, 0);
         ktest_assert!(fault.rip > 0xffff_8000_0000_0000);
         Ok(())
     }
 
     fn an_expected_page_fault_tells_address_and_kind() {
-        let fault = fault_of(vector::PAGE_FAULT, read, HOLE)?;
+        let fault = fault_of(vector::PAGE_FAULT, || read(HOLE))?;
         ktest_eq!((fault.address, fault.error_code), (HOLE, 0));
-        let fault = fault_of(vector::PAGE_FAULT, write, HOLE)?;
+        let fault = fault_of(vector::PAGE_FAULT, || write(HOLE))?;
         ktest_eq!((fault.address, fault.error_code), (HOLE, 2));
         Ok(())
     }
 
     fn a_non_canonical_address_is_a_general_protection_fault() {
-        let fault = fault_of(vector::GENERAL_PROTECTION, read, 0x8000_0000_0000_0000)?;
+        let fault = fault_of(vector::GENERAL_PROTECTION, || read(0x8000_0000_0000_0000))?;
         ktest_eq!(fault.error_code, 0);
         Ok(())
     }
 
     fn expectations_that_do_not_come_true_are_errors() {
         // SAFETY: the body does nothing at all.
-        let result = unsafe { expect_fault(vector::PAGE_FAULT, nothing, 0) };
+        let result = unsafe { expect_fault(vector::PAGE_FAULT, || ()) };
         ktest_eq!(result, Err(ExpectError::NoFault));
         // And the expectation is over: the same one works again.
-        fault_of(vector::PAGE_FAULT, read, HOLE)?;
+        fault_of(vector::PAGE_FAULT, || read(HOLE))?;
         Ok(())
     }
 
     fn guard_pages_guard() {
         for (name, stack) in local::current().stacks() {
             for address in [stack.guard, stack.bottom.saturating_sub(1)] {
-                let fault = fault_of(vector::PAGE_FAULT, write, address)
+                let fault = fault_of(vector::PAGE_FAULT, || write(address))
                     .map_err(|error| Failure::new(format_args!("{name} stack: {error}")))?;
                 ktest_eq!((fault.address, fault.error_code), (address, 2));
             }
@@ -126,6 +137,30 @@ ktest! {
         // SAFETY: taking a handler away is always possible.
         unsafe { trap::set_handler(0xe0, None) };
         ktest_eq!(SEEN.load(Ordering::Relaxed), 0xe0);
+        Ok(())
+    }
+
+    fn single_stepping_stops_after_every_instruction() {
+        static STEPS: AtomicU64 = AtomicU64::new(0);
+        static NOPS: AtomicU64 = AtomicU64::new(0);
+        fn handler(frame: &mut TrapFrame) -> Handled {
+            STEPS.fetch_add(1, Ordering::Relaxed);
+            if probe::is_in_thirty_nops(frame.rip) {
+                NOPS.fetch_add(1, Ordering::Relaxed);
+            }
+            Handled::Yes
+        }
+        STEPS.store(0, Ordering::Relaxed);
+        NOPS.store(0, Ordering::Relaxed);
+        // SAFETY: the handler takes no lock and leaves the frame alone.
+        let result = unsafe { single_step(handler, || { probe::thirty_nops(); 7 }) };
+        ktest_eq!(result, 7);
+        // The first of the thirty is stepped to from the call, so each is stopped at once.
+        ktest_eq!(NOPS.load(Ordering::Relaxed), 30);
+        // And nothing is stepped any more.
+        let steps = STEPS.load(Ordering::Relaxed);
+        probe::thirty_nops();
+        ktest_eq!(STEPS.load(Ordering::Relaxed), steps);
         Ok(())
     }
 

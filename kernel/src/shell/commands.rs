@@ -98,7 +98,7 @@ fn time(arguments: &[String]) -> CommandResult {
 
 fn poweroff(arguments: &[String]) -> CommandResult {
     no_arguments(arguments)?;
-    kprintln!("Powering off. (If the machine stays on, it is safe to switch it off.)");
+    kprintln!("Powering off.");
     exit::exit(Status::Pass)
 }
 

@@ -2,6 +2,7 @@
 
 use super::{CommandError, CommandResult, no_arguments};
 use crate::arch::crash as cause;
+use crate::arch::serial;
 use crate::{command, kprintln};
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -9,8 +10,11 @@ use core::fmt;
 
 command! { "crash", "KIND", "fail on purpose; without KIND, list the kinds", crash }
 
-/// Every kind, with what it does.
-const KINDS: [(&str, fn() -> CommandResult, &str); 13] = [
+/// Name, cause and description of a way to crash.
+type Kind = (&'static str, fn() -> CommandResult, &'static str);
+
+/// Every kind.
+const KINDS: [Kind; 16] = [
     ("panic", panic_now, "a Rust panic"),
     ("overflow", overflow, "use the kernel stack up"),
     (
@@ -31,6 +35,21 @@ const KINDS: [(&str, fn() -> CommandResult, &str); 13] = [
     ("df", || cause::double_fault(), "a double fault"),
     ("oom", out_of_memory, "use the early heap up"),
     ("nested", nested, "panic inside a panic's message"),
+    (
+        "nested-fault",
+        nested_fault,
+        "a page fault inside a panic's message",
+    ),
+    (
+        "locked",
+        locked,
+        "a page fault while the terminal is locked",
+    ),
+    (
+        "smash",
+        || cause::lost_frame_pointer(),
+        "a fault with a broken frame pointer",
+    ),
     ("assert", failed_assertion, "a failed bounds check"),
 ];
 
@@ -85,6 +104,25 @@ impl fmt::Display for Broken {
 #[expect(clippy::panic, reason = "panicking is what this is for")]
 fn nested() -> CommandResult {
     panic!("crash nested: {Broken}")
+}
+
+/// Faults while it is printed.
+struct Unmapped;
+
+impl fmt::Display for Unmapped {
+    fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+        cause::bad_read()
+    }
+}
+
+#[expect(clippy::panic, reason = "panicking is what this is for")]
+fn nested_fault() -> CommandResult {
+    panic!("crash nested-fault: {Unmapped}")
+}
+
+fn locked() -> CommandResult {
+    let _held = serial::lock();
+    cause::bad_read()
 }
 
 fn failed_assertion() -> CommandResult {

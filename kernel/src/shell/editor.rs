@@ -73,11 +73,7 @@ impl LineEditor {
         match byte {
             b'\n' if after_return => {}
             b'\r' | b'\n' => return self.finish(echo).map(Event::Line),
-            BACKSPACE | DELETE => {
-                if self.line.pop().is_some() {
-                    echo.write_str("\x08 \x08")?;
-                }
-            }
+            BACKSPACE | DELETE if self.line.pop().is_some() => echo.write_str("\x08 \x08")?,
             CTRL_U => self.replace(String::new(), echo)?,
             CTRL_C => {
                 self.line.clear();

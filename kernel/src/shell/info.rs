@@ -118,6 +118,20 @@ fn bootinfo(arguments: &[String]) -> CommandResult {
         info.kernel_len,
         info.kernel_image_offset
     );
+    if let Some(handoff) = boot::handoff() {
+        match handoff.protocol() {
+            Some(protocol) => kprintln!("protocol  {protocol}"),
+            None => kprintln!("protocol  unknown"),
+        }
+    }
+    for range in boot::reserved_ranges() {
+        kprintln!(
+            "reserve   {:#018x}..{:#018x} {}",
+            range.start,
+            range.end,
+            range.kind.name()
+        );
+    }
     match info.framebuffer.as_ref() {
         Some(framebuffer) => {
             let f = framebuffer.info();

@@ -83,7 +83,10 @@ registry! {
 ///
 /// ```ignore
 /// command! { "echo", "[WORD]...", "print the words", echo }
-/// fn echo(arguments: &[String]) -> CommandResult { … }
+/// fn echo(arguments: &[String]) -> CommandResult {
+///     kprintln!("{}", arguments.join(" "));
+///     Ok(())
+/// }
 /// ```
 #[macro_export]
 macro_rules! command {
