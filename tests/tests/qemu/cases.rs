@@ -157,6 +157,7 @@ pub(crate) const KTEST_MACHINES: &[KtestMachine] = &[
     ktest("pc_Nehalem_64M", "--machine pc --cpu Nehalem --memory 64M"),
     ktest("microvm_max_6G", "--machine microvm --cpu max --memory 6G"),
     ktest("q35_debug_profile", "--profile debug"),
+    ktest("q35_uefi_2G", "--firmware uefi --memory 2G"),
 ];
 
 const fn boot(name: &'static str, options: &'static str) -> Boot {
