@@ -115,6 +115,7 @@ macro_rules! __boot_code {
             ".section .text.boot, \"ax\", @progbits",
             ".code32",
             // ebp: protocol, esi: physical address of what the loader says.
+            ".globl __boot_enter_pvh, __boot_enter_multiboot2",
             "__boot_enter_pvh:",
             "movl $1, %ebp",
             "jmp 1f",

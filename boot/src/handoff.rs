@@ -10,7 +10,7 @@ use crate::warning::Warning;
 /// The longest command line that is kept, in bytes. Linux keeps 2048.
 pub const COMMAND_LINE_CAPACITY: usize = 4096;
 
-const RANGES: usize = 32;
+const RANGES: usize = 128;
 const WARNINGS: usize = 32;
 
 /// How the kernel was started.
@@ -184,6 +184,12 @@ impl Handoff {
         self.warnings.as_slice()
     }
 
+    /// Returns how many more warnings there were than are kept.
+    #[must_use]
+    pub const fn warnings_lost(&self) -> usize {
+        self.warnings.lost()
+    }
+
     /// Returns the address of the ACPI root pointer, if the loader gave one.
     #[must_use]
     pub const fn rsdp(&self) -> Option<u64> {
@@ -341,7 +347,7 @@ mod tests {
     #[test]
     fn a_range_without_a_place_is_warned_about() {
         let mut handoff = Handoff::new();
-        for number in 1..=40 {
+        for number in 1..=140 {
             handoff.reserve(RangeKind::Module, number, u64::MAX);
         }
         assert!(
@@ -351,5 +357,6 @@ mod tests {
                 .all(|range| range.end == u64::MAX)
         );
         assert!(matches!(handoff.warnings()[0], Warning::RangeLost(_)));
+        assert_eq!(handoff.warnings_lost(), 0);
     }
 }
