@@ -1,0 +1,8 @@
+//! Doors for code that keeps raw numbers: unsafe functions whose checks are diagnosis.
+//!
+//! Soundness rests on the owning handles ([`Block`](crate::system::Block) and its kin); what is
+//! here is for C-shaped callers who keep a frame number or an address and give it back later.
+
+mod raw_pages;
+
+pub use raw_pages::GetPagesError;

@@ -1,0 +1,174 @@
+//! Pages by number and by address (Linux: `free_pages`, `__get_free_pages`, …).
+
+use core::fmt;
+use core::ptr::NonNull;
+
+use crate::addr::{Order, Pfn, VirtAddr};
+use crate::buddy::{Gfp, Trace};
+use crate::frame::{FreeError, PutOutcome, Reference};
+use crate::platform::Platform;
+use crate::report::Corruption;
+use crate::system::{AllocError, Memory};
+
+/// Why pages could not be had by address.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum GetPagesError {
+    /// The allocation itself failed.
+    Alloc(AllocError),
+    /// The platform does not reach the pages; they were given back.
+    Unreachable,
+}
+
+impl fmt::Display for GetPagesError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Alloc(error) => error.fmt(f),
+            Self::Unreachable => f.write_str("the platform does not reach the pages"),
+        }
+    }
+}
+
+impl core::error::Error for GetPagesError {}
+
+impl<P: Platform> Memory<P> {
+    /// Gives back what [`Memory::alloc_pages`] gave out (Linux: `__free_pages`). Context: any but NMI.
+    ///
+    /// # Errors
+    /// [`FreeError`] says what the number stands for instead; nothing is changed then.
+    ///
+    /// # Safety
+    ///
+    /// The caller owns the block as a raw number and nobody uses its bytes any more.
+    pub unsafe fn free_pages(&self, pfn: Pfn, order: Order) -> Result<(), FreeError> {
+        // SAFETY: the caller's word, passed on.
+        unsafe { self.free_pages_traced(pfn, order, &mut ()) }
+    }
+
+    /// As [`Memory::free_pages`], telling `trace` every step.
+    ///
+    /// # Errors
+    /// As [`Memory::free_pages`].
+    ///
+    /// # Safety
+    /// As [`Memory::free_pages`].
+    pub unsafe fn free_pages_traced(
+        &self,
+        pfn: Pfn,
+        order: Order,
+        trace: &mut impl Trace,
+    ) -> Result<(), FreeError> {
+        let table = self.frames().ok_or(FreeError::NotPresent)?;
+        // SAFETY: the caller owns the block and gives it up.
+        let block = unsafe { table.reclaim(pfn, order) }?;
+        self.release_traced(block, trace);
+        Ok(())
+    }
+
+    /// Gives back every page in `pages` and empties the places (Linux: `free_pages_bulk`).
+    /// Context: any but NMI.
+    ///
+    /// # Errors
+    /// The first [`FreeError`] with its place; the pages before it were freed.
+    ///
+    /// # Safety
+    /// As [`Memory::free_pages`], for each.
+    pub unsafe fn free_pages_bulk(
+        &self,
+        pages: &mut [Option<Pfn>],
+    ) -> Result<(), (usize, FreeError)> {
+        for (place, page) in pages.iter_mut().enumerate() {
+            let Some(pfn) = *page else { continue };
+            // SAFETY: the caller's word, passed on.
+            unsafe { self.free_pages(pfn, Order::ZERO) }.map_err(|error| (place, error))?;
+            *page = None;
+        }
+        Ok(())
+    }
+
+    /// Allocates pages and answers their address (Linux: `__get_free_pages`). Pages that the
+    /// kernel does not reach directly are never asked for. Context: as [`Memory::alloc_block`].
+    ///
+    /// # Errors
+    /// [`GetPagesError`].
+    pub fn get_free_pages(&self, gfp: Gfp, order: Order) -> Result<NonNull<u8>, GetPagesError> {
+        let gfp = gfp.difference(Gfp::HIGHMEM);
+        let block = self.alloc_block(gfp, order).map_err(GetPagesError::Alloc)?;
+        let address = block.as_ptr().ok_or(GetPagesError::Unreachable)?;
+        let _ = block.into_raw();
+        Ok(address)
+    }
+
+    /// Allocates one zeroed page and answers its address (Linux: `get_zeroed_page`).
+    /// Context: as [`Memory::alloc_block`].
+    ///
+    /// # Errors
+    /// [`GetPagesError`].
+    pub fn get_zeroed_page(&self, gfp: Gfp) -> Result<NonNull<u8>, GetPagesError> {
+        self.get_free_pages(gfp.union(Gfp::ZERO), Order::ZERO)
+    }
+
+    /// Allocates pages below 16 MiB and answers their address (Linux: `__get_dma_pages`).
+    /// Context: as [`Memory::alloc_block`].
+    ///
+    /// # Errors
+    /// [`GetPagesError`].
+    pub fn get_dma_pages(&self, gfp: Gfp, order: Order) -> Result<NonNull<u8>, GetPagesError> {
+        self.get_free_pages(gfp.union(Gfp::DMA), order)
+    }
+
+    /// Gives back pages by address (Linux: `free_pages`). Context: any but NMI.
+    ///
+    /// # Errors
+    /// As [`Memory::free_pages`]; an address outside the direct map is not present.
+    ///
+    /// # Safety
+    /// As [`Memory::free_pages`].
+    pub unsafe fn free_pages_at(
+        &self,
+        address: NonNull<u8>,
+        order: Order,
+    ) -> Result<(), FreeError> {
+        let address = VirtAddr::from_ptr(address.as_ptr());
+        let phys = self
+            .platform()
+            .virt_to_phys(address)
+            .ok_or(FreeError::NotPresent)?;
+        if !phys.is_aligned(order.bytes()) {
+            return Err(FreeError::Misaligned);
+        }
+        // SAFETY: the caller's word, passed on.
+        unsafe { self.free_pages(phys.frame(), order) }
+    }
+
+    /// Takes a reference to a shared block, found by any of its frames (Linux:
+    /// `get_page_unless_zero`). Answers the block's first frame, which stands for the reference,
+    /// or `None` if it is not shared or going away. Context: any.
+    #[must_use = "the reference leaks unless it is put"]
+    pub fn get_page(&self, pfn: Pfn) -> Option<Pfn> {
+        Some(self.frames()?.try_get(pfn)?.into_raw())
+    }
+
+    /// Drops a reference by number; the last one frees the block (Linux: `put_page`). Context: any but NMI.
+    ///
+    /// # Errors
+    /// [`Corruption`] if the block is not shared; nothing is changed then.
+    ///
+    /// # Safety
+    ///
+    /// The caller holds a reference to the block that starts at `pfn`, as a number.
+    pub unsafe fn put_page(&self, pfn: Pfn) -> Result<(), Corruption> {
+        let missing = Corruption::BadRecord {
+            pfn,
+            word: 0,
+            check: crate::report::Check::State,
+        };
+        let table = self.frames().ok_or(missing)?;
+        // SAFETY: the caller's word, passed on.
+        let reference = unsafe { Reference::from_raw(pfn) };
+        match table.put(reference)? {
+            PutOutcome::Shared => {}
+            PutOutcome::Last(block) => self.release(block),
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,273 @@
+//! Free blocks of one zone within one 128 MiB section.
+//!
+//! Each of the 64 pageblocks keeps its own free lists, one per order below the pageblock order,
+//! linked through the frame records by 16-bit offsets within the pageblock: neighbours are never
+//! further away than that, and both fit into one word. Bit `b` of `largest[t][o]` says that
+//! pageblock `b` has type `t` and its largest free block has order `o`, so "the lowest pageblock
+//! that is just good enough" is one trailing-zero count.
+#![forbid(unsafe_code)]
+
+use super::MigrateType;
+use crate::addr::{Order, to_index};
+use crate::config::{ORDERS, PAGEBLOCK_FRAMES, PAGEBLOCK_ORDER, SECTION_PAGEBLOCKS};
+use crate::frame::{FrameState, SectionFrames, Word, ZoneId};
+
+const LISTS: usize = 9;
+const NONE: u16 = u16::MAX;
+
+const _: () = assert!(
+    PAGEBLOCK_ORDER == 9,
+    "one list for each order below the pageblock's"
+);
+
+/// One pageblock: its type and its free blocks.
+///
+/// # Invariants
+/// Bit `o` of `orders` is set exactly if a free block of order `o` starts in this pageblock; for
+/// `o < 9` these are the blocks on `heads[o]`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pageblock {
+    heads: [u16; LISTS],
+    pub(super) orders: u16,
+    pub(super) kind: MigrateType,
+    /// The type to go back to when isolation ends.
+    pub(super) kept: MigrateType,
+}
+
+impl Pageblock {
+    /// Order of the largest free block that starts here.
+    #[inline]
+    pub(super) fn largest(&self) -> Option<Order> {
+        let top = self.orders.checked_ilog2()?;
+        Order::new(u8::try_from(top).unwrap_or_default())
+    }
+
+    /// Smallest order, at least `order`, that has a free block here.
+    #[inline]
+    pub(super) fn smallest_from(&self, order: Order) -> Option<Order> {
+        let fitting = self.orders >> order.as_u8() << order.as_u8();
+        if fitting == 0 {
+            return None;
+        }
+        Order::new(u8::try_from(fitting.trailing_zeros()).unwrap_or_default())
+    }
+}
+
+/// The bit of an order in [`Pageblock::orders`].
+#[inline]
+pub(super) const fn bit(order: Order) -> u16 {
+    1 << order.as_u8()
+}
+
+/// Free blocks of a zone in one section.
+#[derive(Debug)]
+pub(crate) struct Area {
+    pub(super) frames: SectionFrames,
+    pub(super) home: ZoneId,
+    pub(super) blocks: [Pageblock; SECTION_PAGEBLOCKS],
+    pub(super) largest: [[u64; ORDERS]; MigrateType::COUNT],
+}
+
+/// Both neighbours of a free block in one word.
+#[derive(Clone, Copy)]
+struct Link {
+    next: u16,
+    prev: u16,
+}
+
+impl Link {
+    #[inline]
+    fn from_bits(bits: u64) -> Self {
+        let next = u16::try_from(bits & 0xffff).unwrap_or(NONE);
+        let prev = u16::try_from(bits >> 16 & 0xffff).unwrap_or(NONE);
+        Self { next, prev }
+    }
+
+    #[inline]
+    fn bits(self) -> u64 {
+        u64::from(self.next) | u64::from(self.prev) << 16
+    }
+}
+
+impl Area {
+    /// An area without free blocks, all pageblocks of type `kind`.
+    pub(super) fn new(frames: SectionFrames, home: ZoneId, kind: MigrateType) -> Self {
+        let block = Pageblock {
+            heads: [NONE; LISTS],
+            orders: 0,
+            kind,
+            kept: kind,
+        };
+        let largest = [[0; ORDERS]; MigrateType::COUNT];
+        Self {
+            frames,
+            home,
+            blocks: [block; SECTION_PAGEBLOCKS],
+            largest,
+        }
+    }
+
+    /// The state word at an offset into the section.
+    #[inline]
+    pub(super) fn word(&self, at: u64) -> Word {
+        self.frames.at(at).word()
+    }
+
+    /// The pageblock around an offset.
+    #[inline]
+    pub(super) fn block_of(&self, at: u64) -> &Pageblock {
+        &self.blocks[block_index(at)]
+    }
+
+    /// Makes a free block of the frames at `at` and puts it on its list.
+    #[inline]
+    pub(super) fn push(&mut self, at: u64, order: Order) {
+        self.frames.at(at).publish(Word::free(self.home, order));
+        let block = &mut self.blocks[block_index(at)];
+        block.orders |= bit(order);
+        let Some(head) = block.heads.get_mut(order.index()) else {
+            return;
+        };
+        let offset = offset_in_block(at);
+        let next = core::mem::replace(head, offset);
+        self.frames
+            .at(at)
+            .set_link(Link { next, prev: NONE }.bits());
+        if next != NONE {
+            let neighbour = self.frames.at(start_of_block(at) | u64::from(next));
+            let link = Link::from_bits(neighbour.link());
+            neighbour.set_link(
+                Link {
+                    prev: offset,
+                    ..link
+                }
+                .bits(),
+            );
+        }
+    }
+
+    /// Takes a free block off its list; its state word is the caller's to change.
+    #[inline]
+    pub(super) fn unlink(&mut self, at: u64, order: Order) {
+        let base = start_of_block(at);
+        let block = &mut self.blocks[block_index(at)];
+        let Some(head) = block.heads.get_mut(order.index()) else {
+            block.orders &= !bit(order);
+            return;
+        };
+        let Link { next, prev } = Link::from_bits(self.frames.at(at).link());
+        if prev == NONE {
+            *head = next;
+            if next == NONE {
+                block.orders &= !bit(order);
+            }
+        } else {
+            let before = self.frames.at(base | u64::from(prev));
+            before.set_link(
+                Link {
+                    next,
+                    ..Link::from_bits(before.link())
+                }
+                .bits(),
+            );
+        }
+        if next != NONE {
+            let after = self.frames.at(base | u64::from(next));
+            after.set_link(
+                Link {
+                    prev,
+                    ..Link::from_bits(after.link())
+                }
+                .bits(),
+            );
+        }
+    }
+
+    /// First block on a pageblock's list of `order`, which is not empty.
+    #[inline]
+    pub(super) fn first(&self, block: usize, order: Order) -> u64 {
+        let base = base_of(block);
+        match self.blocks[block].heads.get(order.index()) {
+            Some(&head) => base | u64::from(head),
+            None => base,
+        }
+    }
+
+    /// Marks the frames at `at` as part of a larger block.
+    #[inline]
+    pub(super) fn absorb(&self, at: u64) {
+        self.frames.at(at).publish(Word::INTERIOR);
+    }
+
+    /// The free blocks on a pageblock's list of `order`, at most as many as can exist.
+    pub(super) fn list(&self, block: usize, order: Order) -> impl Iterator<Item = u64> + '_ {
+        let base = base_of(block);
+        let limit = to_index(PAGEBLOCK_FRAMES >> order.as_u8()).max(1);
+        let has_blocks = self.blocks[block].orders & bit(order) != 0;
+        let first = has_blocks.then(|| self.first(block, order));
+        let is_list = order < Order::PAGEBLOCK;
+        core::iter::successors(first, move |&at| {
+            let next = Link::from_bits(self.frames.at(at).link()).next;
+            (is_list && next != NONE).then(|| base | u64::from(next))
+        })
+        .take(limit)
+    }
+
+    /// Whether every block on a list is its next one's previous one.
+    pub(super) fn links_are_mutual(&self, block: usize, order: Order) -> bool {
+        if order >= Order::PAGEBLOCK {
+            return true;
+        }
+        let mut before = NONE;
+        self.list(block, order).all(|at| {
+            let link = Link::from_bits(self.frames.at(at).link());
+            let mutual = link.prev == before;
+            before = offset_in_block(at);
+            mutual
+        })
+    }
+
+    /// Walks a pageblock from block to block: offset and state word of everything that starts
+    /// in it, single frames where nothing does.
+    pub(super) fn walk(&self, block: usize) -> impl Iterator<Item = (u64, Word)> + '_ {
+        let start = base_of(block);
+        let end = start.saturating_add(PAGEBLOCK_FRAMES);
+        let mut at = start;
+        core::iter::from_fn(move || {
+            if at >= end {
+                return None;
+            }
+            let (here, word) = (at, self.word(at));
+            let frames = match word.state() {
+                Some(FrameState::Free | FrameState::Unique | FrameState::Shared) => {
+                    word.order().frames()
+                }
+                _ => 1,
+            };
+            at = at.saturating_add(frames);
+            Some((here, word))
+        })
+    }
+}
+
+/// Index of the pageblock that holds an offset into the section.
+#[inline]
+pub(super) const fn block_index(at: u64) -> usize {
+    to_index(at >> PAGEBLOCK_ORDER) & (SECTION_PAGEBLOCKS - 1)
+}
+
+/// First offset of a pageblock.
+#[inline]
+pub(super) const fn base_of(block: usize) -> u64 {
+    crate::addr::to_count(block) << PAGEBLOCK_ORDER
+}
+
+#[inline]
+const fn start_of_block(at: u64) -> u64 {
+    at & !(PAGEBLOCK_FRAMES - 1)
+}
+
+#[inline]
+fn offset_in_block(at: u64) -> u16 {
+    u16::try_from(at & (PAGEBLOCK_FRAMES - 1)).unwrap_or(NONE)
+}

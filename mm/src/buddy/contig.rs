@@ -1,0 +1,263 @@
+//! Isolation of pageblocks, and taking an exact range of frames.
+//!
+//! An isolated pageblock serves nobody: its free blocks stay counted but cannot be found.
+//! Taking a range isolates its pageblocks, looks for frames in use, and cuts the range out.
+//! Whatever fails is undone.
+#![forbid(unsafe_code)]
+
+use super::MigrateType;
+use super::area::{base_of, block_index};
+use super::free_areas::{FreeAreas, Place, add_one, drop_one};
+use crate::addr::{Order, Pfn, PfnRange, to_index};
+use crate::frame::{FrameState, Word};
+use crate::mem::Exclusive;
+use crate::platform::Platform;
+
+/// Why a range could not be isolated or taken. Nothing was changed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RangeError {
+    /// The range is empty.
+    Empty,
+    /// Part of the range is not memory of one zone.
+    NotInZone {
+        /// The first such frame.
+        pfn: Pfn,
+    },
+    /// A frame is in use and stays where it is.
+    Busy {
+        /// First frame of the block in use.
+        pfn: Pfn,
+    },
+    /// Part of the range is isolated already.
+    Isolated {
+        /// First frame of the pageblock.
+        pfn: Pfn,
+    },
+}
+
+impl core::fmt::Display for RangeError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Empty => f.write_str("the range is empty"),
+            Self::NotInZone { pfn } => write!(f, "frame {pfn} is not in the zone"),
+            Self::Busy { pfn } => write!(f, "frame {pfn} is in use"),
+            Self::Isolated { pfn } => write!(f, "frame {pfn} is isolated already"),
+        }
+    }
+}
+
+impl core::error::Error for RangeError {}
+
+impl FreeAreas {
+    /// The first frames of all pageblocks that a range touches.
+    fn blocks_around(range: PfnRange) -> impl Iterator<Item = Pfn> {
+        let first = range.first().align_down(Order::PAGEBLOCK);
+        let count = range
+            .end()
+            .align_up(Order::PAGEBLOCK)
+            .offset_from(first)
+            .unwrap_or_default();
+        let step = to_index(Order::PAGEBLOCK.frames());
+        (0..count)
+            .step_by(step)
+            .map(move |offset| first.saturating_add(offset))
+    }
+
+    fn place_of(&self, pfn: Pfn) -> Option<Place> {
+        let slot = self.slot_of(pfn)?;
+        Some(Place {
+            slot,
+            block: block_index(pfn.section_offset()),
+        })
+    }
+
+    /// Takes the pageblocks around a range out of use (Linux: `start_isolate_page_range`).
+    pub(crate) fn isolate(&mut self, range: PfnRange) -> Result<(), RangeError> {
+        if range.is_empty() {
+            return Err(RangeError::Empty);
+        }
+        for pfn in Self::blocks_around(range) {
+            match self.kind_at(pfn) {
+                None => return Err(RangeError::NotInZone { pfn }),
+                Some(MigrateType::Isolate) => return Err(RangeError::Isolated { pfn }),
+                Some(_) => {}
+            }
+        }
+        for pfn in Self::blocks_around(range) {
+            let Some(place) = self.place_of(pfn) else {
+                continue;
+            };
+            self.split_pair(place);
+            if let Some(Some(area)) = self.areas.get_mut(to_index(place.slot)) {
+                let block = &mut area.blocks[place.block];
+                block.kept = block.kind;
+            }
+            self.retype(place, MigrateType::Isolate);
+        }
+        Ok(())
+    }
+
+    /// Puts the pageblocks around a range back into use (Linux: `undo_isolate_page_range`).
+    pub(crate) fn unisolate(&mut self, range: PfnRange) {
+        for pfn in Self::blocks_around(range) {
+            let Some(place) = self.place_of(pfn) else {
+                continue;
+            };
+            let Some(Some(area)) = self.areas.get(to_index(place.slot)) else {
+                continue;
+            };
+            let block = area.blocks[place.block];
+            if block.kind != MigrateType::Isolate {
+                continue;
+            }
+            self.split_pair(place);
+            self.retype(place, block.kept);
+            self.rejoin_pair(place);
+        }
+    }
+
+    /// Halves the largest block if the pageblock is part of one, so that it stands alone.
+    fn split_pair(&mut self, place: Place) {
+        let Some(Some(area)) = self.areas.get_mut(to_index(place.slot)) else {
+            return;
+        };
+        let (lower, upper) = (place.block & !1, place.block | 1);
+        if area.blocks[lower].largest() != Some(Order::MAX) {
+            return;
+        }
+        let kind = area.blocks[lower].kind;
+        area.unlink(base_of(lower), Order::MAX);
+        drop_one(&mut self.blocks[kind.index()], Order::MAX);
+        area.blocks[upper].kind = kind;
+        for (block, before) in [(lower, Some(Order::MAX)), (upper, None)] {
+            area.push(base_of(block), Order::PAGEBLOCK);
+            add_one(&mut self.blocks[kind.index()], Order::PAGEBLOCK);
+            self.index.update(
+                area,
+                place.slot,
+                block,
+                kind,
+                (before, Some(Order::PAGEBLOCK)),
+            );
+        }
+    }
+
+    /// Merges a wholly free pageblock with the other one of its pair, if that is free too.
+    fn rejoin_pair(&mut self, place: Place) {
+        let Some(Some(area)) = self.areas.get_mut(to_index(place.slot)) else {
+            return;
+        };
+        let block = area.blocks[place.block];
+        if block.largest() != Some(Order::PAGEBLOCK) || !Self::pair_merges(area, place.block) {
+            return;
+        }
+        area.unlink(base_of(place.block), Order::PAGEBLOCK);
+        drop_one(&mut self.blocks[block.kind.index()], Order::PAGEBLOCK);
+        self.index.update(
+            area,
+            place.slot,
+            place.block,
+            block.kind,
+            (Some(Order::PAGEBLOCK), None),
+        );
+        self.merge_pair(place.slot, place.block, &mut ());
+    }
+
+    /// Takes exactly the frames of `range`, whose pageblocks are isolated, if all are free.
+    /// The tokens of the pieces go to `each`, lowest first.
+    pub(crate) fn take_range<P: Platform>(
+        &mut self,
+        range: PfnRange,
+        mobility: MigrateType,
+        mut each: impl FnMut(Exclusive),
+    ) -> Result<(), RangeError> {
+        if let Some(pfn) = self.first_busy(range) {
+            return Err(RangeError::Busy { pfn });
+        }
+        for pfn in Self::blocks_around(range) {
+            let Some(place) = self.place_of(pfn) else {
+                continue;
+            };
+            self.cut_out(place, range);
+        }
+        let word = |order| Word::unique(self.home, order, mobility.bits());
+        for (pfn, order) in range.blocks(Order::PAGEBLOCK) {
+            let Some(Some(area)) = self.slot_of(pfn).and_then(|slot| self.areas.at(slot)) else {
+                continue;
+            };
+            if let Ok(block) = area
+                .frames
+                .take::<P>(pfn.section_offset(), order, word(order))
+            {
+                each(block);
+            }
+        }
+        Ok(())
+    }
+
+    /// The first frame of a range that is not free.
+    fn first_busy(&self, range: PfnRange) -> Option<Pfn> {
+        Self::blocks_around(range).find_map(|start| {
+            let place = self.place_of(start)?;
+            let area = self.areas.at(place.slot)?.as_deref()?;
+            area.walk(place.block).find_map(|(at, word)| {
+                let pfn = area.frames.pfn(at);
+                let frames = match word.state() {
+                    Some(FrameState::Free) => return None,
+                    Some(FrameState::Unique | FrameState::Shared) => {
+                        PfnRange::block(pfn, word.order())
+                    }
+                    _ => PfnRange::block(pfn, Order::ZERO),
+                };
+                let wanted = frames.intersect(range);
+                (!wanted.is_empty()).then_some(pfn)
+            })
+        })
+    }
+
+    /// Removes the free blocks of a pageblock that touch `range`, and puts back what sticks out.
+    /// What lies inside becomes free blocks on no list, in the pieces of `range.blocks()`.
+    fn cut_out(&mut self, place: Place, range: PfnRange) {
+        let Some(Some(area)) = self.areas.get_mut(to_index(place.slot)) else {
+            return;
+        };
+        let kind = area.blocks[place.block].kind;
+        let before = area.blocks[place.block].largest();
+        let start = base_of(place.block);
+        let end = start.saturating_add(Order::PAGEBLOCK.frames());
+        let mut at = start;
+        while at < end {
+            let word = area.word(at);
+            let order = word.order();
+            let block = PfnRange::block(area.frames.pfn(at), order);
+            let here = at;
+            at = at.saturating_add(if word.is(FrameState::Interior) {
+                1
+            } else {
+                order.frames()
+            });
+            let inside = block.intersect(range);
+            if !word.is(FrameState::Free) || inside.is_empty() {
+                continue;
+            }
+            area.unlink(here, order);
+            area.absorb(here);
+            drop_one(&mut self.blocks[kind.index()], order);
+            let below = PfnRange::from_numbers(block.first().as_u64(), inside.first().as_u64());
+            let above = PfnRange::from_numbers(inside.end().as_u64(), block.end().as_u64());
+            for (pfn, order) in below.blocks(order).chain(above.blocks(order)) {
+                area.push(pfn.section_offset(), order);
+                add_one(&mut self.blocks[kind.index()], order);
+            }
+        }
+        let after = area.blocks[place.block].largest();
+        self.index
+            .update(area, place.slot, place.block, kind, (before, after));
+        let whole = PfnRange::block(area.frames.pfn(start), Order::PAGEBLOCK);
+        for (pfn, order) in range.intersect(whole).blocks(Order::PAGEBLOCK) {
+            area.frames
+                .at(pfn.section_offset())
+                .publish(Word::free(self.home, order));
+        }
+    }
+}

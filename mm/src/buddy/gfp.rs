@@ -1,0 +1,229 @@
+//! What a request for pages may do: `gfp_t`, and its check at the door.
+#![forbid(unsafe_code)]
+
+use core::fmt;
+
+use super::MigrateType;
+use crate::addr::Order;
+use crate::zone::ZoneKind;
+
+bitflags::bitflags! {
+    /// "Get free page" flags: where the memory must lie, how the pages are used, and what may be
+    /// done to find them. Names and meaning as in Linux `include/linux/gfp_types.h`.
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+    pub struct Gfp: u32 {
+        /// Below 16 MiB (`__GFP_DMA`).
+        const DMA = 1 << 0;
+        /// From high memory, which 64-bit machines do not have; with [`Self::MOVABLE`], from ZONE_MOVABLE first.
+        const HIGHMEM = 1 << 1;
+        /// Below 4 GiB (`__GFP_DMA32`).
+        const DMA32 = 1 << 2;
+        /// The pages can be moved or reclaimed later (`__GFP_MOVABLE`).
+        const MOVABLE = 1 << 3;
+        /// The pages can be dropped by a shrinker (`__GFP_RECLAIMABLE`).
+        const RECLAIMABLE = 1 << 4;
+        /// Important: may use part of the reserves (`__GFP_HIGH`).
+        const HIGH = 1 << 5;
+        /// May start I/O (`__GFP_IO`).
+        const IO = 1 << 6;
+        /// May call into file systems (`__GFP_FS`).
+        const FS = 1 << 7;
+        /// The pages come zeroed (`__GFP_ZERO`).
+        const ZERO = 1 << 8;
+        /// May reclaim by itself, and so sleep (`__GFP_DIRECT_RECLAIM`).
+        const DIRECT_RECLAIM = 1 << 10;
+        /// Wakes background reclaim when memory is short (`__GFP_KSWAPD_RECLAIM`).
+        const KSWAPD_RECLAIM = 1 << 11;
+        /// The caller means to dirty the pages (`__GFP_WRITE`).
+        const WRITE = 1 << 12;
+        /// Failure is not reported (`__GFP_NOWARN`).
+        const NOWARN = 1 << 13;
+        /// Tries hard but may fail (`__GFP_RETRY_MAYFAIL`).
+        const RETRY_MAYFAIL = 1 << 14;
+        /// Never fails (`__GFP_NOFAIL`).
+        const NOFAIL = 1 << 15;
+        /// Gives up early (`__GFP_NORETRY`).
+        const NORETRY = 1 << 16;
+        /// May use all reserves: the caller frees memory with it (`__GFP_MEMALLOC`).
+        const MEMALLOC = 1 << 17;
+        /// The block is a compound page (`__GFP_COMP`).
+        const COMP = 1 << 18;
+        /// Never uses reserves (`__GFP_NOMEMALLOC`).
+        const NOMEMALLOC = 1 << 19;
+        /// Keeps to the task's allowed nodes (`__GFP_HARDWALL`).
+        const HARDWALL = 1 << 20;
+        /// From the asked node only (`__GFP_THISNODE`).
+        const THISNODE = 1 << 21;
+        /// Counted to the caller's account (`__GFP_ACCOUNT`).
+        const ACCOUNT = 1 << 22;
+    }
+}
+
+impl Gfp {
+    /// May reclaim, directly and in the background (`__GFP_RECLAIM`).
+    pub const RECLAIM: Self = Self::DIRECT_RECLAIM.union(Self::KSWAPD_RECLAIM);
+    /// For interrupt handlers and holders of spin locks.
+    pub const ATOMIC: Self = Self::HIGH.union(Self::KSWAPD_RECLAIM);
+    /// The usual request of kernel code that may sleep.
+    pub const KERNEL: Self = Self::RECLAIM.union(Self::IO).union(Self::FS);
+    /// As [`Self::KERNEL`], counted.
+    pub const KERNEL_ACCOUNT: Self = Self::KERNEL.union(Self::ACCOUNT);
+    /// May not sleep, may fail.
+    pub const NOWAIT: Self = Self::KSWAPD_RECLAIM.union(Self::NOWARN);
+    /// May sleep, starts no I/O.
+    pub const NOIO: Self = Self::RECLAIM;
+    /// May sleep, does not call into file systems.
+    pub const NOFS: Self = Self::RECLAIM.union(Self::IO);
+    /// For user space, directly usable by the kernel too.
+    pub const USER: Self = Self::KERNEL.union(Self::HARDWALL);
+    /// For user space.
+    pub const HIGHUSER: Self = Self::USER.union(Self::HIGHMEM);
+    /// For user space, movable.
+    pub const HIGHUSER_MOVABLE: Self = Self::HIGHUSER.union(Self::MOVABLE);
+    /// For huge pages, without trying hard.
+    pub const TRANSHUGE_LIGHT: Self = Self::HIGHUSER_MOVABLE
+        .union(Self::COMP)
+        .union(Self::NOMEMALLOC)
+        .union(Self::NOWARN)
+        .difference(Self::RECLAIM);
+    /// For huge pages.
+    pub const TRANSHUGE: Self = Self::TRANSHUGE_LIGHT.union(Self::DIRECT_RECLAIM);
+}
+
+/// Why a request makes no sense.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum GfpError {
+    /// More than one of DMA, DMA32 and HIGHMEM.
+    ManyZones,
+    /// Both movable and reclaimable.
+    ManyTypes,
+    /// Both MEMALLOC and NOMEMALLOC.
+    ReservesBothWays,
+    /// NOFAIL together with a modifier that allows to fail.
+    NofailMayFail,
+    /// NOFAIL without leave to reclaim, or for more than two pages.
+    NofailImpossible,
+    /// COMP together with a single page.
+    CompoundSinglePage,
+    /// Bits without a meaning.
+    UnknownBits,
+}
+
+impl fmt::Display for GfpError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::ManyZones => "more than one zone modifier",
+            Self::ManyTypes => "both MOVABLE and RECLAIMABLE",
+            Self::ReservesBothWays => "both MEMALLOC and NOMEMALLOC",
+            Self::NofailMayFail => "NOFAIL together with NORETRY or RETRY_MAYFAIL",
+            Self::NofailImpossible => "NOFAIL needs DIRECT_RECLAIM and at most order 1",
+            Self::CompoundSinglePage => "COMP with order 0",
+            Self::UnknownBits => "unknown bits",
+        })
+    }
+}
+
+impl core::error::Error for GfpError {}
+
+/// A request that was checked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Request {
+    gfp: Gfp,
+    order: Order,
+    highest: ZoneKind,
+    migrate: MigrateType,
+}
+
+impl Request {
+    /// Checks a request for `2^order` pages.
+    ///
+    /// # Errors
+    /// [`GfpError`] names the rule that the flags break.
+    #[inline]
+    pub const fn new(gfp: Gfp, order: Order) -> Result<Self, GfpError> {
+        if gfp.contains(Gfp::NOFAIL) {
+            if gfp.intersects(Gfp::NORETRY.union(Gfp::RETRY_MAYFAIL)) {
+                return Err(GfpError::NofailMayFail);
+            }
+            if !gfp.contains(Gfp::DIRECT_RECLAIM) || order.as_u8() > 1 {
+                return Err(GfpError::NofailImpossible);
+            }
+        }
+        if gfp.contains(Gfp::MEMALLOC.union(Gfp::NOMEMALLOC)) {
+            return Err(GfpError::ReservesBothWays);
+        }
+        if gfp.contains(Gfp::COMP) && order.as_u8() == 0 {
+            return Err(GfpError::CompoundSinglePage);
+        }
+        if gfp.bits() & !Gfp::all().bits() != 0 {
+            return Err(GfpError::UnknownBits);
+        }
+        let highest = match Self::highest_zone(gfp) {
+            Ok(zone) => zone,
+            Err(error) => return Err(error),
+        };
+        let migrate = match (gfp.contains(Gfp::MOVABLE), gfp.contains(Gfp::RECLAIMABLE)) {
+            (true, true) => return Err(GfpError::ManyTypes),
+            (true, false) => MigrateType::Movable,
+            (false, true) => MigrateType::Reclaimable,
+            (false, false) => MigrateType::Unmovable,
+        };
+        Ok(Self {
+            gfp,
+            order,
+            highest,
+            migrate,
+        })
+    }
+
+    /// The highest zone that may serve the flags (Linux: `gfp_zone`, with its table of bad
+    /// combinations).
+    const fn highest_zone(gfp: Gfp) -> Result<ZoneKind, GfpError> {
+        let dma = gfp.contains(Gfp::DMA);
+        let dma32 = gfp.contains(Gfp::DMA32);
+        let high = gfp.contains(Gfp::HIGHMEM);
+        match (dma, dma32, high) {
+            (false, false, false) => Ok(ZoneKind::Normal),
+            (true, false, false) => Ok(ZoneKind::Dma),
+            (false, true, false) => Ok(ZoneKind::Dma32),
+            (false, false, true) if gfp.contains(Gfp::MOVABLE) => Ok(ZoneKind::Movable),
+            (false, false, true) => Ok(ZoneKind::Normal),
+            _ => Err(GfpError::ManyZones),
+        }
+    }
+
+    /// The flags.
+    #[inline]
+    #[must_use]
+    pub const fn gfp(&self) -> Gfp {
+        self.gfp
+    }
+
+    /// The order.
+    #[inline]
+    #[must_use]
+    pub const fn order(&self) -> Order {
+        self.order
+    }
+
+    /// The highest zone that may serve the request; lower ones are tried after it.
+    #[inline]
+    #[must_use]
+    pub const fn highest(&self) -> ZoneKind {
+        self.highest
+    }
+
+    /// Whether the block is to be a compound page.
+    #[inline]
+    #[must_use]
+    pub const fn is_compound(&self) -> bool {
+        self.gfp.contains(Gfp::COMP)
+    }
+
+    /// Whose pageblocks serve the request.
+    #[inline]
+    #[must_use]
+    pub const fn migrate(&self) -> MigrateType {
+        self.migrate
+    }
+}

@@ -1,0 +1,78 @@
+//! What an allocation did, step by step.
+//!
+//! The allocator is generic over [`Trace`]; the hot path uses `()`, which compiles to nothing.
+#![forbid(unsafe_code)]
+
+use super::MigrateType;
+use crate::addr::{Order, Pfn};
+use crate::frame::ZoneId;
+
+/// One step.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Step {
+    /// A zone was asked.
+    Zone {
+        /// Which one.
+        home: ZoneId,
+    },
+    /// A free block was found.
+    Found {
+        /// Its first frame.
+        pfn: Pfn,
+        /// Its order.
+        order: Order,
+        /// The type of its pageblock.
+        kind: MigrateType,
+    },
+    /// A block was halved; the upper half stays free.
+    Split {
+        /// First frame of the upper half.
+        upper: Pfn,
+        /// Order of each half.
+        order: Order,
+    },
+    /// A pageblock of another type was taken over.
+    Claim {
+        /// First frame of the pageblock.
+        pfn: Pfn,
+        /// The type it had.
+        from: MigrateType,
+        /// The type it has now.
+        to: MigrateType,
+    },
+    /// A block was taken out of a pageblock of another type, which keeps its type.
+    Steal {
+        /// The pageblock's type.
+        from: MigrateType,
+    },
+    /// A free block met its free buddy.
+    Merge {
+        /// First frame of the block of twice the size.
+        pfn: Pfn,
+        /// Its order.
+        order: Order,
+    },
+    /// The zone had nothing.
+    Exhausted {
+        /// Which one.
+        home: ZoneId,
+    },
+}
+
+/// Takes note of steps.
+pub trait Trace {
+    /// Notes one step.
+    fn step(&mut self, step: Step);
+}
+
+/// Notes nothing.
+impl Trace for () {
+    #[inline(always)]
+    fn step(&mut self, _: Step) {}
+}
+
+impl<F: FnMut(Step)> Trace for F {
+    fn step(&mut self, step: Step) {
+        self(step);
+    }
+}

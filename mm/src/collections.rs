@@ -1,0 +1,6 @@
+//! Data structures whose size is known at run time and that need no allocator.
+#![forbid(unsafe_code)]
+
+mod set_bank;
+
+pub use set_bank::{Members, SetBank};

@@ -1,0 +1,43 @@
+//! Frame metadata: one 32-byte record per page frame (Linux: `struct page`, 64 bytes).
+//!
+//! # Blocks and their first frames
+//!
+//! Memory is handed about in naturally aligned blocks of `2^order` frames. **Only the first
+//! frame of a block says anything**; the records of the others are all zero
+//! ([`FrameState::Interior`]). So handing out a 2 MiB block writes one record, not 512, and a
+//! section of metadata nobody has touched is valid as it is: zero. Which block an interior frame
+//! belongs to is found by looking at the at most ten places where its first frame can be
+//! ([`FrameTable::head`]).
+//!
+//! # Layout of a record
+//!
+//! | word | free | unique | shared | anonymous, file *(later)* | slab, page table *(later)* |
+//! |---|---|---|---|---|---|
+//! | state | state, order, home | + mobility, kind, flags | same | same | same |
+//! | refs (32 bits) | – | – | reference count | reference count | live objects or entries |
+//! | maps (32 bits) | – | – | – | mapping count | – |
+//! | link | neighbours in the pageblock's free list | – | – | mapping | cache, or owning table |
+//! | private | – | owner's word | owner's word | index, or swap slot | first free object |
+//!
+//! Pages that reclaim looks at use `link` and `private` for mapping and index; their age is a
+//! generation in the state word's flags, found by scanning a section, so no list links are
+//! needed beside them. Bits of the state word: [`Word`].
+//!
+//! # Ownership
+//!
+//! A block is **unique** (one owner, plain stores) or **shared** (counted, every change a
+//! read-modify-write). `share` publishes; a speculative [`FrameTable::try_get`] on anything that
+//! is not shared is refused. [`FrameState::after`] is the whole state machine.
+
+mod page;
+mod record;
+mod state;
+mod table;
+mod word;
+
+pub use page::Page;
+pub use record::Frame;
+
+pub use state::{Event, FrameState};
+pub use table::{AddSectionError, FrameTable, FreeError, PutOutcome, Reference, SectionFrames};
+pub use word::{PageFlags, Word, ZoneId};

@@ -1,0 +1,118 @@
+//! The 32-byte record of a frame.
+#![forbid(unsafe_code)]
+
+use core::mem::size_of;
+
+use super::{PageFlags, Word};
+use crate::sync::RefCount;
+use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+/// What the library knows about one page frame: four words, all atomic, all zero while nobody
+/// has been told of the frame. See the [module's](super) table for what they hold in which state.
+#[derive(Debug, Default)]
+#[repr(C)]
+pub struct Frame {
+    state: AtomicU64,
+    refs: RefCount,
+    maps: AtomicU32,
+    link: AtomicU64,
+    private: AtomicU64,
+}
+
+const _: () = assert!(size_of::<Frame>() == 32, "32 bytes a frame is a promise");
+
+impl Frame {
+    /// The state word. Context: any.
+    #[inline]
+    #[must_use]
+    pub fn word(&self) -> Word {
+        Word::from_bits(self.state.load(Ordering::Relaxed))
+    }
+
+    /// The state word, ordered after what its writer did before (pairs with [`Self::publish`]).
+    #[inline]
+    #[must_use]
+    pub fn word_acquire(&self) -> Word {
+        Word::from_bits(self.state.load(Ordering::Acquire))
+    }
+
+    /// Replaces the state word; what was done to the block before is visible to whoever sees it.
+    #[inline]
+    pub(crate) fn publish(&self, word: Word) {
+        self.state.store(word.bits(), Ordering::Release);
+    }
+
+    /// Replaces the state word if it still is `from`.
+    ///
+    /// # Errors
+    /// The word that stands there instead.
+    #[inline]
+    pub(crate) fn exchange(&self, from: Word, to: Word) -> Result<(), Word> {
+        self.state
+            .compare_exchange(from.bits(), to.bits(), Ordering::AcqRel, Ordering::Acquire)
+            .map(drop)
+            .map_err(Word::from_bits)
+    }
+
+    /// Sets flags; answers those that were set before. Context: any; the caller owns the page
+    /// or holds a reference.
+    pub fn set_flags(&self, flags: PageFlags) -> PageFlags {
+        Word::from_bits(
+            self.state
+                .fetch_or(Word::flag_bits(flags), Ordering::AcqRel),
+        )
+        .flags()
+    }
+
+    /// Clears flags; answers those that were set before. Context: as [`Self::set_flags`].
+    pub fn clear_flags(&self, flags: PageFlags) -> PageFlags {
+        Word::from_bits(
+            self.state
+                .fetch_and(!Word::flag_bits(flags), Ordering::AcqRel),
+        )
+        .flags()
+    }
+
+    /// Sets one flag; answers whether it was set before. Context: as [`Self::set_flags`].
+    pub fn test_and_set(&self, flag: PageFlags) -> bool {
+        self.set_flags(flag).contains(flag)
+    }
+
+    /// Whether all of `flags` are set. Context: any.
+    #[must_use]
+    pub fn test(&self, flags: PageFlags) -> bool {
+        self.word().flags().contains(flags)
+    }
+
+    /// References to a [`Shared`](super::FrameState::Shared) block.
+    #[inline]
+    #[must_use]
+    pub(crate) fn refs(&self) -> &RefCount {
+        &self.refs
+    }
+
+    /// The list word; see the table in the [module](super).
+    #[inline]
+    pub(crate) fn link(&self) -> u64 {
+        self.link.load(Ordering::Relaxed)
+    }
+
+    /// Stores the list word.
+    #[inline]
+    pub(crate) fn set_link(&self, link: u64) {
+        self.link.store(link, Ordering::Relaxed);
+    }
+
+    /// The word that belongs to the block's owner (Linux: `page_private`).
+    #[inline]
+    #[must_use]
+    pub fn private(&self) -> u64 {
+        self.private.load(Ordering::Relaxed)
+    }
+
+    /// Stores the owner's word (Linux: `set_page_private`).
+    #[inline]
+    pub fn set_private(&self, value: u64) {
+        self.private.store(value, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,180 @@
+//! The frame table: `pfn → record`, and the only place that vouches for ownership of frames.
+//!
+//! Records come one 128 MiB section at a time ([`FrameTable::add_section`]) and are published
+//! by one Release store; a section that was never added has no records, and every look-up says
+//! so. A raw frame number is checked against limit and section before anything is read.
+//!
+//! The [`MemoryModel`](crate::platform::MemoryModel) decides where a section's records live: in
+//! the direct map (sparse), at a fixed place in one virtual array (vmemmap), or in one array in
+//! the direct map (flat). Look-ups are the same for all three.
+
+mod claim;
+mod section;
+
+use core::ptr::NonNull;
+
+pub use self::claim::{FreeError, PutOutcome, Reference};
+pub use self::section::SectionFrames;
+use super::{Frame, FrameState, Page};
+use crate::addr::{Order, Pfn, PhysRange, VirtAddr, to_count, to_index};
+use crate::config::SECTION_FRAMES;
+use crate::mem::{Array, CarveError, EarlyRam};
+use crate::platform::{MapFrameTableError, MemoryModel, Platform};
+use crate::sync::atomic::{AtomicPtr, Ordering};
+
+/// Why a section's records could not be added.
+#[derive(Debug)]
+pub enum AddSectionError {
+    /// The section lies above the table's limit.
+    AboveLimit,
+    /// The section has records already.
+    Present,
+    /// The memory for the records is too small, misaligned, or out of the platform's reach.
+    BadMemory(PhysRange),
+    /// The platform could not map the records.
+    Map(MapFrameTableError),
+}
+
+/// Records of all frames of a machine.
+#[derive(Debug)]
+pub struct FrameTable {
+    sections: Array<AtomicPtr<Frame>>,
+}
+
+impl FrameTable {
+    /// Bytes that the records of one section take.
+    pub const SECTION_BYTES: u64 = SECTION_FRAMES * to_count(size_of::<Frame>());
+
+    /// Bytes that the table itself needs for frames below `limit`.
+    #[must_use]
+    pub fn bytes_for(limit: Pfn) -> u64 {
+        Array::<AtomicPtr<Frame>>::bytes_for(Self::sections_below(limit)).unwrap_or(u64::MAX)
+    }
+
+    fn sections_below(limit: Pfn) -> usize {
+        to_index(limit.as_u64().div_ceil(SECTION_FRAMES))
+    }
+
+    /// A table for frames below `limit`, without any section yet.
+    ///
+    /// # Errors
+    /// [`CarveError`] if `ram` cannot hold it.
+    pub fn carve<P: Platform>(platform: &P, ram: EarlyRam, limit: Pfn) -> Result<Self, CarveError> {
+        let absent = |_| AtomicPtr::new(core::ptr::null_mut());
+        let sections = Array::carve(platform, ram, Self::sections_below(limit), absent)?;
+        Ok(Self { sections })
+    }
+
+    /// Adds records for a section, all zero. The memory stays with the table.
+    /// Context: boot or hotplug, one caller at a time.
+    ///
+    /// # Errors
+    /// [`AddSectionError`]; the section then has no records.
+    pub fn add_section<P: Platform>(
+        &self,
+        platform: &P,
+        section: u64,
+        ram: EarlyRam,
+    ) -> Result<(), AddSectionError> {
+        let slot = self
+            .sections
+            .at(section)
+            .ok_or(AddSectionError::AboveLimit)?;
+        if !slot.load(Ordering::Acquire).is_null() {
+            return Err(AddSectionError::Present);
+        }
+        let range = ram.range();
+        let in_direct_map = platform.direct_map(range);
+        let Some(records) = in_direct_map.filter(|_| range.size() >= Self::SECTION_BYTES) else {
+            return Err(AddSectionError::BadMemory(range));
+        };
+        let records = records.cast::<Frame>();
+        if !records.is_aligned() {
+            return Err(AddSectionError::BadMemory(range));
+        }
+        // SAFETY: the token makes the RAM ours alone, the platform reaches all of it (Platform 1),
+        // it is large enough and aligned; all-zero bytes are a valid `Frame` (atomics only).
+        unsafe { records.write_bytes(0, to_index(SECTION_FRAMES)) };
+        let records = match P::MODEL {
+            MemoryModel::Sparse | MemoryModel::Flat => records,
+            MemoryModel::Vmemmap => Self::map_section(platform, section, range)?,
+        };
+        let _ = ram.leak();
+        slot.store(records.as_ptr(), Ordering::Release);
+        Ok(())
+    }
+
+    /// Maps a section's records to their place in the virtual array.
+    fn map_section<P: Platform>(
+        platform: &P,
+        section: u64,
+        ram: PhysRange,
+    ) -> Result<NonNull<Frame>, AddSectionError> {
+        let unsupported = AddSectionError::Map(MapFrameTableError::Unsupported);
+        let offset = section.checked_mul(Self::SECTION_BYTES);
+        let base = platform.frame_table_base();
+        let at = base
+            .zip(offset)
+            .and_then(|(base, offset)| base.checked_add(offset))
+            .ok_or(unsupported)?;
+        platform
+            .map_frame_table(at, ram)
+            .map_err(AddSectionError::Map)?;
+        let pointer = core::ptr::with_exposed_provenance_mut(to_index(at.as_u64()));
+        NonNull::new(pointer).ok_or(AddSectionError::BadMemory(ram))
+    }
+
+    /// The first frame number above every section that can be added.
+    #[must_use]
+    pub fn limit(&self) -> Pfn {
+        Pfn::new(to_count(self.sections.len()).saturating_mul(SECTION_FRAMES))
+    }
+
+    /// The records of a section, if it was added. Context: any.
+    #[inline]
+    #[must_use]
+    pub(crate) fn section(&self, section: u64) -> Option<SectionFrames> {
+        let records = self.sections.at(section)?.load(Ordering::Acquire);
+        // SAFETY: only `add_section` stores here, and only pointers to a whole section of
+        // initialised records that live as long as the table.
+        NonNull::new(records).map(|records| unsafe { SectionFrames::new(section, records.cast()) })
+    }
+
+    /// The record of a frame, if its section was added (Linux: `pfn_to_online_page`). Context: any.
+    #[inline]
+    #[must_use]
+    pub fn frame(&self, pfn: Pfn) -> Option<&Frame> {
+        let records = self.sections.at(pfn.section())?.load(Ordering::Acquire);
+        let records = NonNull::new(records)?;
+        // SAFETY: as in `section`; the offset is below the section's size.
+        let record = unsafe { records.add(to_index(pfn.section_offset())) };
+        // SAFETY: records are initialised and live as long as the table.
+        Some(unsafe { record.as_ref() })
+    }
+
+    /// A frame and its record (Linux: `pfn_to_page`). Context: any.
+    #[inline]
+    #[must_use]
+    pub fn page(&self, pfn: Pfn) -> Option<Page<'_>> {
+        self.frame(pfn).map(|frame| Page::new(pfn, frame))
+    }
+
+    /// The first frame of the block that `pfn` belongs to (Linux: `compound_head`, but for any
+    /// block), or `None` for a hole. Looks at eleven records at most. Context: any; the answer
+    /// is stable only while the block is.
+    #[must_use]
+    pub fn head(&self, pfn: Pfn) -> Option<Page<'_>> {
+        Order::all().find_map(|order| {
+            let page = self.page(pfn.align_down(order))?;
+            let word = page.frame().word();
+            let starts_block = !word.is(FrameState::Interior) && word.order() >= order;
+            starts_block.then_some(page)
+        })
+    }
+
+    /// The frame behind a direct-map address (Linux: `virt_to_page`). Context: any.
+    #[must_use]
+    pub fn virt_to_page<P: Platform>(&self, platform: &P, addr: VirtAddr) -> Option<Page<'_>> {
+        self.page(platform.virt_to_phys(addr)?.frame())
+    }
+}

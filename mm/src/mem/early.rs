@@ -1,0 +1,60 @@
+//! RAM before frames exist: claims and byte ranges.
+
+use crate::addr::PhysRange;
+
+/// The right to hand out RAM that the firmware reports: given once to the memblock of a machine.
+#[derive(Debug)]
+pub struct RamClaim(());
+
+impl RamClaim {
+    /// Makes the claim.
+    ///
+    /// # Safety
+    ///
+    /// 1. Every range that is later added as usable memory to the holder of this claim is RAM
+    ///    that the platform's direct map reaches.
+    /// 2. Until it is allocated from that holder, nobody uses such a range, except where it is
+    ///    reserved there before the first allocation.
+    /// 3. No other claim covers the same RAM on the same platform.
+    /// 4. The holder's `free` is not called for a range that an [`EarlyRam`] covers: the token
+    ///    itself is given back.
+    #[must_use]
+    pub const unsafe fn new() -> Self {
+        Self(())
+    }
+
+    /// Turns a range into a token. Only memblock calls this, for a range it has just reserved.
+    pub(crate) fn carve(&self, range: PhysRange) -> EarlyRam {
+        EarlyRam { range }
+    }
+}
+
+/// A byte range of RAM that belongs to whoever holds this value.
+#[derive(Debug)]
+#[must_use = "dropping the token leaks the range: give it back to memblock"]
+pub struct EarlyRam {
+    range: PhysRange,
+}
+
+impl EarlyRam {
+    /// Which bytes.
+    #[must_use]
+    pub const fn range(&self) -> PhysRange {
+        self.range
+    }
+
+    /// Cuts the range in two, `bytes` from its start (all of it if it is not that long).
+    pub fn split_at(self, bytes: u64) -> (Self, Self) {
+        let (start, end) = (self.range.start(), self.range.end());
+        let cut = start.saturating_add(bytes).min(end);
+        let low = PhysRange::from_size(start, cut.offset_from(start).unwrap_or_default());
+        let high = PhysRange::from_size(cut, end.offset_from(cut).unwrap_or_default());
+        (Self { range: low }, Self { range: high })
+    }
+
+    /// Gives up ownership for good and says which bytes they were: for memory that is never
+    /// given back, or whose owner is written down elsewhere.
+    pub const fn leak(self) -> PhysRange {
+        self.range
+    }
+}

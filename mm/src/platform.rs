@@ -1,0 +1,188 @@
+//! What the library asks of the machine it runs on.
+//!
+//! Two real implementations exist from the first day: the reference kernel's and the
+//! simulator's. Everything else in the library is written against this trait only.
+
+use core::fmt;
+use core::ptr::NonNull;
+
+use crate::addr::{PhysAddr, PhysRange, VirtAddr};
+use crate::report::Corruption;
+
+/// A logical CPU number, dense from 0.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct CpuId(pub u32);
+
+/// A memory node number, dense from 0 (Linux: `nid`).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct NodeId(pub u16);
+
+impl fmt::Display for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// How much checking is compiled in.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Profile {
+    /// Types and constant-time state checks only.
+    Plain,
+    /// The default: what a kernel should ship with. Pages are zeroed when handed out.
+    Hardened,
+    /// Everything: free memory is poisoned and checked, state changes are compare-exchanges,
+    /// lock order is tracked.
+    Debug,
+}
+
+impl Profile {
+    /// Whether this profile pays for hardening.
+    #[must_use]
+    pub const fn is_hardened(self) -> bool {
+        matches!(self, Self::Hardened | Self::Debug)
+    }
+
+    /// Whether this profile pays for every check there is.
+    #[must_use]
+    pub const fn is_debug(self) -> bool {
+        matches!(self, Self::Debug)
+    }
+
+    /// The name that the command line and the boot log use.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "plain",
+            Self::Hardened => "hardened",
+            Self::Debug => "debug",
+        }
+    }
+}
+
+/// How `pfn → frame record` is computed.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum MemoryModel {
+    /// A table of 128 MiB sections, each pointing at its records in the direct map. Needs no
+    /// page tables of its own. The default.
+    Sparse,
+    /// One contiguous virtual array, records reached by one shift; its pages are mapped through
+    /// [`Platform::map_frame_table`] where memory exists.
+    Vmemmap,
+    /// One array in the direct map from frame 0 to the last one: for a single small range.
+    Flat,
+}
+
+/// What [`Platform::irq_save`] found, to be given back to [`Platform::irq_restore`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use = "interrupts stay off until the state is restored"]
+pub struct IrqState(u64);
+
+impl IrqState {
+    /// Wraps what the platform wants to remember (on x86_64: RFLAGS).
+    pub const fn new(flags: u64) -> Self {
+        Self(flags)
+    }
+
+    /// What was remembered.
+    #[must_use]
+    pub const fn flags(self) -> u64 {
+        self.0
+    }
+}
+
+/// A kind of lock with its place in the order; see `sync::rank` for the tree.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LockClass {
+    /// For reports.
+    pub name: &'static str,
+    /// A lock may be taken only while every held one has a smaller rank.
+    pub rank: u8,
+}
+
+/// Why [`Platform::map_frame_table`] could not map.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum MapFrameTableError {
+    /// This platform maps nothing: choose another [`MemoryModel`].
+    Unsupported,
+    /// No memory for page tables.
+    OutOfTables,
+    /// Something else is mapped there already.
+    Occupied(VirtAddr),
+}
+
+/// The machine under the library.
+///
+/// # Safety
+///
+/// Every safe call of the library rests on the implementor's word that
+///
+/// 1. [`direct_map`](Self::direct_map) answers `Some(p)` only if all bytes of the range are
+///    ordinary RAM, readable and writable at `p` for as long as the platform lives, and nothing
+///    outside the library uses those bytes while the library owns them; the same range always
+///    gives the same pointer;
+/// 2. [`virt_to_phys`](Self::virt_to_phys) is its inverse;
+/// 3. between [`irq_save`](Self::irq_save) and the matching [`irq_restore`](Self::irq_restore) no
+///    interrupt handler of this CPU runs (NMI and machine check excepted) and the task does not
+///    move to another CPU;
+/// 4. [`current_cpu`](Self::current_cpu) is stable while interrupts are off and differs
+///    between CPUs that run at the same time;
+/// 5. [`map_frame_table`](Self::map_frame_table), where supported, makes the virtual range an
+///    exclusive alias of the physical one before it answers `Ok`;
+/// 6. [`frame_table_base`](Self::frame_table_base), where given, starts a virtual range that holds
+///    a 32-byte record for each frame up to the CPU's physical width and that nobody else maps.
+pub unsafe trait Platform: Sync + 'static {
+    /// How much checking to compile in.
+    const PROFILE: Profile = Profile::Hardened;
+    /// How frame records are found.
+    const MODEL: MemoryModel = MemoryModel::Sparse;
+
+    /// Where the library reaches the bytes of `range`, or `None` if it cannot.
+    ///
+    /// Context: any.
+    fn direct_map(&self, range: PhysRange) -> Option<NonNull<u8>>;
+
+    /// The physical address behind a direct-map address, or `None` for other addresses.
+    ///
+    /// Context: any.
+    fn virt_to_phys(&self, addr: VirtAddr) -> Option<PhysAddr>;
+
+    /// The CPU that runs the caller. Context: interrupts off, or otherwise pinned.
+    fn current_cpu(&self) -> CpuId;
+
+    /// Masks interrupts on this CPU and says how it was before. Context: any.
+    fn irq_save(&self) -> IrqState;
+
+    /// Puts back what [`irq_save`](Self::irq_save) found. Context: the CPU that saved.
+    fn irq_restore(&self, state: IrqState);
+
+    /// Takes notice of damage that a detector found where no error could be returned. The policy
+    /// (log and go on, or panic) is the platform's; the library goes on with the damaged thing
+    /// left out of circulation.
+    ///
+    /// Context: any, possibly with locks held: must not call back into the library.
+    fn corruption(&self, report: &Corruption);
+
+    /// Where [`MemoryModel::Vmemmap`] keeps its array. Default: nowhere.
+    fn frame_table_base(&self) -> Option<VirtAddr> {
+        None
+    }
+
+    /// Maps part of the frame table. Default: unsupported. Context: boot or hotplug, task.
+    ///
+    /// # Errors
+    /// See [`MapFrameTableError`].
+    fn map_frame_table(&self, at: VirtAddr, ram: PhysRange) -> Result<(), MapFrameTableError> {
+        let _ = (at, ram);
+        Err(MapFrameTableError::Unsupported)
+    }
+
+    /// A lock was taken (`debug` profile only). Default: not tracked.
+    fn lock_acquired(&self, class: LockClass) {
+        let _ = class;
+    }
+
+    /// A lock was let go (`debug` profile only). Default: not tracked.
+    fn lock_released(&self, class: LockClass) {
+        let _ = class;
+    }
+}

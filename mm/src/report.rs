@@ -1,0 +1,162 @@
+//! One type for everything that detectors find.
+//!
+//! Tests match on these values, not on log text; a platform prints them or panics.
+#![forbid(unsafe_code)]
+
+use core::fmt;
+
+use crate::addr::{Order, Pfn};
+
+/// Damage: something that correct callers and correct code never produce.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Corruption {
+    /// A block on its way to a caller is not marked free: it was handed out already, or its record was overwritten.
+    NotFree {
+        /// First frame of the block.
+        pfn: Pfn,
+        /// The state word found.
+        word: u64,
+    },
+    /// A frame's record is not what its place says.
+    BadRecord {
+        /// The frame.
+        pfn: Pfn,
+        /// The state word found.
+        word: u64,
+        /// What was being checked.
+        check: Check,
+    },
+    /// A maintained number differs from a recount.
+    Miscount {
+        /// Which number.
+        check: Check,
+        /// What was maintained.
+        recorded: u64,
+        /// What a recount gives.
+        counted: u64,
+    },
+    /// A free block and its free buddy were not merged.
+    Unmerged {
+        /// First frame of the lower block.
+        pfn: Pfn,
+        /// Their order.
+        order: Order,
+    },
+    /// A byte of free memory was written to.
+    Poison {
+        /// The frame written to.
+        pfn: Pfn,
+        /// Where in the frame, in bytes.
+        offset: u16,
+        /// The pattern that free memory holds.
+        expected: u8,
+        /// What was found.
+        found: u8,
+    },
+    /// A reference count reached its limit and stays there; the frame is never freed.
+    RefcountSaturated {
+        /// The frame.
+        pfn: Pfn,
+    },
+    /// A lock was taken against the order.
+    LockOrder {
+        /// Name of the lock held.
+        held: &'static str,
+        /// Name of the lock wanted.
+        wanted: &'static str,
+    },
+    /// A block could not be given back when its handle was dropped.
+    LostBlock {
+        /// First frame of the block.
+        pfn: Pfn,
+        /// Its order.
+        order: Order,
+    },
+}
+
+/// What a validation was looking at.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Check {
+    /// Free blocks of an order on the lists of a migrate type.
+    FreeBlocks,
+    /// Free frames of a zone.
+    FreeFrames,
+    /// Frames a zone manages: free, isolated and live ones together.
+    ManagedFrames,
+    /// Live frames of a zone.
+    LiveFrames,
+    /// Blocks in use by state.
+    State,
+    /// Alignment of a block to its order.
+    Alignment,
+    /// Node and zone in a frame's record.
+    Home,
+    /// Neighbour links of a free list.
+    Links,
+    /// The per-pageblock index of free orders.
+    Index,
+    /// Sum of sizes in a memblock table.
+    TableTotal,
+    /// Order and separation of memblock regions.
+    TableOrder,
+}
+
+impl fmt::Display for Corruption {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::NotFree { pfn, word } => {
+                write!(
+                    f,
+                    "frame {pfn} is on a free list but not free (state {word:#018x})"
+                )
+            }
+            Self::BadRecord { pfn, word, check } => {
+                write!(
+                    f,
+                    "frame {pfn}: bad record (state {word:#018x}) while checking {check:?}"
+                )
+            }
+            Self::Miscount {
+                check,
+                recorded,
+                counted,
+            } => {
+                write!(f, "{check:?}: {recorded} recorded, {counted} counted")
+            }
+            Self::Unmerged { pfn, order } => {
+                write!(
+                    f,
+                    "free buddies at frame {pfn}, order {order}, were not merged"
+                )
+            }
+            Self::Poison {
+                pfn,
+                offset,
+                expected,
+                found,
+            } => write!(
+                f,
+                "frame {pfn} was written to while free: byte {offset:#x} is {found:#04x}, not {expected:#04x}"
+            ),
+            Self::RefcountSaturated { pfn } => {
+                write!(
+                    f,
+                    "reference count of frame {pfn} saturated; the frame leaks"
+                )
+            }
+            Self::LockOrder { held, wanted } => {
+                write!(f, "lock `{wanted}` taken while `{held}` is held")
+            }
+            Self::LostBlock { pfn, order } => {
+                write!(
+                    f,
+                    "block at frame {pfn}, order {order}, could not be given back"
+                )
+            }
+        }
+    }
+}
+
+impl core::error::Error for Corruption {}

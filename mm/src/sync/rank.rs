@@ -1,0 +1,17 @@
+//! The lock order, outermost first. A lock may be taken only while every held one stands
+//! above it in this tree; two of the same rank are never held together.
+//!
+//! ```text
+//! zone            (50)  free areas of one zone; interrupts off
+//! ```
+//!
+//! The `debug` profile reports every take and release to the platform
+//! ([`Platform::lock_acquired`](crate::platform::Platform::lock_acquired)), which checks the order.
+
+use crate::platform::LockClass;
+
+/// Free areas of one zone.
+pub const ZONE: LockClass = LockClass {
+    name: "zone",
+    rank: 50,
+};

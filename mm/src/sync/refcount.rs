@@ -1,0 +1,134 @@
+//! Reference counts that saturate instead of wrapping.
+//!
+//! The behaviour is that of Linux's `refcount_t`: a count that leaves its range is pinned at a
+//! value in the middle of the unused half, from which no number of increments or decrements
+//! that a machine can perform leads back to zero. What it counts then leaks, and is never freed
+//! under a user.
+
+use super::atomic::{AtomicU32, Ordering};
+
+/// Where a count that went wrong stays (Linux: `REFCOUNT_SATURATED`).
+const SATURATED: u32 = 0xc000_0000;
+/// The largest count that is still believed (Linux: `REFCOUNT_MAX`).
+const MAX: u32 = 0x7fff_ffff;
+
+/// What a decrement found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use]
+pub enum Dropped {
+    /// Others still hold references.
+    Shared,
+    /// That was the last reference: the caller frees.
+    Last,
+    /// The count is saturated, or was zero before: nothing may be freed.
+    Saturated,
+}
+
+/// A saturating reference count.
+#[derive(Debug, Default)]
+#[repr(transparent)]
+pub struct RefCount(AtomicU32);
+
+impl RefCount {
+    /// A count that starts at `count`.
+    #[must_use]
+    pub fn new(count: u32) -> Self {
+        Self(AtomicU32::new(count))
+    }
+
+    /// The count right now; it may be stale when it arrives.
+    #[inline]
+    #[must_use]
+    pub fn get(&self) -> u32 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Starts counting anew. Only for an object that nobody else can see.
+    #[inline]
+    pub fn set(&self, count: u32) {
+        self.0.store(count, Ordering::Relaxed);
+    }
+
+    /// Whether the count is stuck.
+    #[must_use]
+    pub fn is_saturated(&self) -> bool {
+        self.get() > MAX
+    }
+
+    /// Adds a reference unless there is none left to copy. Answers whether it was added; a
+    /// count that would leave its range saturates (and the answer is yes: the object lives for
+    /// ever). Context: any.
+    #[inline]
+    pub fn inc_not_zero(&self) -> bool {
+        let mut old = self.get();
+        loop {
+            if old == 0 {
+                return false;
+            }
+            let new = if old >= MAX {
+                SATURATED
+            } else {
+                old.wrapping_add(1)
+            };
+            match self
+                .0
+                .compare_exchange_weak(old, new, Ordering::Relaxed, Ordering::Relaxed)
+            {
+                Ok(_) => return true,
+                Err(now) => old = now,
+            }
+        }
+    }
+
+    /// Drops a reference. Everything done through it happens before what the last holder does
+    /// next. Context: any.
+    #[inline]
+    pub fn dec(&self) -> Dropped {
+        let mut old = self.get();
+        let outcome = loop {
+            let (new, outcome) = match old {
+                1 => (0, Dropped::Last),
+                2..=MAX => (old.wrapping_sub(1), Dropped::Shared),
+                _ => (SATURATED, Dropped::Saturated),
+            };
+            match self
+                .0
+                .compare_exchange_weak(old, new, Ordering::Release, Ordering::Relaxed)
+            {
+                Ok(_) => break outcome,
+                Err(now) => old = now,
+            }
+        };
+        if outcome == Dropped::Last {
+            super::atomic::fence(Ordering::Acquire);
+        }
+        outcome
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_at_the_limit_saturate_and_never_come_back() {
+        let count = RefCount::new(MAX - 16);
+        for _ in 0..32 {
+            assert!(count.inc_not_zero());
+        }
+        assert!(count.is_saturated());
+        for _ in 0..100 {
+            assert_eq!(count.dec(), Dropped::Saturated);
+        }
+        assert!(count.is_saturated());
+    }
+
+    #[test]
+    fn zero_is_neither_revived_nor_freed_twice() {
+        let count = RefCount::new(1);
+        assert_eq!(count.dec(), Dropped::Last);
+        assert!(!count.inc_not_zero());
+        assert_eq!(count.dec(), Dropped::Saturated);
+        assert!(count.is_saturated());
+    }
+}

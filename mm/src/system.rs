@@ -1,0 +1,189 @@
+//! `Memory<P>`: everything wired together.
+//!
+//! The value in a kernel's `static` is a small header; what depends on the machine is sized at
+//! run time and carved from early memory when [`Memory::bring_up`] is called. A process may
+//! have as many of them as it likes (tests do).
+#![forbid(unsafe_code)]
+
+mod alloc;
+mod block;
+mod bring_up;
+mod options;
+mod run;
+mod shared;
+
+use core::fmt;
+
+pub use alloc::AllocError;
+pub use block::Block;
+pub use bring_up::{BringUpError, Summary};
+pub use options::Options;
+pub use run::{ContigError, ExactError, PageRun};
+pub use shared::SharedBlock;
+
+use crate::addr::Pfn;
+use crate::buddy::Census;
+use crate::frame::{FrameTable, Page, ZoneId};
+use crate::mem::Array;
+use crate::platform::{NodeId, Platform};
+use crate::report::Corruption;
+use crate::sync::Once;
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::zone::{Node, Zone};
+
+/// The memory of one machine.
+pub struct Memory<P: Platform> {
+    platform: P,
+    core: Once<Core>,
+}
+
+/// What exists once memory is up.
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(crate) frames: FrameTable,
+    pub(crate) nodes: Array<Node>,
+    pub(crate) options: Options,
+    /// Frames left out of circulation because they were found damaged.
+    pub(crate) quarantined: AtomicU64,
+    pub(crate) summary: Summary,
+}
+
+/// How an owning handle finds its memory: a reference on the host, where there are many
+/// machines, or a zero-sized type that names a kernel's `static`, where the handle then costs
+/// nothing extra.
+pub trait Home: Copy {
+    /// The machine's platform.
+    type P: Platform;
+    /// The memory that the handle gives its frames back to.
+    fn memory(&self) -> &Memory<Self::P>;
+}
+
+impl<P: Platform> Home for &Memory<P> {
+    type P = P;
+
+    #[inline]
+    fn memory(&self) -> &Memory<P> {
+        self
+    }
+}
+
+impl<P: Platform> Memory<P> {
+    /// A machine whose memory is not up yet.
+    pub const fn new(platform: P) -> Self {
+        Self {
+            platform,
+            core: Once::new(),
+        }
+    }
+
+    /// The platform.
+    #[inline]
+    pub const fn platform(&self) -> &P {
+        &self.platform
+    }
+
+    #[inline]
+    pub(crate) fn core(&self) -> Option<&Core> {
+        self.core.get()
+    }
+
+    /// Whether pages can be allocated. Context: any.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        self.core().is_some()
+    }
+
+    /// The nodes with memory; none before memory is up. Context: any.
+    #[must_use]
+    pub fn nodes(&self) -> &[Node] {
+        self.core().map_or(&[], |core| &*core.nodes)
+    }
+
+    /// Every zone of every node, empty ones included.
+    pub fn zones(&self) -> impl Iterator<Item = &Zone> {
+        self.nodes().iter().flat_map(Node::zones)
+    }
+
+    /// The zone that a frame's record names. Context: any.
+    #[must_use]
+    pub fn zone_of(&self, pfn: Pfn) -> Option<&Zone> {
+        let core = self.core()?;
+        core.zone(core.frames.head(pfn)?.frame().word().zone_id())
+    }
+
+    /// A frame and its record, if the library knows it (Linux: `pfn_to_page`). Context: any.
+    #[must_use]
+    pub fn page(&self, pfn: Pfn) -> Option<Page<'_>> {
+        self.core()?.frames.page(pfn)
+    }
+
+    /// The frame table, once memory is up.
+    #[must_use]
+    pub fn frames(&self) -> Option<&FrameTable> {
+        self.core().map(|core| &core.frames)
+    }
+
+    /// The options in force, once memory is up.
+    #[must_use]
+    pub fn options(&self) -> Option<&Options> {
+        self.core().map(|core| &core.options)
+    }
+
+    /// Frames handed to the allocator so far (Linux: `totalram_pages`). Context: any.
+    #[must_use]
+    pub fn managed_frames(&self) -> u64 {
+        self.zones().map(Zone::managed).fold(0, u64::saturating_add)
+    }
+
+    /// Free frames right now (Linux: `nr_free_pages`). Context: any.
+    #[must_use]
+    pub fn free_frames(&self) -> u64 {
+        self.zones()
+            .map(Zone::free_frames)
+            .fold(0, u64::saturating_add)
+    }
+
+    /// Frames left out of circulation because they were found damaged. Context: any.
+    #[must_use]
+    pub fn quarantined_frames(&self) -> u64 {
+        self.core()
+            .map_or(0, |core| core.quarantined.load(Ordering::Relaxed))
+    }
+
+    /// Recounts every zone and compares (oracles O1, O3, O4). Context: task; slow.
+    ///
+    /// # Errors
+    /// The first [`Corruption`] found.
+    pub fn validate(&self) -> Result<Census, Corruption> {
+        let mut total = Census::default();
+        for zone in self.zones() {
+            let census = zone.validate(&self.platform)?;
+            total.free = total.free.saturating_add(census.free);
+            total.isolated = total.isolated.saturating_add(census.isolated);
+            total.live = total.live.saturating_add(census.live);
+            total.reserved = total.reserved.saturating_add(census.reserved);
+        }
+        Ok(total)
+    }
+}
+
+impl Core {
+    #[inline]
+    pub(crate) fn zone(&self, id: ZoneId) -> Option<&Zone> {
+        self.node(id.node)?.zones().get(usize::from(id.zone))
+    }
+
+    #[inline]
+    pub(crate) fn node(&self, id: NodeId) -> Option<&Node> {
+        // Nodes are stored by number; those without memory are missing at the end only.
+        self.nodes.get(usize::from(id.0))
+    }
+}
+
+impl<P: Platform> fmt::Debug for Memory<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Memory")
+            .field("core", &self.core)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,122 @@
+//! An owned block of pages.
+#![forbid(unsafe_code)]
+
+use core::fmt;
+use core::ptr::NonNull;
+
+use super::{Home, SharedBlock};
+use crate::addr::{Order, Pfn, PfnRange};
+use crate::mem::Exclusive;
+
+/// An exclusively owned, naturally aligned run of `1 << order` frames; dropping it returns them
+/// to `home`.
+///
+/// ```compile_fail
+/// fn clone<H: mm::system::Home>(block: mm::system::Block<H>) {
+///     let twin = block.clone(); // a right to memory cannot be copied
+/// }
+/// ```
+#[must_use = "dropping a block returns it to its zone"]
+pub struct Block<H: Home> {
+    /// Missing only while the block is being given up.
+    frames: Option<Exclusive>,
+    home: H,
+}
+
+impl<H: Home> Block<H> {
+    pub(super) const fn new(frames: Exclusive, home: H) -> Self {
+        Self {
+            frames: Some(frames),
+            home,
+        }
+    }
+
+    /// Which frames.
+    #[must_use]
+    pub fn frames(&self) -> PfnRange {
+        self.frames
+            .as_ref()
+            .map_or(PfnRange::EMPTY, Exclusive::frames)
+    }
+
+    /// The first frame.
+    #[must_use]
+    pub fn pfn(&self) -> Pfn {
+        self.frames().first()
+    }
+
+    /// log2 of the number of frames.
+    #[must_use]
+    pub fn order(&self) -> Order {
+        Order::at_most(self.frames().frames(), Order::MAX)
+    }
+
+    /// Where the kernel reaches the first byte. Writing through it is the caller's affair, as
+    /// long as the block lives. Context: any.
+    #[must_use]
+    pub fn as_ptr(&self) -> Option<NonNull<u8>> {
+        self.frames.as_ref()?.as_ptr(self.home.memory().platform())
+    }
+
+    /// The bytes; empty if the platform does not reach them. Context: any.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        let platform = self.home.memory().platform();
+        self.frames
+            .as_ref()
+            .and_then(|frames| frames.bytes(platform))
+            .unwrap_or_default()
+    }
+
+    /// The bytes, to be written; empty if the platform does not reach them. Context: any.
+    #[must_use]
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        let platform = self.home.memory().platform();
+        self.frames
+            .as_mut()
+            .and_then(|frames| frames.bytes_mut(platform))
+            .unwrap_or_default()
+    }
+
+    /// Gives up the handle for a plain frame number, to be freed with
+    /// [`Memory::free_pages`](super::Memory::free_pages).
+    #[must_use = "the pages leak unless they are freed by number"]
+    pub fn into_raw(mut self) -> Pfn {
+        self.frames
+            .take()
+            .map_or(Pfn::ZERO, |frames| frames.leak().first())
+    }
+
+    /// Makes the block reference-counted (Linux: what `get_page` presumes). Context: any.
+    ///
+    /// # Errors
+    /// The block, if its record was damaged.
+    pub fn share(mut self) -> Result<SharedBlock<H>, Self> {
+        let home = self.home;
+        let order = self.order();
+        let (Some(frames), Some(table)) = (self.frames.take(), home.memory().frames()) else {
+            return Err(self);
+        };
+        match table.share(frames) {
+            Ok(reference) => Ok(SharedBlock::new(reference, order, home)),
+            Err(frames) => Err(Self::new(frames, home)),
+        }
+    }
+}
+
+impl<H: Home> Drop for Block<H> {
+    fn drop(&mut self) {
+        if let Some(frames) = self.frames.take() {
+            self.home.memory().release(frames);
+        }
+    }
+}
+
+impl<H: Home> fmt::Debug for Block<H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Block")
+            .field("pfn", &self.pfn())
+            .field("order", &self.order())
+            .finish_non_exhaustive()
+    }
+}

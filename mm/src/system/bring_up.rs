@@ -1,0 +1,409 @@
+//! From early memory to a page allocator: the frame table, nodes and zones are built in memory
+//! that memblock gives, and everything that is left goes to the zones.
+#![forbid(unsafe_code)]
+
+use core::fmt;
+
+use super::{Core, Memory, Options};
+use crate::addr::{Pfn, PfnRange, to_count, to_index};
+use crate::buddy::{Area, AreaSlots, FreeAreas, MigrateType};
+use crate::collections::SetBank;
+use crate::config::SECTION_FRAMES;
+use crate::frame::{AddSectionError, FrameTable, ZoneId};
+use crate::mem::{Array, CarveError, EarlyRam, Exclusive};
+use crate::memblock::{AllocError, Memblock, NodeChoice, NodeFrames, Request};
+use crate::platform::{MemoryModel, NodeId, Platform};
+use crate::report::Corruption;
+use crate::sync::atomic::AtomicU64;
+use crate::zone::plan::{NodePlan, Plan};
+use crate::zone::{Node, Zone, ZoneKind, ZoneParts};
+
+/// Why memory could not be brought up.
+#[derive(Debug)]
+pub enum BringUpError {
+    /// It is up already.
+    AlreadyUp,
+    /// Early memory ran out.
+    NoEarlyMemory(AllocError),
+    /// The platform does not reach memory that it said it did.
+    Unreachable,
+    /// A section's records could not be added.
+    Section(AddSectionError),
+    /// A record was not what it should be.
+    Corrupt(Corruption),
+}
+
+impl fmt::Display for BringUpError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AlreadyUp => f.write_str("memory is up already"),
+            Self::NoEarlyMemory(error) => write!(f, "no memory for the frame table: {error}"),
+            Self::Unreachable => f.write_str("the direct map does not reach early memory"),
+            Self::Section(error) => write!(f, "frame table: {error:?}"),
+            Self::Corrupt(corruption) => corruption.fmt(f),
+        }
+    }
+}
+
+impl core::error::Error for BringUpError {}
+
+impl From<AllocError> for BringUpError {
+    fn from(error: AllocError) -> Self {
+        Self::NoEarlyMemory(error)
+    }
+}
+
+impl From<CarveError> for BringUpError {
+    fn from(_: CarveError) -> Self {
+        Self::Unreachable
+    }
+}
+
+impl From<AddSectionError> for BringUpError {
+    fn from(error: AddSectionError) -> Self {
+        Self::Section(error)
+    }
+}
+
+impl From<Corruption> for BringUpError {
+    fn from(corruption: Corruption) -> Self {
+        Self::Corrupt(corruption)
+    }
+}
+
+/// What came up.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Summary {
+    /// Frames of RAM.
+    pub present: u64,
+    /// Frames that have records: those of all present sections.
+    pub recorded: u64,
+    /// Frames handed to the allocator.
+    pub managed: u64,
+    /// Bytes of frame records.
+    pub record_bytes: u64,
+    /// Bytes of tables beside them: sections, areas, indices, zones.
+    pub side_bytes: u64,
+}
+
+/// Building in progress.
+struct Builder<'a, P: Platform> {
+    platform: &'a P,
+    memblock: Memblock,
+    summary: Summary,
+}
+
+impl<P: Platform> Memory<P> {
+    /// Builds the frame table, nodes and zones, and hands what is free to the allocator. What
+    /// is reserved stays so. Context: boot, one CPU.
+    ///
+    /// # Errors
+    /// [`BringUpError`]; memory stays down then.
+    pub fn bring_up(
+        &self,
+        memblock: Memblock,
+        plan: &Plan<'_>,
+        options: Options,
+    ) -> Result<Summary, BringUpError> {
+        if self.is_up() {
+            return Err(BringUpError::AlreadyUp);
+        }
+        let summary = Summary {
+            present: plan.present(),
+            ..Summary::default()
+        };
+        let mut builder = Builder {
+            platform: &self.platform,
+            memblock,
+            summary,
+        };
+        let frames = builder.frame_table(plan)?;
+        let mut nodes = builder.nodes(plan)?;
+        for (node, plan) in nodes.iter_mut().zip(plan.nodes()) {
+            builder.areas(node, plan, &frames)?;
+        }
+        builder.mark_reserved(&frames, &nodes)?;
+
+        let mut core = Core {
+            frames,
+            nodes,
+            options,
+            quarantined: AtomicU64::new(0),
+            summary,
+        };
+        let mut outcome = Ok(());
+        let Builder {
+            memblock,
+            mut summary,
+            ..
+        } = builder;
+        memblock.hand_over(&mut |free, ram| {
+            if outcome.is_ok() {
+                outcome = core.adopt(&self.platform, free, ram);
+            }
+        });
+        outcome?;
+        summary.managed = core
+            .nodes
+            .iter()
+            .flat_map(Node::zones)
+            .map(Zone::managed)
+            .fold(0, u64::saturating_add);
+        core.summary = summary;
+        self.core.set(core).map_err(|_| BringUpError::AlreadyUp)?;
+        Ok(summary)
+    }
+
+    /// What came up; nothing before that.
+    #[must_use]
+    pub fn summary(&self) -> Summary {
+        self.core()
+            .map_or_else(Summary::default, |core| core.summary)
+    }
+
+    /// Gives memory that was reserved or allocated early to the allocator (Linux:
+    /// `free_reserved_area`, `memblock_free_late`): whole frames only. Context: task.
+    ///
+    /// # Errors
+    /// [`BringUpError`] if memory is not up, or a frame was handed out already.
+    pub fn free_early(&self, node: NodeId, ram: EarlyRam) -> Result<(), BringUpError> {
+        let core = self.core().ok_or(BringUpError::Unreachable)?;
+        core.frames.forget_reserved(&ram);
+        let free = NodeFrames {
+            node: Some(node),
+            frames: ram.range().whole_frames(),
+        };
+        core.adopt(&self.platform, free, ram)
+    }
+}
+
+impl Core {
+    /// Hands a range to the zones of its node.
+    fn adopt<P: Platform>(
+        &self,
+        platform: &P,
+        free: NodeFrames,
+        ram: EarlyRam,
+    ) -> Result<(), BringUpError> {
+        let node = self.node(node_of(&free)).ok_or(BringUpError::Unreachable)?;
+        let mut rest = ram;
+        for zone in zones_by_address(node) {
+            let here = zone.span().intersect(free.frames);
+            let Some(below) = here.addrs().start().offset_from(rest.range().start()) else {
+                continue;
+            };
+            if here.is_empty() {
+                continue;
+            }
+            let (_, from_here) = rest.split_at(below);
+            let (ram, above) = from_here.split_at(here.addrs().size());
+            rest = above;
+            self.frames.adopt(ram, zone.id(), |block| {
+                self.adopt_block(platform, zone, block)
+            })?;
+        }
+        Ok(())
+    }
+
+    fn adopt_block<P: Platform>(&self, platform: &P, zone: &Zone, mut block: Exclusive) {
+        if self.options.page_poison {
+            block.poison(platform);
+        } else if self.options.init_on_free {
+            block.zero(platform);
+        }
+        let frames = block.frames();
+        if zone.adopt(platform, block).is_err() {
+            let (pfn, order) = (frames.first(), crate::addr::Order::ZERO);
+            platform.corruption(&Corruption::LostBlock { pfn, order });
+        }
+    }
+}
+
+/// A node's zones, lowest first: Movable may start below or above Normal's end, never inside.
+fn zones_by_address(node: &Node) -> impl Iterator<Item = &Zone> {
+    let mut next = Pfn::ZERO;
+    core::iter::from_fn(move || {
+        let ahead = node
+            .zones()
+            .iter()
+            .filter(|zone| zone.is_populated() && zone.span().first() >= next);
+        let zone = ahead.min_by_key(|zone| zone.span().first())?;
+        next = zone.span().end();
+        Some(zone)
+    })
+}
+
+impl<P: Platform> Builder<'_, P> {
+    fn take(&mut self, bytes: u64, align: u64, node: NodeChoice) -> Result<EarlyRam, BringUpError> {
+        let request = Request::bytes(bytes.max(1)).align(align).node(node);
+        Ok(self.memblock.alloc_raw(self.platform, &request)?)
+    }
+
+    fn take_table(&mut self, bytes: u64, node: NodeId) -> Result<EarlyRam, BringUpError> {
+        self.summary.side_bytes = self.summary.side_bytes.saturating_add(bytes);
+        self.take(bytes, 64, NodeChoice::Prefer(node))
+    }
+
+    /// The frame table with the records of every section that has RAM.
+    fn frame_table(&mut self, plan: &Plan<'_>) -> Result<FrameTable, BringUpError> {
+        let ram = self.take_table(FrameTable::bytes_for(plan.end()), NodeId(0))?;
+        let frames = FrameTable::carve(self.platform, ram, plan.end())?;
+        if P::MODEL == MemoryModel::Flat {
+            self.add_flat(&frames)?;
+            return Ok(frames);
+        }
+        let mut next: u64 = 0;
+        while let Some((section, node)) = self.section_from(next) {
+            let ram = self.take(
+                FrameTable::SECTION_BYTES,
+                FrameTable::SECTION_BYTES,
+                NodeChoice::Prefer(node),
+            )?;
+            self.add_section(&frames, section, ram)?;
+            next = section.saturating_add(1);
+        }
+        Ok(frames)
+    }
+
+    /// One array for all sections from 0 to the last, those without RAM included.
+    fn add_flat(&mut self, frames: &FrameTable) -> Result<(), BringUpError> {
+        let sections = frames.limit().section();
+        let bytes = sections.saturating_mul(FrameTable::SECTION_BYTES);
+        let mut rest = self.take(bytes, FrameTable::SECTION_BYTES, NodeChoice::Any)?;
+        for section in 0..sections {
+            let (ram, above) = rest.split_at(FrameTable::SECTION_BYTES);
+            rest = above;
+            self.add_section(frames, section, ram)?;
+        }
+        Ok(())
+    }
+
+    fn add_section(
+        &mut self,
+        frames: &FrameTable,
+        section: u64,
+        ram: EarlyRam,
+    ) -> Result<(), BringUpError> {
+        frames.add_section(self.platform, section, ram)?;
+        let Summary {
+            recorded,
+            record_bytes,
+            ..
+        } = &mut self.summary;
+        *recorded = recorded.saturating_add(SECTION_FRAMES);
+        *record_bytes = record_bytes.saturating_add(FrameTable::SECTION_BYTES);
+        Ok(())
+    }
+
+    /// The first section from `section` on that has RAM, and the node of its first frame of RAM.
+    fn section_from(&self, section: u64) -> Option<(u64, NodeId)> {
+        let from = section.saturating_mul(SECTION_FRAMES);
+        let ahead = PfnRange::from_numbers(from, u64::MAX);
+        self.memblock.frames(None).find_map(|ram| {
+            let rest = ram.frames.intersect(ahead);
+            (!rest.is_empty()).then(|| (rest.first().section(), node_of(&ram)))
+        })
+    }
+
+    /// The nodes, their zones without areas yet.
+    fn nodes(&mut self, plan: &Plan<'_>) -> Result<Array<Node>, BringUpError> {
+        let count = plan.nodes().len();
+        let bytes = Array::<Node>::bytes_for(count).unwrap_or(u64::MAX);
+        let ram = self.take_table(bytes, NodeId(0))?;
+        let plans = plan.nodes();
+        let node = |index: usize| {
+            let id = NodeId(u16::try_from(index).unwrap_or(u16::MAX));
+            let plan = &plans[index];
+            let zones = ZoneKind::ALL.map(|kind| empty_zone(id, kind, plan));
+            Node::new(id, plan.frames, plan.present, zones)
+        };
+        Ok(Array::carve(self.platform, ram, count, node)?)
+    }
+
+    /// Room for the free blocks of every zone of a node, section by section.
+    fn areas(
+        &mut self,
+        node: &mut Node,
+        plan: &NodePlan,
+        frames: &FrameTable,
+    ) -> Result<(), BringUpError> {
+        let id = node.id();
+        for kind in ZoneKind::ALL {
+            let zone_plan = plan.zone(kind);
+            if zone_plan.present == 0 {
+                continue;
+            }
+            let span = zone_plan.frames;
+            let first = span.first().section();
+            let slots = span
+                .end()
+                .as_u64()
+                .div_ceil(SECTION_FRAMES)
+                .saturating_sub(first);
+            let bytes = AreaSlots::bytes_for(to_index(slots)).unwrap_or(u64::MAX);
+            let ram = self.take_table(bytes, id)?;
+            let areas = AreaSlots::carve(self.platform, ram, to_index(slots), |_| None)?;
+            let bytes = SetBank::bytes_for(FreeAreas::INDEX_SETS, slots).unwrap_or(u64::MAX);
+            let ram = self.take_table(bytes, id)?;
+            let bank = SetBank::carve(self.platform, ram, FreeAreas::INDEX_SETS, slots)?;
+            let zone = node.zone_mut(kind).areas_mut();
+            zone.install(first, areas, bank);
+            for section in first..first.saturating_add(slots) {
+                let Some(records) = frames.section(section) else {
+                    continue;
+                };
+                let start = section.saturating_mul(SECTION_FRAMES);
+                let whole = PfnRange::from_numbers(start, start.saturating_add(SECTION_FRAMES));
+                if !self.has_ram(id, whole.intersect(span)) {
+                    continue;
+                }
+                let ram = self.take_table(to_count(size_of::<Area>()), id)?;
+                zone.add_area(self.platform, records, ram, MigrateType::Movable)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn has_ram(&self, node: NodeId, range: PfnRange) -> bool {
+        self.memblock
+            .frames(None)
+            .any(|ram| node_of(&ram) == node && !ram.frames.intersect(range).is_empty())
+    }
+
+    /// Writes down which present frames stay out of the allocator.
+    fn mark_reserved(&self, frames: &FrameTable, nodes: &[Node]) -> Result<(), BringUpError> {
+        for region in self.memblock.reserved() {
+            let taken = region.range.touched_frames();
+            for ram in self.memblock.frames(None) {
+                let Some(node) = nodes.get(usize::from(node_of(&ram).0)) else {
+                    continue;
+                };
+                for zone in node.zones() {
+                    let here = taken.intersect(ram.frames).intersect(zone.span());
+                    for pfn in here.iter() {
+                        frames.reserve_once(pfn, zone.id())?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// RAM of which the firmware names no node counts as node 0's.
+fn node_of(ram: &NodeFrames) -> NodeId {
+    ram.node.unwrap_or_default()
+}
+
+fn empty_zone(node: NodeId, kind: ZoneKind, plan: &NodePlan) -> Zone {
+    let zone = u8::try_from(kind.index()).unwrap_or_default();
+    let home = ZoneId { node, zone };
+    let planned = plan.zone(kind);
+    Zone::new(ZoneParts {
+        home,
+        kind,
+        span: planned.frames,
+        present: planned.present,
+        areas: FreeAreas::empty(home),
+    })
+}

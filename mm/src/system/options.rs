@@ -1,0 +1,78 @@
+//! Switches of a running system, from the profile and the command line.
+#![forbid(unsafe_code)]
+
+use crate::platform::Profile;
+
+/// What is done to pages on their way out and in; names as on Linux's command line.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Options {
+    /// `init_on_alloc=`: every page comes zeroed.
+    pub init_on_alloc: bool,
+    /// `init_on_free=`: every page is zeroed when it is given back.
+    pub init_on_free: bool,
+    /// `page_poison=`: free pages hold a pattern, which is checked when they are handed out.
+    pub page_poison: bool,
+}
+
+impl Options {
+    /// What a profile turns on by itself.
+    #[must_use]
+    pub const fn for_profile(profile: Profile) -> Self {
+        Self {
+            init_on_alloc: profile.is_hardened(),
+            init_on_free: false,
+            page_poison: profile.is_debug(),
+        }
+    }
+
+    /// The same with what the kernel command line says: `init_on_alloc=`, `init_on_free=` and
+    /// `page_poison=`, each `0`/`1`/`off`/`on`. Other words are left to others; a value that is
+    /// none of these goes to `refused` and changes nothing.
+    #[must_use]
+    pub fn with_command_line<'a>(
+        mut self,
+        line: &'a str,
+        mut refused: impl FnMut(&'a str),
+    ) -> Self {
+        for word in line.split_ascii_whitespace() {
+            let Some((name, value)) = word.split_once('=') else {
+                continue;
+            };
+            let switch = match name {
+                "init_on_alloc" => &mut self.init_on_alloc,
+                "init_on_free" => &mut self.init_on_free,
+                "page_poison" => &mut self.page_poison,
+                _ => continue,
+            };
+            match value {
+                "1" | "on" | "y" => *switch = true,
+                "0" | "off" | "n" => *switch = false,
+                _ => refused(word),
+            }
+        }
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_overrides_the_profile_and_nonsense_is_refused() {
+        let mut refused = [""; 1];
+        let options = Options::for_profile(Profile::Hardened).with_command_line(
+            "quiet init_on_alloc=0 page_poison=maybe init_on_free=on",
+            |word| refused = [word],
+        );
+        assert_eq!(
+            options,
+            Options {
+                init_on_alloc: false,
+                init_on_free: true,
+                page_poison: false
+            }
+        );
+        assert_eq!(refused, ["page_poison=maybe"]);
+    }
+}

@@ -1,0 +1,189 @@
+//! Runs of pages whose length is not a power of two, and runs at a given place.
+#![forbid(unsafe_code)]
+
+use core::fmt;
+use core::ptr::NonNull;
+
+use super::{AllocError, Home, Memory};
+use crate::addr::{Order, PfnRange};
+use crate::buddy::{Gfp, RangeError, Request};
+use crate::mem::Exclusive;
+use crate::platform::Platform;
+use crate::zone::Zone;
+
+/// Why [`Memory::alloc_pages_exact`] failed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ExactError {
+    /// Nothing was asked for.
+    Empty,
+    /// More than the largest block was asked for.
+    TooLarge,
+    /// The allocation itself failed.
+    Alloc(AllocError),
+}
+
+/// Why [`Memory::alloc_contig_range`] failed. Nothing was changed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ContigError {
+    /// The flags contradict each other, or memory is not up.
+    Alloc(AllocError),
+    /// The range crosses zones, or is not memory.
+    NoZone,
+    /// The zone cannot give the range.
+    Range(RangeError),
+}
+
+impl fmt::Display for ExactError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Empty => f.write_str("nothing was asked for"),
+            Self::TooLarge => f.write_str("larger than the largest block"),
+            Self::Alloc(error) => error.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for ContigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Alloc(error) => error.fmt(f),
+            Self::NoZone => f.write_str("the range is not memory of one zone"),
+            Self::Range(error) => error.fmt(f),
+        }
+    }
+}
+
+impl core::error::Error for ExactError {}
+impl core::error::Error for ContigError {}
+
+/// An exclusively owned run of contiguous frames of any length; dropping it returns them.
+#[must_use = "dropping a run returns it to its zone"]
+pub struct PageRun<H: Home> {
+    /// Missing only while the run is being given up.
+    frames: Option<Exclusive>,
+    home: H,
+}
+
+impl<H: Home> PageRun<H> {
+    /// Which frames.
+    #[must_use]
+    pub fn frames(&self) -> PfnRange {
+        self.frames
+            .as_ref()
+            .map_or(PfnRange::EMPTY, Exclusive::frames)
+    }
+
+    /// Where the kernel reaches the first byte. Context: any.
+    #[must_use]
+    pub fn as_ptr(&self) -> Option<NonNull<u8>> {
+        self.frames.as_ref()?.as_ptr(self.home.memory().platform())
+    }
+
+    /// The bytes, to be written; empty if the platform does not reach them. Context: any.
+    #[must_use]
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        let platform = self.home.memory().platform();
+        self.frames
+            .as_mut()
+            .and_then(|frames| frames.bytes_mut(platform))
+            .unwrap_or_default()
+    }
+}
+
+impl<H: Home> Drop for PageRun<H> {
+    fn drop(&mut self) {
+        let memory = self.home.memory();
+        let Some(table) = memory.frames() else { return };
+        let mut rest = self.frames.take();
+        while let Some(run) = rest {
+            let (block, more) = table.first_block(run);
+            memory.release(block);
+            rest = more;
+        }
+    }
+}
+
+impl<H: Home> fmt::Debug for PageRun<H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PageRun")
+            .field("frames", &self.frames())
+            .finish_non_exhaustive()
+    }
+}
+
+impl<P: Platform> Memory<P> {
+    /// Allocates just as many contiguous pages as hold `bytes` (Linux: `alloc_pages_exact`): the
+    /// unused end of the block goes back at once. Context: as [`Self::alloc_block`].
+    ///
+    /// # Errors
+    /// [`ExactError`].
+    pub fn alloc_pages_exact(&self, gfp: Gfp, bytes: u64) -> Result<PageRun<&Self>, ExactError> {
+        if bytes == 0 {
+            return Err(ExactError::Empty);
+        }
+        let order = Order::for_bytes(bytes).ok_or(ExactError::TooLarge)?;
+        let gfp = gfp.difference(Gfp::COMP);
+        let request = Request::new(gfp, order).map_err(|error| ExactError::Alloc(error.into()))?;
+        let block = self
+            .alloc_request(&request, &mut ())
+            .map_err(ExactError::Alloc)?;
+        let frames = bytes.div_ceil(crate::config::PAGE_SIZE);
+        let end = block.frames().first().saturating_add(frames);
+        let Some(table) = self.frames().filter(|_| frames < order.frames()) else {
+            return Ok(PageRun {
+                frames: Some(block),
+                home: self,
+            });
+        };
+        let (used, spare) = table.carve_up(block, end);
+        drop(PageRun {
+            frames: Some(spare),
+            home: self,
+        });
+        Ok(PageRun {
+            frames: Some(used),
+            home: self,
+        })
+    }
+
+    /// Allocates exactly the frames of `range` (Linux: `alloc_contig_range`). All must be free:
+    /// moving pages that are in use out of the way comes with migration. Context: task.
+    ///
+    /// # Errors
+    /// [`ContigError`]; nothing is changed then.
+    pub fn alloc_contig_range(
+        &self,
+        range: PfnRange,
+        gfp: Gfp,
+    ) -> Result<PageRun<&Self>, ContigError> {
+        let request =
+            Request::new(gfp, Order::ZERO).map_err(|error| ContigError::Alloc(error.into()))?;
+        if range.is_empty() {
+            return Err(ContigError::Range(RangeError::Empty));
+        }
+        let zone = self.zone_around(range).ok_or(ContigError::NoZone)?;
+        let mut whole: Option<Exclusive> = None;
+        zone.alloc_range(&self.platform, range, request.migrate(), |block| {
+            // Pieces come lowest first and without gaps, so each joins on.
+            whole = match whole.take() {
+                None => Some(block),
+                Some(before) => before.join(block).ok(),
+            };
+        })
+        .map_err(ContigError::Range)?;
+        let mut frames = whole.ok_or(ContigError::NoZone)?;
+        if self.options().is_some_and(|options| options.init_on_alloc) || gfp.contains(Gfp::ZERO) {
+            frames.zero(&self.platform);
+        }
+        Ok(PageRun {
+            frames: Some(frames),
+            home: self,
+        })
+    }
+
+    /// The zone that spans a range whole.
+    fn zone_around(&self, range: PfnRange) -> Option<&Zone> {
+        self.zones()
+            .find(|zone| zone.is_managed() && zone.span().covers(range))
+    }
+}

@@ -1,0 +1,20 @@
+//! Nodes and zones: memory by where it is and who can reach it (Linux: `pg_data_t`, `struct zone`).
+//!
+//! - [`ZoneKind`]: DMA, DMA32, Normal, Movable, Device.
+//! - [`Zone`]: one kind's memory on one node, with its counts and its free areas behind a lock.
+//! - [`Node`]: the zones of a node.
+//! - [`plan`]: which nodes and zones a machine gets, computed from memblock.
+//!
+//! `spanned` counts the frames between a zone's ends, `present` those of them that are RAM, and
+//! `managed` those that were handed to the allocator.
+#![forbid(unsafe_code)]
+
+mod kind;
+mod node;
+pub mod plan;
+mod state;
+
+pub use kind::ZoneKind;
+pub use node::Node;
+pub(crate) use state::ZoneParts;
+pub use state::{Zone, ZoneSnapshot};

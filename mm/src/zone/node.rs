@@ -1,0 +1,74 @@
+//! A memory node and its zones.
+#![forbid(unsafe_code)]
+
+use super::{Zone, ZoneKind};
+use crate::addr::PfnRange;
+use crate::platform::NodeId;
+
+/// Memory at one distance from its CPUs (Linux: `pg_data_t`).
+#[derive(Debug)]
+pub struct Node {
+    id: NodeId,
+    span: PfnRange,
+    present: u64,
+    zones: [Zone; ZoneKind::COUNT],
+}
+
+impl Node {
+    pub(crate) const fn new(
+        id: NodeId,
+        span: PfnRange,
+        present: u64,
+        zones: [Zone; ZoneKind::COUNT],
+    ) -> Self {
+        Self {
+            id,
+            span,
+            present,
+            zones,
+        }
+    }
+
+    /// The node's number.
+    #[must_use]
+    pub const fn id(&self) -> NodeId {
+        self.id
+    }
+
+    /// From the first to behind the last frame, holes included.
+    #[must_use]
+    pub const fn span(&self) -> PfnRange {
+        self.span
+    }
+
+    /// Frames of RAM.
+    #[must_use]
+    pub const fn present(&self) -> u64 {
+        self.present
+    }
+
+    /// Its zones, lowest first, empty ones included.
+    #[must_use]
+    pub const fn zones(&self) -> &[Zone; ZoneKind::COUNT] {
+        &self.zones
+    }
+
+    /// The zone of a kind.
+    #[inline]
+    #[must_use]
+    pub const fn zone(&self, kind: ZoneKind) -> &Zone {
+        &self.zones[kind.index()]
+    }
+
+    pub(crate) const fn zone_mut(&mut self, kind: ZoneKind) -> &mut Zone {
+        &mut self.zones[kind.index()]
+    }
+
+    /// Zones that may serve a request whose highest zone is `highest`, best first: from there
+    /// downwards, those with managed memory (Linux: a node's `zonelist`).
+    #[inline]
+    pub fn zonelist(&self, highest: ZoneKind) -> impl Iterator<Item = &Zone> {
+        let (zones, _) = self.zones.split_at(highest.index().wrapping_add(1));
+        zones.iter().rev().filter(|zone| zone.is_managed())
+    }
+}

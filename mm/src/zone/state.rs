@@ -1,0 +1,341 @@
+//! A zone: counts that anyone may read, and free areas behind the zone lock.
+#![forbid(unsafe_code)]
+
+use super::ZoneKind;
+use crate::addr::{Order, Pfn, PfnRange};
+use crate::buddy::{Census, FreeAreas, MigrateType, RangeError, Request, Stats, Step, Trace};
+use crate::config::ORDERS;
+use crate::frame::{FrameTable, Word, ZoneId};
+use crate::mem::Exclusive;
+use crate::platform::Platform;
+use crate::report::{Check, Corruption};
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{IrqGuard, SpinLock, rank};
+
+/// One kind's memory on one node.
+#[derive(Debug)]
+pub struct Zone {
+    home: ZoneId,
+    kind: ZoneKind,
+    span: PfnRange,
+    present: u64,
+    /// Written while memory is handed over, read by anyone.
+    managed: AtomicU64,
+    /// Mirror of the free areas' count: written under the zone lock, read by anyone.
+    free: AtomicU64,
+    areas: SpinLock<FreeAreas>,
+}
+
+/// What a zone is made of.
+pub(crate) struct ZoneParts {
+    pub(crate) home: ZoneId,
+    pub(crate) kind: ZoneKind,
+    pub(crate) span: PfnRange,
+    pub(crate) present: u64,
+    pub(crate) areas: FreeAreas,
+}
+
+/// Numbers of a zone, all taken at one moment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ZoneSnapshot {
+    /// Free blocks by migrate type and order.
+    pub blocks: [[u64; ORDERS]; MigrateType::COUNT],
+    /// Pageblocks with memory, by migrate type.
+    pub pageblocks: [u64; MigrateType::COUNT],
+    /// Free frames outside isolated pageblocks.
+    pub free: u64,
+    /// What the allocator did.
+    pub stats: Stats,
+}
+
+impl Zone {
+    pub(crate) fn new(parts: ZoneParts) -> Self {
+        let ZoneParts {
+            home,
+            kind,
+            span,
+            present,
+            areas,
+        } = parts;
+        Self {
+            home,
+            kind,
+            span,
+            present,
+            managed: AtomicU64::new(0),
+            free: AtomicU64::new(0),
+            areas: SpinLock::new(rank::ZONE, areas),
+        }
+    }
+
+    /// Node and index, as frame records name it.
+    #[must_use]
+    pub const fn id(&self) -> ZoneId {
+        self.home
+    }
+
+    /// The kind.
+    #[must_use]
+    pub const fn kind(&self) -> ZoneKind {
+        self.kind
+    }
+
+    /// From the first to behind the last frame, holes included.
+    #[must_use]
+    pub const fn span(&self) -> PfnRange {
+        self.span
+    }
+
+    /// Frames in the span.
+    #[must_use]
+    pub const fn spanned(&self) -> u64 {
+        self.span.frames()
+    }
+
+    /// Frames of RAM.
+    #[must_use]
+    pub const fn present(&self) -> u64 {
+        self.present
+    }
+
+    /// Frames handed to the allocator. Context: any.
+    #[inline]
+    #[must_use]
+    pub fn managed(&self) -> u64 {
+        self.managed.load(Ordering::Relaxed)
+    }
+
+    /// Frames free right now (Linux: `NR_FREE_PAGES`). Context: any; stale when it arrives.
+    #[inline]
+    #[must_use]
+    pub fn free_frames(&self) -> u64 {
+        self.free.load(Ordering::Relaxed)
+    }
+
+    /// Whether the allocator has anything here at all (Linux: `managed_zone`).
+    #[inline]
+    #[must_use]
+    pub fn is_managed(&self) -> bool {
+        self.managed() != 0
+    }
+
+    /// Whether there is RAM here (Linux: `populated_zone`).
+    #[must_use]
+    pub const fn is_populated(&self) -> bool {
+        self.present != 0
+    }
+
+    fn unlock<P: Platform>(&self, areas: IrqGuard<'_, FreeAreas, P>) {
+        self.free.store(areas.free_frames(), Ordering::Relaxed);
+        drop(areas);
+    }
+
+    /// Takes a block for a request (Linux: `rmqueue_buddy`). Context: task, atomic or irq; not NMI.
+    #[inline]
+    pub(crate) fn alloc<P: Platform>(
+        &self,
+        platform: &P,
+        request: &Request,
+        trace: &mut impl Trace,
+    ) -> Option<Exclusive> {
+        trace.step(Step::Zone { home: self.home });
+        let mut areas = self.areas.lock(platform);
+        let block = Self::take(&mut areas, platform, request, self.home, trace);
+        self.unlock(areas);
+        if block.is_none() {
+            trace.step(Step::Exhausted { home: self.home });
+        }
+        block
+    }
+
+    /// Takes up to `count` blocks under one hold of the lock; each goes to `sink`. Answers how
+    /// many there were. Context: as [`Self::alloc`].
+    pub(crate) fn alloc_bulk<P: Platform>(
+        &self,
+        platform: &P,
+        request: &Request,
+        count: usize,
+        mut sink: impl FnMut(Exclusive),
+    ) -> usize {
+        let mut areas = self.areas.lock(platform);
+        let mut taken: usize = 0;
+        while taken < count {
+            let block = Self::take(&mut areas, platform, request, self.home, &mut ());
+            let Some(block) = block else { break };
+            sink(block);
+            taken = taken.wrapping_add(1);
+        }
+        self.unlock(areas);
+        taken
+    }
+
+    #[inline]
+    fn take<P: Platform>(
+        areas: &mut FreeAreas,
+        platform: &P,
+        request: &Request,
+        home: ZoneId,
+        trace: &mut impl Trace,
+    ) -> Option<Exclusive> {
+        let (order, kind) = (request.order(), request.migrate());
+        let word = Word::unique(home, order, kind.bits());
+        let word = if request.is_compound() {
+            word.compound()
+        } else {
+            word
+        };
+        let block = match areas.take(order, kind, word, platform, trace) {
+            Some(block) => Some(block),
+            None => areas.take_fallback(order, kind, word, platform, trace),
+        };
+        if block.is_some() {
+            areas.note_alloc(order);
+        }
+        block
+    }
+
+    /// Gives a block back (Linux: `free_one_page`). Context: task, atomic or irq; not NMI.
+    ///
+    /// # Errors
+    /// The block, if it is not of this zone.
+    #[inline]
+    pub(crate) fn free<P: Platform>(
+        &self,
+        platform: &P,
+        block: Exclusive,
+        trace: &mut impl Trace,
+    ) -> Result<(), Exclusive> {
+        let mut areas = self.areas.lock(platform);
+        let frames = block.frames().frames();
+        let given = areas.give(block, trace);
+        if given.is_ok() {
+            areas.note_free(frames);
+        }
+        self.unlock(areas);
+        given
+    }
+
+    /// Hands memory to the allocator that it did not have before. Context: boot or task.
+    ///
+    /// # Errors
+    /// The block, if it is not of this zone.
+    pub(crate) fn adopt<P: Platform>(
+        &self,
+        platform: &P,
+        block: Exclusive,
+    ) -> Result<(), Exclusive> {
+        let frames = block.frames().frames();
+        let mut areas = self.areas.lock(platform);
+        areas.give(block, &mut ())?;
+        self.managed.fetch_add(frames, Ordering::Relaxed);
+        self.unlock(areas);
+        Ok(())
+    }
+
+    /// Takes exactly the frames of `range`, whose pageblocks must hold nothing in use there.
+    /// Context: task.
+    ///
+    /// # Errors
+    /// [`RangeError`]; nothing is changed then.
+    pub(crate) fn alloc_range<P: Platform>(
+        &self,
+        platform: &P,
+        range: PfnRange,
+        kind: MigrateType,
+        mut each: impl FnMut(Exclusive),
+    ) -> Result<(), RangeError> {
+        let mut areas = self.areas.lock(platform);
+        areas.isolate(range)?;
+        let mut taken: u64 = 0;
+        let outcome = areas.take_range::<P>(range, kind, |block| {
+            taken = taken.wrapping_add(block.frames().frames());
+            each(block);
+        });
+        areas.unisolate(range);
+        areas.note_alloc_frames(taken);
+        self.unlock(areas);
+        outcome
+    }
+
+    /// Takes the pageblocks around `range` out of use. Context: task.
+    ///
+    /// # Errors
+    /// [`RangeError`]; nothing is changed then.
+    pub fn isolate<P: Platform>(&self, platform: &P, range: PfnRange) -> Result<(), RangeError> {
+        let mut areas = self.areas.lock(platform);
+        let outcome = areas.isolate(range);
+        self.unlock(areas);
+        outcome
+    }
+
+    /// Puts the pageblocks around `range` back into use. Context: task.
+    pub fn unisolate<P: Platform>(&self, platform: &P, range: PfnRange) {
+        let mut areas = self.areas.lock(platform);
+        areas.unisolate(range);
+        self.unlock(areas);
+    }
+
+    /// The migrate type of the pageblock around a frame, if the zone has memory there.
+    #[must_use]
+    pub fn pageblock_type<P: Platform>(&self, platform: &P, pfn: Pfn) -> Option<MigrateType> {
+        self.areas.lock(platform).kind_at(pfn)
+    }
+
+    /// All numbers at one moment. Context: task.
+    #[must_use]
+    pub fn snapshot<P: Platform>(&self, platform: &P) -> ZoneSnapshot {
+        let areas = self.areas.lock(platform);
+        let mut blocks = [[0; ORDERS]; MigrateType::COUNT];
+        for (counts, kind) in blocks.iter_mut().zip(MigrateType::ALL) {
+            for (count, order) in counts.iter_mut().zip(Order::all()) {
+                *count = areas.free_blocks(kind, order);
+            }
+        }
+        ZoneSnapshot {
+            blocks,
+            pageblocks: areas.pageblocks(self.span),
+            free: areas.free_frames(),
+            stats: *areas.stats(),
+        }
+    }
+
+    /// Recounts everything and compares (oracles O1, O3, O4). Context: task; takes time in
+    /// proportion to the zone, with the zone lock held.
+    ///
+    /// # Errors
+    /// The first [`Corruption`] found.
+    pub fn validate<P: Platform>(&self, platform: &P) -> Result<Census, Corruption> {
+        let areas = self.areas.lock(platform);
+        let census = areas.validate()?;
+        let (recorded, counted) = (self.managed(), census.managed());
+        if recorded != counted {
+            return Err(Corruption::Miscount {
+                check: Check::ManagedFrames,
+                recorded,
+                counted,
+            });
+        }
+        let (recorded, counted) = (self.free_frames(), census.free);
+        if recorded != counted {
+            return Err(Corruption::Miscount {
+                check: Check::FreeFrames,
+                recorded,
+                counted,
+            });
+        }
+        Ok(census)
+    }
+
+    /// Prepares the zone for the frames of a section.
+    pub(crate) fn areas_mut(&mut self) -> &mut FreeAreas {
+        self.areas.get_mut()
+    }
+
+    /// Whether a frame's record says that it belongs here.
+    #[must_use]
+    pub fn owns(&self, frames: &FrameTable, pfn: Pfn) -> bool {
+        frames
+            .head(pfn)
+            .is_some_and(|head| head.frame().word().belongs_to(self.home))
+    }
+}
