@@ -44,7 +44,7 @@ pub(crate) const BOOTS: &[Boot] = &[
 pub(crate) struct Refusal {
     /// Name of the test, after `bad_input::`.
     pub(crate) name: &'static str,
-    /// The runner's options, with `exec` for a value that contains blanks.
+    /// The runner's options.
     pub(crate) options: &'static str,
     /// The value of `--exec`; none when the options alone are wrong.
     pub(crate) exec: Option<&'static str>,
