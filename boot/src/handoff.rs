@@ -5,11 +5,13 @@
 //! field for stays reachable here.
 
 use crate::list::List;
+use crate::regions::Regions;
 use crate::warning::Warning;
 
 /// The longest command line that is kept, in bytes. Linux keeps 2048.
 pub const COMMAND_LINE_CAPACITY: usize = 4096;
 
+const PAGE: u64 = 0x1000;
 const RANGES: usize = 128;
 const WARNINGS: usize = 32;
 
@@ -238,6 +240,19 @@ impl Handoff {
         }
     }
 
+    /// Forgets a ramdisk that does not lie in usable memory: reading it could fault.
+    pub(crate) fn check_module(&mut self, regions: &Regions<'_>) {
+        let Some(module) = self.module else {
+            return;
+        };
+        let start = module.start.saturating_sub(module.start % PAGE);
+        let end = module.end.checked_next_multiple_of(PAGE);
+        if end.is_none_or(|end| regions.first_gap(start, end).is_some()) {
+            self.module = None;
+            self.warn(Warning::ModuleOutsideMemory(module));
+        }
+    }
+
     /// Keeps a copy of the command line.
     pub(crate) fn set_command_line(&mut self, text: &[u8], escapes: Escapes) {
         self.has_command_line = true;
@@ -288,7 +303,10 @@ impl Handoff {
 
 #[cfg(test)]
 mod tests {
+    use bootloader_api::info::MemoryRegion;
+
     use super::{COMMAND_LINE_CAPACITY, Escapes, Handoff, RangeKind};
+    use crate::regions::Regions;
     use crate::warning::Warning;
 
     fn kept(text: &[u8], escapes: Escapes) -> (std::string::String, Option<Warning>) {
@@ -342,6 +360,26 @@ mod tests {
         handoff.add_module(0x3000, 5);
         assert_eq!(handoff.module().map(|module| module.start), Some(0x2000));
         assert_eq!(handoff.reserved_ranges().len(), 2);
+    }
+
+    #[test]
+    fn a_ramdisk_outside_memory_is_forgotten() {
+        let mut storage = [MemoryRegion::empty(); 1];
+        let mut regions = Regions::new(&mut storage, 1);
+        regions.push_bios(0, 0x10_0000, 1);
+        for (start, length, is_good) in [
+            (0x1234, 0x100, true),
+            (0xf_ff00, 0x100, true),
+            (0xf_ff00, 0x101, false),
+            (0x40_0000, 0x1000, false),
+            (0x1000, u64::MAX, false),
+        ] {
+            let mut handoff = Handoff::new();
+            handoff.add_module(start, length);
+            handoff.check_module(&regions);
+            assert_eq!(handoff.module().is_some(), is_good, "{start:#x}");
+            assert_eq!(handoff.warnings().is_empty(), is_good);
+        }
     }
 
     #[test]

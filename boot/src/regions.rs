@@ -17,7 +17,7 @@ const PAGE: u64 = 0x1000;
 ///
 /// # Invariants
 ///
-/// `length <= storage.len()`.
+/// `length <= storage.len()` and `firmware_limit <= storage.len()`.
 #[derive(Debug)]
 pub struct Regions<'a> {
     storage: &'a mut [MemoryRegion],
@@ -40,6 +40,12 @@ impl<'a> Regions<'a> {
     /// the rest of `storage` with the loader's own.
     #[must_use]
     pub const fn new(storage: &'a mut [MemoryRegion], firmware_limit: usize) -> Self {
+        let room = storage.len();
+        let firmware_limit = if firmware_limit < room {
+            firmware_limit
+        } else {
+            room
+        };
         Self {
             storage,
             length: 0,
@@ -233,6 +239,16 @@ mod tests {
             assert_eq!(regions.as_slice(), expected);
             assert_eq!((regions.given(), regions.lost()), (4, 1));
         });
+    }
+
+    #[test]
+    fn storage_below_the_limit_is_the_limit() {
+        let mut storage = [MemoryRegion::empty(); 2];
+        let mut regions = Regions::new(&mut storage, 9);
+        for _ in 0..5 {
+            regions.push_bios(0, 0x1000, 1);
+        }
+        assert_eq!((regions.as_slice().len(), regions.lost()), (2, 3));
     }
 
     #[test]

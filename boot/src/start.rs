@@ -137,6 +137,7 @@ unsafe fn prepare(protocol: u32, info: u32, image: &'static Image) -> Result<Lau
     let config = read_config(image)?;
     let place = image.physical();
     check_placement(place, &regions)?;
+    handoff.check_module(&regions);
     handoff.reserve(
         RangeKind::KernelImage,
         place.0,
