@@ -22,7 +22,6 @@ pub(crate) const BOOTS: &[Boot] = &[
     boot("memory_4G", "--memory 4G"),
     boot("memory_6G", "--memory 6G"),
     boot("memory_64G", "--memory 64G"),
-    boot("memory_2T", "--memory 2T"),
     boot("cpu_max", "--cpu max"),
     boot("cpu_Nehalem", "--cpu Nehalem"),
     boot("cpus_2", "--cpus 2"),
