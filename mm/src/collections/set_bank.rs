@@ -121,6 +121,9 @@ impl SetBank {
     #[inline]
     #[must_use]
     pub fn first(&self, set: u64) -> Option<u64> {
+        if self.bound == 0 {
+            return None;
+        }
         let mut member: u64 = 0;
         for level in (0..self.levels).rev() {
             let word = self.words[self.place(set, level, member)];
@@ -204,5 +207,18 @@ impl SetBank {
     #[must_use]
     pub fn depth(&self) -> u64 {
         to_count(self.levels)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_bank_has_no_members() {
+        let mut bank = SetBank::empty();
+        bank.insert(0, 0);
+        assert_eq!(bank.first(0), None);
+        assert!(!bank.contains(0, 0));
     }
 }
