@@ -1,1 +1,4 @@
 //! Host side of the tests.
+
+pub mod maps;
+pub mod window;
