@@ -282,7 +282,10 @@ impl Memblock {
         range: PhysRange,
         node: NodeId,
     ) -> Result<(), GrowError> {
-        self.modify(platform, range, |region| region.node = Some(node))
+        let avoid = PhysRange::EMPTY;
+        self.modify(platform, range, avoid, |region| {
+            region.node = Some(node);
+        })
     }
 
     /// Sets flags on the RAM inside `range`. Context: boot.
@@ -295,7 +298,8 @@ impl Memblock {
         range: PhysRange,
         flags: RegionFlags,
     ) -> Result<(), GrowError> {
-        self.modify(platform, range, |region| region.flags.insert(flags))
+        // A new array must not land in memory that may be about to lose its direct map.
+        self.modify(platform, range, range, |region| region.flags.insert(flags))
     }
 
     /// Clears flags on the RAM inside `range`. Context: boot.
@@ -308,7 +312,10 @@ impl Memblock {
         range: PhysRange,
         flags: RegionFlags,
     ) -> Result<(), GrowError> {
-        self.modify(platform, range, |region| region.flags.remove(flags))
+        let avoid = PhysRange::EMPTY;
+        self.modify(platform, range, avoid, |region| {
+            region.flags.remove(flags);
+        })
     }
 
     /// Ends early memory: every free range of whole frames goes to `take`, lowest first.
@@ -339,9 +346,12 @@ impl Memblock {
         kind: TableKind,
         region: &Region,
     ) -> Result<(), GrowError> {
-        self.make_room(platform, kind, region.range, |table| {
-            table.slots_to_add(region)
-        })?;
+        // A new array must not land on what is about to be reserved.
+        let avoid = match kind {
+            TableKind::Memory => PhysRange::EMPTY,
+            TableKind::Reserved => region.range,
+        };
+        self.make_room(platform, kind, avoid, |table| table.slots_to_add(region))?;
         let added = self.table_mut(kind).add(region);
         added.map_err(|TableFull| GrowError::Forbidden(kind))
     }
@@ -353,7 +363,12 @@ impl Memblock {
         kind: TableKind,
         range: PhysRange,
     ) -> Result<(), GrowError> {
-        self.make_room(platform, kind, range, |table| table.slots_to_remove(range))?;
+        // Nor in memory that is about to go.
+        let avoid = match kind {
+            TableKind::Memory => range,
+            TableKind::Reserved => PhysRange::EMPTY,
+        };
+        self.make_room(platform, kind, avoid, |table| table.slots_to_remove(range))?;
         let removed = self.table_mut(kind).remove(range);
         removed.map_err(|TableFull| GrowError::Forbidden(kind))
     }
@@ -363,10 +378,11 @@ impl Memblock {
         &mut self,
         platform: &P,
         range: PhysRange,
+        avoid: PhysRange,
         change: impl FnMut(&mut Region),
     ) -> Result<(), GrowError> {
         let kind = TableKind::Memory;
-        self.make_room(platform, kind, range, |table| table.slots_to_modify(range))?;
+        self.make_room(platform, kind, avoid, |table| table.slots_to_modify(range))?;
         let modified = self.table_mut(kind).modify(range, change);
         modified.map_err(|TableFull| GrowError::Forbidden(kind))
     }
