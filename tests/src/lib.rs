@@ -1,4 +1,5 @@
 //! Host side of the tests.
 
 pub mod maps;
+pub mod random;
 pub mod window;
