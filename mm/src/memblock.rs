@@ -54,7 +54,7 @@ use crate::addr::{PhysAddr, PhysRange};
 use crate::mem::RamClaim;
 use crate::platform::{NodeId, Platform};
 use crate::report::{Check, Corruption};
-use table::{Table, TableFull};
+use table::Table;
 
 /// The early memory manager: see the [module](self).
 #[derive(Debug)]
@@ -318,11 +318,20 @@ impl Memblock {
         })
     }
 
-    /// Ends early memory: every free range of whole frames goes to `take`, lowest first.
+    /// Ends early memory: every free range of whole frames goes to `take`, lowest first, then
+    /// the frames that the tables themselves had grown into.
     pub fn hand_over(self, take: &mut dyn FnMut(NodeFrames)) {
         self.free_ranges()
             .filter_map(|free| free.whole_frames())
-            .for_each(take);
+            .for_each(&mut *take);
+        let own = |table: &Table| {
+            let range = table.array_range()?;
+            let node = self.memory_at(range.start())?.node;
+            FreeRange { range, node }.whole_frames()
+        };
+        let own = [own(&self.memory), own(&self.reserved)];
+        // From here on nobody looks at the tables.
+        own.into_iter().flatten().for_each(take);
     }
 
     fn table(&self, kind: TableKind) -> &Table {
@@ -337,54 +346,6 @@ impl Memblock {
             TableKind::Memory => &mut self.memory,
             TableKind::Reserved => &mut self.reserved,
         }
-    }
-
-    /// Adds a region to a table, which grows first where it must.
-    fn put_in<P: Platform>(
-        &mut self,
-        platform: &P,
-        kind: TableKind,
-        region: &Region,
-    ) -> Result<(), GrowError> {
-        // A new array must not land on what is about to be reserved.
-        let avoid = match kind {
-            TableKind::Memory => PhysRange::EMPTY,
-            TableKind::Reserved => region.range,
-        };
-        self.make_room(platform, kind, avoid, |table| table.slots_to_add(region))?;
-        let added = self.table_mut(kind).add(region);
-        added.map_err(|TableFull| GrowError::Forbidden(kind))
-    }
-
-    /// Removes a range from a table, which grows first where it must.
-    fn take_out<P: Platform>(
-        &mut self,
-        platform: &P,
-        kind: TableKind,
-        range: PhysRange,
-    ) -> Result<(), GrowError> {
-        // Nor in memory that is about to go.
-        let avoid = match kind {
-            TableKind::Memory => range,
-            TableKind::Reserved => PhysRange::EMPTY,
-        };
-        self.make_room(platform, kind, avoid, |table| table.slots_to_remove(range))?;
-        let removed = self.table_mut(kind).remove(range);
-        removed.map_err(|TableFull| GrowError::Forbidden(kind))
-    }
-
-    /// Changes node or flags of the RAM inside `range`; the table grows first where it must.
-    fn modify<P: Platform>(
-        &mut self,
-        platform: &P,
-        range: PhysRange,
-        avoid: PhysRange,
-        change: impl FnMut(&mut Region),
-    ) -> Result<(), GrowError> {
-        let kind = TableKind::Memory;
-        self.make_room(platform, kind, avoid, |table| table.slots_to_modify(range))?;
-        let modified = self.table_mut(kind).modify(range, change);
-        modified.map_err(|TableFull| GrowError::Forbidden(kind))
     }
 
     /// Recounts both tables.

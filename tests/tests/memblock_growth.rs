@@ -328,3 +328,27 @@ fn where_only_the_second_table_cannot_grow_the_memory_table_stays_as_it_was() {
     assert_eq!(memblock.memory(), before);
     memblock.validate().unwrap();
 }
+
+#[test]
+fn the_tables_own_frames_are_handed_over_last() {
+    let mut window = Window::new(BASE, PAGES);
+    let mut memblock = ready(&mut window);
+    memblock
+        .set_node(&window, window.range(), NodeId(3))
+        .unwrap();
+    for index in 0..INLINE_REGIONS {
+        memblock
+            .add(&window, range(FIRST + index as u64 * STEP, 1))
+            .unwrap();
+        memblock.reserve(&window, nth(index)).unwrap();
+    }
+    memblock.reserve(&window, nth(1000)).unwrap();
+    let mut runs = Vec::new();
+    memblock.hand_over(&mut |run| runs.push(run));
+    assert!(runs.iter().all(|run| run.node == Some(NodeId(3))));
+    let frames: Vec<u64> = runs.iter().map(|run| run.frames.frames()).collect();
+    assert_eq!(frames, [PAGES as u64 - 4, 2, 2]);
+    let mut each: Vec<_> = runs.iter().flat_map(|run| run.frames.iter()).collect();
+    each.sort_unstable();
+    assert!(window.range().whole_frames().iter().eq(each));
+}

@@ -267,9 +267,20 @@ impl Model {
             .collect();
         down.reverse();
         prop_assert_eq!(&down, &free.0);
-        let mut frames = Vec::new();
-        memblock.hand_over(&mut |run| frames.push(of_range(run.frames.addrs())));
-        prop_assert_eq!(frames, free.pages().0);
+        // The arrays in the window come back at the end.
+        let mut frames = Bytes::default();
+        let mut count = 0;
+        memblock.hand_over(&mut |run| {
+            count += run.frames.frames();
+            frames.add(of_range(run.frames.addrs()));
+        });
+        let expected = self.memory.without(&self.reserved).pages();
+        prop_assert_eq!(&frames, &expected);
+        let pages = |span: &Span| (span.1 - span.0) / 4096;
+        prop_assert_eq!(
+            u128::from(count),
+            expected.0.iter().map(pages).sum::<u128>()
+        );
         Ok(())
     }
 }
