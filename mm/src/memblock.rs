@@ -21,7 +21,8 @@
 //! 1. [`Memblock::reserve`] what must not be overwritten: image, boot structures, ramdisk.
 //! 2. [`setup::add_firmware_map`] fills the memory table; [`Memblock::allow_growth`] may come
 //!    before it (a map with more than 128 usable ranges needs it) or after.
-//! 3. [`Memblock::set_node`] where the firmware says so, then allocate.
+//! 3. [`Memblock::set_node`] where the firmware says so (all on node 0 where it does not), then
+//!    allocate. Requests for a node do not find RAM that has none yet.
 //! 4. [`Memblock::hand_over`] ends it: what is free goes to the page allocator.
 //!
 //! Numbers of any size are accepted everywhere: ranges end at the end of the address space.
