@@ -335,3 +335,31 @@ fn any_map_and_any_operations_give_the_models_memory_reserved_and_free() {
         },
     );
 }
+
+/// Command lines: words that are almost right, and anything at all.
+fn command_line() -> impl Strategy<Value = String> {
+    let piece = prop_oneof![
+        3 => proptest::sample::select(vec![
+            "mem=", "memmap=", "kernelcore=", "movablecore=", "exactmap", "mirror", "@", "#", "$",
+            "!", "%", ",", " ", "\"", "--", "=", "0x", "0", "K", "M", "G", "E", "é",
+        ])
+        .prop_map(str::to_owned),
+        2 => any::<u64>().prop_map(|number| number.to_string()),
+        1 => any::<u64>().prop_map(|number| format!("{number:#x}")),
+        1 => any::<String>(),
+    ];
+    vec(piece, 0..40).prop_map(|pieces| pieces.concat())
+}
+
+#[test]
+fn any_text_is_a_command_line() {
+    random::check(20_000, &(command_line(), entries()), |(line, entries)| {
+        let params = Params::parse(&line, |error| drop(error.to_string()));
+        let mut end = PhysAddr::ZERO;
+        for found in FirmwareMap::new(&entries, 46).edited(&params).ranges() {
+            prop_assert!(!found.range.is_empty() && end <= found.range.start());
+            end = found.range.end();
+        }
+        Ok(())
+    });
+}
