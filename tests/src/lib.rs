@@ -1,3 +1,6 @@
 //! Host side of the tests.
 
 pub mod ktest;
+pub mod maps;
+pub mod random;
+pub mod window;
