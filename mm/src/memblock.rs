@@ -258,7 +258,7 @@ impl Memblock {
     }
 
     /// Takes a range out of the reserved table: it may be handed out from now on. For ranges
-    /// that [`reserve`](Self::reserve) took; what an [`EarlyRam`](crate::mem::EarlyRam) covers
+    /// that [`reserve`](Self::reserve) took; what an [`EarlyRam`] covers
     /// goes back by [`free_ram`](Self::free_ram) (see [`RamClaim`], Safety 4). Context: boot.
     ///
     /// # Errors

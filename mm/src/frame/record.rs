@@ -29,7 +29,7 @@ impl Frame {
         Word::from_bits(self.state.load(Ordering::Relaxed))
     }
 
-    /// The state word, ordered after what its writer did before (pairs with [`Self::publish`]).
+    /// The state word, ordered after what its writer did before (pairs with `publish`).
     #[inline]
     #[must_use]
     pub fn word_acquire(&self) -> Word {
