@@ -5,12 +5,14 @@
 //! field for stays reachable here.
 
 use crate::list::List;
+use crate::regions::Regions;
 use crate::warning::Warning;
 
 /// The longest command line that is kept, in bytes. Linux keeps 2048.
 pub const COMMAND_LINE_CAPACITY: usize = 4096;
 
-const RANGES: usize = 32;
+const PAGE: u64 = 0x1000;
+const RANGES: usize = 128;
 const WARNINGS: usize = 32;
 
 /// How the kernel was started.
@@ -184,6 +186,12 @@ impl Handoff {
         self.warnings.as_slice()
     }
 
+    /// Returns how many more warnings there were than are kept.
+    #[must_use]
+    pub const fn warnings_lost(&self) -> usize {
+        self.warnings.lost()
+    }
+
     /// Returns the address of the ACPI root pointer, if the loader gave one.
     #[must_use]
     pub const fn rsdp(&self) -> Option<u64> {
@@ -229,6 +237,19 @@ impl Handoff {
         let range = self.reserve(RangeKind::Module, start, length);
         if self.module.is_none() && length > 0 {
             self.module = Some(range);
+        }
+    }
+
+    /// Forgets a ramdisk that does not lie in usable memory: reading it could fault.
+    pub(crate) fn check_module(&mut self, regions: &Regions<'_>) {
+        let Some(module) = self.module else {
+            return;
+        };
+        let start = module.start.saturating_sub(module.start % PAGE);
+        let end = module.end.checked_next_multiple_of(PAGE);
+        if end.is_none_or(|end| regions.first_gap(start, end).is_some()) {
+            self.module = None;
+            self.warn(Warning::ModuleOutsideMemory(module));
         }
     }
 
@@ -282,7 +303,10 @@ impl Handoff {
 
 #[cfg(test)]
 mod tests {
+    use bootloader_api::info::MemoryRegion;
+
     use super::{COMMAND_LINE_CAPACITY, Escapes, Handoff, RangeKind};
+    use crate::regions::Regions;
     use crate::warning::Warning;
 
     fn kept(text: &[u8], escapes: Escapes) -> (std::string::String, Option<Warning>) {
@@ -339,9 +363,29 @@ mod tests {
     }
 
     #[test]
+    fn a_ramdisk_outside_memory_is_forgotten() {
+        let mut storage = [MemoryRegion::empty(); 1];
+        let mut regions = Regions::new(&mut storage, 1);
+        regions.push_bios(0, 0x10_0000, 1);
+        for (start, length, is_good) in [
+            (0x1234, 0x100, true),
+            (0xf_ff00, 0x100, true),
+            (0xf_ff00, 0x101, false),
+            (0x40_0000, 0x1000, false),
+            (0x1000, u64::MAX, false),
+        ] {
+            let mut handoff = Handoff::new();
+            handoff.add_module(start, length);
+            handoff.check_module(&regions);
+            assert_eq!(handoff.module().is_some(), is_good, "{start:#x}");
+            assert_eq!(handoff.warnings().is_empty(), is_good);
+        }
+    }
+
+    #[test]
     fn a_range_without_a_place_is_warned_about() {
         let mut handoff = Handoff::new();
-        for number in 1..=40 {
+        for number in 1..=140 {
             handoff.reserve(RangeKind::Module, number, u64::MAX);
         }
         assert!(
@@ -351,5 +395,6 @@ mod tests {
                 .all(|range| range.end == u64::MAX)
         );
         assert!(matches!(handoff.warnings()[0], Warning::RangeLost(_)));
+        assert_eq!(handoff.warnings_lost(), 0);
     }
 }

@@ -17,7 +17,7 @@ const PAGE: u64 = 0x1000;
 ///
 /// # Invariants
 ///
-/// `length <= storage.len()`.
+/// `length <= storage.len()` and `firmware_limit <= storage.len()`.
 #[derive(Debug)]
 pub struct Regions<'a> {
     storage: &'a mut [MemoryRegion],
@@ -40,6 +40,12 @@ impl<'a> Regions<'a> {
     /// the rest of `storage` with the loader's own.
     #[must_use]
     pub const fn new(storage: &'a mut [MemoryRegion], firmware_limit: usize) -> Self {
+        let room = storage.len();
+        let firmware_limit = if firmware_limit < room {
+            firmware_limit
+        } else {
+            room
+        };
         Self {
             storage,
             length: 0,
@@ -198,4 +204,89 @@ pub(crate) fn page_bounds(region: &MemoryRegion) -> Option<(u64, u64)> {
 
 const fn page_floor(at: u64) -> u64 {
     at & !0xfff
+}
+
+#[cfg(test)]
+mod tests {
+    use bootloader_api::info::{MemoryRegion, MemoryRegionKind};
+
+    use super::{Regions, Run};
+
+    fn with<T>(map: &[(u64, u64, u32)], ask: impl Fn(&Regions<'_>) -> T) -> T {
+        let mut storage = [MemoryRegion::empty(); 4];
+        let mut regions = Regions::new(&mut storage, 3);
+        for (start, size, kind) in map {
+            regions.push_bios(*start, *size, *kind);
+        }
+        ask(&regions)
+    }
+
+    #[test]
+    fn regions_are_kept_in_order_and_as_they_are() {
+        let map = [
+            (0x5000, 0, 2),
+            (0x1000, 0x10, 1),
+            (u64::MAX, 3, 7),
+            (0, 1, 1),
+        ];
+        with(&map, |regions| {
+            let expected = [
+                (0x5000, 0x5000, MemoryRegionKind::UnknownBios(2)),
+                (0x1000, 0x1010, MemoryRegionKind::Usable),
+                (u64::MAX, 2, MemoryRegionKind::UnknownBios(7)),
+            ]
+            .map(|(start, end, kind)| MemoryRegion { start, end, kind });
+            assert_eq!(regions.as_slice(), expected);
+            assert_eq!((regions.given(), regions.lost()), (4, 1));
+        });
+    }
+
+    #[test]
+    fn storage_below_the_limit_is_the_limit() {
+        let mut storage = [MemoryRegion::empty(); 2];
+        let mut regions = Regions::new(&mut storage, 9);
+        for _ in 0..5 {
+            regions.push_bios(0, 0x1000, 1);
+        }
+        assert_eq!((regions.as_slice().len(), regions.lost()), (2, 3));
+    }
+
+    #[test]
+    fn room_for_own_regions_is_kept() {
+        let mut storage = [MemoryRegion::empty(); 4];
+        let mut regions = Regions::new(&mut storage, 3);
+        for _ in 0..9 {
+            regions.push_bios(0, 0x1000, 1);
+        }
+        assert!(regions.push_boot(0x1000, 0x2000));
+        assert!(!regions.push_boot(0x2000, 0x3000));
+        assert_eq!(regions.into_slice().len(), 4);
+    }
+
+    #[test]
+    fn a_run_ends_where_anything_may_change() {
+        let map = [(0x800, 0x3000, 1), (0x2fff, 2, 2)];
+        with(&map, |regions| {
+            let run = |end, is_ram| Run { end, is_ram };
+            assert_eq!(regions.run_at(0), run(0x1000, false));
+            assert_eq!(regions.run_at(0x1000), run(0x2000, true));
+            assert_eq!(regions.run_at(0x2000), run(0x3000, false));
+            assert_eq!(regions.run_at(0x3000), run(0x4000, false));
+            assert_eq!(regions.run_at(0x4000), run(u64::MAX, false));
+            assert_eq!(regions.first_gap(0x1000, 0x2000), None);
+            assert_eq!(regions.first_gap(0x1000, 0x3000), Some(0x2000));
+        });
+    }
+
+    #[test]
+    fn a_wrapping_region_takes_everything_above_but_gives_nothing() {
+        with(&[(0, 0x10_0000, 1), (0x8000, u64::MAX, 2)], |regions| {
+            assert!(regions.run_at(0x7000).is_ram);
+            assert!(!regions.run_at(0x8000).is_ram);
+            assert!(!regions.run_at(0x7fff_ffff_f000).is_ram);
+        });
+        with(&[(0x8000, u64::MAX, 1)], |regions| {
+            assert!(!regions.run_at(0x8000).is_ram);
+        });
+    }
 }

@@ -84,11 +84,7 @@ pub unsafe extern "C" fn start(protocol: u32, info: u32, image: &'static Image) 
     let launch = unsafe { prepare(protocol, info, image) };
     match launch {
         Ok(launch) => {
-            let warnings = handoff().map(Handoff::warnings).unwrap_or_default();
-            for warning in warnings {
-                // A line that cannot be sent has no better place to go.
-                let _ = writeln!(serial, "boot: warning: {warning}");
-            }
+            print_warnings(&mut serial);
             // SAFETY: the tables map the image, the stack and the `BootInfo` where they are now.
             unsafe {
                 cpu::leave(
@@ -103,6 +99,20 @@ pub unsafe extern "C" fn start(protocol: u32, info: u32, image: &'static Image) 
             let _ = writeln!(serial, "boot: error: {error}");
             serial::exit(EXIT_BOOT_ERROR)
         }
+    }
+}
+
+fn print_warnings(serial: &mut Serial) {
+    let Some(handoff) = handoff() else {
+        return;
+    };
+    for warning in handoff.warnings() {
+        // A line that cannot be sent has no better place to go.
+        let _ = writeln!(serial, "boot: warning: {warning}");
+    }
+    let lost = handoff.warnings_lost();
+    if lost > 0 {
+        let _ = writeln!(serial, "boot: warning: and {lost} more");
     }
 }
 
@@ -127,6 +137,7 @@ unsafe fn prepare(protocol: u32, info: u32, image: &'static Image) -> Result<Lau
     let config = read_config(image)?;
     let place = image.physical();
     check_placement(place, &regions)?;
+    handoff.check_module(&regions);
     handoff.reserve(
         RangeKind::KernelImage,
         place.0,
@@ -270,4 +281,53 @@ fn fill(boot_info: &mut BootInfo, handoff: &Handoff, image: &Image, offset: u64)
     boot_info.kernel_image_offset = image.all.0;
     boot_info.kernel_stack_bottom = image.stack_bottom;
     boot_info.kernel_stack_len = image.stack_top.saturating_sub(image.stack_bottom);
+}
+
+#[cfg(test)]
+mod tests {
+    use bootloader_api::info::{MemoryRegion, MemoryRegionKind};
+
+    use super::{NO_REGION, append_own, warn_about};
+    use crate::handoff::{Handoff, RangeKind};
+    use crate::regions::Regions;
+    use crate::warning::Warning;
+
+    #[test]
+    fn memory_that_the_cpu_cannot_reach_is_warned_about() {
+        let mut storage = [NO_REGION; 4];
+        let mut regions = Regions::new(&mut storage, 3);
+        let mut handoff = Handoff::new();
+        regions.push_bios(0, 1 << 36, 1);
+        regions.push_bios(1 << 40, 1 << 30, 2);
+        warn_about(&regions, 36, &mut handoff);
+        assert_eq!(handoff.warnings(), []);
+
+        regions.push_bios((1 << 36) - 1, 2, 1);
+        regions.push_bios(0, 0, 1);
+        warn_about(&regions, 36, &mut handoff);
+        let region = MemoryRegion {
+            start: (1 << 36) - 1,
+            end: (1 << 36) + 1,
+            kind: MemoryRegionKind::Usable,
+        };
+        let lost = Warning::RegionsLost {
+            given: 4,
+            kept: crate::FIRMWARE_REGIONS,
+        };
+        let beyond = Warning::RegionBeyondCpu { region, bits: 36 };
+        assert_eq!(handoff.warnings(), [lost, beyond]);
+    }
+
+    #[test]
+    fn image_and_tables_become_regions_of_their_own() {
+        let mut storage = [NO_REGION; 4];
+        let mut regions = Regions::new(&mut storage, 1);
+        let mut handoff = Handoff::new();
+        handoff.reserve(RangeKind::Module, 0x1000, 0x1000);
+        handoff.reserve(RangeKind::KernelImage, 0x2000, 0x1000);
+        handoff.reserve(RangeKind::PageTables, 0x5000, 0x1000);
+        append_own(&mut regions, &handoff);
+        let starts = regions.as_slice().iter().map(|region| region.start);
+        assert!(starts.eq([0x2000, 0x5000]));
+    }
 }

@@ -42,6 +42,8 @@ pub enum Warning {
         /// How many besides the first.
         count: usize,
     },
+    /// The ramdisk does not lie in usable memory; it is not passed on.
+    ModuleOutsideMemory(ReservedRange),
     /// The firmware's E820-like map is missing; the EFI map was taken instead.
     EfiMapOnly,
     /// EFI boot services are still running; their memory is not usable.
@@ -122,6 +124,11 @@ impl fmt::Display for Warning {
                     "{count} modules besides the ramdisk are reserved but not passed on"
                 )
             }
+            Self::ModuleOutsideMemory(range) => write!(
+                out,
+                "ramdisk {:#x}-{:#x} does not lie in usable memory and is ignored",
+                range.start, range.end
+            ),
             Self::EfiMapOnly => out.write_str("no E820-like memory map, taking the EFI one"),
             Self::EfiBootServices => {
                 out.write_str("EFI boot services are still running, their memory is not usable")

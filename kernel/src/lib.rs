@@ -8,6 +8,7 @@
 //! | [`arch`] | the CPU and the PC: descriptor tables, traps, clock, serial port, exit |
 //! | [`console`], [`logger`], [`panic`](mod@panic) | text out: the terminal, the log, last words |
 //! | [`heap`] | the early heap behind `alloc` |
+//! | [`memory`] | the memory core `mm` in this kernel |
 //! | [`params`] | the kernel command line |
 //! | [`shell`], [`procfs`] | commands and `/proc` files |
 //! | [`ktest`](mod@ktest), [`bench`](mod@bench), `selftest` | tests and benchmarks inside the kernel |
@@ -28,6 +29,7 @@ pub mod heap;
 pub mod ktest;
 pub mod logger;
 mod logring;
+pub mod memory;
 mod num;
 pub mod panic;
 pub mod params;
@@ -56,7 +58,8 @@ pub fn boot_info() -> Option<&'static BootInfo> {
 /// 1. terminal, heap, command line, log: from here on the kernel can say what goes wrong;
 /// 2. the boot CPU: features checked, interrupts, clock;
 /// 3. guard pages under all stacks, and onto the kernel's own stack;
-/// 4. shell.
+/// 4. memory;
+/// 5. shell.
 pub fn kmain(boot_info: &'static mut BootInfo, command_line: &'static str) -> ! {
     arch::adopt_boot_cpu();
     let has_terminal = arch::init_terminal();
@@ -127,6 +130,7 @@ extern "sysv64" fn on_main_stack(_: *const ()) -> ! {
         arch::cpu::vendor(),
         arch::cpu::model_name().unwrap_or_else(arch::cpu::vendor)
     );
+    memory::bring_up();
     match params::get("exec") {
         Some(commands) => shell::execute_and_exit(commands),
         None => shell::interactive(),

@@ -1,3 +1,8 @@
 //! Host side of the tests.
 
 pub mod ktest;
+pub mod maps;
+pub mod oracles;
+pub mod seed;
+pub mod sim;
+pub mod window;

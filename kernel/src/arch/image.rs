@@ -1,13 +1,75 @@
 //! Where the kernel's image lies, from the symbols of `boot`'s linker script.
 
 use crate::num::to_u64;
+use bootloader_api::BootInfo;
 use core::ops::Range;
+use mm::addr::{PhysAddr, PhysRange};
 
 unsafe extern "C" {
     #[link_name = "__text_start"]
     safe static TEXT_START: u8;
     #[link_name = "__text_end"]
     safe static TEXT_END: u8;
+    #[link_name = "__rodata_start"]
+    safe static RODATA_START: u8;
+    #[link_name = "__rodata_end"]
+    safe static RODATA_END: u8;
+    #[link_name = "__data_start"]
+    safe static DATA_START: u8;
+    #[link_name = "__data_end"]
+    safe static DATA_END: u8;
+    #[link_name = "__bss_start"]
+    safe static BSS_START: u8;
+    #[link_name = "__bss_end"]
+    safe static BSS_END: u8;
+    #[link_name = "__kernel_start"]
+    safe static KERNEL_START: u8;
+    #[link_name = "__kernel_end"]
+    safe static KERNEL_END: u8;
+}
+
+/// A part of the image, by the name that Linux gives it in `/proc/iomem`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// The name.
+    pub name: &'static str,
+    /// Where it lies in physical memory.
+    pub range: PhysRange,
+}
+
+/// The image's physical range, from its first byte to its last.
+#[must_use]
+pub fn physical(info: &BootInfo) -> PhysRange {
+    range_between(&raw const KERNEL_START, &raw const KERNEL_END, info)
+}
+
+/// The parts of the image, lowest first.
+#[must_use]
+pub fn parts(info: &BootInfo) -> [Part; 4] {
+    let part = |name, start, end| Part {
+        name,
+        range: range_between(start, end, info),
+    };
+    [
+        part("Kernel code", &raw const TEXT_START, &raw const TEXT_END),
+        part(
+            "Kernel rodata",
+            &raw const RODATA_START,
+            &raw const RODATA_END,
+        ),
+        part("Kernel data", &raw const DATA_START, &raw const DATA_END),
+        part("Kernel bss", &raw const BSS_START, &raw const BSS_END),
+    ]
+}
+
+/// Where the bytes between two symbols lie in physical memory.
+fn range_between(start: *const u8, end: *const u8, info: &BootInfo) -> PhysRange {
+    let base = to_u64((&raw const KERNEL_START).addr());
+    let physical = |symbol: *const u8| {
+        let offset = to_u64(symbol.addr()).saturating_sub(base);
+        PhysAddr::new(info.kernel_addr).saturating_add(offset)
+    };
+    PhysRange::new(physical(start), physical(end)).unwrap_or_default()
 }
 
 /// The addresses of the kernel's code.

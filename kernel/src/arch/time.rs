@@ -41,6 +41,12 @@ pub(crate) fn start() {
     START.store(tsc(), Ordering::Relaxed);
 }
 
+/// The TSC when the kernel was entered.
+#[must_use]
+pub fn start_tsc() -> u64 {
+    START.load(Ordering::Relaxed)
+}
+
 /// Learns the TSC's rate and returns where from.
 pub(crate) fn calibrate(counting_instructions: bool) -> RateSource {
     let (rate, source) = if counting_instructions {

@@ -54,35 +54,38 @@ impl Bencher {
         Ok(())
     }
 
-    /// Measures a single run of `body`, as it is, on a prepared state: no loop, nothing taken
-    /// off. The figure is per `operations`.
+    /// Measures a single run of `body` on a state that `prepare` makes before, and `finish` takes
+    /// after, each round: no loop, nothing taken off. The figure is per `operations`.
     ///
     /// # Errors
     ///
-    /// The first error of `prepare` or `body`.
-    pub fn once<S>(
+    /// The first error of `prepare` or `finish`.
+    pub fn whole<S>(
         &mut self,
         suffix: &str,
         operations: usize,
         mut prepare: impl FnMut() -> Result<S, BenchError>,
-        mut body: impl FnMut(S) -> Result<(), BenchError>,
+        mut body: impl FnMut(&mut S),
+        mut finish: impl FnMut(S) -> Result<(), BenchError>,
     ) -> Result<(), BenchError> {
         let mut least = u64::MAX;
         for _ in 0..ROUNDS {
-            let state = prepare()?;
+            let mut state = prepare()?;
             let irq = IrqGuard::new();
             let start = tsc();
-            let result = body(state);
+            body(&mut state);
             least = least.min(tsc().wrapping_sub(start));
             drop(irq);
-            result?;
+            finish(state)?;
         }
-        self.print(
-            suffix,
-            operations,
-            least.saturating_sub(empty_measurement()),
-        );
+        let total = least.saturating_sub(empty_measurement());
+        self.print(suffix, operations, total);
         Ok(())
+    }
+
+    /// Prints a figure that was not measured here: `total` for `operations` of something.
+    pub fn value(&mut self, suffix: &str, operations: usize, total: u64) {
+        self.print(suffix, operations, total);
     }
 
     fn report(&self, suffix: &str, operations: usize, total: u64) {

@@ -8,7 +8,7 @@ use crate::buddy::{Gfp, Trace};
 use crate::frame::{FreeError, PutOutcome, Reference};
 use crate::platform::Platform;
 use crate::report::Corruption;
-use crate::system::{AllocError, Memory};
+use crate::system::{AllocError, Block, Home, Memory};
 
 /// Why pages could not be had by address.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -62,6 +62,26 @@ impl<P: Platform> Memory<P> {
         let block = unsafe { table.reclaim(pfn, order) }?;
         self.release_traced(block, trace);
         Ok(())
+    }
+
+    /// Turns the raw number of a block back into an owning handle: the counterpart of
+    /// [`Block::into_raw`]. Context: any.
+    ///
+    /// # Errors
+    /// As [`Memory::free_pages`].
+    ///
+    /// # Safety
+    /// The caller owns the block as a raw number, and gives that up.
+    pub unsafe fn block_from_raw<H: Home<P = P>>(
+        &self,
+        home: H,
+        pfn: Pfn,
+        order: Order,
+    ) -> Result<Block<H>, FreeError> {
+        let table = self.frames().ok_or(FreeError::NotPresent)?;
+        // SAFETY: the caller's word, passed on.
+        let block = unsafe { table.reclaim(pfn, order) }?;
+        Ok(Block::new(block, home))
     }
 
     /// Gives back every page in `pages` and empties the places (Linux: `free_pages_bulk`).

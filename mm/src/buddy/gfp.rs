@@ -90,6 +90,51 @@ impl Gfp {
     pub const TRANSHUGE: Self = Self::TRANSHUGE_LIGHT.union(Self::DIRECT_RECLAIM);
 }
 
+/// A word that is no flag.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct UnknownFlag;
+
+impl fmt::Display for UnknownFlag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("no such flag; known are KERNEL, ATOMIC, USER, HIGHUSER_MOVABLE, NOWAIT, NOIO, NOFS, TRANSHUGE, DMA, DMA32, MOVABLE, RECLAIMABLE, ZERO, COMP, …")
+    }
+}
+
+impl core::error::Error for UnknownFlag {}
+
+/// Reads names joined by `|`, in any case, with or without Linux's `GFP_` and `__GFP_`.
+impl core::str::FromStr for Gfp {
+    type Err = UnknownFlag;
+
+    fn from_str(text: &str) -> Result<Self, UnknownFlag> {
+        const GROUPS: [(&str, Gfp); 11] = [
+            ("ATOMIC", Gfp::ATOMIC),
+            ("KERNEL", Gfp::KERNEL),
+            ("KERNEL_ACCOUNT", Gfp::KERNEL_ACCOUNT),
+            ("NOWAIT", Gfp::NOWAIT),
+            ("NOIO", Gfp::NOIO),
+            ("NOFS", Gfp::NOFS),
+            ("USER", Gfp::USER),
+            ("HIGHUSER", Gfp::HIGHUSER),
+            ("HIGHUSER_MOVABLE", Gfp::HIGHUSER_MOVABLE),
+            ("TRANSHUGE_LIGHT", Gfp::TRANSHUGE_LIGHT),
+            ("TRANSHUGE", Gfp::TRANSHUGE),
+        ];
+        text.split('|').try_fold(Self::empty(), |all, word| {
+            let word = word.trim();
+            let word = word.strip_prefix("__").unwrap_or(word);
+            let word = word
+                .strip_prefix("GFP_")
+                .or(word.strip_prefix("gfp_"))
+                .unwrap_or(word);
+            let groups = GROUPS.iter().copied();
+            let mut known = groups.chain(Self::all().iter_names());
+            let found = known.find(|(name, _)| name.eq_ignore_ascii_case(word));
+            found.map(|(_, flag)| all.union(flag)).ok_or(UnknownFlag)
+        })
+    }
+}
+
 /// Why a request makes no sense.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum GfpError {
@@ -225,5 +270,75 @@ impl Request {
     #[must_use]
     pub const fn migrate(&self) -> MigrateType {
         self.migrate
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_are_read_by_their_names() {
+        assert_eq!("KERNEL".parse(), Ok(Gfp::KERNEL));
+        assert_eq!(
+            "GFP_KERNEL|__GFP_ZERO".parse(),
+            Ok(Gfp::KERNEL.union(Gfp::ZERO))
+        );
+        assert_eq!("atomic | dma32".parse(), Ok(Gfp::ATOMIC.union(Gfp::DMA32)));
+        assert_eq!("KERNEL|".parse::<Gfp>(), Err(UnknownFlag));
+        assert_eq!("whatever".parse::<Gfp>(), Err(UnknownFlag));
+    }
+
+    #[test]
+    fn contradictions_are_refused_by_name() {
+        let check = |gfp, order| Request::new(gfp, Order::new(order).unwrap()).map(drop);
+        assert_eq!(
+            check(Gfp::DMA.union(Gfp::DMA32), 0),
+            Err(GfpError::ManyZones)
+        );
+        assert_eq!(
+            check(Gfp::DMA.union(Gfp::HIGHMEM), 0),
+            Err(GfpError::ManyZones)
+        );
+        assert_eq!(
+            check(Gfp::MOVABLE.union(Gfp::RECLAIMABLE), 0),
+            Err(GfpError::ManyTypes)
+        );
+        assert_eq!(
+            check(Gfp::MEMALLOC.union(Gfp::NOMEMALLOC), 0),
+            Err(GfpError::ReservesBothWays)
+        );
+        assert_eq!(
+            check(Gfp::KERNEL.union(Gfp::NOFAIL).union(Gfp::NORETRY), 0),
+            Err(GfpError::NofailMayFail)
+        );
+        assert_eq!(
+            check(Gfp::ATOMIC.union(Gfp::NOFAIL), 0),
+            Err(GfpError::NofailImpossible)
+        );
+        assert_eq!(
+            check(Gfp::KERNEL.union(Gfp::NOFAIL), 2),
+            Err(GfpError::NofailImpossible)
+        );
+        assert_eq!(
+            check(Gfp::KERNEL.union(Gfp::COMP), 0),
+            Err(GfpError::CompoundSinglePage)
+        );
+        assert_eq!(
+            check(Gfp::from_bits_retain(1 << 31), 0),
+            Err(GfpError::UnknownBits)
+        );
+        assert_eq!(check(Gfp::KERNEL.union(Gfp::NOFAIL), 1), Ok(()));
+    }
+
+    #[test]
+    fn the_highest_zone_follows_from_the_flags() {
+        let highest = |gfp| Request::new(gfp, Order::ZERO).unwrap().highest();
+        assert_eq!(highest(Gfp::KERNEL), ZoneKind::Normal);
+        assert_eq!(highest(Gfp::KERNEL.union(Gfp::MOVABLE)), ZoneKind::Normal);
+        assert_eq!(highest(Gfp::KERNEL.union(Gfp::DMA)), ZoneKind::Dma);
+        assert_eq!(highest(Gfp::DMA32.union(Gfp::MOVABLE)), ZoneKind::Dma32);
+        assert_eq!(highest(Gfp::HIGHUSER), ZoneKind::Normal);
+        assert_eq!(highest(Gfp::HIGHUSER_MOVABLE), ZoneKind::Movable);
     }
 }

@@ -67,18 +67,20 @@ impl<P: Platform> Memory<P> {
         Ok(Block::new(self.alloc_request(&request, &mut ())?, home))
     }
 
-    /// Allocates as [`Self::alloc_block`], and tells `trace` every step.
+    /// Allocates as [`Self::alloc_block_in`], and tells `trace` every step, some of them with a
+    /// zone's lock held: the tracer must not come back here.
     ///
     /// # Errors
     /// [`AllocError`].
-    pub fn alloc_block_traced(
+    pub fn alloc_block_in_traced<H: Home<P = P>>(
         &self,
+        home: H,
         gfp: Gfp,
         order: Order,
         trace: &mut impl Trace,
-    ) -> Result<Block<&Self>, AllocError> {
+    ) -> Result<Block<H>, AllocError> {
         let request = Request::new(gfp, order)?;
-        Ok(Block::new(self.alloc_request(&request, trace)?, self))
+        Ok(Block::new(self.alloc_request(&request, trace)?, home))
     }
 
     /// Allocates `2^order` pages as a plain frame number (Linux: `alloc_pages`); the caller gives

@@ -24,7 +24,7 @@ pub struct Block<H: Home> {
 }
 
 impl<H: Home> Block<H> {
-    pub(super) const fn new(frames: Exclusive, home: H) -> Self {
+    pub(crate) const fn new(frames: Exclusive, home: H) -> Self {
         Self {
             frames: Some(frames),
             home,

@@ -1,0 +1,203 @@
+//! Benchmarks of page allocation: the names and meanings of `docs/benchmarks.md`.
+//!
+//! None of them zeroes when the kernel runs with `init_on_alloc=0`, as the figures that they are
+//! compared with; otherwise each page handed out is zeroed too.
+#![expect(
+    unsafe_code,
+    reason = "measures the interface of plain frame numbers, whose frees are unsafe"
+)]
+
+use super::MEMORY;
+use super::bring_up::boot_map;
+use crate::bench;
+use crate::bench::{BenchError, Bencher};
+use crate::num::to_usize;
+use alloc::vec::Vec;
+use core::hint::black_box;
+use mm::addr::{Order, Pfn};
+use mm::buddy::Gfp;
+
+bench!("page_o0", "order 0 alloc + free, hot pair", |b| pairs(
+    b,
+    Gfp::KERNEL,
+    0
+));
+bench!("page_o0_atomic", "same, GFP_ATOMIC", |b| pairs(
+    b,
+    Gfp::ATOMIC,
+    0
+));
+bench!("page_o0_dma32", "same, from DMA32", |b| pairs(
+    b,
+    Gfp::KERNEL.union(Gfp::DMA32),
+    0
+));
+bench!("page_o0_movable", "same, movable", |b| pairs(
+    b,
+    Gfp::HIGHUSER_MOVABLE,
+    0
+));
+bench!("page_o1", "order 1 hot pair", |b| pairs(b, Gfp::KERNEL, 1));
+bench!("page_o2", "order 2 hot pair", |b| pairs(b, Gfp::KERNEL, 2));
+bench!("page_o3", "order 3 hot pair", |b| pairs(b, Gfp::KERNEL, 3));
+bench!("page_o4", "order 4 hot pair", |b| pairs(b, Gfp::KERNEL, 4));
+bench!("page_o5", "order 5 hot pair", |b| pairs(b, Gfp::KERNEL, 5));
+bench!("page_o9", "order 9 hot pair", |b| pairs(b, Gfp::KERNEL, 9));
+bench!("page_o10", "order 10 hot pair", |b| pairs(
+    b,
+    Gfp::KERNEL,
+    10
+));
+bench!(
+    "page_o0_batch64",
+    "64 pages allocated, then freed, per page",
+    |b| batch(b, 64, 0)
+);
+bench!("page_o0_batch1024", "1,024 pages, per page", |b| batch(
+    b, 1_024, 0
+));
+bench!("page_o0_batch8192", "8,192 pages, per page", |b| batch(
+    b, 8_192, 0
+));
+bench!("page_o9_batch64", "64 blocks of 2 MiB, per block", |b| {
+    batch(b, 64, 9)
+});
+bench!(
+    "page_o0_bulk64",
+    "64 pages at once by the bulk interface, per page",
+    bulk
+);
+bench!(
+    "metadata",
+    "bytes per frame: the record, and with all side tables",
+    metadata
+);
+bench!(
+    "boot_memory",
+    "from the kernel's entry to memory ready, in instructions",
+    boot_memory
+);
+
+/// Pairs a round.
+const PAIRS: usize = 1_000;
+
+fn order(number: u8) -> Order {
+    Order::new(number).unwrap_or_default()
+}
+
+fn free(pfn: Pfn, order: Order) {
+    // SAFETY: every caller got the block from `alloc_pages` with this order and forgets it.
+    let freed = unsafe { MEMORY.free_pages(pfn, order) };
+    // A refusal would be a bug of the allocator, which the oracles of `stress` look for.
+    let _ = black_box(freed);
+}
+
+fn pairs(bencher: &mut Bencher, gfp: Gfp, number: u8) -> Result<(), BenchError> {
+    let order = order(number);
+    // Once outside the loop, so that running out of memory is an error and not a figure.
+    free(
+        MEMORY.alloc_pages(gfp, order).map_err(BenchError::failed)?,
+        order,
+    );
+    bencher.each("", PAIRS, |_| {
+        if let Ok(pfn) = MEMORY.alloc_pages(gfp, order) {
+            free(black_box(pfn), order);
+        }
+    });
+    Ok(())
+}
+
+fn batch(bencher: &mut Bencher, count: usize, number: u8) -> Result<(), BenchError> {
+    let order = order(number);
+    let empty = || Ok(Vec::with_capacity(count));
+    let release = |blocks: Vec<Pfn>| {
+        let complete = blocks.len() == count;
+        blocks.into_iter().for_each(|pfn| free(pfn, order));
+        if complete {
+            Ok(())
+        } else {
+            Err(BenchError::failed("out of memory"))
+        }
+    };
+    let allocate = |blocks: &mut Vec<Pfn>| {
+        if let Ok(pfn) = MEMORY.alloc_pages(Gfp::KERNEL, order) {
+            blocks.push(pfn);
+        }
+    };
+    bencher.phase(
+        "_alloc",
+        count,
+        empty,
+        |blocks, _| allocate(blocks),
+        release,
+    )?;
+    let full = || {
+        let mut blocks = Vec::with_capacity(count);
+        (0..count).for_each(|_| allocate(&mut blocks));
+        if blocks.len() == count {
+            Ok(blocks)
+        } else {
+            Err(BenchError::failed("out of memory"))
+        }
+    };
+    let free_next = |blocks: &mut Vec<Pfn>, _| {
+        if let Some(pfn) = blocks.pop() {
+            free(pfn, order);
+        }
+    };
+    bencher.phase("_free", count, full, free_next, |_| Ok(()))
+}
+
+fn bulk(bencher: &mut Bencher) -> Result<(), BenchError> {
+    const COUNT: usize = 64;
+    let free_all = |mut pages: [Option<Pfn>; COUNT]| {
+        // SAFETY: the bulk interface filled the places, and they are emptied.
+        unsafe { MEMORY.free_pages_bulk(&mut pages) }
+            .map_err(|(_, error)| BenchError::failed(error))
+    };
+    let fill = || {
+        let mut pages = [None; COUNT];
+        let filled = MEMORY
+            .alloc_pages_bulk(Gfp::KERNEL, &mut pages)
+            .map_err(BenchError::failed)?;
+        if filled == COUNT {
+            Ok(pages)
+        } else {
+            Err(BenchError::failed("out of memory"))
+        }
+    };
+    let empty = || Ok([None; COUNT]);
+    let allocate = |pages: &mut [Option<Pfn>; COUNT]| {
+        let filled = MEMORY.alloc_pages_bulk(Gfp::KERNEL, pages);
+        let _ = black_box(filled);
+    };
+    bencher.whole("_alloc", COUNT, empty, allocate, free_all)?;
+    let free_whole = |pages: &mut [Option<Pfn>; COUNT]| {
+        // SAFETY: as above.
+        let freed = unsafe { MEMORY.free_pages_bulk(pages) };
+        let _ = black_box(freed);
+    };
+    bencher.whole("_free", COUNT, fill, free_whole, |_| Ok(()))
+}
+
+fn metadata(bencher: &mut Bencher) -> Result<(), BenchError> {
+    let summary = MEMORY.summary();
+    let frames = to_usize(summary.recorded);
+    bencher.value("_record", frames, summary.record_bytes);
+    bencher.value(
+        "_all",
+        frames,
+        summary.record_bytes.saturating_add(summary.side_bytes),
+    );
+    Ok(())
+}
+
+fn boot_memory(bencher: &mut Bencher) -> Result<(), BenchError> {
+    let map = boot_map().ok_or_else(|| BenchError::failed("memory is not up"))?;
+    bencher.value(
+        "",
+        1,
+        map.ready_tsc.saturating_sub(crate::arch::time::start_tsc()),
+    );
+    Ok(())
+}

@@ -1,0 +1,173 @@
+//! From the boot loader's map to a page allocator.
+#![expect(
+    unsafe_code,
+    reason = "claims the machine's RAM for the memory core, once"
+)]
+
+use super::firmware::Firmware;
+use super::{MEMORY, frame_table};
+use crate::arch::exit::Status;
+use crate::arch::{cpu, image};
+use crate::{boot_info, panic, params};
+use alloc::vec::Vec;
+use bootloader_api::BootInfo;
+use core::fmt;
+use mm::addr::PhysRange;
+use mm::mem::RamClaim;
+use mm::memblock::params::Params;
+use mm::memblock::setup::{LowMemory, SetupError, SetupPolicy, add_firmware_map};
+use mm::memblock::{AllocError, GrowError, Memblock};
+use mm::platform::{NodeId, Platform};
+use mm::system::{BringUpError, Options, Summary};
+use mm::zone::plan::{CoreWish, NodePlan, Plan, PlanError};
+use spin::Once;
+
+/// What of the boot stays interesting.
+#[derive(Debug)]
+pub(super) struct BootMap {
+    pub(super) firmware: Firmware,
+    pub(super) params: Params,
+    /// RAM as the zones were built from it.
+    pub(super) ram: Vec<PhysRange>,
+    /// Ticks of the clock from the kernel's entry until all memory was ready.
+    pub(super) ready_tsc: u64,
+}
+
+static BOOT_MAP: Once<BootMap> = Once::new();
+
+/// The map that memory was built from, once it is up.
+pub(super) fn boot_map() -> Option<&'static BootMap> {
+    BOOT_MAP.get()
+}
+
+/// Why there is no memory.
+enum Failure {
+    NoPhysicalMap,
+    Setup(SetupError),
+    Reserve(GrowError),
+    Plan(PlanError),
+    Tables(AllocError),
+    BringUp(BringUpError),
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoPhysicalMap => f.write_str("the boot loader did not map physical memory"),
+            Self::Setup(error) => error.fmt(f),
+            Self::Reserve(error) => error.fmt(f),
+            Self::Plan(error) => write!(f, "no zones: {error}"),
+            Self::Tables(error) => write!(f, "no memory for page tables: {error}"),
+            Self::BringUp(error) => error.fmt(f),
+        }
+    }
+}
+
+/// Brings memory up, with Linux's boot lines, or ends the kernel with the reason.
+pub(crate) fn bring_up() {
+    let Some(info) = boot_info() else {
+        panic::fatal(
+            Status::BadBootData,
+            format_args!("there is no boot information"),
+        );
+    };
+    if let Err(failure) = try_bring_up(info) {
+        panic::fatal(Status::BadBootData, format_args!("memory: {failure}"));
+    }
+}
+
+fn try_bring_up(info: &'static BootInfo) -> Result<(), Failure> {
+    let platform = MEMORY.platform();
+    let firmware = Firmware::read(info);
+    let offset = info.physical_memory_offset.as_ref().copied();
+    let (phys_bits, _) = cpu::address_bits();
+    let usable = firmware.usable(phys_bits).collect();
+    platform.set_direct_map(offset.ok_or(Failure::NoPhysicalMap)?, usable);
+    let params = Params::parse(params::line(), |refused| log::warn!("{refused}"));
+
+    // SAFETY: (1) only ranges that the firmware calls usable are reached through the direct map,
+    // so RAM added otherwise is found out before it is touched; (2) what the boot loader and the
+    // kernel use is reserved below, before the first allocation; (3) this runs once, before
+    // anything else could claim; (4) `free` is not called.
+    let claim = unsafe { RamClaim::new() };
+    let mut memblock = Memblock::new(claim);
+    for (range, name) in &firmware.taken {
+        log::debug!("reserved: {range} {name}");
+        memblock
+            .reserve(platform, *range)
+            .map_err(Failure::Reserve)?;
+    }
+    memblock.allow_growth();
+    add_map(&mut memblock, &firmware, &params)?;
+
+    let mut nodes = [NodePlan::EMPTY; 1];
+    let plan =
+        Plan::compute(&memblock, CoreWish::from(&params), &mut nodes).map_err(Failure::Plan)?;
+    plan.lines(&memblock, &mut |line| log::info!("{line}"));
+    frame_table::prepare(platform, &mut memblock).map_err(Failure::Tables)?;
+    let ram = memblock
+        .memory()
+        .iter()
+        .map(|region| region.range)
+        .collect();
+
+    let options = Options::for_profile(super::KernelPlatform::PROFILE);
+    let options =
+        options.with_command_line(params::line(), |word| log::warn!("`{word}`: not 0 or 1"));
+    let summary = MEMORY
+        .bring_up(memblock, &plan, options)
+        .map_err(Failure::BringUp)?;
+    for page in frame_table::take_rest() {
+        MEMORY
+            .free_early(NodeId(0), page)
+            .map_err(Failure::BringUp)?;
+    }
+    let ready_tsc = crate::arch::time::tsc();
+    BOOT_MAP.call_once(|| BootMap {
+        firmware,
+        params,
+        ram,
+        ready_tsc,
+    });
+    log_summary(info, &summary);
+    Ok(())
+}
+
+fn add_map(memblock: &mut Memblock, firmware: &Firmware, params: &Params) -> Result<(), Failure> {
+    let (phys_bits, _) = cpu::address_bits();
+    let policy = SetupPolicy {
+        phys_bits,
+        low_memory: LowMemory::Reserve,
+        params,
+    };
+    let platform = MEMORY.platform();
+    add_firmware_map(
+        memblock,
+        platform,
+        &firmware.entries,
+        &policy,
+        &mut |line| {
+            log::info!("{line}");
+        },
+    )
+    .map_err(Failure::Setup)
+}
+
+/// As Linux: `Memory: 480000K/523768K available (…)`.
+fn log_summary(info: &BootInfo, summary: &Summary) {
+    let kib = |frames: u64| frames.saturating_mul(4);
+    let [code, rodata, data, bss] = image::parts(info).map(|part| part.range.size() >> 10);
+    let (managed, present) = (MEMORY.managed_frames(), summary.present);
+    log::info!(
+        "Memory: {}K/{}K available ({code}K kernel code, {data}K rwdata, {rodata}K rodata, {bss}K bss, {}K reserved)",
+        kib(MEMORY.free_frames()),
+        kib(present),
+        kib(present.saturating_sub(managed)),
+    );
+    let profile = super::KernelPlatform::PROFILE.name();
+    log::info!(
+        "mm: profile {profile}, {} bytes of records for {} frames",
+        summary.record_bytes,
+        summary.recorded
+    );
+}

@@ -1,0 +1,56 @@
+//! The memory core in this kernel: its platform, its bring-up, its commands.
+//!
+//! | Module | What |
+//! |---|---|
+//! | `platform` | what `mm` asks of the machine |
+//! | `firmware` | the boot loader's map as `mm` wants it, and what must be reserved |
+//! | `bring_up` | from the map to a page allocator, with Linux's boot lines |
+//! | `files`, `pages`, `stress` | `/proc` files and shell commands |
+//! | `benches`, `tests` | benchmarks and in-kernel tests |
+
+mod benches;
+mod bring_up;
+mod files;
+mod firmware;
+mod frame_table;
+mod ledger;
+mod pages;
+mod platform;
+mod random;
+mod stress;
+mod tests;
+
+pub(crate) use bring_up::bring_up;
+pub use platform::KernelPlatform;
+
+use crate::kernel_param;
+use mm::system::{Block, Home, Memory};
+
+kernel_param!("mem", "SIZE: use no RAM above");
+kernel_param!(
+    "memmap",
+    "SIZE@|#|$|!START[,...]: add RAM, mark as ACPI data, reserved, persistent; or exactmap"
+);
+kernel_param!("kernelcore", "SIZE|N%: memory that unmovable pages may use");
+kernel_param!("movablecore", "SIZE|N%: memory for movable pages only");
+kernel_param!("init_on_alloc", "0|1: zero pages when they are handed out");
+kernel_param!("init_on_free", "0|1: zero pages when they come back");
+kernel_param!("page_poison", "0|1: fill free pages and check them");
+
+/// The machine's memory.
+pub static MEMORY: Memory<KernelPlatform> = Memory::new(KernelPlatform::new());
+
+/// Names [`MEMORY`]: handles that carry it are no larger for it.
+#[derive(Clone, Copy, Debug)]
+pub struct Kernel;
+
+impl Home for Kernel {
+    type P = KernelPlatform;
+
+    fn memory(&self) -> &Memory<KernelPlatform> {
+        &MEMORY
+    }
+}
+
+/// An owned block of pages of this kernel.
+pub type Pages = Block<Kernel>;

@@ -1,0 +1,130 @@
+//! What the memory core asks of this machine.
+#![expect(
+    unsafe_code,
+    reason = "`mm::platform::Platform` is an unsafe trait: this is its implementation"
+)]
+
+use super::frame_table;
+use crate::arch::{irq, local};
+use crate::num::to_usize;
+use crate::panic;
+use alloc::vec::Vec;
+use core::ptr::NonNull;
+use mm::addr::{PhysAddr, PhysRange, VirtAddr};
+use mm::platform::{CpuId, IrqState, MapFrameTableError, MemoryModel, Platform, Profile};
+use mm::report::Corruption;
+use spin::Once;
+
+/// The profile that this kernel was built with.
+const PROFILE: Profile = match option_env!("MM_PROFILE") {
+    Some(name) if equal(name, "plain") => Profile::Plain,
+    Some(name) if equal(name, "debug") => Profile::Debug,
+    _ => Profile::Hardened,
+};
+
+const fn equal(a: &str, b: &str) -> bool {
+    let (a, b) = (a.as_bytes(), b.as_bytes());
+    if a.len() != b.len() {
+        return false;
+    }
+    let mut index = 0_usize;
+    while index < a.len() {
+        if a[index] != b[index] {
+            return false;
+        }
+        index = index.wrapping_add(1);
+    }
+    true
+}
+
+/// This machine.
+#[derive(Debug)]
+pub struct KernelPlatform {
+    map: Once<DirectMap>,
+}
+
+/// RAM that the boot loader mapped.
+#[derive(Debug)]
+struct DirectMap {
+    /// Virtual address of physical address 0.
+    offset: u64,
+    /// The largest first: most questions are about it.
+    ram: Vec<PhysRange>,
+}
+
+impl KernelPlatform {
+    pub(super) const fn new() -> Self {
+        Self { map: Once::new() }
+    }
+
+    /// Says where RAM is mapped: `ram` at `offset`. To be called once, before memory comes up.
+    pub(super) fn set_direct_map(&self, offset: u64, mut ram: Vec<PhysRange>) {
+        ram.sort_unstable_by_key(|range| core::cmp::Reverse(range.size()));
+        self.map.call_once(|| DirectMap { offset, ram });
+    }
+
+    /// Virtual address of physical address 0, once it is known.
+    pub(super) fn physical_offset(&self) -> Option<u64> {
+        Some(self.map.get()?.offset)
+    }
+}
+
+// SAFETY: (1) `ram` are ranges that the firmware calls usable and the boot loader mapped at
+// `offset` for good, and (2) both directions use the same offset; (3) interrupts are switched off
+// by `cli`, and nothing but an interrupt could move a task; (4) every CPU has its own GS base;
+// (5, 6) `frame_table` maps fresh pages into a range of the address space that nobody else uses.
+unsafe impl Platform for KernelPlatform {
+    const PROFILE: Profile = PROFILE;
+    const MODEL: MemoryModel = MemoryModel::Vmemmap;
+
+    #[inline]
+    fn direct_map(&self, range: PhysRange) -> Option<NonNull<u8>> {
+        let map = self.map.get()?;
+        map.ram.iter().find(|ram| ram.covers(range))?;
+        let address = map.offset.checked_add(range.start().as_u64())?;
+        NonNull::new(core::ptr::with_exposed_provenance_mut(to_usize(address)))
+    }
+
+    #[inline]
+    fn virt_to_phys(&self, addr: VirtAddr) -> Option<PhysAddr> {
+        let map = self.map.get()?;
+        let phys = PhysAddr::new(addr.as_u64().checked_sub(map.offset)?);
+        map.ram.iter().any(|ram| ram.contains(phys)).then_some(phys)
+    }
+
+    #[inline]
+    fn current_cpu(&self) -> CpuId {
+        CpuId(local::current_id())
+    }
+
+    #[inline]
+    fn irq_save(&self) -> IrqState {
+        IrqState::new(u64::from(irq::save().were_enabled()))
+    }
+
+    #[inline]
+    fn irq_restore(&self, state: IrqState) {
+        if state.flags() != 0 {
+            x86_64::instructions::interrupts::enable();
+        }
+    }
+
+    /// Reported, and the machine goes on unless it runs with the `debug` profile.
+    fn corruption(&self, report: &Corruption) {
+        if PROFILE.is_debug() {
+            panic::fatal(
+                crate::arch::exit::Status::Panic,
+                format_args!("memory corruption: {report}"),
+            );
+        }
+        log::error!("memory corruption: {report}");
+    }
+
+    fn frame_table_base(&self) -> Option<VirtAddr> {
+        Some(frame_table::BASE)
+    }
+
+    fn map_frame_table(&self, at: VirtAddr, ram: PhysRange) -> Result<(), MapFrameTableError> {
+        frame_table::map(self, at, ram)
+    }
+}

@@ -1,0 +1,314 @@
+//! `stress N`: random allocations and frees that check everything they can.
+//!
+//! Memory is filled to 90 % and drained to half, again and again, with all orders, request
+//! types and migrate types mixed. Each page of a block is stamped with its owner and read again
+//! before the block is freed; pages that must come zeroed are looked through. At the end all is
+//! freed, the zones recount themselves, and what is free must be what was free before.
+
+use super::ledger::{Entry, Ledger};
+use super::random::Random;
+use super::{Kernel, MEMORY, Pages};
+use crate::arch::time;
+use crate::num::{to_u64, to_usize};
+use crate::shell::{CommandError, CommandResult};
+use crate::{command, kprintln, params};
+use alloc::string::String;
+use core::fmt;
+use mm::addr::{Order, Pfn};
+use mm::buddy::{Gfp, MigrateType};
+use mm::config::{ORDERS, PAGE_SIZE};
+use mm::frame::FreeError;
+use mm::report::Corruption;
+use mm::system::AllocError;
+use mm::zone::ZoneKind;
+
+command! { "stress", "N [SEED]", "N random page operations of every kind, everything checked", stress_command }
+crate::kernel_param!("seed", "NUMBER: start of the random tests");
+
+/// The largest share of memory in use, and the share down to which it is drained, in per cent.
+const FULL: u64 = 90;
+const DRAINED: u64 = 50;
+
+/// Requests that are mixed, with the highest zone that each may come from.
+const REQUESTS: [(Gfp, ZoneKind); 7] = [
+    (Gfp::KERNEL, ZoneKind::Normal),
+    (Gfp::KERNEL.union(Gfp::RECLAIMABLE), ZoneKind::Normal),
+    (Gfp::HIGHUSER_MOVABLE, ZoneKind::Movable),
+    (Gfp::ATOMIC, ZoneKind::Normal),
+    (Gfp::KERNEL.union(Gfp::ZERO), ZoneKind::Normal),
+    (Gfp::KERNEL.union(Gfp::DMA32), ZoneKind::Dma32),
+    (Gfp::KERNEL.union(Gfp::DMA), ZoneKind::Dma),
+];
+
+/// What the allocator did wrong.
+#[derive(Debug)]
+enum Violation {
+    /// A block does not hold its owner's stamp any more.
+    Overwritten { pfn: Pfn, expected: u64, found: u64 },
+    /// A page that must come zeroed does not.
+    NotZero { pfn: Pfn, offset: usize },
+    /// A block lies in a zone that may not serve the request.
+    WrongZone { pfn: Pfn, gfp: Gfp },
+    /// A block is not aligned to its order.
+    Misaligned { pfn: Pfn, order: Order },
+    /// A block was not taken back.
+    Refused { pfn: Pfn, error: FreeError },
+    /// The request itself was refused.
+    Request(AllocError),
+    /// A recount failed.
+    Recount(Corruption),
+    /// Free blocks differ from those before.
+    Lost {
+        order: Order,
+        before: u64,
+        after: u64,
+    },
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Overwritten {
+                pfn,
+                expected,
+                found,
+            } => {
+                write!(
+                    f,
+                    "frame {pfn} holds {found:#x}, not its stamp {expected:#x}"
+                )
+            }
+            Self::NotZero { pfn, offset } => {
+                write!(f, "frame {pfn} is not zero at byte {offset:#x}")
+            }
+            Self::WrongZone { pfn, gfp } => write!(f, "frame {pfn} does not suit {gfp:?}"),
+            Self::Misaligned { pfn, order } => write!(f, "frame {pfn} is not aligned to {order:?}"),
+            Self::Refused { pfn, error } => write!(f, "frame {pfn} was not taken back: {error}"),
+            Self::Request(error) => write!(f, "a request was refused: {error}"),
+            Self::Recount(corruption) => corruption.fmt(f),
+            Self::Lost {
+                order,
+                before,
+                after,
+            } => {
+                write!(f, "{before} free blocks of {order:?} before, {after} after")
+            }
+        }
+    }
+}
+
+/// How a run went.
+#[derive(Debug, Default)]
+struct Tally {
+    allocations: u64,
+    frees: u64,
+    exhausted: u64,
+    highest_percent: u64,
+}
+
+fn stress_command(arguments: &[String]) -> CommandResult {
+    let (count, seed) = match arguments {
+        [count] => (count, seed_from_boot()),
+        [count, seed] => (count, number(seed)?),
+        _ => return Err(CommandError::usage("expected a number of operations")),
+    };
+    let operations = number(count)?;
+    kprintln!("stress: {operations} operations, seed {seed}");
+    let tally = stress(operations, seed).map_err(CommandError::failed)?;
+    kprintln!(
+        "stress: {} allocations, {} frees, {} times out of memory, up to {} % of memory in use",
+        tally.allocations,
+        tally.frees,
+        tally.exhausted,
+        tally.highest_percent
+    );
+    kprintln!("stress: no violations, every zone recounted");
+    Ok(())
+}
+
+fn number(text: &str) -> Result<u64, CommandError> {
+    text.parse()
+        .map_err(|_| CommandError::usage(format_args!("`{text}` is not a number")))
+}
+
+fn seed_from_boot() -> u64 {
+    params::get("seed")
+        .and_then(|text| text.parse().ok())
+        .unwrap_or_else(time::tsc)
+}
+
+/// Free blocks of every order, all zones and types together.
+fn free_blocks() -> [u64; ORDERS] {
+    let mut total = [0_u64; ORDERS];
+    for zone in MEMORY.zones() {
+        let snapshot = zone.snapshot(MEMORY.platform());
+        for kind in MigrateType::ALL {
+            for (sum, blocks) in total.iter_mut().zip(snapshot.blocks[kind.index()]) {
+                *sum = sum.saturating_add(blocks);
+            }
+        }
+    }
+    total
+}
+
+fn stress(operations: u64, seed: u64) -> Result<Tally, Violation> {
+    let before = free_blocks();
+    let mut tally = Tally::default();
+    let frames = MEMORY.managed_frames();
+    let entries = to_usize(operations.min(frames));
+    let mut run = Run {
+        random: Random::new(seed),
+        live: Ledger::new(entries).map_err(Violation::Request)?,
+        filling: true,
+        seed,
+    };
+    for serial in 0..operations {
+        run.step(serial, &mut tally)?;
+    }
+    while run.live.len() > 0 {
+        run.free_one(&mut tally)?;
+    }
+    drop(run);
+    MEMORY.validate().map_err(Violation::Recount)?;
+    for ((order, before), after) in Order::all().zip(before).zip(free_blocks()) {
+        if before != after {
+            return Err(Violation::Lost {
+                order,
+                before,
+                after,
+            });
+        }
+    }
+    Ok(tally)
+}
+
+/// A run in progress.
+struct Run {
+    random: Random,
+    live: Ledger,
+    filling: bool,
+    seed: u64,
+}
+
+impl Run {
+    fn step(&mut self, serial: u64, tally: &mut Tally) -> Result<(), Violation> {
+        let managed = MEMORY.managed_frames();
+        let used = managed.saturating_sub(MEMORY.free_frames());
+        let percent = used
+            .saturating_mul(100)
+            .checked_div(managed)
+            .unwrap_or_default();
+        tally.highest_percent = tally.highest_percent.max(percent);
+        if percent >= FULL || self.live.is_full() {
+            self.filling = false;
+        } else if percent <= DRAINED {
+            self.filling = true;
+        }
+        // Three out of four operations go the current way.
+        let forward = self.random.below(4) != 0;
+        if forward == self.filling && percent < FULL && !self.live.is_full() {
+            self.allocate(serial, tally)
+        } else {
+            self.free_one(tally)
+        }
+    }
+
+    fn allocate(&mut self, serial: u64, tally: &mut Tally) -> Result<(), Violation> {
+        let choice = to_usize(self.random.below(to_u64(REQUESTS.len())));
+        let (gfp, highest) = REQUESTS[choice];
+        // Order o comes half as often as order o - 1.
+        let order = u8::try_from(self.random.next().trailing_zeros()).unwrap_or_default();
+        let order = Order::new(order).unwrap_or(Order::MAX);
+        let mut pages = match MEMORY.alloc_block_in(Kernel, gfp, order) {
+            Ok(pages) => pages,
+            Err(AllocError::OutOfMemory) => {
+                tally.exhausted = tally.exhausted.saturating_add(1);
+                return self.free_one(tally);
+            }
+            Err(error) => return Err(Violation::Request(error)),
+        };
+        let pfn = pages.pfn();
+        if !pfn.is_aligned(order) {
+            return Err(Violation::Misaligned { pfn, order });
+        }
+        if MEMORY.zone_of(pfn).is_none_or(|zone| zone.kind() > highest) {
+            return Err(Violation::WrongZone { pfn, gfp });
+        }
+        check_zero(&pages, gfp)?;
+        self.stamp(&mut pages, serial);
+        tally.allocations = tally.allocations.saturating_add(1);
+        // A full ledger was ruled out before; were it full, dropping the block frees it.
+        drop(self.live.push(pages, serial));
+        Ok(())
+    }
+
+    fn free_one(&mut self, tally: &mut Tally) -> Result<(), Violation> {
+        let index = to_usize(self.random.below(to_u64(self.live.len())));
+        let Some(taken) = self.live.swap_remove(index) else {
+            return Ok(());
+        };
+        let entry = taken.map_err(|(pfn, error)| Violation::Refused { pfn, error })?;
+        self.check_stamp(&entry)?;
+        tally.frees = tally.frees.saturating_add(1);
+        Ok(())
+    }
+
+    /// What each page of a block holds in its first and last word.
+    fn mark(&self, pfn: Pfn, serial: u64) -> u64 {
+        let place = pfn.as_u64().wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.seed.wrapping_add(serial).rotate_left(17) ^ place
+    }
+
+    fn stamp(&self, pages: &mut Pages, serial: u64) {
+        let frames = pages.frames();
+        let bytes = pages.bytes_mut().chunks_exact_mut(to_usize(PAGE_SIZE));
+        for (pfn, page) in frames.iter().zip(bytes) {
+            let mark = self.mark(pfn, serial).to_le_bytes();
+            if let Some(first) = page.first_chunk_mut() {
+                *first = mark;
+            }
+            if let Some(last) = page.last_chunk_mut() {
+                *last = mark;
+            }
+        }
+    }
+
+    fn check_stamp(&self, entry: &Entry) -> Result<(), Violation> {
+        let pages = entry.pages.bytes().chunks_exact(to_usize(PAGE_SIZE));
+        for (pfn, page) in entry.pages.frames().iter().zip(pages) {
+            let expected = self.mark(pfn, entry.serial);
+            for word in [page.first_chunk(), page.last_chunk()]
+                .into_iter()
+                .flatten()
+            {
+                let found = u64::from_le_bytes(*word);
+                if found != expected {
+                    return Err(Violation::Overwritten {
+                        pfn,
+                        expected,
+                        found,
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Blocks that must come zeroed are looked through: the first page of each.
+fn check_zero(pages: &Pages, gfp: Gfp) -> Result<(), Violation> {
+    let always = MEMORY
+        .options()
+        .is_some_and(|options| options.init_on_alloc);
+    if !always && !gfp.contains(Gfp::ZERO) {
+        return Ok(());
+    }
+    let looked_at = pages.bytes().iter().take(to_usize(PAGE_SIZE));
+    match looked_at.copied().position(|byte| byte != 0) {
+        Some(offset) => Err(Violation::NotZero {
+            pfn: pages.pfn(),
+            offset,
+        }),
+        None => Ok(()),
+    }
+}

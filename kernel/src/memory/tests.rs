@@ -1,0 +1,123 @@
+//! In-kernel tests of the memory core.
+
+use super::bring_up::boot_map;
+use super::ledger::Ledger;
+use super::{Kernel, MEMORY};
+use crate::ktest::Failure;
+use crate::num::to_usize;
+use crate::{ktest, ktest_assert, ktest_eq};
+use alloc::vec::Vec;
+use mm::addr::{Order, PfnRange, PhysRange};
+use mm::buddy::Gfp;
+use mm::frame::FrameState;
+use mm::system::AllocError;
+
+/// Takes all memory, block by block, largest first.
+fn take_everything() -> Result<Ledger, Failure> {
+    let frames = to_usize(MEMORY.managed_frames());
+    let mut live = Ledger::new(frames).map_err(Failure::new)?;
+    for order in Order::all().rev() {
+        loop {
+            if live.is_full() {
+                return Err(Failure::new("more blocks than the ledger holds"));
+            }
+            match MEMORY.alloc_block_in(Kernel, Gfp::HIGHUSER_MOVABLE, order) {
+                Ok(pages) => drop(live.push(pages, 0)),
+                Err(AllocError::OutOfMemory) => break,
+                Err(error) => return Err(Failure::new(error)),
+            }
+        }
+    }
+    Ok(live)
+}
+
+ktest! {
+    fn every_page_handed_out_is_ram_that_nobody_uses() {
+        let map = boot_map().ok_or_else(|| Failure::new("memory is not up"))?;
+        let free_before = MEMORY.free_frames();
+        let mut live = take_everything()?;
+        ktest_eq!(MEMORY.free_frames(), 0);
+        let mut seen: u64 = 0;
+        while let Some(entry) = live.swap_remove(0) {
+            let pages = entry.map_err(|(_, error)| Failure::new(error))?.pages;
+            let range = pages.frames().addrs();
+            ktest_assert!(map.ram.iter().any(|ram| ram.covers(range)));
+            for (taken, name) in &map.firmware.taken {
+                let clash = taken.overlaps(range);
+                ktest_assert!(!clash, "{range} was handed out, but holds {name}");
+            }
+            seen = seen.saturating_add(pages.frames().frames());
+        }
+        drop(live);
+        ktest_assert!(seen > 0);
+        ktest_eq!(MEMORY.free_frames(), free_before);
+        MEMORY.validate().map_err(Failure::new)?;
+        Ok(())
+    }
+}
+
+ktest! {
+    fn what_the_firmware_keeps_is_not_in_the_zones() {
+        let map = boot_map().ok_or_else(|| Failure::new("memory is not up"))?;
+        let (phys_bits, _) = crate::arch::cpu::address_bits();
+        let usable: Vec<PhysRange> = map.firmware.usable(phys_bits).collect();
+        let added_by_hand = map.params.edits().iter().count() > 0;
+        for ram in &map.ram {
+            let known = usable.iter().any(|range| range.covers(*ram));
+            ktest_assert!(known || added_by_hand, "{ram} is not usable by the firmware's map");
+        }
+        Ok(())
+    }
+}
+
+ktest! {
+    fn a_dropped_block_is_free_again_and_zeroed_when_asked() {
+        let before = MEMORY.free_frames();
+        let order = Order::new(3).unwrap_or_default();
+        let mut pages = MEMORY.alloc_block_in(Kernel, Gfp::KERNEL, order).map_err(Failure::new)?;
+        pages.bytes_mut().fill(0xff);
+        let pfn = pages.pfn();
+        ktest_eq!(MEMORY.free_frames(), before.saturating_sub(8));
+        drop(pages);
+        ktest_eq!(MEMORY.free_frames(), before);
+        let zeroed = MEMORY.alloc_block_in(Kernel, Gfp::KERNEL.union(Gfp::ZERO), order).map_err(Failure::new)?;
+        ktest_eq!(zeroed.pfn(), pfn);
+        ktest_assert!(zeroed.bytes().iter().all(|&byte| byte == 0));
+        Ok(())
+    }
+}
+
+ktest! {
+    fn references_keep_a_block_until_the_last_is_dropped() {
+        let before = MEMORY.free_frames();
+        let pages = MEMORY.alloc_block_in(Kernel, Gfp::KERNEL, Order::ZERO).map_err(Failure::new)?;
+        let pfn = pages.pfn();
+        ktest_assert!(MEMORY.get_page(pfn).is_none(), "a block with one owner gave a reference");
+        let first = pages.share().map_err(|_| Failure::new("could not share"))?;
+        let second = first.clone();
+        ktest_eq!(second.count(), 2);
+        drop(first);
+        ktest_eq!(MEMORY.page(pfn).and_then(|page| page.state()), Some(FrameState::Shared));
+        drop(second);
+        ktest_eq!(MEMORY.free_frames(), before);
+        Ok(())
+    }
+}
+
+ktest! {
+    fn an_exact_range_can_be_taken_and_given_back() {
+        let before = MEMORY.free_frames();
+        let probe = MEMORY.alloc_block_in(Kernel, Gfp::KERNEL, Order::MAX).map_err(Failure::new)?;
+        let first = probe.pfn();
+        drop(probe);
+        let range = PfnRange::from_count(first.saturating_add(3), 700).unwrap_or_default();
+        let run = MEMORY.alloc_contig_range(range, Gfp::KERNEL).map_err(Failure::new)?;
+        ktest_eq!(run.frames(), range);
+        ktest_eq!(MEMORY.free_frames(), before.saturating_sub(700));
+        ktest_assert!(MEMORY.alloc_contig_range(range, Gfp::KERNEL).is_err());
+        drop(run);
+        ktest_eq!(MEMORY.free_frames(), before);
+        MEMORY.validate().map_err(Failure::new)?;
+        Ok(())
+    }
+}
