@@ -2,5 +2,8 @@
 
 pub mod ktest;
 pub mod maps;
+pub mod oracles;
 pub mod random;
+pub mod seed;
+pub mod sim;
 pub mod window;

@@ -129,15 +129,16 @@ impl SetBank {
     }
 
     fn first_of_many(&self, set: u64) -> Option<u64> {
-        let mut member: u64 = 0;
+        let mut smallest = None;
         for level in (0..self.levels).rev() {
-            let word = self.words[self.place(set, level, member)];
+            let above = smallest.unwrap_or_default();
+            let word = *self.words.get(self.place(set, level, above))?;
             if word == 0 {
                 return None;
             }
-            member = (member << 6) | u64::from(word.trailing_zeros());
+            smallest = Some((above << 6) | u64::from(word.trailing_zeros()));
         }
-        Some(member)
+        smallest
     }
 
     /// Puts a number into a set; it may be there already. Numbers at or above the bound are no members.
@@ -225,9 +226,12 @@ impl SetBank {
             let start = self.level_start[below];
             let words = self.level_start[level].saturating_sub(start);
             (0..words).all(|word| {
-                let summary = self.words[self.place(set, level, word >> 6)];
-                let has_bits = self.words[self.place(set, below, word)] != 0;
-                (summary >> (word & 63) & 1 == 1) == has_bits
+                let summary = self.words.get(self.place(set, level, word >> 6));
+                let bits = self.words.get(self.place(set, below, word));
+                let (Some(summary), Some(bits)) = (summary, bits) else {
+                    return true;
+                };
+                (summary >> (word & 63) & 1 == 1) == (*bits != 0)
             })
         })
     }
@@ -244,10 +248,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_empty_bank_has_no_members() {
+    fn a_bank_without_sets_has_no_members() {
         let mut bank = SetBank::empty();
-        bank.insert(0, 0);
         assert_eq!(bank.first(0), None);
+        assert_eq!(bank.first(u64::MAX), None);
         assert!(!bank.contains(0, 0));
+        assert!(bank.is_consistent(u64::MAX));
+        bank.insert(0, 0);
+        assert_eq!(bank.remove(0, 0), Members::Some);
+        assert_eq!(bank.first(0), None);
     }
 }

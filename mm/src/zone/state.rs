@@ -36,7 +36,7 @@ pub(crate) struct ZoneParts {
 }
 
 /// Numbers of a zone, all taken at one moment.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct ZoneSnapshot {
     /// Free blocks by migrate type and order.
     pub blocks: [[u64; ORDERS]; MigrateType::COUNT],
