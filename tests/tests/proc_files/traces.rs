@@ -10,6 +10,11 @@ use mm_tests::sim::{Machine, Usual};
 
 use super::{order, small, with_every_zone};
 
+/// The text below a heading, which keeps `expect!` from taking the indent for its own.
+fn told(recording: &Recording) -> String {
+    format!("steps:\n{recording}")
+}
+
 #[test]
 fn an_allocation_explains_itself() {
     let machine = small();
@@ -18,6 +23,7 @@ fn an_allocation_explains_itself() {
         .alloc_block_in_traced(&*machine, Gfp::KERNEL, order(7), &mut recording)
         .unwrap();
     expect![[r#"
+        steps:
          1. zone Normal: asked
          2. zone Normal: turned the pageblock at frame 0x100000 from Movable into Unmovable
          3. zone Normal: found a free block of order 10 at frame 0x100000 (Unmovable)
@@ -25,18 +31,19 @@ fn an_allocation_explains_itself() {
          5. zone Normal: halved it; the upper half at frame 0x100100 stays free, of order 8
          6. zone Normal: halved it; the upper half at frame 0x100080 stays free, of order 7
     "#]]
-    .assert_eq(&recording.to_string());
+    .assert_eq(&told(&recording));
 
     let mut recording = Recording::new();
     let pfn = block.into_raw();
     // SAFETY: the block was given up as a number just now.
     unsafe { machine.free_pages_traced(pfn, order(7), &mut recording) }.unwrap();
     expect![[r#"
+        steps:
          1. merged with the free buddy; the block at frame 0x100000 has order 8 now
          2. merged with the free buddy; the block at frame 0x100000 has order 9 now
          3. merged with the free buddy; the block at frame 0x100000 has order 10 now
     "#]]
-    .assert_eq(&recording.to_string());
+    .assert_eq(&told(&recording));
     machine.finish();
 }
 
@@ -55,11 +62,12 @@ fn a_stolen_page_explains_itself() {
         .alloc_block_in_traced(&*machine, gfp, order(0), &mut recording)
         .unwrap();
     expect![[r#"
+        steps:
          1. zone DMA: asked
          2. zone DMA: takes a block out of a pageblock that stays Unmovable
          3. zone DMA: found a free block of order 0 at frame 0x464 (Unmovable)
     "#]]
-    .assert_eq(&recording.to_string());
+    .assert_eq(&told(&recording));
     let after = stats(&machine);
     assert_eq!(
         (after.steals - before.steals, after.claims - before.claims),
@@ -81,10 +89,11 @@ fn a_request_that_finds_nothing_tells_whom_it_asked() {
     let block = machine.alloc_block_in_traced(&*machine, Gfp::DMA, order(0), &mut recording);
     assert_eq!(block.err(), Some(AllocError::OutOfMemory));
     expect![[r#"
+        steps:
          1. zone DMA: asked
          2. zone DMA: has no block that fits
     "#]]
-    .assert_eq(&recording.to_string());
+    .assert_eq(&told(&recording));
     drop(all);
     machine.finish();
 }
