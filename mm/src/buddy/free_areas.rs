@@ -356,7 +356,15 @@ impl FreeAreas {
         let Some(slot) = self.slot_of(frames.first()) else {
             return Err(block);
         };
-        self.insert(slot, block.leak().first().section_offset(), order, trace);
+        let start = block.leak().first().section_offset();
+        if order == Order::MAX && !self.pair_is_whole(slot, start) {
+            // Half of it, or all, was isolated while it was in use: each half goes its own way.
+            self.insert(slot, start, Order::PAGEBLOCK, trace);
+            let upper = start.wrapping_add(Order::PAGEBLOCK.frames());
+            self.insert(slot, upper, Order::PAGEBLOCK, trace);
+        } else {
+            self.insert(slot, start, order, trace);
+        }
         Ok(())
     }
 
@@ -403,11 +411,24 @@ impl FreeAreas {
         self.index.update(area, slot, block, kind, (before, after));
     }
 
+    /// Whether both pageblocks under a block of the largest order have one type that may stay
+    /// together.
+    fn pair_is_whole(&self, slot: u64, start: u64) -> bool {
+        let lower = block_index(start);
+        let area = self.areas.at(slot).and_then(Option::as_deref);
+        area.is_none_or(|area| {
+            let kind = area.blocks[lower].kind;
+            kind == area.blocks[lower | 1].kind && kind != MigrateType::Isolate
+        })
+    }
+
     /// Whether the other pageblock of a pair is free as a whole and may merge with this one.
     pub(super) fn pair_merges(area: &Area, block: usize) -> bool {
         let other = block ^ 1;
         let (kind, its) = (area.blocks[block].kind, area.blocks[other].kind);
-        let compatible = kind == its || (kind.is_mergeable() && its.is_mergeable());
+        // Isolated pageblocks stay apart: each may be put back into use by itself.
+        let alike = kind == its && kind != MigrateType::Isolate;
+        let compatible = alike || (kind.is_mergeable() && its.is_mergeable());
         compatible
             && area
                 .word(base_of(other))
