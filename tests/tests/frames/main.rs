@@ -2,5 +2,8 @@
 
 mod against_the_model;
 mod basics;
+mod fragmentation;
+mod isolation;
 mod model;
+mod shapes;
 mod worlds;
