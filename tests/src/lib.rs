@@ -3,6 +3,7 @@
 pub mod ktest;
 pub mod maps;
 pub mod oracles;
+pub mod random;
 pub mod seed;
 pub mod sim;
 pub mod window;

@@ -34,7 +34,7 @@ const EXCEPTIONS: &[(&str, &str)] = &[
     ),
     (
         "raw-wraparound-reserved",
-        "one entry wraps: Linux throws the table away, we clip the entry (rule 6)",
+        "one entry wraps: Linux throws the table away, we drop the entry (rule 6)",
     ),
     (
         "raw-wraparound-usable",

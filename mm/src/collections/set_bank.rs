@@ -121,6 +121,14 @@ impl SetBank {
     #[inline]
     #[must_use]
     pub fn first(&self, set: u64) -> Option<u64> {
+        if self.bound > WORD_BITS {
+            return self.first_of_many(set);
+        }
+        let word = *self.words.get(to_index(set))?;
+        (word != 0).then(|| u64::from(word.trailing_zeros()))
+    }
+
+    fn first_of_many(&self, set: u64) -> Option<u64> {
         let mut smallest = None;
         for level in (0..self.levels).rev() {
             let above = smallest.unwrap_or_default();
@@ -139,6 +147,15 @@ impl SetBank {
         if member >= self.bound {
             return;
         }
+        if self.bound > WORD_BITS {
+            return self.insert_among_many(set, member);
+        }
+        if let Some(word) = self.words.get_mut(to_index(set)) {
+            *word |= 1 << (member & 63);
+        }
+    }
+
+    fn insert_among_many(&mut self, set: u64, member: u64) {
         let mut index = member;
         for level in 0..self.levels {
             let place = self.place(set, level, index >> 6);
@@ -160,6 +177,21 @@ impl SetBank {
         if member >= self.bound {
             return Members::Some;
         }
+        if self.bound > WORD_BITS {
+            return self.remove_among_many(set, member);
+        }
+        let Some(word) = self.words.get_mut(to_index(set)) else {
+            return Members::Some;
+        };
+        *word &= !(1 << (member & 63));
+        if *word == 0 {
+            Members::None
+        } else {
+            Members::Some
+        }
+    }
+
+    fn remove_among_many(&mut self, set: u64, member: u64) -> Members {
         let mut index = member;
         for level in 0..self.levels {
             let place = self.place(set, level, index >> 6);

@@ -9,7 +9,7 @@ use crate::addr::{Pfn, PfnRange, to_count, to_index};
 use crate::buddy::{Area, AreaSlots, FreeAreas, MigrateType};
 use crate::collections::SetBank;
 use crate::config::SECTION_FRAMES;
-use crate::frame::{AddSectionError, FrameTable, ZoneId};
+use crate::frame::{AddSectionError, FrameState, FrameTable, ZoneId};
 use crate::mem::{Array, CarveError, EarlyRam, Exclusive};
 use crate::memblock::{AllocError, Memblock, NodeChoice, NodeFrames, Request};
 use crate::platform::{MemoryModel, NodeId, Platform};
@@ -31,6 +31,8 @@ pub enum BringUpError {
     Section(AddSectionError),
     /// A record was not what it should be.
     Corrupt(Corruption),
+    /// Memory to be given to a node does not lie in its zones.
+    OutsideNode(PfnRange),
 }
 
 impl fmt::Display for BringUpError {
@@ -41,6 +43,7 @@ impl fmt::Display for BringUpError {
             Self::Unreachable => f.write_str("the direct map does not reach early memory"),
             Self::Section(error) => write!(f, "frame table: {error:?}"),
             Self::Corrupt(corruption) => corruption.fmt(f),
+            Self::OutsideNode(frames) => write!(f, "frames {frames:?} are not of that node"),
         }
     }
 }
@@ -168,10 +171,18 @@ impl<P: Platform> Memory<P> {
     /// [`BringUpError`] if memory is not up, or a frame was handed out already.
     pub fn free_early(&self, node: NodeId, ram: EarlyRam) -> Result<(), BringUpError> {
         let core = self.core().ok_or(BringUpError::Unreachable)?;
-        core.frames.forget_reserved(&ram);
+        let frames = ram.range().whole_frames();
+        let zones = core.node(node).into_iter().flat_map(Node::zones);
+        let inside = zones
+            .filter(|zone| zone.is_populated())
+            .map(|zone| zone.span().intersect(frames).frames())
+            .fold(0, u64::saturating_add);
+        if inside != frames.frames() {
+            return Err(BringUpError::OutsideNode(frames));
+        }
         let free = NodeFrames {
             node: Some(node),
-            frames: ram.range().whole_frames(),
+            frames,
         };
         core.adopt(&self.platform, free, ram)
     }
@@ -186,6 +197,11 @@ impl Core {
         ram: EarlyRam,
     ) -> Result<(), BringUpError> {
         let node = self.node(node_of(&free)).ok_or(BringUpError::Unreachable)?;
+        // A range is free as a whole or was reserved as a whole.
+        let first = self.frames.frame(free.frames.first());
+        if first.is_some_and(|frame| frame.word().is(FrameState::Reserved)) {
+            self.frames.forget_reserved(&ram);
+        }
         let mut rest = ram;
         for zone in zones_by_address(node) {
             let here = zone.span().intersect(free.frames);

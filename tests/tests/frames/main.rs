@@ -4,6 +4,7 @@ mod against_the_model;
 mod basics;
 mod fragmentation;
 mod isolation;
+mod misuse;
 mod model;
 mod shapes;
 mod worlds;
