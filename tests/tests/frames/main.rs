@@ -6,5 +6,8 @@ mod fragmentation;
 mod isolation;
 mod misuse;
 mod model;
+mod poison;
 mod shapes;
+mod states;
 mod worlds;
+mod zones;
