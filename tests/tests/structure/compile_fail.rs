@@ -41,7 +41,7 @@ impl Library {
                     file.ends_with(".rlib").then(|| PathBuf::from(file))
                 })
             });
-        let file = files.last().expect("cargo names the library");
+        let file = files.next_back().expect("cargo names the library");
         let folder = file.parent().unwrap().join("deps");
         Self { file, folder }
     }
