@@ -32,7 +32,7 @@ impl Library {
         let artifacts = messages
             .lines()
             .filter_map(|line| serde_json::from_str(line).ok());
-        let files = artifacts
+        let mut files = artifacts
             .filter(|message: &Value| message["target"]["name"] == "mm")
             .filter_map(|message| {
                 let files = message["filenames"].as_array()?.clone();
