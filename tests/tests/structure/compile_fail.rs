@@ -32,7 +32,7 @@ impl Library {
         let artifacts = messages
             .lines()
             .filter_map(|line| serde_json::from_str(line).ok());
-        let files = artifacts
+        let mut files = artifacts
             .filter(|message: &Value| message["target"]["name"] == "mm")
             .filter_map(|message| {
                 let files = message["filenames"].as_array()?.clone();
@@ -41,7 +41,7 @@ impl Library {
                     file.ends_with(".rlib").then(|| PathBuf::from(file))
                 })
             });
-        let file = files.last().expect("cargo names the library");
+        let file = files.next_back().expect("cargo names the library");
         let folder = file.parent().unwrap().join("deps");
         Self { file, folder }
     }
