@@ -153,7 +153,7 @@ impl<'m, C: SimConfig> Play<'m, C> {
     }
 
     fn range(&self, at: u16, frames: u16) -> PfnRange {
-        let first = u64::from(at) * self.end >> 16;
+        let first = (u64::from(at) * self.end) >> 16;
         PfnRange::from_numbers(first, first + u64::from(frames))
     }
 
