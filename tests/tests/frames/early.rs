@@ -114,7 +114,7 @@ fn a_firmware_map_boots_and_reserved_memory_is_never_handed_out() {
         entry(0xfffc_0000, 0x4_0000, 2),
     ];
     let machine = Machine::<Usual>::new()
-        .firmware(&map, LowMemory::Reserve)
+        .firmware(&map, LowMemory::Reserve, "")
         .reserve(2 * MIB, 3 * MIB)
         .boot();
     assert_eq!(machine.booted().present, 0x9e + 0x3edf);

@@ -5,6 +5,7 @@ mod basics;
 mod boundaries;
 mod concurrency;
 mod early;
+mod firmware;
 mod fragmentation;
 mod isolation;
 mod locks;
