@@ -1,3 +1,4 @@
 //! Host side of the tests.
 
 pub mod ktest;
+pub mod lean;
