@@ -8,10 +8,11 @@ use bitmap_allocator::{BitAlloc, BitAlloc64K};
 use mm::addr::{Order, Pfn};
 use mm::buddy::Gfp;
 use mm::system::Memory;
-use mm_tests::lean::{self, Counted, Lean, Timed};
+use mm_tests::lean::{self, Lean};
 use spin::Mutex;
 
 const PAGE: usize = 4096;
+
 /// One CPU's share of an allocator that has such, or the whole of one that has not.
 pub(crate) trait Ops {
     /// Takes `1 << order` frames; their first number.
@@ -24,6 +25,8 @@ pub(crate) trait Ops {
 pub(crate) trait Contestant: Ops + Sized + 'static {
     /// Its name in the tables.
     const NAME: &'static str;
+    /// Whether it makes large blocks of small ones.
+    const MERGES: bool = true;
     /// How a CPU uses it while another one does too.
     type Cpu: Ops + Send + 'static;
     /// One that has so many bytes to give, all free.
@@ -36,13 +39,10 @@ pub(crate) trait Contestant: Ops + Sized + 'static {
 #[derive(Clone, Copy)]
 pub(crate) struct Ours<const COUNTING: bool>(pub(crate) &'static Memory<Lean<COUNTING>>);
 
-/// What is timed.
+/// What is timed, on a [`lean::Timed`].
 pub(crate) type OursTimed = Ours<false>;
-/// What counts its locks.
+/// What counts its locks, on a [`lean::Counted`].
 pub(crate) type OursCounted = Ours<true>;
-
-const _: fn(Ours<false>) -> &'static Memory<Timed> = |ours| ours.0;
-const _: fn(Ours<true>) -> &'static Memory<Counted> = |ours| ours.0;
 
 impl<const COUNTING: bool> Ops for Ours<COUNTING> {
     #[inline]
@@ -101,6 +101,7 @@ impl Ops for Floor {
 
 impl Contestant for Floor {
     const NAME: &'static str = "floor";
+    const MERGES: bool = false;
     type Cpu = Self;
 
     fn new(bytes: usize) -> Self {

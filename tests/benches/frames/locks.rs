@@ -4,7 +4,6 @@ use crate::contestants::{Contestant, Ops, OursCounted};
 use crate::workloads::{BATCH, HUGE, age, batches, pairs, shuffled};
 
 const BYTES: usize = 128 << 20;
-const FRAMES: usize = BYTES / 4096;
 const PAIRS: usize = 10_000;
 const BATCHES: usize = 50;
 const CHURN_ROUNDS: usize = 10;
@@ -12,26 +11,32 @@ const CHURN_ROUNDS: usize = 10;
 /// Prints the table. An allocation is an operation, and a free is one.
 pub(crate) fn print() {
     println!("| workload | zone locks per 1,000 operations |\n|---|--:|");
-    row("4 KiB pair", 2 * PAIRS, |ops| pairs(ops, 0, PAIRS));
-    row(
-        "1,024 pages, shuffled free",
-        2 * BATCHES * BATCH,
-        |ops| batches(ops, &shuffled(), BATCHES),
-    );
-    let churned = FRAMES / 2 + CHURN_ROUNDS * 2 * (FRAMES / 2 / 16);
-    row("churn at 50 % use", churned, |ops| {
-        age(ops, FRAMES, CHURN_ROUNDS);
+    row("4 KiB pair", |ops| {
+        pairs(ops, 0, PAIRS);
+        2 * PAIRS
     });
-    row("2 MiB pair", 2 * PAIRS, |ops| pairs(ops, HUGE, PAIRS));
+    row("1,024 pages, shuffled free", |ops| {
+        batches(ops, &shuffled(), BATCHES);
+        2 * BATCHES * BATCH
+    });
+    row("churn at 50 % use", |ops| age(ops, CHURN_ROUNDS));
+    row("2 MiB pair", |ops| {
+        pairs(ops, HUGE, PAIRS);
+        2 * PAIRS
+    });
 }
 
-fn row(name: &str, operations: usize, work: impl FnOnce(&mut OursCounted)) {
+/// Prints the locks taken by `work`, which answers how many operations it made.
+fn row(name: &str, work: impl FnOnce(&mut OursCounted) -> usize) {
     let mut ops = OursCounted::new(BYTES);
     // Once before, so that what is filled on first use is full.
     let page = ops.alloc(0).unwrap();
     ops.free(page, 0);
     let before = ops.0.platform().zone_locks();
-    work(&mut ops);
+    let operations = work(&mut ops);
     let taken = ops.0.platform().zone_locks() - before;
-    println!("| {name} | {:.1} |", 1_000.0 * taken as f64 / operations as f64);
+    println!(
+        "| {name} | {:.1} |",
+        1_000.0 * taken as f64 / operations as f64
+    );
 }

@@ -63,7 +63,7 @@ fn compare(effort: Effort) {
     let usable = runners.iter_mut().map(|runner| runner.usable());
     table::line(
         "free memory usable as 2 MiB blocks after churn at 50 % use",
-        usable.map(per_cent),
+        usable.map(|usable| usable.map_or_else(|| String::from("–"), per_cent)),
     );
 
     println!();

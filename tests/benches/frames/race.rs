@@ -11,7 +11,6 @@ use crate::workloads::{
 
 /// Bytes that each contestant has to give.
 const BYTES: usize = 128 << 20;
-const FRAMES: usize = BYTES / 4096;
 
 /// A row whose figure is a time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -60,9 +59,9 @@ pub(crate) struct Effort {
 impl Effort {
     /// For figures.
     pub(crate) const FULL: Self = Self {
-        rounds: 15,
+        rounds: 11,
         pairs: 100_000,
-        batches: 20,
+        batches: 10,
         churn_rounds: CHURN_ROUNDS,
     };
     /// To see that everything runs.
@@ -89,8 +88,9 @@ pub(crate) trait Runner {
     fn name(&self) -> &'static str;
     /// Nanoseconds per operation of a row, once.
     fn sample(&mut self, row: Row) -> f64;
-    /// What is left of free memory after the churn, as 2 MiB blocks, in per cent.
-    fn usable(&mut self) -> f64;
+    /// What is left of free memory after the churn, as 2 MiB blocks, in per cent; nothing if the
+    /// contestant never makes any.
+    fn usable(&mut self) -> Option<f64>;
     /// What one CPU gets of what another gave back, in per cent.
     fn reach(&self) -> f64;
 }
@@ -98,7 +98,7 @@ pub(crate) trait Runner {
 impl<C: Contestant> Entrant<C> {
     pub(crate) fn boxed(effort: Effort) -> Box<dyn Runner> {
         let mut aged = C::new(BYTES);
-        let _live = age(&mut aged, FRAMES, effort.churn_rounds);
+        age(&mut aged, effort.churn_rounds);
         Box::new(Self {
             fresh: C::new(BYTES),
             aged,
@@ -133,8 +133,8 @@ impl<C: Contestant> Runner for Entrant<C> {
         }
     }
 
-    fn usable(&mut self) -> f64 {
-        usable_as_huge(&mut self.aged)
+    fn usable(&mut self) -> Option<f64> {
+        C::MERGES.then(|| usable_as_huge(&mut self.aged))
     }
 
     fn reach(&self) -> f64 {

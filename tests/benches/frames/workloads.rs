@@ -1,4 +1,7 @@
-//! What the contestants are made to do. Everything here is compiled for each of them.
+//! What the contestants are made to do.
+//!
+//! They are called through pointers, all of them alike: a kernel calls its allocator, and a
+//! compiler that inlined the smallest one into the loop would measure something else.
 
 use std::hint::black_box;
 use std::sync::Barrier;
@@ -43,7 +46,7 @@ impl Random {
 
 /// Takes a block and gives it back, again and again.
 #[inline(never)]
-pub(crate) fn pairs(ops: &mut impl Ops, order: u8, count: usize) {
+pub(crate) fn pairs(ops: &mut dyn Ops, order: u8, count: usize) {
     for _ in 0..count {
         let frame = ops.alloc(black_box(order)).unwrap();
         ops.free(black_box(frame), black_box(order));
@@ -52,7 +55,7 @@ pub(crate) fn pairs(ops: &mut impl Ops, order: u8, count: usize) {
 
 /// Takes [`BATCH`] pages, then gives them back in another order, again and again.
 #[inline(never)]
-pub(crate) fn batches(ops: &mut impl Ops, sequence: &[usize], count: usize) {
+pub(crate) fn batches(ops: &mut dyn Ops, sequence: &[usize], count: usize) {
     let mut pages = [0; BATCH];
     for _ in 0..count {
         for page in &mut pages {
@@ -74,7 +77,7 @@ pub(crate) fn shuffled() -> Vec<usize> {
 /// Runs `work` on two CPUs at once, each on a thread of its own; the longer time.
 pub(crate) fn on_two_cpus<C: Ops + Send>(
     cpus: &mut [C; 2],
-    work: impl Fn(&mut C) + Sync,
+    work: impl Fn(&mut dyn Ops) + Sync,
 ) -> Duration {
     let barrier = Barrier::new(2);
     let run = |number: usize, ops: &mut C| {
@@ -108,11 +111,18 @@ pub(crate) fn run_on(number: usize) {
     let _ = sched_setaffinity(None, &set);
 }
 
-/// Fills half of the memory with single pages and then, round by round, gives a random sixteenth
-/// of them back and takes as many again. Answers the live pages.
-pub(crate) fn age(ops: &mut impl Ops, frames: usize, rounds: usize) -> Vec<usize> {
+/// Makes memory old: takes all pages there are, gives a random half back, and then, round by round,
+/// gives a random sixteenth of the others back and takes as many again. Answers the operations
+/// made.
+pub(crate) fn age(ops: &mut dyn Ops, rounds: usize) -> usize {
     let mut random = Random::new(2);
-    let mut live: Vec<usize> = (0..frames / 2).map(|_| ops.alloc(0).unwrap()).collect();
+    let mut live: Vec<usize> = std::iter::from_fn(|| ops.alloc(0)).collect();
+    let all = live.len();
+    random.shuffle(&mut live);
+    for page in live.drain(all / 2..) {
+        ops.free(page, 0);
+    }
+
     let part = live.len() / 16;
     for _ in 0..rounds {
         for place in 0..part {
@@ -124,11 +134,11 @@ pub(crate) fn age(ops: &mut impl Ops, frames: usize, rounds: usize) -> Vec<usize
             *page = ops.alloc(0).unwrap();
         }
     }
-    live
+    all + all.div_ceil(2) + 2 * part * rounds
 }
 
 /// How much of the free memory can still be had as 2 MiB blocks, in per cent. Leaves nothing free.
-pub(crate) fn usable_as_huge(ops: &mut impl Ops) -> f64 {
+pub(crate) fn usable_as_huge(ops: &mut dyn Ops) -> f64 {
     let blocks: Vec<usize> = std::iter::from_fn(|| ops.alloc(HUGE)).collect();
     for &block in &blocks {
         ops.free(block, HUGE);
@@ -139,7 +149,7 @@ pub(crate) fn usable_as_huge(ops: &mut impl Ops) -> f64 {
 
 /// How much of what one CPU has given back another one can get, in per cent: CPU 0 takes all
 /// there is, CPU 1 gives a random half back, CPU 0 takes what it can.
-pub(crate) fn reach(ops: &mut impl Ops) -> f64 {
+pub(crate) fn reach(ops: &mut dyn Ops) -> f64 {
     lean::set_cpu(0);
     let mut pages: Vec<usize> = std::iter::from_fn(|| ops.alloc(0)).collect();
     Random::new(3).shuffle(&mut pages);
