@@ -3,7 +3,8 @@
 //!
 //! - [`Gfp`] says what a request may do; [`Request`] is a checked one.
 //! - [`MigrateType`] keeps pages that can be moved apart from those that cannot.
-//! - `FreeAreas` holds a zone's free blocks: `free_areas` (split, merge, which block), `fallback`
+//! - `FreeAreas` holds a zone's free blocks: `take` (which block, splitting it), `give`
+//!   (merging), `index` (where to look), `fallback`
 //!   (other types' blocks; the rules are in [`policy`]), `contig` (isolation, exact ranges),
 //!   `validate` (the recount behind the oracles).
 //!
@@ -20,8 +21,11 @@ mod contig;
 mod fallback;
 mod free_areas;
 mod gfp;
+mod give;
+mod index;
 mod migrate;
 pub mod policy;
+mod take;
 mod trace;
 mod validate;
 

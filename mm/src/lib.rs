@@ -10,6 +10,7 @@ pub mod frame;
 pub mod mem;
 pub mod memblock;
 pub mod platform;
+pub mod proc;
 pub mod report;
 pub mod sync;
 pub mod system;

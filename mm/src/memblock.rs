@@ -21,7 +21,8 @@
 //! 1. [`Memblock::reserve`] what must not be overwritten: image, boot structures, ramdisk.
 //! 2. [`setup::add_firmware_map`] fills the memory table; [`Memblock::allow_growth`] may come
 //!    before it (a map with more than 128 usable ranges needs it) or after.
-//! 3. [`Memblock::set_node`] where the firmware says so, then allocate.
+//! 3. [`Memblock::set_node`] where the firmware says so (all on node 0 where it does not), then
+//!    allocate. Requests for a node do not find RAM that has none yet.
 //! 4. [`Memblock::hand_over`] ends it: what is free goes to the page allocator.
 //!
 //! Numbers of any size are accepted everywhere: ranges end at the end of the address space.
@@ -54,7 +55,7 @@ use crate::addr::{PhysAddr, PhysRange};
 use crate::mem::{EarlyRam, RamClaim};
 use crate::platform::{NodeId, Platform};
 use crate::report::{Check, Corruption};
-use table::{Table, TableFull};
+use table::Table;
 
 /// The early memory manager: see the [module](self).
 #[derive(Debug)]
@@ -258,7 +259,7 @@ impl Memblock {
     }
 
     /// Takes a range out of the reserved table: it may be handed out from now on. For ranges
-    /// that [`reserve`](Self::reserve) took; what an [`EarlyRam`](crate::mem::EarlyRam) covers
+    /// that [`reserve`](Self::reserve) took; what an [`EarlyRam`] covers
     /// goes back by [`free_ram`](Self::free_ram) (see [`RamClaim`], Safety 4). Context: boot.
     ///
     /// # Errors
@@ -282,7 +283,10 @@ impl Memblock {
         range: PhysRange,
         node: NodeId,
     ) -> Result<(), GrowError> {
-        self.modify(platform, range, |region| region.node = Some(node))
+        let avoid = PhysRange::EMPTY;
+        self.modify(platform, range, avoid, |region| {
+            region.node = Some(node);
+        })
     }
 
     /// Sets flags on the RAM inside `range`. Context: boot.
@@ -295,7 +299,8 @@ impl Memblock {
         range: PhysRange,
         flags: RegionFlags,
     ) -> Result<(), GrowError> {
-        self.modify(platform, range, |region| region.flags.insert(flags))
+        // A new array must not land in memory that may be about to lose its direct map.
+        self.modify(platform, range, range, |region| region.flags.insert(flags))
     }
 
     /// Clears flags on the RAM inside `range`. Context: boot.
@@ -308,15 +313,28 @@ impl Memblock {
         range: PhysRange,
         flags: RegionFlags,
     ) -> Result<(), GrowError> {
-        self.modify(platform, range, |region| region.flags.remove(flags))
+        let avoid = PhysRange::EMPTY;
+        self.modify(platform, range, avoid, |region| {
+            region.flags.remove(flags);
+        })
     }
 
-    /// Ends early memory: every free range of whole frames goes to `take`, lowest first, with
-    /// the token that makes it the receiver's.
+    /// Ends early memory: every free range of whole frames goes to `take`, lowest first, then
+    /// the frames that the tables themselves had grown into; each with the token that makes it
+    /// the receiver's.
     pub fn hand_over(self, take: &mut dyn FnMut(NodeFrames, EarlyRam)) {
-        for free in self.free_ranges().filter_map(|free| free.whole_frames()) {
-            take(free, self.claim.carve(free.frames.addrs()));
-        }
+        let mut give = |free: NodeFrames| take(free, self.claim.carve(free.frames.addrs()));
+        self.free_ranges()
+            .filter_map(|free| free.whole_frames())
+            .for_each(&mut give);
+        let own = |table: &Table| {
+            let range = table.array_range()?;
+            let node = self.memory_at(range.start())?.node;
+            FreeRange { range, node }.whole_frames()
+        };
+        let own = [own(&self.memory), own(&self.reserved)];
+        // From here on nobody looks at the tables.
+        own.into_iter().flatten().for_each(give);
     }
 
     fn table(&self, kind: TableKind) -> &Table {
@@ -331,45 +349,6 @@ impl Memblock {
             TableKind::Memory => &mut self.memory,
             TableKind::Reserved => &mut self.reserved,
         }
-    }
-
-    /// Adds a region to a table, which grows first where it must.
-    fn put_in<P: Platform>(
-        &mut self,
-        platform: &P,
-        kind: TableKind,
-        region: &Region,
-    ) -> Result<(), GrowError> {
-        self.make_room(platform, kind, region.range, |table| {
-            table.slots_to_add(region)
-        })?;
-        let added = self.table_mut(kind).add(region);
-        added.map_err(|TableFull| GrowError::Forbidden(kind))
-    }
-
-    /// Removes a range from a table, which grows first where it must.
-    fn take_out<P: Platform>(
-        &mut self,
-        platform: &P,
-        kind: TableKind,
-        range: PhysRange,
-    ) -> Result<(), GrowError> {
-        self.make_room(platform, kind, range, |table| table.slots_to_remove(range))?;
-        let removed = self.table_mut(kind).remove(range);
-        removed.map_err(|TableFull| GrowError::Forbidden(kind))
-    }
-
-    /// Changes node or flags of the RAM inside `range`; the table grows first where it must.
-    fn modify<P: Platform>(
-        &mut self,
-        platform: &P,
-        range: PhysRange,
-        change: impl FnMut(&mut Region),
-    ) -> Result<(), GrowError> {
-        let kind = TableKind::Memory;
-        self.make_room(platform, kind, range, |table| table.slots_to_modify(range))?;
-        let modified = self.table_mut(kind).modify(range, change);
-        modified.map_err(|TableFull| GrowError::Forbidden(kind))
     }
 
     /// Recounts both tables.

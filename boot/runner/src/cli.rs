@@ -8,7 +8,7 @@ use crate::image::KernelImage;
 use crate::input::Input;
 use crate::iso::MediumError;
 use crate::kernel::BuildError;
-use crate::machine::{Debugger, Firmware};
+use crate::machine::Debugger;
 use crate::options::{BootOptions, Invocation};
 use crate::outcome::{Outcome, RanCommands};
 use crate::tools::ToolError;
@@ -87,7 +87,7 @@ fn boot(options: BootOptions) -> Result<u8, CliError> {
         Some(_) => (RanCommands::Yes, Input::Nothing),
         None => (RanCommands::No, Input::of_stdin()),
     };
-    if input == Input::Keys && options.machine.firmware == Firmware::Direct {
+    if input == Input::Keys {
         say("Ctrl-A X leaves the machine, Ctrl-A C is QEMU's monitor");
     }
 
@@ -114,7 +114,8 @@ fn report(finished: &Finished, ran_commands: RanCommands) {
         outcome,
         qemu_messages,
     } = finished;
-    if !qemu_messages.is_empty() {
+    // Of a machine that was stopped, QEMU only says that it was.
+    if !qemu_messages.is_empty() && *outcome != Outcome::TimedOut {
         say(qemu_messages.trim_end());
     }
     if outcome.exit_status(ran_commands) != 0 {

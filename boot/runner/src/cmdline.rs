@@ -34,6 +34,10 @@ pub struct CommandLine {
 }
 
 impl CommandLine {
+    /// How many bytes the kernel keeps; QEMU and GRUB fail on far longer lines in ways of their
+    /// own.
+    pub const CAPACITY: usize = 4096;
+
     /// A command line of nothing but `commands`.
     #[must_use]
     pub const fn of(commands: Commands) -> Self {

@@ -19,12 +19,16 @@ use crate::machine::UnknownName;
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
 /// What an outer cargo or its user may have set for host programs.
-const HOST_ONLY_VARIABLES: [&str; 5] = [
+const HOST_ONLY_VARIABLES: [&str; 9] = [
     "RUSTFLAGS",
     "CARGO_ENCODED_RUSTFLAGS",
+    "CARGO_BUILD_RUSTFLAGS",
+    "CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS",
     "RUSTDOCFLAGS",
     "RUSTC_WRAPPER",
     "RUSTC_WORKSPACE_WRAPPER",
+    "CARGO_BUILD_RUSTC_WRAPPER",
+    "CARGO_BUILD_RUSTC_WORKSPACE_WRAPPER",
 ];
 
 /// Backtraces walk frame pointers. Given on the nested command line only: in a configuration

@@ -84,9 +84,13 @@ impl BootOptions {
         Ok(())
     }
 
-    /// Refuses options that exclude each other.
+    /// Refuses options that exclude each other, or are too much together.
     fn check(&self) -> Result<(), UsageError> {
         let machine = &self.machine;
+        let length = self.cmdline.clone().with_counting().to_string().len();
+        if length > CommandLine::CAPACITY {
+            return Err(UsageError::CommandLineTooLong(length));
+        }
         if machine.board == Board::MicroVm {
             if machine.firmware != Firmware::Direct {
                 return Err(UsageError::NoFirmwareOnMicroVm(machine.firmware));
@@ -225,6 +229,15 @@ mod tests {
         assert_eq!(
             parse(&["--machine", "microvm", "--firmware", "uefi"]),
             Err(UsageError::NoFirmwareOnMicroVm(Firmware::Uefi))
+        );
+    }
+
+    #[test]
+    fn a_command_line_that_the_kernel_would_cut_is_refused() {
+        let text = "x".repeat(4096);
+        assert_eq!(
+            parse(&["--cmdline", &text]),
+            Err(UsageError::CommandLineTooLong(4103))
         );
     }
 

@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use crate::cmdline::CommandsError;
+use crate::cmdline::{CommandLine, CommandsError};
 use crate::machine::{Firmware, UnknownName};
 use crate::size::SizeError;
 
@@ -26,6 +26,8 @@ pub enum UsageError {
     Memory(SizeError),
     /// A value of `--exec`.
     Commands(CommandsError),
+    /// `--cmdline` and `--exec` together are longer than a kernel command line can be.
+    CommandLineTooLong(usize),
     /// A value of `--timeout`.
     NotSeconds(String),
     /// A value that is none of the option's names.
@@ -82,6 +84,11 @@ impl fmt::Display for UsageError {
             Self::NotUnicode => write!(f, "an argument is not valid UTF-8"),
             Self::Memory(error) => write!(f, "--memory: {error}"),
             Self::Commands(error) => write!(f, "--exec: {error}"),
+            Self::CommandLineTooLong(length) => write!(
+                f,
+                "--cmdline and --exec make a line of {length} bytes; the kernel takes {}",
+                CommandLine::CAPACITY
+            ),
             Self::NotSeconds(given) => {
                 write!(
                     f,

@@ -116,6 +116,30 @@ fn each_way_to_end_is_told_apart_and_the_output_is_kept() {
 }
 
 #[test]
+fn memory_far_beyond_the_hosts_and_forty_bits_can_be_had() {
+    for (memory, board) in [
+        ("64G", "q35"),
+        ("961G", "q35"),
+        ("1012G", "pc"),
+        ("2T", "microvm"),
+        ("4T", "q35"),
+    ] {
+        let (memory, board) = (memory.parse().unwrap(), board.parse().unwrap());
+        let machine = Machine {
+            memory,
+            board,
+            ..Machine::default()
+        };
+        let recorded = boot("hello", &Ending::Verdict(0x10), 60, machine);
+        assert_eq!(
+            recorded.finished.outcome,
+            Outcome::Passed,
+            "{memory} {board}: {recorded:?}"
+        );
+    }
+}
+
+#[test]
 fn a_qemu_that_refuses_its_arguments_has_failed_and_said_why() {
     let machine = Machine {
         extra_args: vec!["-frobnicate".to_owned()],

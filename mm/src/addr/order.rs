@@ -46,32 +46,33 @@ impl Order {
         if frames > Self::MAX.frames() {
             return None;
         }
-        let mut order = Self::ZERO;
-        while order.frames() < frames {
-            // INVARIANT: the loop ends at the latest where the largest block holds `frames`.
-            order = Self(order.0.saturating_add(1));
-        }
-        Some(order)
+        // INVARIANT: rounding up what the largest block holds stays within the largest block.
+        Some(Self(log2(frames.next_power_of_two())))
     }
 
     /// The largest order, at most `largest`, whose block fits into `frames` frames (at least order 0).
     #[must_use]
     pub const fn at_most(frames: u64, largest: Self) -> Self {
-        let mut order = largest;
-        while order.0 > 0 && order.frames() > frames {
-            order = Self(order.0.saturating_sub(1));
+        let order = log2(frames);
+        // INVARIANT: no larger than `largest`.
+        if order < largest.0 {
+            Self(order)
+        } else {
+            largest
         }
-        order
     }
 
     /// The largest order, at most `largest`, to which `pfn` is aligned.
     #[must_use]
     pub const fn of_alignment(pfn: Pfn, largest: Self) -> Self {
-        let mut order = largest;
-        while order.0 > 0 && !pfn.is_aligned(order) {
-            order = Self(order.0.saturating_sub(1));
+        let order = log2(pfn.as_u64() & pfn.as_u64().wrapping_neg());
+        let aligned_to_anything = pfn.as_u64() == 0;
+        // INVARIANT: no larger than `largest`.
+        if order < largest.0 && !aligned_to_anything {
+            Self(order)
+        } else {
+            largest
         }
-        order
     }
 
     /// The number itself.
@@ -95,8 +96,10 @@ impl Order {
     /// Frames in a block.
     #[inline]
     #[must_use]
+    #[expect(clippy::as_conversions, reason = "u8 to u32 widens; From is not const")]
     pub const fn frames(self) -> u64 {
-        1 << self.0
+        // An order is small, so nothing wraps; the plain shift would check that again each time.
+        1_u64.wrapping_shl(self.0 as u32)
     }
 
     /// Bytes in a block.
@@ -123,6 +126,25 @@ impl Order {
         }
     }
 
+    /// The order of half a block; of a single page, a single page.
+    #[inline]
+    #[must_use]
+    pub const fn half(self) -> Self {
+        Self(self.0.saturating_sub(1))
+    }
+
+    /// The order of a block of twice the size; of the largest, the largest.
+    #[inline]
+    #[must_use]
+    pub const fn double(self) -> Self {
+        // INVARIANT: compared here.
+        if self.0 < MAX_ORDER {
+            Self(self.0.wrapping_add(1))
+        } else {
+            self
+        }
+    }
+
     /// Every order from this one up to the largest.
     pub fn and_above(self) -> impl DoubleEndedIterator<Item = Self> {
         (self.0..=MAX_ORDER).map(Self)
@@ -146,6 +168,13 @@ impl fmt::Display for Order {
     }
 }
 
+/// Rounded down; zero for zero.
+#[inline]
+#[expect(clippy::as_conversions, reason = "a logarithm of 64 bits fits into 8")]
+const fn log2(number: u64) -> u8 {
+    (number | 1).ilog2() as u8
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -161,5 +190,24 @@ mod tests {
         assert_eq!(Order::new(11), None);
         assert_eq!(Order::MAX.up(), None);
         assert_eq!(Order::ZERO.down(), None);
+        for frames in 1..=1024_u64 {
+            let up = Order::for_frames(frames).unwrap();
+            assert!(up.frames() >= frames && up.frames() < 2 * frames);
+            let down = Order::at_most(frames, Order::MAX);
+            assert!(down.frames() <= frames && 2 * down.frames() > frames);
+        }
+        assert_eq!(Order::at_most(0, Order::MAX), Order::ZERO);
+        assert_eq!(Order::at_most(u64::MAX, Order::MAX), Order::MAX);
+    }
+
+    #[test]
+    fn alignment_is_the_lowest_bit_set() {
+        assert_eq!(Order::of_alignment(Pfn::ZERO, Order::MAX), Order::MAX);
+        assert_eq!(Order::of_alignment(Pfn::new(12), Order::MAX), Order(2));
+        assert_eq!(
+            Order::of_alignment(Pfn::new(1 << 40), Order::PAGEBLOCK),
+            Order::PAGEBLOCK
+        );
+        assert_eq!(Order::of_alignment(Pfn::new(7), Order::MAX), Order::ZERO);
     }
 }

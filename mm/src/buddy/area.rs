@@ -9,14 +9,73 @@
 
 use super::MigrateType;
 use crate::addr::{Order, to_index};
-use crate::config::{ORDERS, PAGEBLOCK_FRAMES, PAGEBLOCK_ORDER, SECTION_PAGEBLOCKS};
+use crate::config::{PAGEBLOCK_FRAMES, PAGEBLOCK_ORDER, SECTION_PAGEBLOCKS};
 use crate::frame::{FrameState, SectionFrames, Word, ZoneId};
 
-const LISTS: usize = 9;
 const NONE: u16 = u16::MAX;
+/// A link to nowhere on either side.
+const ALONE: u64 = 0xffff_ffff;
+
+/// Tables by order and by type are padded to powers of two, so that a masked index needs no check.
+pub(super) type ByOrder<T> = [T; 16];
+/// See [`ByOrder`].
+pub(super) type ByKind<T> = [T; 8];
+
+/// The place of an order in [`ByOrder`].
+#[inline]
+pub(super) const fn slot(order: Order) -> usize {
+    order.index() & 15
+}
+
+/// The place of a type in [`ByKind`].
+#[inline]
+pub(super) const fn row(kind: MigrateType) -> usize {
+    kind.index() & 7
+}
+
+/// The bit of an order in a set of orders.
+#[inline]
+pub(super) fn bit(order: Order) -> u16 {
+    1_u16.wrapping_shl(u32::from(order.as_u8()))
+}
+
+/// The largest order in a set of orders.
+#[inline]
+pub(super) fn largest_of(orders: u16) -> Option<Order> {
+    let top = orders.checked_ilog2()?;
+    Some(order_of(top))
+}
+
+/// The smallest order in a set of orders that is at least `order`.
+#[inline]
+pub(super) fn smallest_from(orders: u16, order: Order) -> Option<Order> {
+    let fitting = u32::from(orders) & u32::MAX.wrapping_shl(u32::from(order.as_u8()));
+    (fitting != 0).then(|| order_of(fitting.trailing_zeros()))
+}
+
+/// The order with this number; sets of orders hold no larger ones than there are.
+#[inline]
+fn order_of(number: u32) -> Order {
+    let [number, ..] = number.to_le_bytes();
+    Order::new(number).unwrap_or(Order::MAX)
+}
+
+/// Counts one block more.
+#[inline]
+pub(super) fn count_up(counts: &mut ByKind<ByOrder<u64>>, kind: MigrateType, order: Order) {
+    let count = &mut counts[row(kind)][slot(order)];
+    *count = count.wrapping_add(1);
+}
+
+/// Counts one block less.
+#[inline]
+pub(super) fn count_down(counts: &mut ByKind<ByOrder<u64>>, kind: MigrateType, order: Order) {
+    let count = &mut counts[row(kind)][slot(order)];
+    *count = count.wrapping_sub(1);
+}
 
 const _: () = assert!(
-    PAGEBLOCK_ORDER == 9,
+    PAGEBLOCK_ORDER < 16,
     "one list for each order below the pageblock's"
 );
 
@@ -24,10 +83,10 @@ const _: () = assert!(
 ///
 /// # Invariants
 /// Bit `o` of `orders` is set exactly if a free block of order `o` starts in this pageblock; for
-/// `o < 9` these are the blocks on `heads[o]`.
+/// `o` below the pageblock order these are the blocks on `heads[o]`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pageblock {
-    heads: [u16; LISTS],
+    heads: ByOrder<u16>,
     pub(super) orders: u16,
     pub(super) kind: MigrateType,
     /// The type to go back to when isolation ends.
@@ -38,34 +97,18 @@ impl Pageblock {
     /// Order of the largest free block that starts here.
     #[inline]
     pub(super) fn largest(&self) -> Option<Order> {
-        let top = self.orders.checked_ilog2()?;
-        Order::new(u8::try_from(top).unwrap_or_default())
+        largest_of(self.orders)
     }
-
-    /// Smallest order, at least `order`, that has a free block here.
-    #[inline]
-    pub(super) fn smallest_from(&self, order: Order) -> Option<Order> {
-        let fitting = self.orders >> order.as_u8() << order.as_u8();
-        if fitting == 0 {
-            return None;
-        }
-        Order::new(u8::try_from(fitting.trailing_zeros()).unwrap_or_default())
-    }
-}
-
-/// The bit of an order in [`Pageblock::orders`].
-#[inline]
-pub(super) const fn bit(order: Order) -> u16 {
-    1 << order.as_u8()
 }
 
 /// Free blocks of a zone in one section.
 #[derive(Debug)]
 pub(crate) struct Area {
     pub(super) frames: SectionFrames,
-    pub(super) home: ZoneId,
+    /// The state word of a free block of order 0 in this zone.
+    pub(super) free_word: Word,
     pub(super) blocks: [Pageblock; SECTION_PAGEBLOCKS],
-    pub(super) largest: [[u64; ORDERS]; MigrateType::COUNT],
+    pub(super) largest: ByKind<ByOrder<u64>>,
 }
 
 /// Both neighbours of a free block in one word.
@@ -78,9 +121,11 @@ struct Link {
 impl Link {
     #[inline]
     fn from_bits(bits: u64) -> Self {
-        let next = u16::try_from(bits & 0xffff).unwrap_or(NONE);
-        let prev = u16::try_from(bits >> 16 & 0xffff).unwrap_or(NONE);
-        Self { next, prev }
+        let [n0, n1, p0, p1, ..] = bits.to_le_bytes();
+        Self {
+            next: u16::from_le_bytes([n0, n1]),
+            prev: u16::from_le_bytes([p0, p1]),
+        }
     }
 
     #[inline]
@@ -93,17 +138,17 @@ impl Area {
     /// An area without free blocks, all pageblocks of type `kind`.
     pub(super) fn new(frames: SectionFrames, home: ZoneId, kind: MigrateType) -> Self {
         let block = Pageblock {
-            heads: [NONE; LISTS],
+            heads: [NONE; 16],
             orders: 0,
             kind,
             kept: kind,
         };
-        let largest = [[0; ORDERS]; MigrateType::COUNT];
+        let free_word = Word::free(home, Order::ZERO);
         Self {
             frames,
-            home,
+            free_word,
             blocks: [block; SECTION_PAGEBLOCKS],
-            largest,
+            largest: [[0; 16]; 8],
         }
     }
 
@@ -111,6 +156,18 @@ impl Area {
     #[inline]
     pub(super) fn word(&self, at: u64) -> Word {
         self.frames.at(at).word()
+    }
+
+    /// The state word of a free block of this zone.
+    #[inline]
+    pub(super) fn free_word(&self, order: Order) -> Word {
+        self.free_word.plus_order(order)
+    }
+
+    /// Whether a free block of exactly `order` starts at `at`: one comparison.
+    #[inline]
+    pub(super) fn is_free(&self, at: u64, order: Order) -> bool {
+        self.word(at) == self.free_word(order)
     }
 
     /// The pageblock around an offset.
@@ -122,14 +179,14 @@ impl Area {
     /// Makes a free block of the frames at `at` and puts it on its list.
     #[inline]
     pub(super) fn push(&mut self, at: u64, order: Order) {
-        self.frames.at(at).publish(Word::free(self.home, order));
+        self.frames.at(at).publish(self.free_word(order));
         let block = &mut self.blocks[block_index(at)];
         block.orders |= bit(order);
-        let Some(head) = block.heads.get_mut(order.index()) else {
+        if order >= Order::PAGEBLOCK {
             return;
-        };
+        }
         let offset = offset_in_block(at);
-        let next = core::mem::replace(head, offset);
+        let next = core::mem::replace(&mut block.heads[slot(order)], offset);
         self.frames
             .at(at)
             .set_link(Link { next, prev: NONE }.bits());
@@ -146,20 +203,30 @@ impl Area {
         }
     }
 
+    /// As [`Self::push`], where the list is known to be empty and the order's bit is set already.
+    #[inline]
+    pub(super) fn push_alone(&mut self, at: u64, order: Order) {
+        let frame = self.frames.at(at);
+        frame.publish(self.free_word(order));
+        frame.set_link(ALONE);
+        self.blocks[block_index(at)].heads[slot(order)] = offset_in_block(at);
+    }
+
     /// Takes a free block off its list; its state word is the caller's to change.
     #[inline]
     pub(super) fn unlink(&mut self, at: u64, order: Order) {
-        let base = start_of_block(at);
         let block = &mut self.blocks[block_index(at)];
-        let Some(head) = block.heads.get_mut(order.index()) else {
+        if order >= Order::PAGEBLOCK {
             block.orders &= !bit(order);
             return;
-        };
+        }
         let Link { next, prev } = Link::from_bits(self.frames.at(at).link());
+        let base = start_of_block(at);
         if prev == NONE {
-            *head = next;
+            block.heads[slot(order)] = next;
             if next == NONE {
                 block.orders &= !bit(order);
+                return;
             }
         } else {
             let before = self.frames.at(base | u64::from(prev));
@@ -183,14 +250,12 @@ impl Area {
         }
     }
 
-    /// First block on a pageblock's list of `order`, which is not empty.
+    /// Where the first block on a pageblock's list of `order` starts; the list is not empty.
     #[inline]
     pub(super) fn first(&self, block: usize, order: Order) -> u64 {
-        let base = base_of(block);
-        match self.blocks[block].heads.get(order.index()) {
-            Some(&head) => base | u64::from(head),
-            None => base,
-        }
+        let head = u64::from(self.blocks[block & 63].heads[slot(order)]);
+        let offset = if order < Order::PAGEBLOCK { head } else { 0 };
+        base_of(block) | offset & (PAGEBLOCK_FRAMES - 1)
     }
 
     /// Marks the frames at `at` as part of a larger block.
@@ -269,5 +334,6 @@ const fn start_of_block(at: u64) -> u64 {
 
 #[inline]
 fn offset_in_block(at: u64) -> u16 {
-    u16::try_from(at & (PAGEBLOCK_FRAMES - 1)).unwrap_or(NONE)
+    let [low, high, ..] = (at & (PAGEBLOCK_FRAMES - 1)).to_le_bytes();
+    u16::from_le_bytes([low, high])
 }

@@ -6,8 +6,9 @@
 #![forbid(unsafe_code)]
 
 use super::MigrateType;
-use super::area::{base_of, block_index};
-use super::free_areas::{FreeAreas, Place, add_one, drop_one};
+use super::area::{base_of, bit, block_index, count_down, count_up};
+use super::free_areas::FreeAreas;
+use super::index::Place;
 use crate::addr::{Order, Pfn, PfnRange, to_index};
 use crate::frame::{FrameState, Word};
 use crate::mem::Exclusive;
@@ -127,18 +128,15 @@ impl FreeAreas {
         }
         let kind = area.blocks[lower].kind;
         area.unlink(base_of(lower), Order::MAX);
-        drop_one(&mut self.blocks[kind.index()], Order::MAX);
+        count_down(&mut self.blocks, kind, Order::MAX);
         area.blocks[upper].kind = kind;
-        for (block, before) in [(lower, Some(Order::MAX)), (upper, None)] {
+        for block in [lower, upper] {
             area.push(base_of(block), Order::PAGEBLOCK);
-            add_one(&mut self.blocks[kind.index()], Order::PAGEBLOCK);
-            self.index.update(
-                area,
-                place.slot,
-                block,
-                kind,
-                (before, Some(Order::PAGEBLOCK)),
-            );
+            count_up(&mut self.blocks, kind, Order::PAGEBLOCK);
+            let at = Place { block, ..place };
+            let before = if block == lower { bit(Order::MAX) } else { 0 };
+            self.index
+                .update(area, at, kind, before, bit(Order::PAGEBLOCK));
         }
     }
 
@@ -152,15 +150,10 @@ impl FreeAreas {
             return;
         }
         area.unlink(base_of(place.block), Order::PAGEBLOCK);
-        drop_one(&mut self.blocks[block.kind.index()], Order::PAGEBLOCK);
-        self.index.update(
-            area,
-            place.slot,
-            place.block,
-            block.kind,
-            (Some(Order::PAGEBLOCK), None),
-        );
-        self.merge_pair(place.slot, place.block, &mut ());
+        count_down(&mut self.blocks, block.kind, Order::PAGEBLOCK);
+        self.index
+            .update(area, place, block.kind, bit(Order::PAGEBLOCK), 0);
+        self.merge_pair(place, &mut ());
     }
 
     /// Takes exactly the frames of `range`, whose pageblocks are isolated, if all are free.
@@ -222,7 +215,7 @@ impl FreeAreas {
             return;
         };
         let kind = area.blocks[place.block].kind;
-        let before = area.blocks[place.block].largest();
+        let before = area.blocks[place.block].orders;
         let start = base_of(place.block);
         let end = start.saturating_add(Order::PAGEBLOCK.frames());
         let mut at = start;
@@ -242,22 +235,22 @@ impl FreeAreas {
             }
             area.unlink(here, order);
             area.absorb(here);
-            drop_one(&mut self.blocks[kind.index()], order);
+            count_down(&mut self.blocks, kind, order);
             let below = PfnRange::from_numbers(block.first().as_u64(), inside.first().as_u64());
             let above = PfnRange::from_numbers(inside.end().as_u64(), block.end().as_u64());
             for (pfn, order) in below.blocks(order).chain(above.blocks(order)) {
                 area.push(pfn.section_offset(), order);
-                add_one(&mut self.blocks[kind.index()], order);
+                count_up(&mut self.blocks, kind, order);
             }
         }
-        let after = area.blocks[place.block].largest();
-        self.index
-            .update(area, place.slot, place.block, kind, (before, after));
+        let after = area.blocks[place.block].orders;
+        self.index.update(area, place, kind, before, after);
+        self.index.update(area, place, kind, before, after);
         let whole = PfnRange::block(area.frames.pfn(start), Order::PAGEBLOCK);
         for (pfn, order) in range.intersect(whole).blocks(Order::PAGEBLOCK) {
             area.frames
                 .at(pfn.section_offset())
-                .publish(Word::free(self.home, order));
+                .publish(area.free_word(order));
         }
     }
 }

@@ -6,8 +6,9 @@
 #![forbid(unsafe_code)]
 
 use super::MigrateType;
-use super::area::{base_of, bit};
-use super::free_areas::{FreeAreas, Place};
+use super::area::{base_of, bit, row, slot};
+use super::free_areas::FreeAreas;
+use super::index::Place;
 use super::policy::{self, Survey};
 use super::trace::{Step, Trace};
 use crate::addr::{Order, to_count, to_index};
@@ -126,23 +127,21 @@ impl FreeAreas {
         if from == to {
             return;
         }
-        let largest = area.blocks[place.block].largest();
-        self.index
-            .update(area, place.slot, place.block, from, (largest, None));
+        let orders = area.blocks[place.block].orders;
+        self.index.update(area, place, from, orders, 0);
         area.blocks[place.block].kind = to;
-        self.index
-            .update(area, place.slot, place.block, to, (None, largest));
+        self.index.update(area, place, to, 0, orders);
 
         let mut frames: u64 = 0;
         for order in Order::all() {
-            if area.blocks[place.block].orders & bit(order) == 0 {
+            if orders & bit(order) == 0 {
                 continue;
             }
             let count = to_count(area.list(place.block, order).count());
             frames = frames.saturating_add(count.saturating_mul(order.frames()));
-            let old = &mut self.blocks[from.index()][order.index()];
+            let old = &mut self.blocks[row(from)][slot(order)];
             *old = old.saturating_sub(count);
-            let new = &mut self.blocks[to.index()][order.index()];
+            let new = &mut self.blocks[row(to)][slot(order)];
             *new = new.saturating_add(count);
         }
         if from == MigrateType::Isolate {

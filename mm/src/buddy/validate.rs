@@ -2,8 +2,9 @@
 #![forbid(unsafe_code)]
 
 use super::MigrateType;
-use super::area::{Area, base_of, bit};
-use super::free_areas::{FreeAreas, Place, set_of};
+use super::area::{Area, base_of, bit, row, slot};
+use super::free_areas::FreeAreas;
+use super::index::{Place, set_of};
 use crate::addr::{Order, to_count};
 use crate::config::{ORDERS, SECTION_PAGEBLOCKS};
 use crate::frame::{FrameState, Word};
@@ -95,7 +96,8 @@ impl FreeAreas {
             *tally = tally.saturating_add(frames);
             if state == FrameState::Free {
                 Self::check_buddy(area, at, word)?;
-                super::free_areas::add_one(&mut found, order);
+                let count = &mut found[order.index()];
+                *count = count.saturating_add(1);
             }
         }
         self.check_lists(area, block, &found)?;
@@ -112,9 +114,7 @@ impl FreeAreas {
         let unmerged = match order {
             Order::MAX => false,
             Order::PAGEBLOCK => Self::pair_merges(area, super::area::block_index(at)),
-            _ => area
-                .word(at ^ order.frames())
-                .is_free_block(area.home, order),
+            _ => area.is_free(at ^ order.frames(), order),
         };
         if unmerged {
             Err(Corruption::Unmerged { pfn, order })
@@ -134,7 +134,7 @@ impl FreeAreas {
             let mut listed: u64 = 0;
             for at in area.list(block, order) {
                 let word = area.word(at);
-                if !word.is_free_block(self.home, order) {
+                if !area.is_free(at, order) {
                     let pfn = area.frames.pfn(at);
                     return Err(Corruption::BadRecord {
                         pfn,
@@ -170,7 +170,7 @@ impl FreeAreas {
         for kind in MigrateType::ALL {
             for order in Order::all() {
                 let expected = kind == block.kind && block.largest() == Some(order);
-                let word = area.largest[kind.index()][order.index()];
+                let word = area.largest[row(kind)][slot(order)];
                 let present = word >> place.block & 1 == 1;
                 let listed = self.index.bank.contains(set_of(kind, order), place.slot);
                 if present != expected || listed != (word != 0) {
@@ -189,7 +189,7 @@ impl FreeAreas {
     fn check_totals(&self, recount: &Recount) -> Result<(), Corruption> {
         for kind in MigrateType::ALL {
             for order in Order::all() {
-                let recorded = self.blocks[kind.index()][order.index()];
+                let recorded = self.blocks[row(kind)][slot(order)];
                 let counted = recount.blocks[kind.index()][order.index()];
                 if recorded != counted {
                     return Err(Corruption::Miscount {
@@ -199,7 +199,7 @@ impl FreeAreas {
                     });
                 }
                 let set = set_of(kind, order);
-                let stocked = self.index.stock[kind.index()] & bit(order) != 0;
+                let stocked = self.index.stock(kind) & bit(order) != 0;
                 if stocked != self.index.bank.first(set).is_some()
                     || !self.index.bank.is_consistent(set)
                 {

@@ -121,18 +121,24 @@ impl SetBank {
     #[inline]
     #[must_use]
     pub fn first(&self, set: u64) -> Option<u64> {
-        if self.bound == 0 {
-            return None;
+        if self.bound > WORD_BITS {
+            return self.first_of_many(set);
         }
-        let mut member: u64 = 0;
+        let word = *self.words.get(to_index(set))?;
+        (word != 0).then(|| u64::from(word.trailing_zeros()))
+    }
+
+    fn first_of_many(&self, set: u64) -> Option<u64> {
+        let mut smallest = None;
         for level in (0..self.levels).rev() {
-            let word = self.words[self.place(set, level, member)];
+            let above = smallest.unwrap_or_default();
+            let word = *self.words.get(self.place(set, level, above))?;
             if word == 0 {
                 return None;
             }
-            member = (member << 6) | u64::from(word.trailing_zeros());
+            smallest = Some((above << 6) | u64::from(word.trailing_zeros()));
         }
-        Some(member)
+        smallest
     }
 
     /// Puts a number into a set; it may be there already. Numbers at or above the bound are no members.
@@ -141,6 +147,15 @@ impl SetBank {
         if member >= self.bound {
             return;
         }
+        if self.bound > WORD_BITS {
+            return self.insert_among_many(set, member);
+        }
+        if let Some(word) = self.words.get_mut(to_index(set)) {
+            *word |= 1 << (member & 63);
+        }
+    }
+
+    fn insert_among_many(&mut self, set: u64, member: u64) {
         let mut index = member;
         for level in 0..self.levels {
             let place = self.place(set, level, index >> 6);
@@ -162,6 +177,21 @@ impl SetBank {
         if member >= self.bound {
             return Members::Some;
         }
+        if self.bound > WORD_BITS {
+            return self.remove_among_many(set, member);
+        }
+        let Some(word) = self.words.get_mut(to_index(set)) else {
+            return Members::Some;
+        };
+        *word &= !(1 << (member & 63));
+        if *word == 0 {
+            Members::None
+        } else {
+            Members::Some
+        }
+    }
+
+    fn remove_among_many(&mut self, set: u64, member: u64) -> Members {
         let mut index = member;
         for level in 0..self.levels {
             let place = self.place(set, level, index >> 6);
@@ -196,9 +226,12 @@ impl SetBank {
             let start = self.level_start[below];
             let words = self.level_start[level].saturating_sub(start);
             (0..words).all(|word| {
-                let summary = self.words[self.place(set, level, word >> 6)];
-                let has_bits = self.words[self.place(set, below, word)] != 0;
-                (summary >> (word & 63) & 1 == 1) == has_bits
+                let summary = self.words.get(self.place(set, level, word >> 6));
+                let bits = self.words.get(self.place(set, below, word));
+                let (Some(summary), Some(bits)) = (summary, bits) else {
+                    return true;
+                };
+                (summary >> (word & 63) & 1 == 1) == (*bits != 0)
             })
         })
     }
@@ -215,10 +248,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_empty_bank_has_no_members() {
+    fn a_bank_without_sets_has_no_members() {
         let mut bank = SetBank::empty();
-        bank.insert(0, 0);
         assert_eq!(bank.first(0), None);
+        assert_eq!(bank.first(u64::MAX), None);
         assert!(!bank.contains(0, 0));
+        assert!(bank.is_consistent(u64::MAX));
+        bank.insert(0, 0);
+        assert_eq!(bank.remove(0, 0), Members::Some);
+        assert_eq!(bank.first(0), None);
     }
 }

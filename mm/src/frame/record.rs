@@ -29,7 +29,8 @@ impl Frame {
         Word::from_bits(self.state.load(Ordering::Relaxed))
     }
 
-    /// The state word, ordered after what its writer did before (pairs with [`Self::publish`]).
+    /// The state word, ordered after what its writer did before (pairs with the Release store
+    /// that published it).
     #[inline]
     #[must_use]
     pub fn word_acquire(&self) -> Word {

@@ -216,6 +216,14 @@ impl Word {
         }
     }
 
+    /// The same word of a free block for another order. Faster than [`Self::with_order`], for
+    /// words of order 0 only.
+    #[inline]
+    #[must_use]
+    pub(crate) const fn plus_order(self, order: Order) -> Self {
+        Self(self.0 | widen(order.as_u8()) << ORDER_SHIFT)
+    }
+
     /// Whether this is the first frame of a free block of exactly `order` that belongs to `home`:
     /// one comparison.
     #[inline]

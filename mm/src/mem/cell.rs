@@ -2,12 +2,21 @@
 
 use core::fmt;
 use core::ops::{Deref, DerefMut};
+use core::ptr::NonNull;
 
 use super::{Array, CarveError, EarlyRam};
 use crate::platform::Platform;
 
 /// One `T` in RAM that early allocation handed out; it owns that RAM.
-pub struct EarlyBox<T: 'static>(Array<T>);
+///
+/// # Invariants
+/// Points at an initialised `T` that nobody else refers to.
+pub struct EarlyBox<T: 'static>(NonNull<T>);
+
+// SAFETY: an `EarlyBox` owns its value like a `Box` does.
+unsafe impl<T: Send> Send for EarlyBox<T> {}
+// SAFETY: sharing an `EarlyBox` shares its value and nothing else.
+unsafe impl<T: Sync> Sync for EarlyBox<T> {}
 
 impl<T: 'static> EarlyBox<T> {
     /// Puts the value that `init` makes into `ram`. Context: boot or task.
@@ -19,7 +28,10 @@ impl<T: 'static> EarlyBox<T> {
         ram: EarlyRam,
         mut init: impl FnMut() -> T,
     ) -> Result<Self, CarveError> {
-        Array::carve(platform, ram, 1, |_| init()).map(Self)
+        let mut array = Array::carve(platform, ram, 1, |_| init())?;
+        // INVARIANT: the array's only element; its memory is never given back, since the array
+        // itself is forgotten here (it has no destructor).
+        Ok(Self(NonNull::from(&mut array[0])))
     }
 }
 
@@ -28,14 +40,16 @@ impl<T> Deref for EarlyBox<T> {
 
     #[inline]
     fn deref(&self) -> &T {
-        &self.0[0]
+        // SAFETY: `EarlyBox`'s invariant.
+        unsafe { self.0.as_ref() }
     }
 }
 
 impl<T> DerefMut for EarlyBox<T> {
     #[inline]
     fn deref_mut(&mut self) -> &mut T {
-        &mut self.0[0]
+        // SAFETY: `EarlyBox`'s invariant; `&mut self` makes this the only reference.
+        unsafe { self.0.as_mut() }
     }
 }
 

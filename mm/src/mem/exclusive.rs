@@ -4,7 +4,7 @@ use core::ptr::NonNull;
 use core::slice;
 
 use super::poison;
-use crate::addr::{PfnRange, to_count, to_index};
+use crate::addr::{Order, PfnRange, to_count, to_index};
 use crate::config::{PAGE_SHIFT, PAGE_SIZE};
 use crate::platform::Platform;
 use crate::report::Corruption;
@@ -34,6 +34,13 @@ impl Exclusive {
     #[must_use]
     pub const fn frames(&self) -> PfnRange {
         self.frames
+    }
+
+    /// The order of the block, if it is one: the largest that fits into the frames.
+    #[inline]
+    #[must_use]
+    pub const fn order(&self) -> Order {
+        Order::at_most(self.frames.frames(), Order::MAX)
     }
 
     /// Makes one token of two for neighbouring frames.

@@ -1,4 +1,5 @@
-//! Trimming and limiting what RAM there is.
+//! Trimming and limiting what RAM there is. For the time before anything is allocated: what lies
+//! outside a limit is forgotten, taken or not.
 #![forbid(unsafe_code)]
 
 use super::{Memblock, RegionFlags};

@@ -109,7 +109,7 @@ impl FirmwareKind {
     }
 
     /// Whether neighbours of this kind stay apart: their borders mean something to their users.
-    pub(super) const fn keeps_borders(self) -> bool {
+    pub(crate) const fn keeps_borders(self) -> bool {
         matches!(self, Self::PersistentRam | Self::SoftReserved)
     }
 }

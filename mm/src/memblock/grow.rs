@@ -1,4 +1,4 @@
-//! How tables grow: into memory that memblock itself hands out.
+//! Operations that make room first, and how tables grow: into memory that memblock hands out.
 //!
 //! A table that is full doubles. The new array is searched outside the range that the caller is
 //! about to reserve or remove, above it first, then below; it is reserved before anything else
@@ -46,8 +46,56 @@ pub enum GrowError {
 }
 
 impl Memblock {
+    /// Adds a region to a table, which grows first where it must.
+    pub(super) fn put_in<P: Platform>(
+        &mut self,
+        platform: &P,
+        kind: TableKind,
+        region: &Region,
+    ) -> Result<(), GrowError> {
+        // A new array must not land on what is about to be reserved.
+        let avoid = match kind {
+            TableKind::Memory => PhysRange::EMPTY,
+            TableKind::Reserved => region.range,
+        };
+        self.make_room(platform, kind, avoid, |table| table.slots_to_add(region))?;
+        let added = self.table_mut(kind).add(region);
+        added.map_err(|TableFull| GrowError::Forbidden(kind))
+    }
+
+    /// Removes a range from a table, which grows first where it must.
+    pub(super) fn take_out<P: Platform>(
+        &mut self,
+        platform: &P,
+        kind: TableKind,
+        range: PhysRange,
+    ) -> Result<(), GrowError> {
+        // Nor in memory that is about to go.
+        let avoid = match kind {
+            TableKind::Memory => range,
+            TableKind::Reserved => PhysRange::EMPTY,
+        };
+        self.make_room(platform, kind, avoid, |table| table.slots_to_remove(range))?;
+        let removed = self.table_mut(kind).remove(range);
+        removed.map_err(|TableFull| GrowError::Forbidden(kind))
+    }
+
+    /// Changes node or flags of the RAM inside `range`; the table grows first where it must.
+    pub(super) fn modify<P: Platform>(
+        &mut self,
+        platform: &P,
+        range: PhysRange,
+        avoid: PhysRange,
+        change: impl FnMut(&mut Region),
+    ) -> Result<(), GrowError> {
+        let kind = TableKind::Memory;
+        self.make_room(platform, kind, avoid, |table| table.slots_to_modify(range))?;
+        let modified = self.table_mut(kind).modify(range, change);
+        modified.map_err(|TableFull| GrowError::Forbidden(kind))
+    }
+
     /// Grows a table until it has as many spare slots as `needed` says.
-    pub(super) fn make_room<P: Platform>(
+    fn make_room<P: Platform>(
         &mut self,
         platform: &P,
         kind: TableKind,

@@ -18,9 +18,9 @@ use crate::config::PAGE_SIZE;
 use crate::platform::Platform;
 
 /// Where the BIOS and the VGA window lie, whatever the firmware says.
-const BIOS: PhysRange = PhysRange::from_size(PhysAddr::new(0xa_0000), 0x6_0000);
+pub(crate) const BIOS: PhysRange = PhysRange::from_size(PhysAddr::new(0xa_0000), 0x6_0000);
 /// Real mode's vectors and the BIOS data area.
-const PAGE_ZERO: PhysRange = PhysRange::from_size(PhysAddr::ZERO, PAGE_SIZE);
+pub(crate) const PAGE_ZERO: PhysRange = PhysRange::from_size(PhysAddr::ZERO, PAGE_SIZE);
 /// The memory that firmware is known to scribble over.
 const FIRST_MIB: PhysRange = PhysRange::from_size(PhysAddr::ZERO, 1 << 20);
 /// The part of it that is never handed out.

@@ -199,7 +199,7 @@ impl<P: Platform> Memory<P> {
 
     pub(crate) fn release_traced(&self, mut block: Exclusive, trace: &mut impl Trace) {
         let pfn = block.frames().first();
-        let order = Order::at_most(block.frames().frames(), Order::MAX);
+        let order = block.order();
         let lost = Corruption::LostBlock { pfn, order };
         let Some(core) = self.core() else {
             return self.platform.corruption(&lost);

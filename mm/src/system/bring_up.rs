@@ -9,7 +9,7 @@ use crate::addr::{Pfn, PfnRange, to_count, to_index};
 use crate::buddy::{Area, AreaSlots, FreeAreas, MigrateType};
 use crate::collections::SetBank;
 use crate::config::SECTION_FRAMES;
-use crate::frame::{AddSectionError, FrameTable, ZoneId};
+use crate::frame::{AddSectionError, FrameState, FrameTable, ZoneId};
 use crate::mem::{Array, CarveError, EarlyRam, Exclusive};
 use crate::memblock::{AllocError, Memblock, NodeChoice, NodeFrames, Request};
 use crate::platform::{MemoryModel, NodeId, Platform};
@@ -168,7 +168,6 @@ impl<P: Platform> Memory<P> {
     /// [`BringUpError`] if memory is not up, or a frame was handed out already.
     pub fn free_early(&self, node: NodeId, ram: EarlyRam) -> Result<(), BringUpError> {
         let core = self.core().ok_or(BringUpError::Unreachable)?;
-        core.frames.forget_reserved(&ram);
         let free = NodeFrames {
             node: Some(node),
             frames: ram.range().whole_frames(),
@@ -186,6 +185,11 @@ impl Core {
         ram: EarlyRam,
     ) -> Result<(), BringUpError> {
         let node = self.node(node_of(&free)).ok_or(BringUpError::Unreachable)?;
+        // A range is free as a whole or was reserved as a whole.
+        let first = self.frames.frame(free.frames.first());
+        if first.is_some_and(|frame| frame.word().is(FrameState::Reserved)) {
+            self.frames.forget_reserved(&ram);
+        }
         let mut rest = ram;
         for zone in zones_by_address(node) {
             let here = zone.span().intersect(free.frames);

@@ -36,7 +36,7 @@ pub(crate) struct ZoneParts {
 }
 
 /// Numbers of a zone, all taken at one moment.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct ZoneSnapshot {
     /// Free blocks by migrate type and order.
     pub blocks: [[u64; ORDERS]; MigrateType::COUNT],
@@ -206,10 +206,10 @@ impl Zone {
         trace: &mut impl Trace,
     ) -> Result<(), Exclusive> {
         let mut areas = self.areas.lock(platform);
-        let frames = block.frames().frames();
-        let given = areas.give(block, trace);
+        let order = block.order();
+        let given = areas.give(block, order, trace);
         if given.is_ok() {
-            areas.note_free(frames);
+            areas.note_free(order.frames());
         }
         self.unlock(areas);
         given
@@ -224,10 +224,10 @@ impl Zone {
         platform: &P,
         block: Exclusive,
     ) -> Result<(), Exclusive> {
-        let frames = block.frames().frames();
+        let order = block.order();
         let mut areas = self.areas.lock(platform);
-        areas.give(block, &mut ())?;
-        self.managed.fetch_add(frames, Ordering::Relaxed);
+        areas.give(block, order, &mut ())?;
+        self.managed.fetch_add(order.frames(), Ordering::Relaxed);
         self.unlock(areas);
         Ok(())
     }

@@ -11,8 +11,8 @@ use boot_runner::outcome::Outcome;
 
 use super::report::{Ended, Report, Tally, TestResult, Verdict};
 
-/// Longest list of test names in one kernel command line.
-const LIST_LIMIT: usize = 1024;
+/// Longest list of test names in one kernel command line, which holds 4096 bytes.
+const LIST_LIMIT: usize = 3072;
 
 /// Something that can boot a kernel and have it run tests.
 pub trait Guest {

@@ -22,7 +22,6 @@ pub(crate) const BOOTS: &[Boot] = &[
     boot("memory_4G", "--memory 4G"),
     boot("memory_6G", "--memory 6G"),
     boot("memory_64G", "--memory 64G"),
-    boot("memory_2T", "--memory 2T"),
     boot("cpu_max", "--cpu max"),
     boot("cpu_Nehalem", "--cpu Nehalem"),
     boot("cpus_2", "--cpus 2"),
@@ -44,7 +43,7 @@ pub(crate) const BOOTS: &[Boot] = &[
 pub(crate) struct Refusal {
     /// Name of the test, after `bad_input::`.
     pub(crate) name: &'static str,
-    /// The runner's options, with `exec` for a value that contains blanks.
+    /// The runner's options.
     pub(crate) options: &'static str,
     /// The value of `--exec`; none when the options alone are wrong.
     pub(crate) exec: Option<&'static str>,
@@ -157,6 +156,7 @@ pub(crate) const KTEST_MACHINES: &[KtestMachine] = &[
     ktest("pc_Nehalem_64M", "--machine pc --cpu Nehalem --memory 64M"),
     ktest("microvm_max_6G", "--machine microvm --cpu max --memory 6G"),
     ktest("q35_debug_profile", "--profile debug"),
+    ktest("q35_uefi_2G", "--firmware uefi --memory 2G"),
 ];
 
 const fn boot(name: &'static str, options: &'static str) -> Boot {

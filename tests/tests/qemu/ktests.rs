@@ -14,15 +14,18 @@ use mm_tests::ktest::rounds::{Guest, Run, run_all};
 use crate::cases::{KTEST_MACHINES, KtestMachine};
 use crate::guest::{self, GuestError};
 
+/// Name of the trial that stands for all when the kernel cannot be asked for their names.
+pub(crate) const LISTING: &str = "ktest::listing";
+
 /// Name of the trial that looks at a machine's boots rather than at one test.
 const BOOTS_END_WELL: &str = "boots_end_well";
 
 /// The trials for all in-kernel tests on all machines.
-pub(crate) fn trials(args: &Arguments) -> Vec<Trial> {
-    let names = match names() {
-        Ok(names) => names,
-        Err(failed) => return vec![Trial::test("ktest::list", move || Err(failed))],
-    };
+///
+/// # Errors
+/// Says why the kernel could not be asked for their names.
+pub(crate) fn trials(args: &Arguments) -> Result<Vec<Trial>, Failed> {
+    let names = names()?;
     let machines: Vec<_> = KTEST_MACHINES
         .iter()
         .map(|machine| Arc::new(Machine::new(machine, &names, args)))
@@ -41,7 +44,7 @@ pub(crate) fn trials(args: &Arguments) -> Vec<Trial> {
         let name = machine.trial_name(BOOTS_END_WELL);
         trials.push(Trial::test(name, move || machine.boots_end_well()));
     }
-    trials
+    Ok(trials)
 }
 
 /// The names of all in-kernel tests.

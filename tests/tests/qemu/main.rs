@@ -5,6 +5,7 @@
 //! the machine as it is: without QEMU it shows the boots and says that it knows no more.
 
 mod cases;
+mod counting;
 mod guest;
 mod ktests;
 
@@ -31,10 +32,31 @@ fn main() -> ExitCode {
         .iter()
         .map(|case| trial("bad_input", case.name, || is_refused(case)));
     let mut trials: Vec<Trial> = boots.chain(refusals).collect();
+    trials.extend([
+        trial(
+            "counting",
+            "boot_stays_within_its_budget",
+            counting::boot_stays_within_its_budget,
+        ),
+        trial(
+            "counting",
+            "two_boots_count_the_same",
+            counting::counting_repeats,
+        ),
+    ]);
     if args.list && tools::installed_qemu().is_none() {
         eprintln!("qemu tests: QEMU is not installed; the in-kernel tests are not listed");
     } else {
-        trials.extend(ktests::trials(&args));
+        match ktests::trials(&args) {
+            Ok(ktests) => trials.extend(ktests),
+            Err(failed) => {
+                // Whatever tests were meant: without the names there is no telling, and a filter
+                // must not turn a kernel that does not build into a run of no tests.
+                trials.push(Trial::test(ktests::LISTING, move || Err(failed)));
+                (args.filter, args.skip) = (None, Vec::new());
+                trials.retain(|trial| trial.name() == ktests::LISTING);
+            }
+        }
     }
     libtest_mimic::run(&args, trials).exit_code()
 }

@@ -1,0 +1,113 @@
+//! What memory looks like from outside: Linux's `/proc` files, and two views for a shell.
+//!
+//! | function | what it prints | Linux counterpart |
+//! |---|---|---|
+//! | [`buddyinfo`] | free blocks by zone and order | `frag_show` |
+//! | [`pagetypeinfo`] | the same by migrate type, and pageblocks by type | `pagetypeinfo_show` |
+//! | [`zoneinfo`] | sizes and counters of every zone | `zoneinfo_show` |
+//! | [`meminfo`] | totals in kB | `meminfo_proc_show` |
+//! | [`vmstat`] | counters of the whole machine | `vmstat_show` |
+//! | [`iomem`] | what lies where in physical memory | `r_show` |
+//! | [`page`] | everything about one frame | – |
+//! | [`Recording`] | how an allocation found its block | – |
+//!
+//! The files are byte for byte what Linux prints, so that tools that parse those read these. The
+//! one difference: a line whose number the library does not maintain is missing. Tools look
+//! lines up by name and cope with that; a zero that is a lie would mislead them.
+//!
+//! # Protocol
+//!
+//! A zone's numbers are copied under its lock, all at one moment, and printed after it was let
+//! go: writing to `out` may take as long as it likes and may allocate. Two zones, or two files,
+//! are not of the same moment. Context: task.
+//!
+//! An error is always `out`'s own.
+#![forbid(unsafe_code)]
+
+mod counters;
+mod explain;
+mod free_blocks;
+mod iomem;
+mod page;
+mod zones;
+
+pub use counters::{meminfo, vmstat};
+pub use explain::Recording;
+pub use free_blocks::{buddyinfo, pagetypeinfo};
+pub use iomem::{Resource, firmware_resources, iomem, with_inner};
+pub use page::page;
+pub use zones::zoneinfo;
+
+use core::fmt;
+
+use crate::addr::Order;
+use crate::buddy::MigrateType;
+use crate::platform::{NodeId, Platform};
+use crate::system::Memory;
+use crate::zone::{Node, Zone, ZoneKind, ZoneSnapshot};
+
+/// How every line about a zone starts: `Node 0, zone   Normal`.
+struct ZoneName {
+    node: NodeId,
+    kind: ZoneKind,
+}
+
+impl fmt::Display for ZoneName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Node {}, zone {:>8}", self.node, self.kind)
+    }
+}
+
+impl From<&Zone> for ZoneName {
+    fn from(zone: &Zone) -> Self {
+        Self {
+            node: zone.id().node,
+            kind: zone.kind(),
+        }
+    }
+}
+
+/// The nodes that files speak about: numbers without memory stand for nothing.
+fn nodes<P: Platform>(memory: &Memory<P>) -> impl Iterator<Item = &Node> {
+    memory.nodes().iter().filter(|node| node.present() > 0)
+}
+
+/// Free blocks of an order, of all types, isolated ones included (Linux: `nr_free`).
+fn free_blocks(numbers: &ZoneSnapshot, order: Order) -> u64 {
+    let counts = numbers.blocks.iter();
+    counts
+        .map(|of_type| of_type[order.index()])
+        .fold(0, u64::saturating_add)
+}
+
+/// Free frames in blocks of at least a pageblock that can be handed out (Linux:
+/// `NR_FREE_PAGES_BLOCKS`): how much memory is usable in units of 2 MiB.
+fn free_in_whole_pageblocks(numbers: &ZoneSnapshot) -> u64 {
+    let mut frames: u64 = 0;
+    for (kind, counts) in MigrateType::ALL.iter().zip(&numbers.blocks) {
+        if *kind == MigrateType::Isolate {
+            continue;
+        }
+        for order in Order::PAGEBLOCK.and_above() {
+            let here = counts[order.index()].saturating_mul(order.frames());
+            frames = frames.saturating_add(here);
+        }
+    }
+    frames
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whole_pageblocks_are_those_of_orders_9_and_10_that_are_not_isolated() {
+        let mut numbers = ZoneSnapshot::default();
+        numbers.blocks[MigrateType::Movable.index()][10] = 3;
+        numbers.blocks[MigrateType::Unmovable.index()][9] = 1;
+        numbers.blocks[MigrateType::Unmovable.index()][8] = 7;
+        numbers.blocks[MigrateType::Isolate.index()][9] = 5;
+        assert_eq!(free_in_whole_pageblocks(&numbers), 3 * 1024 + 512);
+        assert_eq!(free_blocks(&numbers, Order::PAGEBLOCK), 6);
+    }
+}

@@ -1,0 +1,125 @@
+//! `/proc/meminfo` and `/proc/vmstat`: numbers of the whole machine.
+//!
+//! Lines stand in Linux's order; what is not maintained is missing. `pgalloc_*` and `pgfree`
+//! count frames since boot, as Linux's do; memory that boot hands to the allocator counts as
+//! neither.
+#![forbid(unsafe_code)]
+
+use core::fmt::{self, Write};
+
+use super::free_in_whole_pageblocks;
+use crate::config::PAGE_SHIFT;
+use crate::platform::Platform;
+use crate::system::Memory;
+use crate::zone::ZoneKind;
+
+/// Prints `/proc/meminfo`. Zeroes before memory is up.
+///
+/// # Errors
+/// Those of `out`.
+pub fn meminfo<P: Platform>(memory: &Memory<P>, out: &mut dyn Write) -> fmt::Result {
+    write_kib(out, "MemTotal:", memory.managed_frames())?;
+    write_kib(out, "MemFree:", memory.free_frames())
+}
+
+fn write_kib(out: &mut dyn Write, name: &str, frames: u64) -> fmt::Result {
+    let kib = frames.saturating_mul(1 << (PAGE_SHIFT - 10));
+    writeln!(out, "{name:<16}{kib:>8} kB")
+}
+
+/// Prints `/proc/vmstat`. Zeroes before memory is up.
+///
+/// # Errors
+/// Those of `out`.
+pub fn vmstat<P: Platform>(memory: &Memory<P>, out: &mut dyn Write) -> fmt::Result {
+    Totals::of(memory).write(out)
+}
+
+/// Sums over all zones.
+#[derive(Default)]
+struct Totals {
+    free: u64,
+    free_in_whole_pageblocks: u64,
+    /// Frames of memory that frame records take.
+    records: u64,
+    /// Frames handed out, by kind of zone.
+    allocated: [u64; ZoneKind::COUNT],
+    freed: u64,
+}
+
+impl Totals {
+    fn of<P: Platform>(memory: &Memory<P>) -> Self {
+        let mut totals = Self {
+            records: memory.summary().record_bytes >> PAGE_SHIFT,
+            ..Self::default()
+        };
+        for zone in memory.zones() {
+            let numbers = zone.snapshot(memory.platform());
+            let allocated = &mut totals.allocated[zone.kind().index()];
+            *allocated = allocated.wrapping_add(numbers.stats.allocated);
+            totals.freed = totals.freed.wrapping_add(numbers.stats.freed);
+            totals.free = totals.free.saturating_add(numbers.free);
+            totals.free_in_whole_pageblocks = totals
+                .free_in_whole_pageblocks
+                .saturating_add(free_in_whole_pageblocks(&numbers));
+        }
+        totals
+    }
+
+    fn write(&self, out: &mut dyn Write) -> fmt::Result {
+        writeln!(out, "nr_free_pages {}", self.free)?;
+        let whole = self.free_in_whole_pageblocks;
+        writeln!(out, "nr_free_pages_blocks {whole}")?;
+        writeln!(out, "nr_memmap_boot_pages {}", self.records)?;
+        for (name, kind) in [
+            ("pgalloc_dma", ZoneKind::Dma),
+            ("pgalloc_dma32", ZoneKind::Dma32),
+            ("pgalloc_normal", ZoneKind::Normal),
+            ("pgalloc_movable", ZoneKind::Movable),
+        ] {
+            writeln!(out, "{name} {}", self.allocated[kind.index()])?;
+        }
+        writeln!(out, "pgfree {}", self.freed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_of_meminfo_is_what_linux_prints() {
+        let mut text = String::new();
+        write_kib(&mut text, "MemTotal:", 24_684_084 / 4).unwrap();
+        write_kib(&mut text, "MemFree:", 0).unwrap();
+        let expected = "\
+MemTotal:       24684084 kB
+MemFree:               0 kB
+";
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn counters_stand_in_linux_order() {
+        let totals = Totals {
+            free: 1,
+            free_in_whole_pageblocks: 2,
+            records: 3,
+            allocated: [4, 5, 6, 7, 8],
+            freed: 9,
+        };
+        let mut text = String::new();
+        totals.write(&mut text).unwrap();
+        let expected = "\
+nr_free_pages 1
+nr_free_pages_blocks 2
+nr_memmap_boot_pages 3
+pgalloc_dma 4
+pgalloc_dma32 5
+pgalloc_normal 6
+pgalloc_movable 7
+pgfree 9
+";
+        assert_eq!(text, expected);
+    }
+}

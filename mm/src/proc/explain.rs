@@ -1,0 +1,220 @@
+//! How an allocation found its block, in sentences.
+//!
+//! [`Recording`] is a [`Trace`] of fixed size: it only takes notes, since steps happen with a
+//! zone's lock held and interrupts off, and is printed when all is over.
+#![forbid(unsafe_code)]
+
+use core::fmt;
+
+use crate::buddy::{Step, Trace};
+use crate::frame::ZoneId;
+use crate::zone::ZoneKind;
+
+/// Steps that are kept. An allocation takes at most 19: four zones asked, three of them without
+/// a block, one claim or theft, one block found, ten times halved. Damaged blocks add to that.
+const CAPACITY: usize = 64;
+
+/// The steps of one allocation or release; what it prints is one numbered sentence a step.
+#[derive(Clone, Debug)]
+pub struct Recording {
+    steps: [Option<Step>; CAPACITY],
+    taken: usize,
+    lost: u64,
+}
+
+impl Recording {
+    /// No steps yet.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            steps: [None; CAPACITY],
+            taken: 0,
+            lost: 0,
+        }
+    }
+
+    /// The steps, first one first.
+    pub fn steps(&self) -> impl Iterator<Item = Step> + '_ {
+        self.steps.iter().map_while(|step| *step)
+    }
+
+    /// How many steps there was no room for.
+    #[must_use]
+    pub const fn lost(&self) -> u64 {
+        self.lost
+    }
+}
+
+impl Default for Recording {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Trace for Recording {
+    fn step(&mut self, step: Step) {
+        match self.steps.get_mut(self.taken) {
+            Some(place) => {
+                *place = Some(step);
+                self.taken = self.taken.saturating_add(1);
+            }
+            None => self.lost = self.lost.saturating_add(1),
+        }
+    }
+}
+
+/// Each step in a line of its own.
+impl fmt::Display for Recording {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut zone = None;
+        for (number, step) in (1_u32..).zip(self.steps()) {
+            if let Step::Zone { home } | Step::Exhausted { home } = step {
+                zone = Some(home);
+            }
+            let sentence = Sentence { zone, step };
+            writeln!(f, "{number:>2}. {sentence}")?;
+        }
+        if self.lost > 0 {
+            writeln!(f, "    and {} more", self.lost)?;
+        }
+        Ok(())
+    }
+}
+
+/// A step, and the zone that was asked last.
+struct Sentence {
+    zone: Option<ZoneId>,
+    step: Step,
+}
+
+impl fmt::Display for Sentence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(ZoneId { node, zone }) = self.zone {
+            // Most machines have one node, which goes without saying.
+            if node.0 != 0 {
+                write!(f, "node {node}, ")?;
+            }
+            match ZoneKind::ALL.get(usize::from(zone)) {
+                Some(kind) => write!(f, "zone {kind}: ")?,
+                None => write!(f, "zone number {zone}: ")?,
+            }
+        }
+        match self.step {
+            Step::Zone { .. } => f.write_str("asked"),
+            Step::Found { pfn, order, kind } => {
+                let kind = kind.name();
+                write!(
+                    f,
+                    "found a free block of order {order} at frame {pfn} ({kind})"
+                )
+            }
+            Step::Split { upper, order } => write!(
+                f,
+                "halved it; the upper half at frame {upper} stays free, of order {order}"
+            ),
+            Step::Claim { pfn, from, to } => {
+                let (from, to) = (from.name(), to.name());
+                write!(
+                    f,
+                    "turned the pageblock at frame {pfn} from {from} into {to}"
+                )
+            }
+            Step::Steal { from } => {
+                let from = from.name();
+                write!(f, "takes a block out of a pageblock that stays {from}")
+            }
+            Step::Merge { pfn, order } => write!(
+                f,
+                "merged with the free buddy; the block at frame {pfn} has order {order} now"
+            ),
+            Step::Exhausted { .. } => f.write_str("has no block that fits"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::addr::{Order, Pfn};
+    use crate::buddy::MigrateType;
+    use crate::platform::NodeId;
+
+    const fn zone(node: u16, zone: u8) -> ZoneId {
+        ZoneId {
+            node: NodeId(node),
+            zone,
+        }
+    }
+
+    fn recording(steps: &[Step]) -> Recording {
+        let mut recording = Recording::new();
+        steps.iter().for_each(|step| recording.step(*step));
+        recording
+    }
+
+    #[test]
+    fn every_kind_of_step_is_a_sentence() {
+        let order = |order| Order::new(order).unwrap();
+        let steps = [
+            Step::Zone { home: zone(0, 2) },
+            Step::Exhausted { home: zone(0, 2) },
+            Step::Zone { home: zone(0, 1) },
+            Step::Claim {
+                pfn: Pfn::new(0x1fc00),
+                from: MigrateType::Movable,
+                to: MigrateType::Unmovable,
+            },
+            Step::Found {
+                pfn: Pfn::new(0x1fc00),
+                order: Order::MAX,
+                kind: MigrateType::Unmovable,
+            },
+            Step::Split {
+                upper: Pfn::new(0x1fe00),
+                order: Order::PAGEBLOCK,
+            },
+            Step::Steal {
+                from: MigrateType::Reclaimable,
+            },
+        ];
+        let expected = " \
+ 1. zone Normal: asked
+ 2. zone Normal: has no block that fits
+ 3. zone DMA32: asked
+ 4. zone DMA32: turned the pageblock at frame 0x1fc00 from Movable into Unmovable
+ 5. zone DMA32: found a free block of order 10 at frame 0x1fc00 (Unmovable)
+ 6. zone DMA32: halved it; the upper half at frame 0x1fe00 stays free, of order 9
+ 7. zone DMA32: takes a block out of a pageblock that stays Reclaimable
+";
+        assert_eq!(recording(&steps).to_string(), expected);
+
+        let merge = Step::Merge {
+            pfn: Pfn::new(0x40),
+            order: order(3),
+        };
+        assert_eq!(
+            recording(&[merge]).to_string(),
+            " 1. merged with the free buddy; the block at frame 0x40 has order 3 now\n"
+        );
+    }
+
+    #[test]
+    fn other_nodes_and_unknown_zones_are_named() {
+        let steps = [3, 9].map(|index| Step::Zone {
+            home: zone(2, index),
+        });
+        let expected = " \
+ 1. node 2, zone Movable: asked
+ 2. node 2, zone number 9: asked
+";
+        assert_eq!(recording(&steps).to_string(), expected);
+    }
+
+    #[test]
+    fn what_there_is_no_room_for_is_counted() {
+        let step = Step::Zone { home: zone(0, 0) };
+        let full = recording(&[step; CAPACITY + 3]);
+        assert_eq!((full.steps().count(), full.lost()), (CAPACITY, 3));
+        assert!(full.to_string().ends_with("\n    and 3 more\n"));
+    }
+}

@@ -1,0 +1,30 @@
+//! A simulated machine: RAM with nodes and holes, CPUs, and a [`Platform`] over them.
+//!
+//! - [`Machine`] is built with [`Machine::new`], boots the library over its RAM, and must be
+//!   ended with [`Machine::finish`], which runs every oracle; a machine that is dropped without it
+//!   fails the test.
+//! - [`SimConfig`] names a profile and a memory model; `(Hardened, Sparse)` is one. Test bodies are
+//!   generic over it, and [`for_every_config!`](crate::for_every_config) runs them on all nine.
+//! - A CPU is a token that one host thread holds at a time ([`Machine::cpu`]); the thread that
+//!   boots the machine holds CPU 0.
+//!
+//! [`Platform`]: mm::platform::Platform
+
+mod config;
+mod cpus;
+mod explicit;
+mod machine;
+mod platform;
+mod ram;
+
+pub use config::{Debug, Flat, Hardened, Plain, SimConfig, Sparse, Vmemmap};
+pub use cpus::{OnCpu, Trouble};
+pub use explicit::Given;
+pub use machine::{BootError, Builder, Machine};
+pub use platform::SimPlatform;
+pub use ram::Ram;
+
+/// The kind of machine most tests use: what a kernel ships with.
+pub type Usual = (Hardened, Sparse);
+/// The kind of machine that checks most.
+pub type Checked = (Debug, Sparse);

@@ -1,0 +1,100 @@
+//! Which profile and memory model a machine is built with.
+
+use mm::platform::{MemoryModel, Profile};
+
+/// A profile and a memory model, as a type: the library is instantiated for each.
+pub trait SimConfig: Send + Sync + 'static {
+    /// How much checking is compiled in.
+    const PROFILE: Profile;
+    /// How frame records are found.
+    const MODEL: MemoryModel;
+}
+
+/// A profile as a type.
+pub trait SimProfile: Send + Sync + 'static {
+    /// The profile.
+    const PROFILE: Profile;
+}
+
+/// A memory model as a type.
+pub trait SimModel: Send + Sync + 'static {
+    /// The model.
+    const MODEL: MemoryModel;
+}
+
+impl<P: SimProfile, M: SimModel> SimConfig for (P, M) {
+    const PROFILE: Profile = P::PROFILE;
+    const MODEL: MemoryModel = M::MODEL;
+}
+
+/// [`Profile::Plain`].
+#[derive(Debug)]
+pub struct Plain;
+/// [`Profile::Hardened`].
+#[derive(Debug)]
+pub struct Hardened;
+/// [`Profile::Debug`].
+#[derive(Debug)]
+pub struct Debug;
+
+impl SimProfile for Plain {
+    const PROFILE: Profile = Profile::Plain;
+}
+impl SimProfile for Hardened {
+    const PROFILE: Profile = Profile::Hardened;
+}
+impl SimProfile for Debug {
+    const PROFILE: Profile = Profile::Debug;
+}
+
+/// [`MemoryModel::Sparse`].
+#[derive(Debug)]
+pub struct Sparse;
+/// [`MemoryModel::Vmemmap`].
+#[derive(Debug)]
+pub struct Vmemmap;
+/// [`MemoryModel::Flat`].
+#[derive(Debug)]
+pub struct Flat;
+
+impl SimModel for Sparse {
+    const MODEL: MemoryModel = MemoryModel::Sparse;
+}
+impl SimModel for Vmemmap {
+    const MODEL: MemoryModel = MemoryModel::Vmemmap;
+}
+impl SimModel for Flat {
+    const MODEL: MemoryModel = MemoryModel::Flat;
+}
+
+/// Makes one test of each generic function for every profile and every memory model.
+///
+/// `for_every_config! { name, other }` gives `name::plain_sparse`, `name::debug_flat` and so on,
+/// each calling `super::name::<(Plain, Sparse)>()`.
+#[macro_export]
+macro_rules! for_every_config {
+    ($($body:ident),* $(,)?) => {$(
+        mod $body {
+            use $crate::sim::{Debug, Flat, Hardened, Plain, Sparse, Vmemmap};
+
+            #[test]
+            fn plain_sparse() { super::$body::<(Plain, Sparse)>(); }
+            #[test]
+            fn plain_vmemmap() { super::$body::<(Plain, Vmemmap)>(); }
+            #[test]
+            fn plain_flat() { super::$body::<(Plain, Flat)>(); }
+            #[test]
+            fn hardened_sparse() { super::$body::<(Hardened, Sparse)>(); }
+            #[test]
+            fn hardened_vmemmap() { super::$body::<(Hardened, Vmemmap)>(); }
+            #[test]
+            fn hardened_flat() { super::$body::<(Hardened, Flat)>(); }
+            #[test]
+            fn debug_sparse() { super::$body::<(Debug, Sparse)>(); }
+            #[test]
+            fn debug_vmemmap() { super::$body::<(Debug, Vmemmap)>(); }
+            #[test]
+            fn debug_flat() { super::$body::<(Debug, Flat)>(); }
+        }
+    )*};
+}

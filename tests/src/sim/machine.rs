@@ -1,0 +1,357 @@
+//! Building, booting and ending a machine.
+
+use std::ops::Deref;
+use std::thread;
+
+use mm::addr::{Pfn, PhysAddr, PhysRange};
+use mm::config::{PAGE_SIZE, SECTION_FRAMES};
+use mm::mem::{EarlyRam, RamClaim};
+use mm::memblock::firmware::{FirmwareKind, FirmwareRegion};
+use mm::memblock::params::{CoreSize, Params};
+use mm::memblock::setup::{self, LowMemory, SetupError, SetupPolicy};
+use mm::memblock::{Direction, GrowError, Memblock};
+use mm::platform::{NodeId, Platform};
+use mm::system::{BringUpError, Memory, Options, Summary};
+use mm::zone::plan::{CoreWish, NodePlan, Plan, PlanError};
+
+use super::{SimConfig, SimPlatform};
+use crate::oracles::{self, Shape};
+use crate::sim::Ram;
+
+/// Why a machine did not boot.
+#[derive(Debug)]
+pub enum BootError {
+    /// A table of memblock could not grow.
+    Table(GrowError),
+    /// The firmware's map is of no use.
+    Setup(SetupError),
+    /// There is no plan of nodes and zones.
+    Plan(PlanError),
+    /// The library could not be brought up.
+    BringUp(BringUpError),
+}
+
+/// What a machine is made of, before it boots.
+#[derive(Debug)]
+pub struct Builder<C: SimConfig> {
+    ram: Vec<(PhysRange, Option<NodeId>)>,
+    firmware: Option<(Vec<FirmwareRegion>, LowMemory)>,
+    reserved: Vec<PhysRange>,
+    wish: CoreWish,
+    options: Options,
+    cpus: u32,
+    direction: Direction,
+    early_limit: PhysAddr,
+    held_back: Vec<PhysRange>,
+    panics: bool,
+    config: core::marker::PhantomData<C>,
+}
+
+/// A machine whose memory is up. It stands for its [`Memory`].
+///
+/// A test ends it with [`finish`](Self::finish), which needs it by value: so every handle is gone
+/// by then. Dropping it without that fails the test.
+#[derive(Debug)]
+#[must_use = "end it with `finish`, which runs the oracles"]
+pub struct Machine<C: SimConfig> {
+    memory: Memory<SimPlatform<C>>,
+    initial: Shape,
+    summary: Summary,
+    finished: bool,
+}
+
+impl<C: SimConfig> Machine<C> {
+    /// An empty machine, to be filled.
+    #[expect(clippy::new_ret_no_self, reason = "a machine is built, then booted")]
+    #[must_use]
+    pub fn new() -> Builder<C> {
+        Builder {
+            ram: Vec::new(),
+            firmware: None,
+            reserved: Vec::new(),
+            wish: CoreWish::default(),
+            options: Options::for_profile(C::PROFILE),
+            cpus: 1,
+            direction: Direction::TopDown,
+            early_limit: PhysAddr::MAX,
+            held_back: Vec::new(),
+            panics: false,
+            config: core::marker::PhantomData,
+        }
+    }
+
+    /// A machine with one range of RAM from address 0.
+    pub fn with_ram(bytes: u64) -> Self {
+        Self::new().ram(0, bytes).boot()
+    }
+
+    /// The RAM and the CPUs, past the library's back.
+    #[must_use]
+    pub const fn hardware(&self) -> &SimPlatform<C> {
+        self.memory.platform()
+    }
+
+    /// The free blocks right after boot.
+    #[must_use]
+    pub const fn initial(&self) -> &Shape {
+        &self.initial
+    }
+
+    /// What came up.
+    #[must_use]
+    pub const fn booted(&self) -> Summary {
+        self.summary
+    }
+
+    /// Takes the present free blocks for those that must be there at the end: after a test
+    /// gave early memory back, or damaged some.
+    pub fn rebase(&mut self) {
+        self.initial = Shape::of(&self.memory);
+    }
+
+    /// Runs every oracle on a machine that may have live blocks.
+    ///
+    /// # Panics
+    /// If one finds something.
+    pub fn check(&self) {
+        oracles::check(&self.memory);
+    }
+
+    /// Ends the machine: everything must have been given back, and every oracle must be content.
+    ///
+    /// # Panics
+    /// If one finds something.
+    pub fn finish(mut self) {
+        self.finished = true;
+        oracles::check(&self.memory);
+        oracles::check_quiet(&self.memory);
+        self.initial.assert_same(&Shape::of(&self.memory));
+    }
+
+    /// Ends a machine whose damage was the test's purpose, without oracles.
+    pub fn abandon(mut self) {
+        self.finished = true;
+    }
+}
+
+impl<C: SimConfig> Deref for Machine<C> {
+    type Target = Memory<SimPlatform<C>>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.memory
+    }
+}
+
+impl<C: SimConfig> Drop for Machine<C> {
+    fn drop(&mut self) {
+        if !self.finished && !thread::panicking() {
+            panic!("a test dropped its machine without calling `finish`");
+        }
+    }
+}
+
+impl<C: SimConfig> Builder<C> {
+    /// Adds RAM on node 0, whole pages.
+    #[must_use]
+    pub fn ram(self, start: u64, bytes: u64) -> Self {
+        self.node(0, start, bytes)
+    }
+
+    /// Adds RAM on a node, whole pages.
+    #[must_use]
+    pub fn node(mut self, node: u16, start: u64, bytes: u64) -> Self {
+        let range = PhysRange::from_size(PhysAddr::new(start), bytes);
+        self.ram.push((range, Some(NodeId(node))));
+        self
+    }
+
+    /// Adds what a firmware's map says.
+    #[must_use]
+    pub fn firmware(mut self, entries: &[FirmwareRegion], low_memory: LowMemory) -> Self {
+        self.firmware = Some((entries.to_vec(), low_memory));
+        self
+    }
+
+    /// Reserves a range before anything is allocated.
+    #[must_use]
+    pub fn reserve(mut self, start: u64, bytes: u64) -> Self {
+        let range = PhysRange::from_size(PhysAddr::new(start), bytes);
+        self.reserved.push(range);
+        self
+    }
+
+    /// Keeps all but so many bytes for the Movable zone.
+    #[must_use]
+    pub fn kernelcore(mut self, bytes: u64) -> Self {
+        self.wish.kernelcore = Some(CoreSize::Bytes(bytes));
+        self
+    }
+
+    /// Changes what is done to pages on their way.
+    #[must_use]
+    pub fn options(mut self, change: impl FnOnce(&mut Options)) -> Self {
+        change(&mut self.options);
+        self
+    }
+
+    /// Sets how many CPUs there are.
+    #[must_use]
+    pub const fn cpus(mut self, cpus: u32) -> Self {
+        self.cpus = cpus;
+        self
+    }
+
+    /// Sets from which end early memory is taken.
+    #[must_use]
+    pub const fn early(mut self, direction: Direction) -> Self {
+        self.direction = direction;
+        self
+    }
+
+    /// Sets where early memory ends.
+    #[must_use]
+    pub const fn early_limit(mut self, limit: u64) -> Self {
+        self.early_limit = PhysAddr::new(limit);
+        self
+    }
+
+    /// Keeps a range away from early allocation, and hands it over only after boot.
+    pub(super) fn held_back(mut self, range: PhysRange) -> Self {
+        self.held_back.push(range);
+        self
+    }
+
+    /// Makes the machine panic on damage instead of collecting reports.
+    #[must_use]
+    pub const fn panic_on_damage(mut self) -> Self {
+        self.panics = true;
+        self
+    }
+
+    /// Boots: memblock, plan, frames, zones.
+    ///
+    /// # Panics
+    /// If that fails.
+    pub fn boot(self) -> Machine<C> {
+        self.try_boot().unwrap_or_else(|error| panic!("{error:?}"))
+    }
+
+    /// Boots, where that may fail.
+    ///
+    /// # Errors
+    /// [`BootError`].
+    pub fn try_boot(self) -> Result<Machine<C>, BootError> {
+        let memory = Memory::new(self.platform());
+        let mut memblock = self.memblock(memory.platform())?;
+        let held_back = self.hold_back(&mut memblock, memory.platform());
+        let mut nodes = [NodePlan::EMPTY; 8];
+        let count = memblock
+            .frames(None)
+            .map(|ram| ram.node.unwrap_or_default().0);
+        let count = usize::from(count.max().unwrap_or(0)) + 1;
+        let nodes = nodes.get_mut(..count).expect("at most 8 nodes");
+        let plan = Plan::compute(&memblock, self.wish, nodes).map_err(BootError::Plan)?;
+        let summary = memory
+            .bring_up(memblock, &plan, self.options)
+            .map_err(BootError::BringUp)?;
+        for ram in held_back {
+            memory
+                .free_early(NodeId(0), ram)
+                .map_err(BootError::BringUp)?;
+        }
+        let initial = Shape::of(&memory);
+        Ok(Machine {
+            memory,
+            initial,
+            summary,
+            finished: false,
+        })
+    }
+
+    fn platform(&self) -> SimPlatform<C> {
+        let firmware = self.firmware.iter().flat_map(|(entries, _)| entries);
+        let usable = firmware
+            .filter(|entry| FirmwareKind::from_e820(entry.kind) == FirmwareKind::Usable)
+            .map(|entry| whole_pages_around(entry.range()));
+        let ranges: Vec<_> = usable
+            .chain(self.ram.iter().map(|(range, _)| *range))
+            .collect();
+        let last = ranges
+            .iter()
+            .map(|range| range.end().frame().as_u64())
+            .max();
+        let frames = last.unwrap_or(0).next_multiple_of(SECTION_FRAMES);
+        SimPlatform::new(Ram::new(&ranges, frames * 32), self.cpus, self.panics)
+    }
+
+    /// Fills memblock's tables.
+    fn memblock(&self, platform: &SimPlatform<C>) -> Result<Memblock, BootError> {
+        // SAFETY: (1) exactly the ranges below are mapped as RAM; (2, 3) the platform was made
+        // just now for this memblock alone; (4) nothing is freed by range.
+        let mut memblock = Memblock::new(unsafe { RamClaim::new() });
+        for range in &self.reserved {
+            memblock
+                .reserve(platform, *range)
+                .map_err(BootError::Table)?;
+        }
+        memblock.allow_growth();
+        memblock.set_direction(self.direction);
+        memblock.set_current_limit(self.early_limit);
+        for (range, node) in &self.ram {
+            memblock.add(platform, *range).map_err(BootError::Table)?;
+            if let Some(node) = *node {
+                memblock
+                    .set_node(platform, *range, node)
+                    .map_err(BootError::Table)?;
+            }
+        }
+        if let Some((entries, low_memory)) = &self.firmware {
+            let policy = SetupPolicy {
+                phys_bits: 46,
+                low_memory: *low_memory,
+                params: &Params::parse("", |_| {}),
+            };
+            setup::add_firmware_map(&mut memblock, platform, entries, &policy, &mut |_| {})
+                .map_err(BootError::Setup)?;
+        }
+        Ok(memblock)
+    }
+
+    /// Allocates the ranges that early allocation must not use.
+    fn hold_back(&self, memblock: &mut Memblock, platform: &SimPlatform<C>) -> Vec<EarlyRam> {
+        use mm::memblock::{Floor, NodeChoice, Request};
+        let claim = |range: &PhysRange| {
+            let request = Request::bytes(range.size())
+                .align(PAGE_SIZE)
+                .floor(Floor::Required(range.start()))
+                .ceiling(range.end())
+                .node(NodeChoice::Any);
+            let ram = memblock.alloc_raw(platform, &request).expect("RAM");
+            assert_eq!(ram.range(), *range, "held back whole");
+            ram
+        };
+        self.held_back.iter().map(claim).collect()
+    }
+}
+
+fn whole_pages_around(range: PhysRange) -> PhysRange {
+    let frames = range.touched_frames();
+    let limit = Pfn::new(1 << (46 - 12));
+    let end = frames.end().min(limit).max(frames.first());
+    PhysRange::new(frames.first().addr(), end.addr()).unwrap_or(PhysRange::EMPTY)
+}
+
+/// What every machine's memory offers tests beyond the library's own methods.
+impl<C: SimConfig> Machine<C> {
+    /// The address of a frame.
+    #[must_use]
+    pub fn addr_of(pfn: Pfn) -> PhysAddr {
+        pfn.addr()
+    }
+
+    /// Whether the platform checks as the `debug` profile does.
+    #[must_use]
+    pub const fn is_debug() -> bool {
+        <SimPlatform<C> as Platform>::PROFILE.is_debug()
+    }
+}

@@ -1,0 +1,114 @@
+//! The library's view of a simulated machine.
+
+use std::marker::PhantomData;
+use std::ptr::NonNull;
+use std::sync::Mutex;
+
+use mm::addr::{PhysAddr, PhysRange, VirtAddr};
+use mm::platform::{
+    CpuId, IrqState, LockClass, MapFrameTableError, MemoryModel, Platform, Profile,
+};
+use mm::report::Corruption;
+
+use super::cpus::Cpus;
+use super::{OnCpu, Ram, SimConfig, Trouble};
+
+/// A platform over simulated hardware. `C` picks profile and memory model.
+#[derive(Debug)]
+pub struct SimPlatform<C: SimConfig> {
+    pub(super) ram: Ram,
+    pub(super) cpus: Cpus,
+    reports: Mutex<Vec<Corruption>>,
+    /// What the platform does about damage: goes on, or panics.
+    panics: bool,
+    config: PhantomData<C>,
+}
+
+impl<C: SimConfig> SimPlatform<C> {
+    pub(super) fn new(ram: Ram, cpus: u32, panics: bool) -> Self {
+        Self {
+            ram,
+            cpus: Cpus::new(cpus),
+            reports: Mutex::default(),
+            panics,
+            config: PhantomData,
+        }
+    }
+
+    /// The machine's RAM, past the library's back.
+    #[must_use]
+    pub const fn ram(&self) -> &Ram {
+        &self.ram
+    }
+
+    /// Puts this thread on a CPU that no other thread runs on.
+    pub fn cpu(&self, cpu: u32) -> OnCpu<'_> {
+        self.cpus.enter(cpu)
+    }
+
+    /// Takes the damage reports that came in so far, oldest first.
+    #[must_use]
+    pub fn take_reports(&self) -> Vec<Corruption> {
+        std::mem::take(&mut *self.reports.lock().unwrap())
+    }
+
+    /// Takes what was found wrong with interrupts and locks so far, and what a machine at rest
+    /// must not show.
+    #[must_use]
+    pub fn take_troubles(&self) -> Vec<Trouble> {
+        self.cpus.troubles()
+    }
+}
+
+// SAFETY: (1, 2) `Ram` maps exactly the ranges that are RAM, for its lifetime, and nothing but the
+// library uses them except tests that damage free memory on purpose; (3) nothing interrupts a
+// host thread in this process; (4) a CPU token is held by one thread at a time; (5, 6) the window
+// is reserved for the frame table alone, as large as the machine's last frame needs, and `alias`
+// maps each place of it once.
+unsafe impl<C: SimConfig> Platform for SimPlatform<C> {
+    const PROFILE: Profile = C::PROFILE;
+    const MODEL: MemoryModel = C::MODEL;
+
+    fn direct_map(&self, range: PhysRange) -> Option<NonNull<u8>> {
+        self.ram.at(range)
+    }
+
+    fn virt_to_phys(&self, addr: VirtAddr) -> Option<PhysAddr> {
+        self.ram.phys(addr)
+    }
+
+    fn current_cpu(&self) -> CpuId {
+        self.cpus.current()
+    }
+
+    fn irq_save(&self) -> IrqState {
+        self.cpus.irq_save()
+    }
+
+    fn irq_restore(&self, state: IrqState) {
+        self.cpus.irq_restore(state);
+    }
+
+    fn corruption(&self, report: &Corruption) {
+        if self.panics {
+            panic!("corruption: {report}");
+        }
+        self.reports.lock().unwrap().push(*report);
+    }
+
+    fn frame_table_base(&self) -> Option<VirtAddr> {
+        self.ram.window_base()
+    }
+
+    fn map_frame_table(&self, at: VirtAddr, ram: PhysRange) -> Result<(), MapFrameTableError> {
+        self.ram.alias(at, ram)
+    }
+
+    fn lock_acquired(&self, class: LockClass) {
+        self.cpus.lock_acquired(class);
+    }
+
+    fn lock_released(&self, class: LockClass) {
+        self.cpus.lock_released(class);
+    }
+}

@@ -1,0 +1,227 @@
+//! Physical memory: one memory file, mapped where it is RAM, committed as it is touched.
+//!
+//! The file is mapped a second time where the library wants its frame table to be
+//! ([`MemoryModel::Vmemmap`](mm::platform::MemoryModel)), so that the table really is an alias of
+//! the RAM behind it. Holes are not mapped at all: a stray access there ends the test with SIGSEGV.
+
+use std::os::fd::OwnedFd;
+use std::ptr::{self, NonNull};
+use std::slice;
+use std::sync::Mutex;
+
+use mm::addr::{PhysAddr, PhysRange, VirtAddr};
+use mm::platform::MapFrameTableError;
+use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
+
+/// A contiguous range of RAM.
+#[derive(Debug)]
+struct Bank {
+    phys: PhysRange,
+    /// Where its bytes start in the file.
+    offset: u64,
+    first: NonNull<u8>,
+}
+
+/// The RAM of a machine.
+#[derive(Debug)]
+pub struct Ram {
+    file: OwnedFd,
+    banks: Vec<Bank>,
+    window: Option<Window>,
+}
+
+/// The virtual range for the frame table.
+#[derive(Debug)]
+struct Window {
+    first: NonNull<u8>,
+    bytes: u64,
+    mapped: Mutex<Vec<(u64, u64)>>,
+}
+
+// SAFETY: the pointers are to memory that this value owns and that any thread may access; who
+// may access which bytes is the library's affair (and what the tests are about).
+unsafe impl Send for Ram {}
+// SAFETY: as above.
+unsafe impl Sync for Ram {}
+
+impl Ram {
+    /// RAM at `ranges` (whole pages; they may touch or overlap), and a window of
+    /// `window_bytes` for the frame table, if not 0.
+    ///
+    /// # Panics
+    /// If the host gives no memory.
+    #[must_use]
+    pub fn new(ranges: &[PhysRange], window_bytes: u64) -> Self {
+        let ranges = joined(ranges);
+        let total = ranges.iter().map(|range| range.size()).sum();
+        let file = memfd_create("simulated RAM", MemfdFlags::CLOEXEC).expect("a memory file");
+        ftruncate(&file, total).expect("a memory file of that size");
+        let mut offset = 0;
+        let bank = |phys: PhysRange| {
+            let at = offset;
+            offset += phys.size();
+            Bank {
+                phys,
+                offset: at,
+                first: map(&file, ptr::null_mut(), at, phys.size()),
+            }
+        };
+        let banks = ranges.into_iter().map(bank).collect();
+        let window = (window_bytes > 0).then(|| Window::reserve(window_bytes));
+        Self {
+            file,
+            banks,
+            window,
+        }
+    }
+
+    /// Where the host reaches `range`, or `None` if part of it is no RAM.
+    #[must_use]
+    pub fn at(&self, range: PhysRange) -> Option<NonNull<u8>> {
+        let bank = self.banks.iter().find(|bank| bank.phys.covers(range))?;
+        let offset = range.start().offset_from(bank.phys.start())?;
+        // SAFETY: the bank covers the range, so the offset is inside its mapping.
+        (!range.is_empty()).then(|| unsafe { bank.first.add(offset as usize) })
+    }
+
+    /// The physical address behind an address from [`at`](Self::at).
+    #[must_use]
+    pub fn phys(&self, addr: VirtAddr) -> Option<PhysAddr> {
+        self.banks.iter().find_map(|bank| {
+            let offset = addr.offset_from(VirtAddr::from_ptr(bank.first.as_ptr()))?;
+            let phys = bank.phys.start().checked_add(offset)?;
+            bank.phys.contains(phys).then_some(phys)
+        })
+    }
+
+    /// The ranges that are RAM, lowest first, neighbours joined.
+    pub fn ranges(&self) -> impl Iterator<Item = PhysRange> {
+        self.banks.iter().map(|bank| bank.phys)
+    }
+
+    /// Copies bytes that nobody is writing to right now.
+    ///
+    /// # Panics
+    /// If the range is no RAM.
+    #[must_use]
+    pub fn read(&self, range: PhysRange) -> Vec<u8> {
+        let first = self.at(range).expect("RAM");
+        // SAFETY: `at` says that all of the range is mapped; the caller keeps writers away.
+        unsafe { slice::from_raw_parts(first.as_ptr(), range.size() as usize) }.to_vec()
+    }
+
+    /// Writes one byte, whoever owns it: what a wild pointer does.
+    ///
+    /// # Panics
+    /// If the address is no RAM.
+    pub fn scribble(&self, addr: PhysAddr, byte: u8) {
+        let first = self.at(PhysRange::from_size(addr, 1)).expect("RAM");
+        // SAFETY: mapped; a byte store through a raw pointer, with no reference alive in tests
+        // that damage memory on purpose.
+        unsafe { first.write(byte) };
+    }
+
+    /// Reads one byte.
+    ///
+    /// # Panics
+    /// If the address is no RAM.
+    #[must_use]
+    pub fn peek(&self, addr: PhysAddr) -> u8 {
+        let first = self.at(PhysRange::from_size(addr, 1)).expect("RAM");
+        // SAFETY: as in `scribble`.
+        unsafe { first.read() }
+    }
+
+    /// Where the frame table's window starts.
+    pub(super) fn window_base(&self) -> Option<VirtAddr> {
+        let window = self.window.as_ref()?;
+        Some(VirtAddr::from_ptr(window.first.as_ptr()))
+    }
+
+    /// Maps `ram` a second time, at `at` inside the window.
+    pub(super) fn alias(&self, at: VirtAddr, ram: PhysRange) -> Result<(), MapFrameTableError> {
+        let window = self
+            .window
+            .as_ref()
+            .ok_or(MapFrameTableError::Unsupported)?;
+        let base = VirtAddr::from_ptr(window.first.as_ptr());
+        let start = at
+            .offset_from(base)
+            .ok_or(MapFrameTableError::OutOfTables)?;
+        let end = start + ram.size();
+        if end > window.bytes {
+            return Err(MapFrameTableError::OutOfTables);
+        }
+        let bank = self.banks.iter().find(|bank| bank.phys.covers(ram));
+        let bank = bank.ok_or(MapFrameTableError::OutOfTables)?;
+        let mut mapped = window.mapped.lock().unwrap();
+        if mapped.iter().any(|&(s, e)| s < end && start < e) {
+            return Err(MapFrameTableError::Occupied(at));
+        }
+        mapped.push((start, end));
+        let offset = bank.offset + ram.start().offset_from(bank.phys.start()).unwrap();
+        // SAFETY: `start < window.bytes` (checked above).
+        let place = unsafe { window.first.add(start as usize) };
+        map(&self.file, place.as_ptr().cast(), offset, ram.size());
+        Ok(())
+    }
+}
+
+impl Drop for Ram {
+    fn drop(&mut self) {
+        for bank in &self.banks {
+            // SAFETY: mapped by `new` with this size, and nobody outlives the machine's RAM.
+            unsafe { munmap(bank.first.as_ptr().cast(), bank.phys.size() as usize) }.unwrap();
+        }
+        if let Some(window) = &self.window {
+            // SAFETY: as above; what was mapped into the window goes with it.
+            unsafe { munmap(window.first.as_ptr().cast(), window.bytes as usize) }.unwrap();
+        }
+    }
+}
+
+impl Window {
+    fn reserve(bytes: u64) -> Self {
+        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
+        // SAFETY: a new mapping at a place of the kernel's choice overlays nothing.
+        let first =
+            unsafe { mmap_anonymous(ptr::null_mut(), bytes as usize, ProtFlags::empty(), flags) };
+        Self {
+            first: NonNull::new(first.expect("address space").cast()).unwrap(),
+            bytes,
+            mapped: Mutex::new(Vec::new()),
+        }
+    }
+}
+
+/// Maps part of the file: anywhere if `place` is null, else exactly there.
+fn map(file: &OwnedFd, place: *mut core::ffi::c_void, offset: u64, bytes: u64) -> NonNull<u8> {
+    let (access, shared) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED);
+    let flags = if place.is_null() {
+        shared | MapFlags::NORESERVE
+    } else {
+        shared | MapFlags::FIXED
+    };
+    // SAFETY: either a new mapping of the kernel's choice, or one inside a window that is ours
+    // and that holds no mapping at this place yet.
+    let first = unsafe { mmap(place, bytes as usize, access, flags, file, offset) };
+    NonNull::new(first.expect("memory").cast()).unwrap()
+}
+
+/// The union of the ranges, sorted, neighbours joined.
+fn joined(ranges: &[PhysRange]) -> Vec<PhysRange> {
+    let mut sorted: Vec<_> = ranges.iter().filter(|range| !range.is_empty()).collect();
+    sorted.sort_by_key(|range| range.start());
+    let mut joined: Vec<PhysRange> = Vec::new();
+    for &range in sorted {
+        match joined.last_mut() {
+            Some(last) if range.start() <= last.end() => {
+                let end = last.end().max(range.end());
+                *last = PhysRange::new(last.start(), end).unwrap();
+            }
+            _ => joined.push(range),
+        }
+    }
+    joined
+}

@@ -1,0 +1,3 @@
+//! Frames, zones and the buddy allocator on a simulated machine.
+
+mod basics;
