@@ -29,7 +29,6 @@ if ! command -v valgrind >/dev/null; then
     exit 1
 fi
 
-# With line tables, which the measured build leaves out of generated code in no other way.
 bench=$(cargo bench --quiet --package mm-tests --bench frames --no-run --message-format=json |
     sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | tail -n 1)
 folder=$(mktemp -d)

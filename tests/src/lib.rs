@@ -1,5 +1,6 @@
 //! Host side of the tests.
 
+pub mod budgets;
 pub mod ktest;
 pub mod lean;
 pub mod maps;
