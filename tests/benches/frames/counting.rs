@@ -38,8 +38,10 @@ const fn workload(name: &'static str, operations: usize, what: What) -> Workload
     }
 }
 
-/// The contestants by the word that the command line has for them.
-const CONTESTANTS: [(&str, fn(What, usize)); 6] = [
+/// The word that the command line has for a contestant, and how it runs a workload.
+type Entry = (&'static str, fn(What, usize));
+
+const CONTESTANTS: [Entry; 6] = [
     ("nothing", prepare::<Nothing>),
     ("floor", prepare::<Floor>),
     ("mm", prepare::<OursTimed>),

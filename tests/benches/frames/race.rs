@@ -1,12 +1,10 @@
 //! The race: every row for every contestant, round by round in turns, so that what disturbs the
 //! machine disturbs all of them.
 
-use std::time::Instant;
-
 use crate::contestants::Contestant;
 use crate::workloads::{
     BATCH, CHURN_ROUNDS, HUGE, age, batches, on_two_cpus, pairs, reach, run_on, shuffled,
-    usable_as_huge,
+    time_on_cpu, usable_as_huge,
 };
 
 /// Bytes that each contestant has to give.
@@ -144,9 +142,9 @@ impl<C: Contestant> Runner for Entrant<C> {
 
 /// Nanoseconds per operation.
 fn timed(operations: usize, work: impl FnOnce()) -> f64 {
-    let start = Instant::now();
+    let start = time_on_cpu();
     work();
-    start.elapsed().as_nanos() as f64 / operations as f64
+    time_on_cpu().saturating_sub(start).as_nanos() as f64 / operations as f64
 }
 
 /// The samples of one row, contestant by contestant.

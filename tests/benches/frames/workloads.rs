@@ -6,10 +6,11 @@
 use std::hint::black_box;
 use std::sync::Barrier;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mm_tests::lean;
 use rustix::thread::{CpuSet, sched_setaffinity};
+use rustix::time::{ClockId, clock_gettime};
 
 use crate::contestants::Ops;
 
@@ -34,7 +35,7 @@ impl Random {
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
         let mixed = self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 32;
-        (mixed * limit as u64 >> 32) as usize
+        ((mixed * limit as u64) >> 32) as usize
     }
 
     pub(crate) fn shuffle<T>(&mut self, items: &mut [T]) {
@@ -83,9 +84,9 @@ pub(crate) fn on_two_cpus<C: Ops + Send>(
     let run = |number: usize, ops: &mut C| {
         run_on(number);
         barrier.wait();
-        let start = Instant::now();
+        let start = time_on_cpu();
         work(ops);
-        start.elapsed()
+        time_on_cpu().saturating_sub(start)
     };
     let run = &run;
     thread::scope(|scope| {
@@ -100,6 +101,12 @@ pub(crate) fn on_two_cpus<C: Ops + Send>(
             .max()
             .unwrap()
     })
+}
+
+/// How long this thread has run so far: time in which the host ran others is not in it.
+pub(crate) fn time_on_cpu() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
 /// Keeps this thread on one CPU of the host, and makes it that CPU of the simulated machine.
