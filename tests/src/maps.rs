@@ -120,6 +120,8 @@ pub struct LinuxResults {
     pub node_totalpages: BTreeMap<u16, u64>,
     /// `/proc/zoneinfo`, by `nodeN/ZONE`.
     pub zoneinfo: BTreeMap<String, ZoneInfo>,
+    /// "System RAM" in `/proc/iomem`.
+    pub iomem_system_ram: Vec<(Hex, Hex)>,
     /// The map after Linux's clean-up.
     pub sanitized_map: Vec<MapRegion>,
     /// The map after the command line's edits.

@@ -157,3 +157,29 @@ fn a_map_without_a_usable_page_is_an_error() {
         assert_eq!(error, expected);
     }
 }
+
+#[test]
+fn the_first_mib_is_handed_out_only_where_the_policy_says_so() {
+    let entry = |start, size, kind| FirmwareRegion { start, size, kind };
+    let entries = [entry(0, 0xa_0000, 1), entry(0x10_0000, 0x10_0000, 1)];
+    for (low_memory, frames) in [
+        (LowMemory::Reserve, vec![(0x100, 0x100)]),
+        (LowMemory::HandOut, vec![(0x10, 0x90), (0x100, 0x100)]),
+    ] {
+        let mut window = Window::none();
+        let mut memblock = window.memblock();
+        let policy = SetupPolicy {
+            phys_bits: 36,
+            low_memory,
+            params: &Params::NONE,
+        };
+        add_firmware_map(&mut memblock, &window, &entries, &policy, &mut |_| {}).unwrap();
+        // Present it is in either case.
+        assert_eq!(memblock.memory_bytes(), 0x9_f000 + 0x10_0000);
+        let mut found = Vec::new();
+        memblock.hand_over(&mut |run, _| {
+            found.push((run.frames.first().as_u64(), run.frames.frames()));
+        });
+        assert_eq!(found, frames, "{low_memory:?}");
+    }
+}

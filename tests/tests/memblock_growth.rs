@@ -133,6 +133,22 @@ fn the_new_table_keeps_away_from_what_is_being_reserved() {
 }
 
 #[test]
+fn the_new_table_keeps_away_from_memory_that_goes() {
+    let mut window = Window::new(BASE, PAGES);
+    let mut memblock = ready(&mut window);
+    for index in 0..INLINE_REGIONS - 1 {
+        memblock.add(&window, nth(index)).unwrap();
+    }
+    // Cuts RAM in two; only the lower part holds an array.
+    let going = range(BASE + 0x10000, 0x2f000);
+    memblock.remove(&window, going).unwrap();
+    memblock.validate().unwrap();
+    let array = memblock.reserved()[0].range;
+    assert_eq!(array, range(BASE + 0xe000, 0x2000));
+    assert!(!memblock.overlaps(TableKind::Memory, going));
+}
+
+#[test]
 fn tables_double_again_and_again_and_give_the_old_arrays_back() {
     let mut window = Window::new(BASE, PAGES);
     let mut memblock = ready(&mut window);

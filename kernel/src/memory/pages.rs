@@ -1,17 +1,19 @@
-//! Shell commands for pages: `alloc`, `free`, `explain`.
+//! Shell commands for pages: `alloc`, `free`, `page`, `explain`.
 
 use super::{Kernel, MEMORY, Pages};
 use crate::arch::lock::IrqLock;
+use crate::console::Console;
 use crate::shell::{CommandError, CommandResult};
-use crate::{command, kprintln};
+use crate::{command, kprint, kprintln};
 use alloc::collections::BTreeMap;
 use alloc::string::String;
-use alloc::vec::Vec;
-use mm::addr::Order;
-use mm::buddy::{Gfp, Step};
+use mm::addr::{Order, Pfn};
+use mm::buddy::Gfp;
+use mm::proc::Recording;
 
 command! { "alloc", "ORDER [GFP]", "allocate 2^ORDER pages and keep them, e.g. `alloc 3 KERNEL|ZERO`", alloc_command }
 command! { "free", "ID|all", "free what `alloc` keeps", free_command }
+command! { "page", "PFN", "everything about one page frame", page_command }
 command! { "explain", "alloc ORDER [GFP]", "allocate once and tell every step", explain_command }
 
 static KEPT: IrqLock<Kept> = IrqLock::new(Kept {
@@ -89,38 +91,33 @@ fn free_command(arguments: &[String]) -> CommandResult {
 }
 
 fn explain_command(arguments: &[String]) -> CommandResult {
-    let Some(("alloc", rest)) = arguments
+    let what = arguments
         .split_first()
-        .map(|(what, rest)| (what.as_str(), rest))
-    else {
+        .map(|(what, rest)| (what.as_str(), rest));
+    let Some(("alloc", rest)) = what else {
         return Err(CommandError::usage("only `explain alloc` is known"));
     };
     let (gfp, order) = request(rest)?;
-    let (steps, outcome) = traced(gfp, order);
-    for (number, step) in (1_u32..).zip(&steps) {
-        kprintln!("{number:>3}. {step:?}");
-    }
+    let mut steps = Recording::new();
+    let outcome = MEMORY.alloc_block_in_traced(Kernel, gfp, order, &mut steps);
+    kprint!("{steps}");
     let pages = outcome.map_err(CommandError::failed)?;
     kprintln!(
-        "     → frame {}, order {}; freed again",
-        pages.pfn(),
-        pages.order()
+        "The block is at frame {}; it is free again now.",
+        pages.pfn()
     );
     Ok(())
 }
 
-/// Allocates once, taking note of every step.
-pub(super) fn traced(gfp: Gfp, order: Order) -> (Vec<Step>, Result<Pages, mm::system::AllocError>) {
-    // Steps come with a zone's lock held, where the heap must not grow: room comes first.
-    let mut steps = Vec::with_capacity(MAX_STEPS);
-    let mut trace = |step| {
-        if steps.len() < steps.capacity() {
-            steps.push(step);
-        }
+fn page_command(arguments: &[String]) -> CommandResult {
+    let [number] = arguments else {
+        return Err(CommandError::usage("expected a frame number, e.g. 0x1000"));
     };
-    let outcome = MEMORY.alloc_block_in_traced(Kernel, gfp, order, &mut trace);
-    (steps, outcome)
+    let digits = number
+        .strip_prefix("0x")
+        .map(|hex| u64::from_str_radix(hex, 16));
+    let pfn = digits.unwrap_or_else(|| number.parse());
+    let pfn = pfn.map_err(|_| CommandError::usage(format_args!("`{number}` is not a number")))?;
+    mm::proc::page(&MEMORY, Pfn::new(pfn), &mut Console)?;
+    Ok(())
 }
-
-/// More steps than an allocation can take: each zone, a claim or a steal, a split per order.
-const MAX_STEPS: usize = 64;

@@ -8,8 +8,9 @@ use crate::num::to_usize;
 use crate::{ktest, ktest_assert, ktest_eq};
 use alloc::vec::Vec;
 use mm::addr::{Order, PfnRange, PhysRange};
-use mm::buddy::Gfp;
+use mm::buddy::{Gfp, Step};
 use mm::frame::FrameState;
+use mm::proc::Recording;
 use mm::system::AllocError;
 
 /// Takes all memory, block by block, largest first.
@@ -118,6 +119,21 @@ ktest! {
         drop(run);
         ktest_eq!(MEMORY.free_frames(), before);
         MEMORY.validate().map_err(Failure::new)?;
+        Ok(())
+    }
+}
+
+ktest! {
+    fn a_recorded_trace_matches_the_counters() {
+        let splits = || MEMORY.zones().map(|zone| zone.snapshot(MEMORY.platform()).stats.splits).sum::<u64>();
+        let before = splits();
+        let mut steps = Recording::new();
+        let pages = MEMORY
+            .alloc_block_in_traced(Kernel, Gfp::KERNEL, Order::ZERO, &mut steps)
+            .map_err(Failure::new)?;
+        let split = steps.steps().filter(|step| matches!(step, Step::Split { .. })).count();
+        ktest_eq!(splits().wrapping_sub(before), crate::num::to_u64(split));
+        ktest_assert!(steps.steps().any(|step| matches!(step, Step::Found { pfn, .. } if pfn == pages.pfn())));
         Ok(())
     }
 }

@@ -164,8 +164,8 @@ impl FreeAreas {
         mobility: MigrateType,
         mut each: impl FnMut(Exclusive),
     ) -> Result<(), RangeError> {
-        if let Some(pfn) = self.first_busy(range) {
-            return Err(RangeError::Busy { pfn });
+        if let Some(obstacle) = self.first_obstacle(range) {
+            return Err(obstacle);
         }
         for pfn in Self::blocks_around(range) {
             let Some(place) = self.place_of(pfn) else {
@@ -188,24 +188,39 @@ impl FreeAreas {
         Ok(())
     }
 
-    /// The first frame of a range that is not free.
-    fn first_busy(&self, range: PfnRange) -> Option<Pfn> {
+    /// The first reason why the frames of a range, whose pageblocks are isolated, cannot be taken.
+    fn first_obstacle(&self, range: PfnRange) -> Option<RangeError> {
         Self::blocks_around(range).find_map(|start| {
             let place = self.place_of(start)?;
             let area = self.areas.at(place.slot)?.as_deref()?;
-            area.walk(place.block).find_map(|(at, word)| {
-                let pfn = area.frames.pfn(at);
-                let frames = match word.state() {
-                    Some(FrameState::Free) => return None,
-                    Some(FrameState::Unique | FrameState::Shared) => {
-                        PfnRange::block(pfn, word.order())
-                    }
-                    _ => PfnRange::block(pfn, Order::ZERO),
-                };
-                let wanted = frames.intersect(range);
-                (!wanted.is_empty()).then_some(pfn)
-            })
+            let mut pieces = area.covering_pair(place.block).into_iter();
+            // What starts in the pageblock, unless a larger block covers all of it.
+            let mut walk = area.walk(place.block);
+            core::iter::from_fn(|| pieces.next().or_else(|| walk.next()))
+                .find_map(|(at, word)| self.obstacle(area.frames.pfn(at), word, range))
         })
+    }
+
+    /// Why what starts at `pfn` stands in the way of taking `range`, if it does.
+    fn obstacle(&self, pfn: Pfn, word: Word, range: PfnRange) -> Option<RangeError> {
+        let frames = match word.state() {
+            Some(FrameState::Free | FrameState::Unique | FrameState::Shared) => {
+                PfnRange::block(pfn, word.order())
+            }
+            _ => PfnRange::block(pfn, Order::ZERO),
+        };
+        let wanted = frames.intersect(range);
+        let ours = word.belongs_to(self.home);
+        match word.state() {
+            _ if wanted.is_empty() => None,
+            Some(FrameState::Free) if ours => None,
+            // Holes, and frames of other zones that lie among ours.
+            Some(FrameState::Interior) => Some(RangeError::NotInZone { pfn }),
+            Some(_) if !ours => Some(RangeError::NotInZone {
+                pfn: wanted.first(),
+            }),
+            _ => Some(RangeError::Busy { pfn }),
+        }
     }
 
     /// Removes the free blocks of a pageblock that touch `range`, and puts back what sticks out.

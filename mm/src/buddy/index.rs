@@ -54,7 +54,7 @@ impl Index {
     }
 
     /// Takes note that the free orders of a pageblock changed from one set to another.
-    #[inline]
+    #[inline(always)]
     pub(super) fn update(
         &mut self,
         area: &mut Area,
@@ -75,7 +75,7 @@ impl Index {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn leave(&mut self, area: &mut Area, place: Place, kind: MigrateType, order: Order) {
         let word = &mut area.largest[row(kind)][slot(order)];
         *word &= !(1 << (place.block & 63));
@@ -84,7 +84,7 @@ impl Index {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn enter(&mut self, area: &mut Area, place: Place, kind: MigrateType, order: Order) {
         let word = &mut area.largest[row(kind)][slot(order)];
         if *word == 0 {

@@ -184,8 +184,9 @@ impl<P: Platform> Memory<P> {
         Some(block)
     }
 
+    /// Reports damage found in frames that were free, and keeps them from everybody.
     #[cold]
-    fn quarantine(&self, core: &Core, block: Exclusive, corruption: &Corruption) {
+    pub(super) fn quarantine(&self, core: &Core, block: Exclusive, corruption: &Corruption) {
         self.platform.corruption(corruption);
         let frames = block.leak().frames();
         core.quarantined.fetch_add(frames, Ordering::Relaxed);

@@ -31,6 +31,8 @@ pub enum BringUpError {
     Section(AddSectionError),
     /// A record was not what it should be.
     Corrupt(Corruption),
+    /// Memory to be given to a node does not lie in its zones.
+    OutsideNode(PfnRange),
 }
 
 impl fmt::Display for BringUpError {
@@ -41,6 +43,7 @@ impl fmt::Display for BringUpError {
             Self::Unreachable => f.write_str("the direct map does not reach early memory"),
             Self::Section(error) => write!(f, "frame table: {error:?}"),
             Self::Corrupt(corruption) => corruption.fmt(f),
+            Self::OutsideNode(frames) => write!(f, "frames {frames:?} are not of that node"),
         }
     }
 }
@@ -168,9 +171,18 @@ impl<P: Platform> Memory<P> {
     /// [`BringUpError`] if memory is not up, or a frame was handed out already.
     pub fn free_early(&self, node: NodeId, ram: EarlyRam) -> Result<(), BringUpError> {
         let core = self.core().ok_or(BringUpError::Unreachable)?;
+        let frames = ram.range().whole_frames();
+        let zones = core.node(node).into_iter().flat_map(Node::zones);
+        let inside = zones
+            .filter(|zone| zone.is_populated())
+            .map(|zone| zone.span().intersect(frames).frames())
+            .fold(0, u64::saturating_add);
+        if inside != frames.frames() {
+            return Err(BringUpError::OutsideNode(frames));
+        }
         let free = NodeFrames {
             node: Some(node),
-            frames: ram.range().whole_frames(),
+            frames,
         };
         core.adopt(&self.platform, free, ram)
     }

@@ -10,7 +10,7 @@ use mm::memblock::firmware::{FirmwareKind, FirmwareRegion};
 use mm::memblock::params::{CoreSize, Params};
 use mm::memblock::setup::{self, LowMemory, SetupError, SetupPolicy};
 use mm::memblock::{Direction, GrowError, Memblock};
-use mm::platform::{NodeId, Platform};
+use mm::platform::NodeId;
 use mm::system::{BringUpError, Memory, Options, Summary};
 use mm::zone::plan::{CoreWish, NodePlan, Plan, PlanError};
 
@@ -339,19 +339,4 @@ fn whole_pages_around(range: PhysRange) -> PhysRange {
     let limit = Pfn::new(1 << (46 - 12));
     let end = frames.end().min(limit).max(frames.first());
     PhysRange::new(frames.first().addr(), end.addr()).unwrap_or(PhysRange::EMPTY)
-}
-
-/// What every machine's memory offers tests beyond the library's own methods.
-impl<C: SimConfig> Machine<C> {
-    /// The address of a frame.
-    #[must_use]
-    pub fn addr_of(pfn: Pfn) -> PhysAddr {
-        pfn.addr()
-    }
-
-    /// Whether the platform checks as the `debug` profile does.
-    #[must_use]
-    pub const fn is_debug() -> bool {
-        <SimPlatform<C> as Platform>::PROFILE.is_debug()
-    }
 }
