@@ -92,7 +92,7 @@ fn a_range_of_a_node_among_another_is_taken_from_its_own() {
         .node(1, 6 * MIB, 2 * MIB)
         .node(0, 8 * MIB, 6 * MIB)
         .boot();
-    let inner = PfnRange::from_numbers(6 * MIB >> 12, 7 * MIB >> 12);
+    let inner = PfnRange::from_numbers((6 * MIB) >> 12, (7 * MIB) >> 12);
     let run = machine.alloc_contig_range(inner, Gfp::KERNEL).unwrap();
     assert_eq!(run.frames(), inner);
     let zone = machine.zone_of(inner.first()).unwrap();
