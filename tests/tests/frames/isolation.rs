@@ -99,7 +99,7 @@ fn a_range_of_a_node_among_another_is_taken_from_its_own() {
     assert_eq!(zone.id().node.0, 1);
     machine.check();
     drop(run);
-    let across = PfnRange::from_numbers(5 * MIB >> 12, 7 * MIB >> 12);
+    let across = PfnRange::from_numbers((5 * MIB) >> 12, (7 * MIB) >> 12);
     assert!(matches!(
         machine.alloc_contig_range(across, Gfp::KERNEL),
         Err(ContigError::Range(RangeError::NotInZone { pfn })) if pfn == inner.first()
