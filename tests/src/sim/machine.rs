@@ -8,6 +8,7 @@ use mm::config::{PAGE_SIZE, SECTION_FRAMES};
 use mm::mem::{EarlyRam, RamClaim};
 use mm::memblock::firmware::{FirmwareKind, FirmwareRegion};
 use mm::memblock::params::{CoreSize, Params};
+use mm::memblock::sanitize::FirmwareMap;
 use mm::memblock::setup::{self, LowMemory, SetupError, SetupPolicy};
 use mm::memblock::{Direction, GrowError, Memblock};
 use mm::platform::{NodeId, Platform};
@@ -17,6 +18,9 @@ use mm::zone::plan::{CoreWish, NodePlan, Plan, PlanError};
 use super::{SimConfig, SimPlatform};
 use crate::oracles::{self, Shape};
 use crate::sim::Ram;
+
+/// Physical address bits of every machine's CPUs.
+const PHYS_BITS: u32 = 46;
 
 /// Why a machine did not boot.
 #[derive(Debug)]
@@ -37,6 +41,8 @@ pub struct Builder<C: SimConfig> {
     ram: Vec<(PhysRange, Option<NodeId>)>,
     firmware: Option<(Vec<FirmwareRegion>, LowMemory)>,
     reserved: Vec<PhysRange>,
+    homes: Vec<(PhysRange, NodeId)>,
+    params: Params,
     wish: CoreWish,
     options: Options,
     cpus: u32,
@@ -69,6 +75,8 @@ impl<C: SimConfig> Machine<C> {
             ram: Vec::new(),
             firmware: None,
             reserved: Vec::new(),
+            homes: Vec::new(),
+            params: Params::NONE,
             wish: CoreWish::default(),
             options: Options::for_profile(C::PROFILE),
             cpus: 1,
@@ -172,6 +180,24 @@ impl<C: SimConfig> Builder<C> {
         self
     }
 
+    /// Says which node a range of the firmware's memory belongs to.
+    #[must_use]
+    pub fn home(mut self, node: u16, range: PhysRange) -> Self {
+        self.homes.push((range, NodeId(node)));
+        self
+    }
+
+    /// Applies a kernel command line to the firmware's map and to the Movable zone.
+    ///
+    /// # Panics
+    /// If part of it is refused.
+    #[must_use]
+    pub fn command_line(mut self, line: &str) -> Self {
+        self.params = Params::parse(line, |error| panic!("{error}"));
+        self.wish = CoreWish::from(&self.params);
+        self
+    }
+
     /// Reserves a range before anything is allocated.
     #[must_use]
     pub fn reserve(mut self, start: u64, bytes: u64) -> Self {
@@ -244,13 +270,12 @@ impl<C: SimConfig> Builder<C> {
         let memory = Memory::new(self.platform());
         let mut memblock = self.memblock(memory.platform())?;
         let held_back = self.hold_back(&mut memblock, memory.platform());
-        let mut nodes = [NodePlan::EMPTY; 8];
         let count = memblock
             .frames(None)
             .map(|ram| ram.node.unwrap_or_default().0);
         let count = usize::from(count.max().unwrap_or(0)) + 1;
-        let nodes = nodes.get_mut(..count).expect("at most 8 nodes");
-        let plan = Plan::compute(&memblock, self.wish, nodes).map_err(BootError::Plan)?;
+        let mut nodes = vec![NodePlan::EMPTY; count];
+        let plan = Plan::compute(&memblock, self.wish, &mut nodes).map_err(BootError::Plan)?;
         let summary = memory
             .bring_up(memblock, &plan, self.options)
             .map_err(BootError::BringUp)?;
@@ -269,10 +294,14 @@ impl<C: SimConfig> Builder<C> {
     }
 
     fn platform(&self) -> SimPlatform<C> {
-        let firmware = self.firmware.iter().flat_map(|(entries, _)| entries);
+        let map = |entries| FirmwareMap::new(entries, PHYS_BITS).edited(&self.params);
+        let firmware = self
+            .firmware
+            .iter()
+            .flat_map(|(entries, _)| map(entries).ranges());
         let usable = firmware
-            .filter(|entry| FirmwareKind::from_e820(entry.kind) == FirmwareKind::Usable)
-            .map(|entry| whole_pages_around(entry.range()));
+            .filter(|found| found.kind == FirmwareKind::Usable)
+            .map(|found| whole_pages_around(found.range));
         let ranges: Vec<_> = usable
             .chain(self.ram.iter().map(|(range, _)| *range))
             .collect();
@@ -307,12 +336,17 @@ impl<C: SimConfig> Builder<C> {
         }
         if let Some((entries, low_memory)) = &self.firmware {
             let policy = SetupPolicy {
-                phys_bits: 46,
+                phys_bits: PHYS_BITS,
                 low_memory: *low_memory,
-                params: &Params::parse("", |_| {}),
+                params: &self.params,
             };
             setup::add_firmware_map(&mut memblock, platform, entries, &policy, &mut |_| {})
                 .map_err(BootError::Setup)?;
+        }
+        for (range, node) in &self.homes {
+            memblock
+                .set_node(platform, *range, *node)
+                .map_err(BootError::Table)?;
         }
         Ok(memblock)
     }
@@ -336,9 +370,7 @@ impl<C: SimConfig> Builder<C> {
 
 fn whole_pages_around(range: PhysRange) -> PhysRange {
     let frames = range.touched_frames();
-    let limit = Pfn::new(1 << (46 - 12));
-    let end = frames.end().min(limit).max(frames.first());
-    PhysRange::new(frames.first().addr(), end.addr()).unwrap_or(PhysRange::EMPTY)
+    PhysRange::new(frames.first().addr(), frames.end().addr()).unwrap_or(PhysRange::EMPTY)
 }
 
 /// What every machine's memory offers tests beyond the library's own methods.
