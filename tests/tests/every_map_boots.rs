@@ -4,8 +4,6 @@
 //! with Linux's numbers, and with the map itself; then a sample of pages is taken from every
 //! zone and given back.
 
-use std::collections::BTreeMap;
-
 use mm::addr::{Order, PfnRange, PhysAddr, PhysRange};
 use mm::buddy::{Gfp, MigrateType};
 use mm::config::{PAGE_SIZE, SECTION_FRAMES};
@@ -364,13 +362,4 @@ fn the_map_without_ram_is_refused() {
         panic!("{error:?}");
     };
     assert_eq!(error, SetupError::NoUsableMemory { entries });
-}
-
-#[test]
-fn the_files_names_are_told_apart() {
-    let mut names = BTreeMap::new();
-    for case in Case::all(Nodes::One) {
-        *names.entry(case.name).or_insert(0) += 1;
-    }
-    assert!(names.len() == 162 && names.values().all(|count| *count == 1));
 }
