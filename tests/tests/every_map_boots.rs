@@ -25,7 +25,7 @@ use mm_tests::window::Window;
 
 const GIB: u64 = 1 << 30;
 /// Physical address bits of the simulated CPUs.
-const PHYS_BITS: u32 = 46;
+const PHYS_BITS: u32 = 52;
 /// The file that says nothing about usable memory.
 const WITHOUT_RAM: &str = "pub-amd-cxl-soft-reserved-split-at-1t";
 /// Machines with more RAM have too many frame records to look at one by one: for them the blocks
@@ -113,8 +113,8 @@ impl Case {
     }
 
     fn machine<C: SimConfig>(&self) -> Builder<C> {
-        let machine = Machine::<C>::new().firmware(&self.entries, LowMemory::Reserve);
-        let machine = machine.command_line(&self.command_line);
+        let (entries, line) = (&self.entries, &self.command_line);
+        let machine = Machine::<C>::new().firmware(entries, LowMemory::Reserve, line);
         let home =
             |machine: Builder<C>, (node, range): &(u16, PhysRange)| machine.home(*node, *range);
         self.homes.iter().fold(machine, home)

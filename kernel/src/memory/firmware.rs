@@ -20,7 +20,11 @@ pub(super) struct Firmware {
 impl Firmware {
     /// Reads what the boot loader handed over.
     pub(super) fn read(info: &BootInfo) -> Self {
-        let entries = info.memory_regions.iter().map(entry).collect();
+        let entries = info
+            .memory_regions
+            .iter()
+            .filter(|region| !is_note(info, region));
+        let entries = entries.map(entry).collect();
         let mut taken: Vec<_> = boot::reserved_ranges()
             .iter()
             .filter_map(|range| Some((span(range.start, range.end)?, range.kind.name())))
@@ -60,6 +64,15 @@ impl Firmware {
             .filter(usable)
             .map(|range| range.range)
     }
+}
+
+/// Whether a region only notes that the loader uses part of a usable one: our own loader does
+/// so, others cut what they use out of the usable regions.
+fn is_note(info: &BootInfo, region: &MemoryRegion) -> bool {
+    let is_usable = |other: &&MemoryRegion| other.kind == MemoryRegionKind::Usable;
+    let covers = |other: &MemoryRegion| other.start <= region.start && region.end <= other.end;
+    let mut usable = info.memory_regions.iter().filter(is_usable);
+    region.kind == MemoryRegionKind::Bootloader && usable.any(covers)
 }
 
 /// Bytes of the ACPI root pointer, revision 2 (ACPI 6.5, 5.2.5.3).

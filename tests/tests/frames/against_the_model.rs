@@ -153,7 +153,7 @@ impl<'m, C: SimConfig> Play<'m, C> {
     }
 
     fn range(&self, at: u16, frames: u16) -> PfnRange {
-        let first = u64::from(at) * self.end >> 16;
+        let first = (u64::from(at) * self.end) >> 16;
         PfnRange::from_numbers(first, first + u64::from(frames))
     }
 
@@ -324,6 +324,12 @@ fn play<C: SimConfig>(machine: Machine<C>, ops: &[Op], check_every: usize) {
     machine.finish();
 }
 
+/// How long a failure is shrunk; the mutants' harness does not wait for it.
+fn shrinks() -> u32 {
+    let wanted = std::env::var("PROPTEST_MAX_SHRINK_ITERS").ok();
+    wanted.and_then(|text| text.parse().ok()).unwrap_or(2_000)
+}
+
 /// Plays random operations in a world; a failure is shrunk to few operations.
 fn explore<C: SimConfig>(name: &str, cases: u32, steps: usize) {
     for number in 0..WORLDS {
@@ -331,7 +337,7 @@ fn explore<C: SimConfig>(name: &str, cases: u32, steps: usize) {
             cases,
             rng_seed: RngSeed::Fixed(seed(name)),
             failure_persistence: None,
-            max_shrink_iters: 2_000,
+            max_shrink_iters: shrinks(),
             ..Config::default()
         };
         let ops = prop::collection::vec(op(), 1..steps);

@@ -12,12 +12,12 @@ pub(crate) const WORLDS: usize = 6;
 pub(crate) fn world<C: SimConfig>(number: usize) -> Builder<C> {
     let machine = Machine::<C>::new();
     match number {
-        // One zone, with a hole that starts and ends in mid-pageblock and reserved spots.
+        // One zone, with a hole that starts and ends in mid-pageblock and reserved spots, one of them of odd size.
         0 => machine
             .ram(0, 5 * MIB + 36 * KIB)
             .ram(6 * MIB + 12 * KIB, 6 * MIB)
             .reserve(MIB, 4 * KIB)
-            .reserve(3 * MIB + 100 * KIB, 20 * KIB),
+            .reserve(3 * MIB + 100 * KIB + 17, 20 * KIB),
         // Two zones: the border at 16 MiB.
         1 => machine.ram(8 * MIB, 16 * MIB),
         // Three zones: Movable takes the top.

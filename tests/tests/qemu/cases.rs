@@ -10,7 +10,8 @@ pub(crate) struct Boot {
 }
 
 /// The commands that each of them runs, and what they must print.
-pub(crate) const BOOT_COMMANDS: &str = "help; cmdline; echo up and running";
+pub(crate) const BOOT_COMMANDS: &str =
+    "cat /proc/buddyinfo; cat /proc/zoneinfo; stress 2000; echo up and running";
 pub(crate) const BOOT_SAYS: &str = "\nup and running";
 
 /// Machines that must come up.
@@ -140,6 +141,16 @@ pub(crate) const REFUSALS: &[Refusal] = &[
         status: 125,
         says: "unable to find CPU model 'vax'",
     },
+];
+
+/// Machines whose page allocator must answer as a simulated one with the same free memory.
+pub(crate) const REPLAYS: &[Boot] = &[
+    boot("memory_64M", "--memory 64M"),
+    boot("memory_6G", "--memory 6G"),
+    boot(
+        "pc_bios_debug",
+        "--machine pc --firmware bios --profile debug --memory 96M",
+    ),
 ];
 
 /// A machine on which every in-kernel test runs.

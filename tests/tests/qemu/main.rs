@@ -8,6 +8,7 @@ mod cases;
 mod counting;
 mod guest;
 mod ktests;
+mod replay;
 
 use std::process::ExitCode;
 
@@ -16,7 +17,7 @@ use boot_runner::outcome::RanCommands;
 use boot_runner::tools;
 use libtest_mimic::{Arguments, Failed, Trial};
 
-use cases::{BOOT_COMMANDS, BOOT_SAYS, BOOTS, Boot, REFUSALS, Refusal};
+use cases::{BOOT_COMMANDS, BOOT_SAYS, BOOTS, Boot, REFUSALS, REPLAYS, Refusal};
 
 /// Guests at a time: each keeps a host core busy.
 const MOST_GUESTS: usize = 2;
@@ -31,7 +32,12 @@ fn main() -> ExitCode {
     let refusals = REFUSALS
         .iter()
         .map(|case| trial("bad_input", case.name, || is_refused(case)));
-    let mut trials: Vec<Trial> = boots.chain(refusals).collect();
+    let replays = REPLAYS.iter().map(|case| {
+        trial("replay", case.name, || {
+            replay::gives_the_frames_of_a_simulated_machine(case.options)
+        })
+    });
+    let mut trials: Vec<Trial> = boots.chain(refusals).chain(replays).collect();
     trials.extend([
         trial(
             "counting",
