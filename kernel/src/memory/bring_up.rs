@@ -45,6 +45,7 @@ enum Failure {
     NoPhysicalMap,
     Setup(SetupError),
     Reserve(GrowError),
+    NotMapped(PhysRange),
     Plan(PlanError),
     Tables(AllocError),
     BringUp(BringUpError),
@@ -56,6 +57,10 @@ impl fmt::Display for Failure {
             Self::NoPhysicalMap => f.write_str("the boot loader did not map physical memory"),
             Self::Setup(error) => error.fmt(f),
             Self::Reserve(error) => error.fmt(f),
+            Self::NotMapped(range) => write!(
+                f,
+                "memmap= adds {range}, which is no RAM by the firmware's map"
+            ),
             Self::Plan(error) => write!(f, "no zones: {error}"),
             Self::Tables(error) => write!(f, "no memory for page tables: {error}"),
             Self::BringUp(error) => error.fmt(f),
@@ -83,7 +88,9 @@ fn try_bring_up(info: &'static BootInfo) -> Result<(), Failure> {
     let (phys_bits, _) = cpu::address_bits();
     let usable = firmware.usable(phys_bits).collect();
     platform.set_direct_map(offset.ok_or(Failure::NoPhysicalMap)?, usable);
-    let params = Params::parse(params::line(), |refused| log::warn!("{refused}"));
+    let params = Params::parse(params::line(), |refused| {
+        log::warn!("kernel parameter ignored: {refused}");
+    });
 
     // SAFETY: (1) only ranges that the firmware calls usable are reached through the direct map,
     // so RAM added otherwise is found out before it is touched; (2) what the boot loader and the
@@ -99,6 +106,11 @@ fn try_bring_up(info: &'static BootInfo) -> Result<(), Failure> {
     }
     memblock.allow_growth();
     add_map(&mut memblock, &firmware, &params)?;
+    // What is reserved, as the first MiB is, need not be reached.
+    let mut free = memblock.free_ranges().map(|free| free.range);
+    if let Some(range) = free.find(|range| platform.direct_map(*range).is_none()) {
+        return Err(Failure::NotMapped(range));
+    }
 
     let mut nodes = [NodePlan::EMPTY; 1];
     let plan =
@@ -112,8 +124,9 @@ fn try_bring_up(info: &'static BootInfo) -> Result<(), Failure> {
         .collect();
 
     let options = Options::for_profile(super::KernelPlatform::PROFILE);
-    let options =
-        options.with_command_line(params::line(), |word| log::warn!("`{word}`: not 0 or 1"));
+    let options = options.with_command_line(params::line(), |word| {
+        log::warn!("kernel parameter ignored: `{word}` is not 0 or 1");
+    });
     let summary = MEMORY
         .bring_up(memblock, &plan, options)
         .map_err(Failure::BringUp)?;
