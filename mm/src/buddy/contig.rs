@@ -129,7 +129,6 @@ impl FreeAreas {
         let kind = area.blocks[lower].kind;
         area.unlink(base_of(lower), Order::MAX);
         count_down(&mut self.blocks, kind, Order::MAX);
-        area.blocks[upper].kind = kind;
         for block in [lower, upper] {
             area.push(base_of(block), Order::PAGEBLOCK);
             count_up(&mut self.blocks, kind, Order::PAGEBLOCK);
@@ -164,9 +163,7 @@ impl FreeAreas {
         mobility: MigrateType,
         mut each: impl FnMut(Exclusive),
     ) -> Result<(), RangeError> {
-        if let Some(obstacle) = self.first_obstacle(range) {
-            return Err(obstacle);
-        }
+        self.check_range(range)?;
         for pfn in Self::blocks_around(range) {
             let Some(place) = self.place_of(pfn) else {
                 continue;
@@ -188,16 +185,22 @@ impl FreeAreas {
         Ok(())
     }
 
-    /// The first reason why the frames of a range, whose pageblocks are isolated, cannot be taken.
+    /// Whether the frames of a range could be taken right now, as far as they themselves go.
+    pub(crate) fn check_range(&self, range: PfnRange) -> Result<(), RangeError> {
+        self.first_obstacle(range).map_or(Ok(()), Err)
+    }
+
+    /// The first reason why the frames of a range, cannot be taken.
     fn first_obstacle(&self, range: PfnRange) -> Option<RangeError> {
         Self::blocks_around(range).find_map(|start| {
             let place = self.place_of(start)?;
             let area = self.areas.at(place.slot)?.as_deref()?;
-            let mut pieces = area.covering_pair(place.block).into_iter();
-            // What starts in the pageblock, unless a larger block covers all of it.
-            let mut walk = area.walk(place.block);
-            core::iter::from_fn(|| pieces.next().or_else(|| walk.next()))
-                .find_map(|(at, word)| self.obstacle(area.frames.pfn(at), word, range))
+            let look = |(at, word)| self.obstacle(area.frames.pfn(at), word, range);
+            match area.covering_pair(place.block) {
+                // A larger block covers all of the pageblock: nothing starts in it.
+                Some(pair) => look(pair),
+                None => area.walk(place.block).find_map(look),
+            }
         })
     }
 
@@ -259,7 +262,6 @@ impl FreeAreas {
             }
         }
         let after = area.blocks[place.block].orders;
-        self.index.update(area, place, kind, before, after);
         self.index.update(area, place, kind, before, after);
         let whole = PfnRange::block(area.frames.pfn(start), Order::PAGEBLOCK);
         for (pfn, order) in range.intersect(whole).blocks(Order::PAGEBLOCK) {

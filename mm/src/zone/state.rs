@@ -246,6 +246,8 @@ impl Zone {
     ) -> Result<(), RangeError> {
         self.check_span(range)?;
         let mut areas = self.areas.lock(platform);
+        // Most refusals are found before anything is isolated.
+        areas.check_range(range)?;
         areas.isolate(range)?;
         let mut taken: u64 = 0;
         let outcome = areas.take_range::<P>(range, kind, |block| {

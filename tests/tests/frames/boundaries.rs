@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use mm::addr::{Order, Pfn, PfnRange, PhysAddr, PhysRange, VirtAddr, to_count, to_index};
 use mm::buddy::{Gfp, MigrateType, Request, policy};
 use mm::collections::SetBank;
-use mm::frame::{Event, Frame, FrameState, FrameTable, PageFlags, Word, ZoneId};
+use mm::frame::{Event, FrameState, FrameTable, PageFlags, Word, ZoneId};
 use mm::mem::{Array, RamClaim};
 use mm::memblock::{self, Memblock};
 use mm::platform::{IrqState, NodeId};
@@ -186,13 +186,17 @@ fn records_tables_and_requests_accept_any_number() {
         }
     });
     calls += everywhere("Frame", |a, b| {
-        let frame = Frame::default();
-        frame.set_private(a);
+        let block = machine.alloc_block(Gfp::KERNEL, Order::ZERO).unwrap();
+        let frame = machine.page(block.pfn()).unwrap().frame();
+        let before = frame.word();
+        block.set_private(a);
         assert_eq!(frame.private(), a);
         let flags = PageFlags::from_bits_retain(b as u32);
-        frame.set_flags(flags);
-        assert_eq!(frame.clear_flags(flags), flags);
-        assert_eq!(frame.word().bits(), 0);
+        block.set_flags(flags);
+        assert!(block.test(flags));
+        assert_eq!(block.clear_flags(flags), flags);
+        assert_eq!(frame.word(), before);
+        drop(block);
         let count = RefCount::new(a as u32);
         let _ = (count.inc_not_zero(), count.dec(), count.dec(), count.get());
         assert_eq!(IrqState::new(a).flags(), a);

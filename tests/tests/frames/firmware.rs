@@ -24,7 +24,7 @@ fn boots(file: &FirmwareMapFile) -> bool {
         )
     };
     let frames = machine().ram_frames();
-    if frames > LARGEST_FRAMES || frames < 1024 {
+    if !(1024..=LARGEST_FRAMES).contains(&frames) {
         return false;
     }
     let machine = machine().boot();

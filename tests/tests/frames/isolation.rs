@@ -92,14 +92,14 @@ fn a_range_of_a_node_among_another_is_taken_from_its_own() {
         .node(1, 6 * MIB, 2 * MIB)
         .node(0, 8 * MIB, 6 * MIB)
         .boot();
-    let inner = PfnRange::from_numbers(6 * MIB >> 12, 7 * MIB >> 12);
+    let inner = PfnRange::from_numbers((6 * MIB) >> 12, (7 * MIB) >> 12);
     let run = machine.alloc_contig_range(inner, Gfp::KERNEL).unwrap();
     assert_eq!(run.frames(), inner);
     let zone = machine.zone_of(inner.first()).unwrap();
     assert_eq!(zone.id().node.0, 1);
     machine.check();
     drop(run);
-    let across = PfnRange::from_numbers(5 * MIB >> 12, 7 * MIB >> 12);
+    let across = PfnRange::from_numbers((5 * MIB) >> 12, (7 * MIB) >> 12);
     assert!(matches!(
         machine.alloc_contig_range(across, Gfp::KERNEL),
         Err(ContigError::Range(RangeError::NotInZone { pfn })) if pfn == inner.first()

@@ -160,8 +160,8 @@ fn a_free_of_reserved_memory_is_refused() {
 fn a_free_of_what_is_no_memory_is_refused() {
     Scene::<Usual>::new().repeat(|scene| {
         let number = match scene.random.below(3) {
-            0 => (8 * MIB >> 12) + scene.random.below(2 * MIB >> 12),
-            1 => (16 * MIB >> 12) + scene.random.below(1 << 40),
+            0 => ((8 * MIB) >> 12) + scene.random.below((2 * MIB) >> 12),
+            1 => ((16 * MIB) >> 12) + scene.random.below(1 << 40),
             _ => scene.random.next_u64() | 1 << 63,
         };
         let error = scene.free(Pfn::new(number), Order::ZERO);
@@ -236,11 +236,6 @@ fn a_request_that_contradicts_itself_is_refused() {
         ),
         (Gfp::MOVABLE | Gfp::RECLAIMABLE, 0, GfpError::ManyTypes),
         (
-            Gfp::MEMALLOC | Gfp::NOMEMALLOC,
-            0,
-            GfpError::ReservesBothWays,
-        ),
-        (
             Gfp::KERNEL | Gfp::NOFAIL | Gfp::NORETRY,
             0,
             GfpError::NofailMayFail,
@@ -252,7 +247,6 @@ fn a_request_that_contradicts_itself_is_refused() {
         ),
         (Gfp::ATOMIC | Gfp::NOFAIL, 0, GfpError::NofailImpossible),
         (Gfp::KERNEL | Gfp::NOFAIL, 2, GfpError::NofailImpossible),
-        (Gfp::KERNEL | Gfp::COMP, 0, GfpError::CompoundSinglePage),
         (Gfp::from_bits_retain(1 << 31), 0, GfpError::UnknownBits),
     ];
     let mut turn = 0;

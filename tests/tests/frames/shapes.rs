@@ -2,7 +2,7 @@
 
 use mm::addr::{Order, Pfn, PfnRange};
 use mm::buddy::{Gfp, Step};
-use mm::system::{AllocError, ExactError};
+use mm::system::{AllocError, Block, ExactError};
 use mm_tests::oracles::Shape;
 use mm_tests::seed::{Random, seed};
 use mm_tests::sim::{Given, Machine, Plain, SimConfig, Usual, Vmemmap};
@@ -230,9 +230,9 @@ fn no_history_makes_an_operation_take_more_than_two_steps_an_order() {
     let most = std::cell::Cell::new(0_u32);
     let alloc = |order| {
         let mut steps = 0;
-        let block = machine.alloc_block_in_traced(&*machine, GFP, order, &mut |_: Step| steps += 1);
+        let block = Block::alloc_traced(&*machine, GFP, order, &mut |_: Step| steps += 1);
         most.set(most.get().max(steps));
-        block.map(mm::system::Block::into_raw).ok()
+        block.map(Block::into_raw).ok()
     };
     let free = |pfn: Pfn, order| {
         let mut steps = 0;

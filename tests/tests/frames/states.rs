@@ -68,8 +68,8 @@ impl<C: SimConfig> Stage<C> {
             .boot();
         let pfn = match state {
             // Behind the end of RAM, in a section that has records.
-            Interior => Pfn::new(20 * MIB >> 12),
-            Reserved => Pfn::new(3 * MIB >> 12),
+            Interior => Pfn::new((20 * MIB) >> 12),
+            Reserved => Pfn::new((3 * MIB) >> 12),
             Free => {
                 let pfn = machine.alloc_page(Gfp::KERNEL).unwrap();
                 let next = machine.alloc_page(Gfp::KERNEL).unwrap();

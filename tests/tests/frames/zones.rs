@@ -3,7 +3,7 @@
 use mm::addr::{Order, Pfn};
 use mm::buddy::{Gfp, Step};
 use mm::config::{DMA_LIMIT, DMA32_LIMIT};
-use mm::system::AllocError;
+use mm::system::{AllocError, Block};
 use mm::zone::ZoneKind;
 use mm_tests::seed::{Random, seed};
 use mm_tests::sim::{Builder, Machine, Plain, SimConfig, Usual, Vmemmap};
@@ -123,7 +123,7 @@ fn the_trace_of_an_allocation_agrees_with_the_counters() {
         let mut steps = Vec::new();
         let before = ZoneKind::ALL.map(stats);
         let mut note = |step| steps.push(step);
-        let block = machine.alloc_block_in_traced(&*machine, gfp, order, &mut note);
+        let block = Block::alloc_traced(&*machine, gfp, order, &mut note);
         let block = block.unwrap();
         let after = ZoneKind::ALL.map(stats);
         let zone = machine.zone_of(block.pfn()).unwrap().kind().index();

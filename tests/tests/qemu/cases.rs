@@ -142,13 +142,6 @@ pub(crate) const REFUSALS: &[Ending] = &[
         says: "leave nothing of the firmware's usable memory",
     },
     Ending {
-        name: "ram_that_the_firmware_does_not_know",
-        options: "--cmdline memmap=1G@0x40000000",
-        exec: Some("help"),
-        status: 103,
-        says: "which is no RAM by the firmware's map",
-    },
-    Ending {
         name: "too_little_for_the_frame_table",
         options: "--cmdline mem=4M",
         exec: Some("help"),
@@ -197,6 +190,11 @@ pub(crate) const ODDITIES: &[Ending] = &[
         "memmap_past_the_cpus_width",
         "--cmdline memmap=1G@0x400000000000",
         "beyond the CPU's physical addresses, dropped",
+    ),
+    odd(
+        "memmap_that_the_firmware_does_not_know",
+        "--cmdline memmap=1G@0x40000000",
+        "[mem 0x0000000040000000-0x000000007fffffff] is not mapped: left out",
     ),
     odd(
         "kernelcore_above_100_per_cent",
