@@ -1,10 +1,11 @@
 //! R05: every public function with an integer argument, at every boundary: no panic, no wrap.
 
+use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use mm::addr::{Order, Pfn, PfnRange, PhysAddr, PhysRange, VirtAddr, to_count, to_index};
 use mm::buddy::{Gfp, MigrateType, Request, policy};
-use mm::collections::SetBank;
+use mm::collections::{Members, SetBank};
 use mm::frame::{Event, FrameState, FrameTable, PageFlags, Word, ZoneId};
 use mm::mem::{Array, RamClaim};
 use mm::memblock::{self, Memblock};
@@ -12,6 +13,7 @@ use mm::platform::{IrqState, NodeId};
 use mm::sync::RefCount;
 use mm::zone::plan::{CoreWish, NodePlan, Plan};
 use mm_tests::oracles::state_hash;
+use mm_tests::seed::{Random, seed};
 use mm_tests::sim::{Machine, Usual};
 
 const PAGE: u64 = 4096;
@@ -270,8 +272,25 @@ fn a_carved_bank_answers_for_sets_and_numbers_it_does_not_have() {
         );
         let _ = bank.remove(set, member);
     });
+    let mut bank = bank.into_inner();
     for set in 0..3 {
-        assert_eq!(bank.borrow().first(set), None, "set {set} is empty again");
+        assert_eq!(bank.first(set), None, "set {set} is empty again");
+    }
+    // And for those it has, as a set of numbers would, across the levels of its summary.
+    let mut random = Random::new(seed("a_carved_bank"));
+    let mut numbers = BTreeSet::new();
+    for _ in 0..20_000 {
+        let number = random.below(5_000) / 700 * 700;
+        if random.below(2) == 0 {
+            bank.insert(1, number);
+            numbers.insert(number);
+        } else if numbers.remove(&number) {
+            let left = bank.remove(1, number);
+            assert_eq!(left == Members::None, numbers.is_empty());
+        }
+        assert_eq!(bank.first(1), numbers.first().copied());
+        assert_eq!(bank.contains(1, number), numbers.contains(&number));
+        assert!(bank.is_consistent(1) && bank.first(0).is_none());
     }
     machine.finish();
 }

@@ -19,7 +19,8 @@ struct Library {
 impl Library {
     /// Builds the library for snippets to link against.
     fn build() -> Self {
-        let output = Command::new(env!("CARGO"))
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let output = Command::new(cargo)
             .args(["build", "--quiet", "--locked", "--package", "mm", "--lib"])
             .args(["--message-format", "json", "--target-dir"])
             .arg(root().join("target/compile-fail"))
