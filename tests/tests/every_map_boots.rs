@@ -258,9 +258,7 @@ fn take_and_return<C: SimConfig>(machine: &Machine<C>) {
             }
         })
         .collect();
-    // Requests are served by node 0; where it has no memory they get none.
-    let expected = machine.nodes()[0].present() > 0;
-    assert_eq!(!by_request.is_empty(), expected);
+    assert!(!by_request.is_empty());
 
     let runs = by_place.iter().map(|run| run.frames());
     let mut live: Vec<_> = runs
