@@ -72,8 +72,8 @@ impl FreeAreas {
         })
     }
 
-    /// Takes the pageblocks around a range out of use (Linux: `start_isolate_page_range`).
-    pub(crate) fn isolate(&mut self, range: PfnRange) -> Result<(), RangeError> {
+    /// Whether the pageblocks around a range are the zone's and in use.
+    fn check_blocks(&self, range: PfnRange) -> Result<(), RangeError> {
         if range.is_empty() {
             return Err(RangeError::Empty);
         }
@@ -84,6 +84,12 @@ impl FreeAreas {
                 Some(_) => {}
             }
         }
+        Ok(())
+    }
+
+    /// Takes the pageblocks around a range out of use (Linux: `start_isolate_page_range`).
+    pub(crate) fn isolate(&mut self, range: PfnRange) -> Result<(), RangeError> {
+        self.check_blocks(range)?;
         for pfn in Self::blocks_around(range) {
             let Some(place) = self.place_of(pfn) else {
                 continue;
@@ -163,7 +169,9 @@ impl FreeAreas {
         mobility: MigrateType,
         mut each: impl FnMut(Exclusive),
     ) -> Result<(), RangeError> {
-        self.check_range(range)?;
+        if let Some(obstacle) = self.first_obstacle(range) {
+            return Err(obstacle);
+        }
         for pfn in Self::blocks_around(range) {
             let Some(place) = self.place_of(pfn) else {
                 continue;
@@ -187,6 +195,7 @@ impl FreeAreas {
 
     /// Whether the frames of a range could be taken right now, as far as they themselves go.
     pub(crate) fn check_range(&self, range: PfnRange) -> Result<(), RangeError> {
+        self.check_blocks(range)?;
         self.first_obstacle(range).map_or(Ok(()), Err)
     }
 
