@@ -141,6 +141,8 @@ impl<C: SimConfig> Pages for OnMachine<'_, C> {
             Class::Dma32 => Gfp::KERNEL | Gfp::DMA32,
             Class::Dma => Gfp::KERNEL | Gfp::DMA,
         };
+        // The other node is there for the tables only.
+        let gfp = gfp | Gfp::THISNODE;
         let pfn = self.0.alloc_pages(gfp, Order::new(order)?).ok()?;
         Some(pfn.as_u64())
     }
