@@ -5,7 +5,7 @@
 //! | `platform` | what `mm` asks of the machine |
 //! | `firmware` | the boot loader's map as `mm` wants it, and what must be reserved |
 //! | `bring_up` | from the map to a page allocator, with Linux's boot lines |
-//! | `files`, `pages`, `stress` | `/proc` files and shell commands |
+//! | `files`, `pages`, `stress`, `workload` | `/proc` files and shell commands |
 //! | `benches`, `tests` | benchmarks and in-kernel tests |
 
 mod benches;
@@ -19,6 +19,7 @@ mod platform;
 mod random;
 mod stress;
 mod tests;
+mod workload;
 
 pub(crate) use bring_up::bring_up;
 pub use platform::KernelPlatform;
