@@ -5,7 +5,7 @@
 //!   fails the test.
 //! - [`SimConfig`] names a profile and a memory model; `(Hardened, Sparse)` is one. Test bodies are
 //!   generic over it, and [`for_every_config!`](crate::for_every_config) runs them on all nine.
-//! - A CPU is a token that one host thread holds at a time ([`Machine::cpu`]); the thread that
+//! - A CPU is a token that one host thread holds at a time (`Cpu`); the thread that
 //!   boots the machine holds CPU 0.
 //!
 //! [`Platform`]: mm::platform::Platform
