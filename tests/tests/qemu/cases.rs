@@ -209,7 +209,7 @@ pub(crate) const ODDITIES: &[Ending] = &[
     odd(
         "switch_that_is_neither_on_nor_off",
         "--cmdline init_on_alloc=maybe",
-        "kernel parameter ignored: `init_on_alloc=maybe` is not 0 or 1",
+        "kernel parameter ignored: `init_on_alloc=maybe` has no such value",
     ),
     odd(
         "unknown_parameter",
@@ -221,10 +221,11 @@ pub(crate) const ODDITIES: &[Ending] = &[
 /// Command lines that change what memory there is and how it is divided.
 pub(crate) const DIVISIONS: &[Ending] = &[
     division("mem_64M", "--cmdline mem=64M", "K/65144K available"),
+    // The last of the 636 KiB is reserved by the firmware, and so not mapped: it is left out.
     division(
         "exactmap_inside_the_firmwares",
         "--cmdline memmap=exactmap,636K@4K,100M@1M",
-        "K/103036K available",
+        "K/103032K available",
     ),
     // Half of 511.9 MiB, and the 256 MiB at the top less the firmware's 128 KiB.
     division(
