@@ -21,6 +21,7 @@ mod contig;
 mod fallback;
 mod free_areas;
 mod gfp;
+mod gfp_text;
 mod give;
 mod index;
 mod migrate;

@@ -7,7 +7,7 @@ use core::fmt;
 use core::ptr::NonNull;
 
 use crate::addr::{PhysAddr, PhysRange, VirtAddr};
-use crate::report::Corruption;
+use crate::report::{AllocFailure, Corruption};
 
 /// A logical CPU number, dense from 0.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
@@ -174,6 +174,15 @@ pub unsafe trait Platform: Sync + 'static {
     ///
     /// Context: any, possibly with locks held: must not call back into the library.
     fn corruption(&self, report: &Corruption);
+
+    /// Takes notice of a request for pages that found none and did not say
+    /// [`NOWARN`](crate::buddy::Gfp::NOWARN). Default: ignored. A platform that prints it does
+    /// well to limit how often.
+    ///
+    /// Context: that of the request, without locks held; must not allocate pages.
+    fn allocation_failed(&self, failure: &AllocFailure<'_>) {
+        let _ = failure;
+    }
 
     /// Where [`MemoryModel::Vmemmap`] keeps its array. Default: nowhere.
     fn frame_table_base(&self) -> Option<VirtAddr> {

@@ -1,6 +1,7 @@
-//! One type for everything that detectors find.
+//! What the library tells its platform: damage that detectors find, and requests that failed.
 //!
-//! Tests match on these values, not on log text; a platform prints them or panics.
+//! There is one type for all damage. Tests match on its values, not on log text; a platform prints
+//! them or panics.
 #![forbid(unsafe_code)]
 
 use core::fmt;
@@ -160,3 +161,40 @@ impl fmt::Display for Corruption {
 }
 
 impl core::error::Error for Corruption {}
+
+/// A request for pages that found none. What it prints is Linux's `page allocation failure`, and
+/// the state of the zones that were asked, from the moment of printing.
+pub struct AllocFailure<'a> {
+    /// log2 of the pages asked for.
+    pub order: Order,
+    /// The request's flags, as Linux numbers them.
+    pub mode: u32,
+    /// The same by name.
+    pub(crate) flags: &'a dyn fmt::Display,
+    /// A paragraph for each zone, every line with its line break before it.
+    pub(crate) zones: &'a dyn fmt::Display,
+}
+
+impl fmt::Display for AllocFailure<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            order,
+            mode,
+            flags,
+            zones,
+        } = self;
+        write!(
+            f,
+            "page allocation failure: order:{order}, mode:{mode:#x}({flags}), nodemask=(null){zones}"
+        )
+    }
+}
+
+impl fmt::Debug for AllocFailure<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AllocFailure")
+            .field("order", &self.order)
+            .field("mode", &self.mode)
+            .finish_non_exhaustive()
+    }
+}

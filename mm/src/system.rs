@@ -8,18 +8,22 @@
 mod alloc;
 mod block;
 mod bring_up;
+mod bulk;
 mod options;
 mod run;
 mod shared;
+mod slow_path;
+mod tuning;
 
 use core::fmt;
 
 pub use alloc::AllocError;
 pub use block::Block;
 pub use bring_up::{BringUpError, Summary};
-pub use options::Options;
+pub use options::{HugePages, Options};
 pub use run::{ContigError, ExactError, PageRun};
 pub use shared::SharedBlock;
+pub use tuning::{Tuning, TuningError};
 
 pub use crate::adapters::Home;
 use crate::addr::Pfn;
@@ -28,8 +32,8 @@ use crate::frame::{FrameTable, Page, ZoneId};
 use crate::mem::Array;
 use crate::platform::{NodeId, Platform};
 use crate::report::Corruption;
-use crate::sync::Once;
 use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{Once, SpinLock};
 use crate::zone::{Node, Zone};
 
 /// The memory of one machine.
@@ -44,6 +48,7 @@ pub(crate) struct Core {
     pub(crate) frames: FrameTable,
     pub(crate) nodes: Array<Node>,
     pub(crate) options: Options,
+    tuning: SpinLock<Tuning>,
     /// Frames left out of circulation because they were found damaged.
     pub(crate) quarantined: AtomicU64,
     pub(crate) summary: Summary,
@@ -154,6 +159,18 @@ impl Core {
     #[inline]
     pub(crate) fn zone(&self, id: ZoneId) -> Option<&Zone> {
         self.node(id.node)?.zones().get(usize::from(id.zone))
+    }
+
+    /// The zones that may serve a request, best first: those of `near`, then of other nodes.
+    #[inline]
+    fn zones_for<'a>(
+        &'a self,
+        near: &'a Node,
+        request: &Request,
+    ) -> impl Iterator<Item = &'a Zone> {
+        let highest = request.highest();
+        let nodes = core::iter::once(near).chain(self.other_nodes(near, request));
+        nodes.flat_map(move |node| node.zonelist(highest))
     }
 
     /// The nodes to ask after `near`, by number: none for a request that keeps to its node.

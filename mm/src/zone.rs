@@ -3,6 +3,7 @@
 //! - [`ZoneKind`]: DMA, DMA32, Normal, Movable, Device.
 //! - [`Zone`]: one kind's memory on one node, with its counts and its free areas behind a lock.
 //! - [`Node`]: the zones of a node.
+//! - [`watermark`]: how much of a zone a request must leave.
 //! - [`plan`]: which nodes and zones a machine gets, computed from memblock.
 //!
 //! `spanned` counts the frames between a zone's ends, `present` those of them that are RAM, and
@@ -13,6 +14,7 @@ mod kind;
 mod node;
 pub mod plan;
 mod state;
+pub mod watermark;
 
 pub use kind::ZoneKind;
 pub use node::Node;

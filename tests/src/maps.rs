@@ -2,13 +2,17 @@
 //!
 //! The fields are described in that directory's README; only those that tests look at are read.
 
+mod marks;
+
+pub use marks::{MarksFile, MarksResults, Vm, ZoneMarks};
+
 use core::fmt;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
 use mm::memblock::firmware::{EfiAttributes, FirmwareKind, FirmwareRegion};
-use serde::de::Error;
+use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer};
 
 /// A number written as `"0x…"`.
@@ -137,16 +141,7 @@ impl FirmwareMapFile {
     /// When one cannot be read.
     #[must_use]
     pub fn all() -> Vec<Self> {
-        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/firmware-maps");
-        let mut maps: Vec<Self> = fs::read_dir(&dir)
-            .unwrap()
-            .map(|entry| entry.unwrap().path())
-            .filter(|path| path.extension().is_some_and(|ending| ending == "json"))
-            .map(|path| {
-                let text = fs::read_to_string(&path).unwrap();
-                serde_json::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
-            })
-            .collect();
+        let mut maps = read_all::<Self>();
         maps.sort_by(|a, b| a.name.cmp(&b.name));
         maps
     }
@@ -190,6 +185,21 @@ impl FirmwareMapFile {
         let replay = self.linux_replay.as_ref().map(|r| (Origin::Replay, r));
         log.into_iter().chain(replay).collect()
     }
+}
+
+/// Reads what `T` wants of every file, in no order.
+fn read_all<T: DeserializeOwned>() -> Vec<T> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/firmware-maps");
+    let paths = fs::read_dir(&dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    paths
+        .filter(|path| path.extension().is_some_and(|ending| ending == "json"))
+        .map(|path| {
+            let text = fs::read_to_string(&path).unwrap();
+            serde_json::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+        })
+        .collect()
 }
 
 /// Where a result comes from.

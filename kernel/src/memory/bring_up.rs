@@ -18,7 +18,7 @@ use mm::memblock::params::Params;
 use mm::memblock::setup::{LowMemory, SetupError, SetupPolicy, add_firmware_map};
 use mm::memblock::{AllocError, GrowError, Memblock};
 use mm::platform::{NodeId, Platform};
-use mm::system::{BringUpError, Options, Summary};
+use mm::system::{BringUpError, Options, Summary, TuningError};
 use mm::zone::plan::{CoreWish, NodePlan, Plan, PlanError};
 use spin::Once;
 
@@ -48,6 +48,7 @@ enum Failure {
     Plan(PlanError),
     Tables(AllocError),
     BringUp(BringUpError),
+    Tuning(TuningError),
 }
 
 impl fmt::Display for Failure {
@@ -59,6 +60,7 @@ impl fmt::Display for Failure {
             Self::Plan(error) => write!(f, "no zones: {error}"),
             Self::Tables(error) => write!(f, "no memory for page tables: {error}"),
             Self::BringUp(error) => error.fmt(f),
+            Self::Tuning(error) => error.fmt(f),
         }
     }
 }
@@ -121,7 +123,7 @@ fn try_bring_up(info: &'static BootInfo) -> Result<(), Failure> {
 
     let options = Options::for_profile(super::KernelPlatform::PROFILE);
     let options = options.with_command_line(params::line(), |word| {
-        log::warn!("kernel parameter ignored: `{word}` is not 0 or 1");
+        log::warn!("kernel parameter ignored: `{word}` has no such value");
     });
     let summary = MEMORY
         .bring_up(memblock, &plan, options)
@@ -131,6 +133,8 @@ fn try_bring_up(info: &'static BootInfo) -> Result<(), Failure> {
             .free_early(NodeId(0), page)
             .map_err(Failure::BringUp)?;
     }
+    // Those pages count too.
+    MEMORY.recompute_watermarks().map_err(Failure::Tuning)?;
     let ready_tsc = arch::time::tsc();
     BOOT_MAP.call_once(|| BootMap {
         firmware,

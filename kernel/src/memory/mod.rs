@@ -5,7 +5,7 @@
 //! | `platform` | what `mm` asks of the machine |
 //! | `firmware` | the boot loader's map as `mm` wants it, and what must be reserved |
 //! | `bring_up` | from the map to a page allocator, with Linux's boot lines |
-//! | `files`, `pages`, `stress`, `workload` | `/proc` files and shell commands |
+//! | `files`, `pages`, `stress`, `sysctl`, `workload` | `/proc` files and shell commands |
 //! | `benches`, `tests` | benchmarks and in-kernel tests |
 
 mod benches;
@@ -18,6 +18,7 @@ mod pages;
 mod platform;
 mod random;
 mod stress;
+mod sysctl;
 mod tests;
 mod workload;
 
@@ -37,6 +38,11 @@ kernel_param!("movablecore", "SIZE|N%: memory for movable pages only");
 kernel_param!("init_on_alloc", "0|1: zero pages when they are handed out");
 kernel_param!("init_on_free", "0|1: zero pages when they come back");
 kernel_param!("page_poison", "0|1: fill free pages and check them");
+
+kernel_param!(
+    "transparent_hugepage",
+    "always|madvise|never: keep memory fit for huge pages, by a larger vm.min_free_kbytes"
+);
 
 /// The machine's memory.
 pub static MEMORY: Memory<KernelPlatform> = Memory::new(KernelPlatform::new());

@@ -5,14 +5,16 @@
 )]
 
 use super::frame_table;
-use crate::arch::{irq, local};
+use crate::arch::{irq, local, time};
 use crate::num::to_usize;
 use crate::panic;
 use alloc::vec::Vec;
 use core::ptr::NonNull;
+use core::sync::atomic::AtomicU64;
+use core::sync::atomic::Ordering::Relaxed;
 use mm::addr::{PhysAddr, PhysRange, VirtAddr};
 use mm::platform::{CpuId, IrqState, MapFrameTableError, MemoryModel, Platform, Profile};
-use mm::report::Corruption;
+use mm::report::{AllocFailure, Corruption};
 use spin::Once;
 
 /// The profile that this kernel was built with.
@@ -37,10 +39,15 @@ const fn equal(a: &str, b: &str) -> bool {
     true
 }
 
+/// Failed allocations come in floods; Linux too reports one in ten seconds.
+const FAILURE_INTERVAL_NS: u64 = 10_000_000_000;
+
 /// This machine.
 #[derive(Debug)]
 pub struct KernelPlatform {
     map: Once<DirectMap>,
+    /// When a failed allocation may be reported again.
+    next_failure_ns: AtomicU64,
 }
 
 /// RAM that the boot loader mapped.
@@ -54,7 +61,10 @@ struct DirectMap {
 
 impl KernelPlatform {
     pub(super) const fn new() -> Self {
-        Self { map: Once::new() }
+        Self {
+            map: Once::new(),
+            next_failure_ns: AtomicU64::new(0),
+        }
     }
 
     /// Says where RAM is mapped: `ram` at `offset`. To be called once, before memory comes up.
@@ -118,6 +128,16 @@ unsafe impl Platform for KernelPlatform {
             );
         }
         log::error!("memory corruption: {report}");
+    }
+
+    /// Reported, at most once in [`FAILURE_INTERVAL_NS`].
+    fn allocation_failed(&self, failure: &AllocFailure<'_>) {
+        let now = time::now_ns();
+        let allowed = |at: u64| (at <= now).then(|| now.saturating_add(FAILURE_INTERVAL_NS));
+        let next = &self.next_failure_ns;
+        if next.fetch_update(Relaxed, Relaxed, allowed).is_ok() {
+            log::warn!("{failure}");
+        }
     }
 
     fn frame_table_base(&self) -> Option<VirtAddr> {

@@ -219,6 +219,8 @@ impl Run {
         // Order o comes half as often as order o - 1.
         let order = u8::try_from(self.random.next().trailing_zeros()).unwrap_or_default();
         let order = Order::new(order).unwrap_or(Order::MAX);
+        // To run out of memory is what stress is for.
+        let gfp = gfp.union(Gfp::NOWARN);
         let mut pages = match Pages::alloc(Kernel, gfp, order) {
             Ok(pages) => pages,
             Err(AllocError::OutOfMemory) => {

@@ -13,16 +13,17 @@ use mm::frame::FrameState;
 use mm::proc::Recording;
 use mm::system::AllocError;
 
-/// Takes all memory, block by block, largest first.
+/// Takes all memory, block by block, largest first, the reserves too.
 fn take_everything() -> Result<Ledger, Failure> {
     let frames = to_usize(MEMORY.managed_frames());
     let mut live = Ledger::new(frames).map_err(Failure::new)?;
+    let gfp = Gfp::HIGHUSER_MOVABLE | Gfp::MEMALLOC | Gfp::NOWARN;
     for order in Order::all().rev() {
         loop {
             if live.is_full() {
                 return Err(Failure::new("more blocks than the ledger holds"));
             }
-            match Pages::alloc(Kernel, Gfp::HIGHUSER_MOVABLE, order) {
+            match Pages::alloc(Kernel, gfp, order) {
                 Ok(pages) => drop(live.push(pages, 0)),
                 Err(AllocError::OutOfMemory) => break,
                 Err(error) => return Err(Failure::new(error)),

@@ -16,6 +16,8 @@ use alloc::vec::Vec;
 use mm::addr::{Order, Pfn, PfnRange};
 use mm::buddy::Gfp;
 use mm::frame::FrameState;
+use mm::system::{Tuning, TuningError};
+use mm::zone::ZoneKind;
 use mm_workload::{Class, Digest, Live, Noted, Pages};
 
 command! { "workload", "N SEED", "the same N page operations for the same seed, with digests", workload_command }
@@ -49,7 +51,10 @@ fn workload_command(arguments: &[String]) -> CommandResult {
         refused: &mut refused,
     };
     let mut pages = Noted::new(machine, every, print);
+    // Marks follow from all memory, of which the simulated machine has only what is free here.
+    let before = lower_marks().map_err(CommandError::failed)?;
     let outcome = mm_workload::run(&mut pages, &mut slots, seed, operations);
+    restore_marks(&before).map_err(CommandError::failed)?;
     kprintln!(
         "workload: {} served, {} failed, {} freed, hash {:#018x}",
         outcome.served,
@@ -63,6 +68,21 @@ fn workload_command(arguments: &[String]) -> CommandResult {
         )));
     }
     MEMORY.validate().map(|_| ()).map_err(CommandError::failed)
+}
+
+/// Lowers all watermarks as far as they go; answers the settings before.
+fn lower_marks() -> Result<Tuning, TuningError> {
+    let before = MEMORY.tuning().ok_or(TuningError::NotUp)?;
+    MEMORY.set_min_free_kbytes(0)?;
+    MEMORY.set_watermark_scale_factor(1)?;
+    MEMORY.set_lowmem_reserve_ratio([0; ZoneKind::COUNT])?;
+    Ok(before)
+}
+
+fn restore_marks(before: &Tuning) -> Result<(), TuningError> {
+    MEMORY.set_min_free_kbytes(before.min_free_kbytes)?;
+    MEMORY.set_watermark_scale_factor(before.watermark_scale_factor)?;
+    MEMORY.set_lowmem_reserve_ratio(before.lowmem_reserve_ratio)
 }
 
 fn number(text: &str) -> Result<u64, CommandError> {
@@ -85,6 +105,7 @@ impl Pages for Machine<'_> {
             Class::Dma32 => Gfp::KERNEL | Gfp::DMA32,
             Class::Dma => Gfp::KERNEL | Gfp::DMA,
         };
+        let gfp = gfp | Gfp::NOWARN;
         let pages = MEMORY.alloc_pages(gfp, Order::new(order)?).ok()?;
         Some(pages.as_u64())
     }

@@ -15,6 +15,15 @@ pub enum Step {
         /// Which one.
         home: ZoneId,
     },
+    /// A zone has too few free frames.
+    Short {
+        /// Which one.
+        home: ZoneId,
+        /// How many are free.
+        free: u64,
+        /// How many of them are kept for others.
+        floor: u64,
+    },
     /// A free block was found.
     Found {
         /// Its first frame.

@@ -10,8 +10,8 @@ use crate::buddy::{Step, Trace};
 use crate::frame::ZoneId;
 use crate::zone::ZoneKind;
 
-/// Steps that are kept. An allocation takes at most 19: four zones asked, three of them without
-/// a block, one claim or theft, one block found, ten times halved. Damaged blocks add to that.
+/// Steps that are kept. An allocation on one node takes at most 43: four zones asked in four rounds, all but
+/// one in vain, one claim or theft, one block found, ten times halved. Damaged blocks add to that.
 const CAPACITY: usize = 64;
 
 /// The steps of one allocation or release; what it prints is one numbered sentence a step.
@@ -68,7 +68,8 @@ impl fmt::Display for Recording {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut zone = None;
         for (number, step) in (1_u32..).zip(self.steps()) {
-            if let Step::Zone { home } | Step::Exhausted { home } = step {
+            if let Step::Zone { home } | Step::Exhausted { home } | Step::Short { home, .. } = step
+            {
                 zone = Some(home);
             }
             let sentence = Sentence { zone, step };
@@ -101,6 +102,10 @@ impl fmt::Display for Sentence {
         }
         match self.step {
             Step::Zone { .. } => f.write_str("asked"),
+            Step::Short { free, floor, .. } => write!(
+                f,
+                "too little to spare: {free} frames are free, {floor} are kept back"
+            ),
             Step::Found { pfn, order, kind } => {
                 let kind = kind.name();
                 write!(

@@ -1,8 +1,7 @@
 //! `/proc/zoneinfo`: sizes and counters of every zone.
 //!
-//! Zones without memory are printed too, as in Linux, but only down to their sizes. Not
-//! maintained yet and therefore missing: per-node statistics, watermarks (`boost`, `min`, `low`,
-//! `high`, `promo`), `cma`, `protection`, counters of reclaim and NUMA, `pagesets`,
+//! Zones without memory are printed too, as in Linux, but only down to `protection`. Not
+//! maintained yet and therefore missing: per-node statistics, `boost`, `promo`, `cma`, counters of reclaim and NUMA, `pagesets`,
 //! `node_unreclaimable`.
 #![forbid(unsafe_code)]
 
@@ -12,6 +11,7 @@ use super::{ZoneName, free_in_whole_pageblocks, nodes};
 use crate::addr::PfnRange;
 use crate::platform::Platform;
 use crate::system::Memory;
+use crate::zone::watermark::policy::{ByZone, Marks};
 use crate::zone::{Node, Zone};
 
 /// Prints `/proc/zoneinfo`. Nothing before memory is up.
@@ -31,6 +31,8 @@ struct ZoneText {
     span: PfnRange,
     present: u64,
     managed: u64,
+    marks: Marks,
+    protection: ByZone,
     free: u64,
     free_in_whole_pageblocks: u64,
 }
@@ -43,6 +45,8 @@ impl ZoneText {
             span: zone.span(),
             present: zone.present(),
             managed: zone.managed(),
+            marks: zone.watermarks().marks(),
+            protection: zone.watermarks().protection(),
             free: numbers.free,
             free_in_whole_pageblocks: free_in_whole_pageblocks(&numbers),
         }
@@ -52,12 +56,20 @@ impl ZoneText {
         writeln!(out, "{}", self.name)?;
         writeln!(out, "  pages free     {}", self.free)?;
         for (name, frames) in [
+            ("min", self.marks.min),
+            ("low", self.marks.low),
+            ("high", self.marks.high),
             ("spanned", self.span.frames()),
             ("present", self.present),
             ("managed", self.managed),
         ] {
             writeln!(out, "        {name:<8} {frames}")?;
         }
+        out.write_str("        protection: ")?;
+        for (separator, frames) in ["(", ", ", ", ", ", ", ", "].iter().zip(self.protection) {
+            write!(out, "{separator}{frames}")?;
+        }
+        out.write_str(")\n")?;
         if self.present == 0 {
             return Ok(());
         }
@@ -95,15 +107,25 @@ mod tests {
             span: PfnRange::from_numbers(1, 4096),
             present: 3998,
             managed: 3840,
+            marks: Marks {
+                min: 31,
+                low: 38,
+                high: 45,
+            },
+            protection: [0, 2950, 5876, 5876, 5876],
             free: 3840,
             free_in_whole_pageblocks: 3584,
         };
         let expected = "\
 Node 0, zone      DMA
   pages free     3840
+        min      31
+        low      38
+        high     45
         spanned  4095
         present  3998
         managed  3840
+        protection: (0, 2950, 5876, 5876, 5876)
       nr_free_pages 3840
       nr_free_pages_blocks 3584
   start_pfn:           1
@@ -121,15 +143,21 @@ Node 0, zone      DMA
             span: PfnRange::EMPTY,
             present: 0,
             managed: 0,
+            marks: Marks::default(),
+            protection: [0; 5],
             free: 0,
             free_in_whole_pageblocks: 0,
         };
         let expected = "\
 Node 12, zone  Movable
   pages free     0
+        min      0
+        low      0
+        high     0
         spanned  0
         present  0
         managed  0
+        protection: (0, 0, 0, 0, 0)
 ";
         assert_eq!(text(&zone), expected);
     }

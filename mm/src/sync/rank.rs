@@ -2,13 +2,20 @@
 //! above it in this tree; two of the same rank are never held together.
 //!
 //! ```text
-//! zone            (50)  free areas of one zone; interrupts off
+//! settings        (40)  what the machine's owner chose; watermarks are written under it
+//!   zone          (50)  free areas of one zone; interrupts off
 //! ```
 //!
 //! The `debug` profile reports every take and release to the platform
 //! ([`Platform::lock_acquired`](crate::platform::Platform::lock_acquired)), which checks the order.
 
 use crate::platform::LockClass;
+
+/// Settings of the machine; its holder alone writes watermarks.
+pub const SETTINGS: LockClass = LockClass {
+    name: "settings",
+    rank: 40,
+};
 
 /// Free areas of one zone.
 pub const ZONE: LockClass = LockClass {

@@ -5,11 +5,12 @@ use core::fmt;
 
 use super::{Block, Core, Memory};
 use crate::addr::{Order, Pfn};
-use crate::buddy::{Gfp, GfpError, Request, Trace};
+use crate::buddy::{Gfp, GfpError, Request, Step, Trace};
 use crate::mem::Exclusive;
 use crate::platform::{NodeId, Platform};
 use crate::report::Corruption;
 use crate::sync::atomic::Ordering;
+use crate::zone::{Node, Zone};
 
 /// Why there are no pages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -74,55 +75,8 @@ impl<P: Platform> Memory<P> {
         self.alloc_pages(gfp, Order::ZERO)
     }
 
-    /// Allocates single pages into every empty place of `pages`, under one hold of a zone's lock
-    /// where it can (Linux: `alloc_pages_bulk`). Answers how many places are filled now, which
-    /// is less than all when memory runs out. Context: as [`Self::alloc_block`].
-    ///
-    /// # Errors
-    /// [`AllocError`] other than out of memory.
-    pub fn alloc_pages_bulk(
-        &self,
-        gfp: Gfp,
-        pages: &mut [Option<Pfn>],
-    ) -> Result<usize, AllocError> {
-        let request = Request::new(gfp, Order::ZERO)?;
-        let core = self.core().ok_or(AllocError::NotUp)?;
-        let node = core.node(NodeId(0)).ok_or(AllocError::NoSuchNode)?;
-        let mut wanted = pages.iter().filter(|place| place.is_none()).count();
-        let mut places = pages.iter_mut().filter(|place| place.is_none());
-        let (near, far) = (core::iter::once(node), core.other_nodes(node, &request));
-        for zone in near
-            .chain(far)
-            .flat_map(|node| node.zonelist(request.highest()))
-        {
-            while wanted > 0 {
-                // Pages are collected under the lock and prepared (zeroed, checked) outside it.
-                let mut batch = [const { None }; BULK];
-                let mut slots = batch.iter_mut();
-                let collect = |block| {
-                    if let Some(slot) = slots.next() {
-                        *slot = Some(block);
-                    }
-                };
-                let taken = zone.alloc_bulk(&self.platform, &request, wanted.min(BULK), collect);
-                for block in batch.into_iter().flatten() {
-                    let Some(block) = self.prepare(core, &request, block) else {
-                        continue;
-                    };
-                    if let Some(place) = places.next() {
-                        *place = Some(block.leak().first());
-                        wanted = wanted.saturating_sub(1);
-                    }
-                }
-                if taken == 0 {
-                    break;
-                }
-            }
-        }
-        Ok(pages.iter().flatten().count())
-    }
-
-    /// Serves a checked request: each zone that may, best first (Linux: `get_page_from_freelist`).
+    /// Serves a checked request from the best zone that stays above its `low` mark (Linux:
+    /// `get_page_from_freelist`), or the slow way.
     pub(crate) fn alloc_request(
         &self,
         request: &Request,
@@ -130,25 +84,53 @@ impl<P: Platform> Memory<P> {
     ) -> Result<Exclusive, AllocError> {
         let core = self.core().ok_or(AllocError::NotUp)?;
         let node = core.node(NodeId(0)).ok_or(AllocError::NoSuchNode)?;
-        let (near, far) = (core::iter::once(node), core.other_nodes(node, request));
-        for zone in near
-            .chain(far)
-            .flat_map(|node| node.zonelist(request.highest()))
-        {
-            while let Some(block) = zone.alloc(&self.platform, request, trace) {
-                if let Some(block) = self.prepare(core, request, block) {
-                    return Ok(block);
+        let low = |zone: &Zone| zone.watermarks().low_floor(request.highest());
+        match self.alloc_above(core, node, request, low, trace) {
+            Some(block) => Ok(block),
+            None => self.alloc_slow(core, node, request, trace),
+        }
+    }
+
+    /// One round over the zones, best first; each must be left with `floor` frames.
+    #[inline]
+    pub(super) fn alloc_above(
+        &self,
+        core: &Core,
+        node: &Node,
+        request: &Request,
+        floor: impl Fn(&Zone) -> u64,
+        trace: &mut impl Trace,
+    ) -> Option<Exclusive> {
+        for zone in core.zones_for(node, request) {
+            let (home, floor) = (zone.id(), floor(zone));
+            loop {
+                if !zone.spares(request.order(), floor) {
+                    let free = zone.free_frames();
+                    trace.step(Step::Short { home, free, floor });
+                    break;
+                }
+                let Some(block) = zone.alloc(&self.platform, request, trace) else {
+                    break;
+                };
+                let block = self.prepare(core, request, block);
+                if block.is_some() {
+                    return block;
                 }
             }
         }
-        Err(AllocError::OutOfMemory)
+        None
     }
 
     /// What happens to a block on its way out: the poison of free memory is checked, and the
     /// pages are zeroed if the request or the system says so. A damaged block is reported and
     /// stays out of circulation.
     #[inline]
-    fn prepare(&self, core: &Core, request: &Request, mut block: Exclusive) -> Option<Exclusive> {
+    pub(super) fn prepare(
+        &self,
+        core: &Core,
+        request: &Request,
+        mut block: Exclusive,
+    ) -> Option<Exclusive> {
         if core.options.page_poison
             && let Err(corruption) = block.check_poison(&self.platform)
         {
@@ -201,6 +183,3 @@ impl<P: Platform> Memory<P> {
         }
     }
 }
-
-/// Pages taken under one hold of the zone lock by the bulk interface, at most.
-const BULK: usize = 64;

@@ -4,7 +4,7 @@
 
 use core::fmt;
 
-use super::{Core, Memory, Options};
+use super::{Core, Memory, Options, Tuning};
 use crate::addr::{Pfn, PfnRange, to_count, to_index};
 use crate::buddy::{Area, AreaSlots, FreeAreas, MigrateType};
 use crate::collections::SetBank;
@@ -15,6 +15,7 @@ use crate::memblock::{AllocError, Memblock, NodeChoice, NodeFrames, Request};
 use crate::platform::{MemoryModel, NodeId, Platform};
 use crate::report::Corruption;
 use crate::sync::atomic::AtomicU64;
+use crate::sync::{SpinLock, rank};
 use crate::zone::plan::{NodePlan, Plan};
 use crate::zone::{Node, Zone, ZoneKind, ZoneParts};
 
@@ -103,8 +104,8 @@ struct Builder<'a, P: Platform> {
 }
 
 impl<P: Platform> Memory<P> {
-    /// Builds the frame table, nodes and zones, and hands what is free to the allocator. What
-    /// is reserved stays so. Context: boot, one CPU.
+    /// Builds the frame table, nodes and zones, and hands what is free to the allocator; then
+    /// sets the watermarks. What is reserved stays so. Context: boot, one CPU.
     ///
     /// # Errors
     /// [`BringUpError`]; memory stays down then.
@@ -140,6 +141,7 @@ impl<P: Platform> Memory<P> {
             frames,
             nodes,
             options,
+            tuning: SpinLock::new(rank::SETTINGS, Tuning::INITIAL),
             quarantined: AtomicU64::new(0),
             summary,
         };
@@ -162,6 +164,7 @@ impl<P: Platform> Memory<P> {
             .map(Zone::managed)
             .fold(0, u64::saturating_add);
         core.summary = summary;
+        core.first_watermarks();
         self.core.set(core).map_err(|_| BringUpError::AlreadyUp)?;
         Ok(summary)
     }

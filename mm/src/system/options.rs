@@ -12,6 +12,27 @@ pub struct Options {
     pub init_on_free: bool,
     /// `page_poison=`: free pages hold a pattern, which is checked when they are handed out.
     pub page_poison: bool,
+    /// `transparent_hugepage=`: whether memory shall be kept fit for huge pages.
+    pub huge_pages: HugePages,
+}
+
+/// Who gets huge pages without asking for them by name (Linux: `transparent_hugepage=`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum HugePages {
+    /// Everybody.
+    Always,
+    /// Mappings that were advised to.
+    Madvise,
+    /// Nobody.
+    Never,
+}
+
+impl HugePages {
+    /// Whether anybody gets any.
+    #[must_use]
+    pub const fn are_on(self) -> bool {
+        !matches!(self, Self::Never)
+    }
 }
 
 impl Options {
@@ -22,12 +43,14 @@ impl Options {
             init_on_alloc: profile.is_hardened(),
             init_on_free: false,
             page_poison: profile.is_debug(),
+            huge_pages: HugePages::Always,
         }
     }
 
     /// The same with what the kernel command line says: `init_on_alloc=`, `init_on_free=` and
-    /// `page_poison=`, each `0`/`1`/`off`/`on`. Other words are left to others; a value that is
-    /// none of these goes to `refused` and changes nothing.
+    /// `page_poison=`, each `0`/`1`/`off`/`on`, and `transparent_hugepage=`, which is `always`,
+    /// `madvise` or `never`. Other words are left to others; a value that is none of these goes
+    /// to `refused` and changes nothing.
     #[must_use]
     pub fn with_command_line<'a>(
         mut self,
@@ -42,6 +65,15 @@ impl Options {
                 "init_on_alloc" => &mut self.init_on_alloc,
                 "init_on_free" => &mut self.init_on_free,
                 "page_poison" => &mut self.page_poison,
+                "transparent_hugepage" => {
+                    match value {
+                        "always" => self.huge_pages = HugePages::Always,
+                        "madvise" => self.huge_pages = HugePages::Madvise,
+                        "never" => self.huge_pages = HugePages::Never,
+                        _ => refused(word),
+                    }
+                    continue;
+                }
                 _ => continue,
             };
             match value {
@@ -62,7 +94,7 @@ mod tests {
     fn the_command_line_overrides_the_profile_and_nonsense_is_refused() {
         let mut refused = [""; 1];
         let options = Options::for_profile(Profile::Hardened).with_command_line(
-            "quiet init_on_alloc=0 page_poison=maybe init_on_free=on",
+            "quiet init_on_alloc=0 page_poison=maybe init_on_free=on transparent_hugepage=never",
             |word| refused = [word],
         );
         assert_eq!(
@@ -70,7 +102,8 @@ mod tests {
             Options {
                 init_on_alloc: false,
                 init_on_free: true,
-                page_poison: false
+                page_poison: false,
+                huge_pages: HugePages::Never,
             }
         );
         assert_eq!(refused, ["page_poison=maybe"]);

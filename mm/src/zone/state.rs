@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::ZoneKind;
+use super::watermark::{self, Watermarks};
 use crate::addr::{Order, Pfn, PfnRange};
 use crate::buddy::{Census, FreeAreas, MigrateType, RangeError, Request, Stats, Step, Trace};
 use crate::config::ORDERS;
@@ -23,6 +24,7 @@ pub struct Zone {
     managed: AtomicU64,
     /// Mirror of the free areas' count: written under the zone lock, read by anyone.
     free: AtomicU64,
+    watermarks: Watermarks,
     areas: SpinLock<FreeAreas>,
 }
 
@@ -64,6 +66,7 @@ impl Zone {
             present,
             managed: AtomicU64::new(0),
             free: AtomicU64::new(0),
+            watermarks: Watermarks::new(),
             areas: SpinLock::new(rank::ZONE, areas),
         }
     }
@@ -123,6 +126,21 @@ impl Zone {
     #[must_use]
     pub const fn is_populated(&self) -> bool {
         self.present != 0
+    }
+
+    /// What the zone keeps back. Context: any.
+    #[inline]
+    #[must_use]
+    pub const fn watermarks(&self) -> &Watermarks {
+        &self.watermarks
+    }
+
+    /// Whether a block can go and leave `floor` frames free, by the count alone. Context: any;
+    /// stale when it arrives.
+    #[inline]
+    #[must_use]
+    pub fn spares(&self, order: Order, floor: u64) -> bool {
+        watermark::spares(self.free_frames(), order, floor)
     }
 
     fn unlock<P: Platform>(&self, areas: IrqGuard<'_, FreeAreas, P>) {

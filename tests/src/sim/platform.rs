@@ -8,7 +8,7 @@ use mm::addr::{PhysAddr, PhysRange, VirtAddr};
 use mm::platform::{
     CpuId, IrqState, LockClass, MapFrameTableError, MemoryModel, Platform, Profile,
 };
-use mm::report::Corruption;
+use mm::report::{AllocFailure, Corruption};
 
 use super::cpus::Cpus;
 use super::{OnCpu, Ram, SimConfig, Trouble};
@@ -19,6 +19,8 @@ pub struct SimPlatform<C: SimConfig> {
     pub(super) ram: Ram,
     pub(super) cpus: Cpus,
     reports: Mutex<Vec<Corruption>>,
+    /// What failed last, and how often anything did.
+    failures: Mutex<(u64, String)>,
     /// What the platform does about damage: goes on, or panics.
     panics: bool,
     config: PhantomData<C>,
@@ -30,6 +32,7 @@ impl<C: SimConfig> SimPlatform<C> {
             ram,
             cpus: Cpus::new(cpus),
             reports: Mutex::default(),
+            failures: Mutex::default(),
             panics,
             config: PhantomData,
         }
@@ -50,6 +53,12 @@ impl<C: SimConfig> SimPlatform<C> {
     #[must_use]
     pub fn take_reports(&self) -> Vec<Corruption> {
         std::mem::take(&mut *self.reports.lock().unwrap())
+    }
+
+    /// Takes how many allocations were reported to have failed so far, and the last report.
+    #[must_use]
+    pub fn take_failures(&self) -> (u64, String) {
+        std::mem::take(&mut *self.failures.lock().unwrap())
     }
 
     /// Takes what was found wrong with interrupts and locks so far, and what a machine at rest
@@ -98,6 +107,12 @@ unsafe impl<C: SimConfig> Platform for SimPlatform<C> {
             panic!("corruption: {report}");
         }
         self.reports.lock().unwrap().push(*report);
+    }
+
+    fn allocation_failed(&self, failure: &AllocFailure<'_>) {
+        let (count, last) = &mut *self.failures.lock().unwrap();
+        *count += 1;
+        *last = failure.to_string();
     }
 
     fn frame_table_base(&self) -> Option<VirtAddr> {

@@ -71,7 +71,7 @@ fn op() -> impl Strategy<Value = Op> {
 }
 
 fn gfp(class: u8) -> Gfp {
-    // The model knows one node's order of zones.
+    // The model knows neither reserves nor an order of nodes.
     let kind = match class {
         0 => Gfp::KERNEL,
         1 => Gfp::KERNEL | Gfp::RECLAIMABLE,
@@ -80,7 +80,7 @@ fn gfp(class: u8) -> Gfp {
         4 => Gfp::ATOMIC | Gfp::DMA32,
         _ => Gfp::NOWAIT | Gfp::DMA,
     };
-    kind | Gfp::THISNODE
+    kind | Gfp::THISNODE | Gfp::MEMALLOC
 }
 
 /// Whatever has to be given back.

@@ -34,7 +34,7 @@ fn all_memory_can_be_handed_out_and_comes_back<C: SimConfig>() {
     let machine = Machine::<C>::with_ram(32 * MIB);
     let mut blocks = Vec::new();
     let refused = loop {
-        match machine.alloc_block(Gfp::KERNEL, Order::ZERO) {
+        match machine.alloc_block(Gfp::KERNEL | Gfp::MEMALLOC, Order::ZERO) {
             Ok(block) => blocks.push(block),
             Err(error) => break error,
         }

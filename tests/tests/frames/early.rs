@@ -77,7 +77,7 @@ fn each_zone_can_run_out_by_itself() {
         ] {
             let mut blocks = Vec::new();
             let refused = loop {
-                match machine.alloc_block(Gfp::KERNEL | gfp, order) {
+                match machine.alloc_block(Gfp::KERNEL | Gfp::MEMALLOC | gfp, order) {
                     Ok(block) => blocks.push(block),
                     Err(error) => break error,
                 }
@@ -120,7 +120,7 @@ fn a_firmware_map_boots_and_reserved_memory_is_never_handed_out() {
     assert_eq!(machine.booted().present, 0x9e + 0x3edf);
     let mut owners = Owners::of_zeroed();
     let mut blocks = Vec::new();
-    while let Ok(block) = machine.alloc_block(Gfp::KERNEL, Order::ZERO) {
+    while let Ok(block) = machine.alloc_block(Gfp::KERNEL | Gfp::MEMALLOC, Order::ZERO) {
         let at = block.pfn().addr().as_u64();
         assert!(!(2 * MIB..5 * MIB).contains(&at) && (MIB..0x3fd_f000).contains(&at));
         owners.took(machine.hardware().ram(), block.frames());

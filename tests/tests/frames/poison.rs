@@ -44,7 +44,7 @@ fn damage_and_find<C: SimConfig>(wanted: usize) {
         });
     }
     let mut pages = Vec::new();
-    while let Ok(page) = machine.alloc_block(Gfp::KERNEL, Order::ZERO) {
+    while let Ok(page) = machine.alloc_block(Gfp::KERNEL | Gfp::MEMALLOC, Order::ZERO) {
         pages.push(page);
     }
     assert_eq!(pages.len(), frames.len(), "every other frame is handed out");

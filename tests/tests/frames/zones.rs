@@ -70,15 +70,18 @@ fn a_million_constrained_requests_stay_below_their_limits_and_on_their_node() {
     machine.finish();
 }
 
-/// Exhausts a request and answers the kinds of the zones in the order in which they gave.
+/// Exhausts a request, the reserves too, and answers the kinds of the zones in the order in which
+/// they first gave.
 fn givers<C: SimConfig>(machine: &Machine<C>, gfp: Gfp) -> Vec<ZoneKind> {
     let mut blocks = Vec::new();
     let mut kinds: Vec<ZoneKind> = Vec::new();
     let refused = loop {
-        match machine.alloc_block(gfp, Order::ZERO) {
+        match machine.alloc_block(gfp | Gfp::MEMALLOC, Order::ZERO) {
             Ok(block) => {
-                kinds.push(machine.zone_of(block.pfn()).unwrap().kind());
-                kinds.dedup();
+                let kind = machine.zone_of(block.pfn()).unwrap().kind();
+                if !kinds.contains(&kind) {
+                    kinds.push(kind);
+                }
                 blocks.push(block);
             }
             Err(error) => break error,

@@ -93,38 +93,58 @@ fn zoneinfo() {
     let expected = expect![[r#"
         Node 0, zone      DMA
           pages free     3840
+                min      0
+                low      0
+                high     0
                 spanned  3840
                 present  3840
                 managed  3840
+                protection: (0, 0, 0, 0, 0)
               nr_free_pages 3840
               nr_free_pages_blocks 3584
           start_pfn:           256
         Node 0, zone    DMA32
           pages free     2048
+                min      0
+                low      0
+                high     0
                 spanned  1044480
                 present  2048
                 managed  2048
+                protection: (0, 0, 0, 0, 0)
               nr_free_pages 2048
               nr_free_pages_blocks 2048
           start_pfn:           4096
         Node 0, zone   Normal
           pages free     1535
+                min      0
+                low      0
+                high     0
                 spanned  1536
                 present  1536
                 managed  1536
+                protection: (0, 0, 0, 0, 0)
               nr_free_pages 1535
               nr_free_pages_blocks 1024
           start_pfn:           1048576
         Node 0, zone  Movable
           pages free     0
+                min      0
+                low      0
+                high     0
                 spanned  0
                 present  0
                 managed  0
+                protection: (0, 0, 0, 0, 0)
         Node 0, zone   Device
           pages free     0
+                min      0
+                low      0
+                high     0
                 spanned  0
                 present  0
                 managed  0
+                protection: (0, 0, 0, 0, 0)
     "#]];
     let text = text(|out| proc::zoneinfo(&machine, out));
     expected.assert_eq(&of_node_0(&text, "Node 1"));

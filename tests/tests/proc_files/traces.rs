@@ -49,13 +49,13 @@ fn an_allocation_explains_itself() {
 fn a_stolen_page_explains_itself() {
     let machine = small();
     let mut pages = Vec::new();
-    while let Ok(page) = machine.alloc_block(Gfp::DMA, order(0)) {
+    while let Ok(page) = machine.alloc_block(Gfp::DMA | Gfp::MEMALLOC, order(0)) {
         pages.push(page);
     }
     drop(pages.swap_remove(100));
     let before = stats(&machine);
     let mut recording = Recording::new();
-    let gfp = Gfp::DMA | Gfp::MOVABLE;
+    let gfp = Gfp::DMA | Gfp::MOVABLE | Gfp::MEMALLOC;
     let page = Block::alloc_traced(&*machine, gfp, order(0), &mut recording).unwrap();
     expect![[r#"
         steps:
@@ -86,8 +86,8 @@ fn a_request_that_finds_nothing_tells_whom_it_asked() {
     assert_eq!(block.err(), Some(AllocError::OutOfMemory));
     expect![[r#"
         steps:
-         1. zone DMA: asked
-         2. zone DMA: has no block that fits
+         1. zone DMA: too little to spare: 0 frames are free, 0 are kept back
+         2. zone DMA: too little to spare: 0 frames are free, 0 are kept back
     "#]]
     .assert_eq(&told(&recording));
     drop(all);

@@ -209,7 +209,7 @@ pub(crate) const ODDITIES: &[Ending] = &[
     odd(
         "switch_that_is_neither_on_nor_off",
         "--cmdline init_on_alloc=maybe",
-        "kernel parameter ignored: `init_on_alloc=maybe` is not 0 or 1",
+        "kernel parameter ignored: `init_on_alloc=maybe` has no such value",
     ),
     odd(
         "unknown_parameter",

@@ -85,6 +85,10 @@ fn hex(word: &str) -> Option<u64> {
 /// The same run on a simulated machine.
 fn play(free: &[(u64, u64)], every: u64) -> Run {
     let machine = Given::new(free).boot::<Usual>();
+    // As the kernel does for this run.
+    machine.set_min_free_kbytes(0).unwrap();
+    machine.set_watermark_scale_factor(1).unwrap();
+    machine.set_lowmem_reserve_ratio([0; 5]).unwrap();
     let mut digests = Vec::new();
     let mut slots = vec![None::<Live>; SLOTS];
     let mut pages = Noted::new(OnMachine(&machine), every, |digest| digests.push(digest));

@@ -1,0 +1,218 @@
+//! Watermarks and reserves: how much of a zone a request must leave.
+//!
+//! Each zone has three marks. A request first looks for a zone that stays above `low`; when none
+//! does, memory is short, and it goes down to `min`, or further if its flags let it
+//! ([`AllocFlags`]). On top of the mark a zone keeps a reserve from requests that could as well be
+//! served by a higher zone, so that these do not use up what only the lower zone can give
+//! (Linux: `lowmem_reserve`). [`policy`] has the numbers.
+//!
+//! # Protocol
+//!
+//! Marks are written by one writer at a time (the system's settings lock) and read by anyone
+//! without a lock; a reader may see some old and some new ones. `low` and reserve are
+//! also kept added up, so the usual test is one load and one comparison. The test and the taking are not
+//! one step: as many CPUs as pass the test at once may go as many blocks below a mark.
+#![forbid(unsafe_code)]
+
+pub mod policy;
+
+use super::ZoneKind;
+use crate::addr::Order;
+use crate::sync::atomic::{AtomicU64, Ordering};
+use policy::{ByZone, Marks};
+
+bitflags::bitflags! {
+    /// What a request may do below a mark (Linux: `ALLOC_*`).
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+    pub struct AllocFlags: u8 {
+        /// Down to half of the mark (`ALLOC_HIGH`, later `ALLOC_MIN_RESERVE`).
+        const HIGH = 1 << 0;
+        /// A quarter further: the caller cannot wait (`ALLOC_HARDER`, later `ALLOC_NON_BLOCK`).
+        const HARDER = 1 << 1;
+        /// Half further: the caller is about to give all its memory back (`ALLOC_OOM`).
+        const OOM = 1 << 2;
+        /// To the last page (`ALLOC_NO_WATERMARKS`).
+        const NO_WATERMARKS = 1 << 3;
+    }
+}
+
+/// Which mark a request must leave.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Mark {
+    /// `WMARK_MIN`
+    Min,
+    /// `WMARK_LOW`
+    Low,
+    /// `WMARK_HIGH`
+    High,
+}
+
+/// What a zone is asked to stay above.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limit {
+    /// The mark.
+    pub mark: Mark,
+    /// How far below it the request may go.
+    pub flags: AllocFlags,
+    /// The highest zone that could serve the request.
+    pub highest: ZoneKind,
+}
+
+/// The marks and reserves of a zone. All zero until memory is up.
+#[derive(Debug, Default)]
+pub struct Watermarks {
+    min: AtomicU64,
+    low: AtomicU64,
+    high: AtomicU64,
+    /// By the highest zone of a request.
+    reserve: [AtomicU64; ZoneKind::COUNT],
+    /// `low + reserve`, by the highest zone of a request.
+    floor: [AtomicU64; ZoneKind::COUNT],
+}
+
+impl Watermarks {
+    /// Marks and reserves that are not set yet.
+    pub(super) const fn new() -> Self {
+        Self {
+            min: AtomicU64::new(0),
+            low: AtomicU64::new(0),
+            high: AtomicU64::new(0),
+            reserve: [const { AtomicU64::new(0) }; ZoneKind::COUNT],
+            floor: [const { AtomicU64::new(0) }; ZoneKind::COUNT],
+        }
+    }
+
+    /// The marks. Context: any; stale when they arrive.
+    #[must_use]
+    pub fn marks(&self) -> Marks {
+        Marks {
+            min: self.min.load(Ordering::Relaxed),
+            low: self.low.load(Ordering::Relaxed),
+            high: self.high.load(Ordering::Relaxed),
+        }
+    }
+
+    /// What the zone keeps from requests, by their highest zone (Linux: `lowmem_reserve`, in
+    /// `/proc/zoneinfo` `protection`). Context: any.
+    #[must_use]
+    pub fn protection(&self) -> ByZone {
+        ZoneKind::ALL.map(|highest| self.reserve(highest))
+    }
+
+    fn reserve(&self, highest: ZoneKind) -> u64 {
+        self.reserve[highest.index()].load(Ordering::Relaxed)
+    }
+
+    /// Sets everything. The caller holds the settings lock.
+    pub(crate) fn set(&self, marks: Marks, protection: &ByZone) {
+        self.min.store(marks.min, Ordering::Relaxed);
+        self.low.store(marks.low, Ordering::Relaxed);
+        self.high.store(marks.high, Ordering::Relaxed);
+        let places = self.reserve.iter().zip(&self.floor);
+        for ((reserve, floor), &kept) in places.zip(protection) {
+            reserve.store(kept, Ordering::Relaxed);
+            floor.store(marks.low.saturating_add(kept), Ordering::Relaxed);
+        }
+    }
+
+    /// What a zone must have more of so that a page of it can go the usual way: the `low` mark
+    /// and the reserve. One load. Context: any.
+    #[inline]
+    #[must_use]
+    pub fn low_floor(&self, highest: ZoneKind) -> u64 {
+        self.floor[highest.index()].load(Ordering::Relaxed)
+    }
+
+    /// What a zone must have more of so that a page of it can go, in general (Linux: what
+    /// `__zone_watermark_ok` compares with). Context: any.
+    #[must_use]
+    pub fn floor(&self, limit: Limit) -> u64 {
+        if limit.flags.contains(AllocFlags::NO_WATERMARKS) {
+            return 0;
+        }
+        let marks = self.marks();
+        let mark = match limit.mark {
+            Mark::Min => marks.min,
+            Mark::Low => marks.low,
+            Mark::High => marks.high,
+        };
+        policy::lowered(mark, limit.flags).saturating_add(self.reserve(limit.highest))
+    }
+}
+
+/// Whether a block of `order` can go and leave `floor` frames of `free` (Linux:
+/// `zone_watermark_ok`; that there is a block of that size at all is left to who takes it).
+#[inline]
+#[must_use]
+pub const fn spares(free: u64, order: Order, floor: u64) -> bool {
+    free.saturating_sub(order.frames().wrapping_sub(1)) > floor
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn example() -> Watermarks {
+        let watermarks = Watermarks::new();
+        let marks = Marks {
+            min: 100,
+            low: 125,
+            high: 150,
+        };
+        watermarks.set(marks, &[0, 10, 50, 50, 50]);
+        watermarks
+    }
+
+    #[test]
+    fn a_block_goes_while_the_floor_stays() {
+        for size in 0..=10 {
+            let order = Order::new(size).unwrap();
+            for floor in [0, 1, 125, 1 << 40] {
+                let least = floor + order.frames();
+                assert!(spares(least, order, floor));
+                assert!(!spares(least - 1, order, floor));
+                assert!(!spares(0, order, floor));
+            }
+        }
+    }
+
+    #[test]
+    fn the_quick_floor_is_the_low_mark_and_the_reserve() {
+        let watermarks = example();
+        for (highest, floor) in [
+            (ZoneKind::Dma, 125),
+            (ZoneKind::Dma32, 135),
+            (ZoneKind::Normal, 175),
+        ] {
+            let limit = Limit {
+                mark: Mark::Low,
+                flags: AllocFlags::empty(),
+                highest,
+            };
+            assert_eq!(watermarks.low_floor(highest), floor);
+            assert_eq!(watermarks.floor(limit), floor);
+        }
+    }
+
+    #[test]
+    fn flags_and_mark_make_the_limit() {
+        let watermarks = example();
+        let none = AllocFlags::empty();
+        let both = AllocFlags::HIGH | AllocFlags::HARDER;
+        for (mark, flags, left) in [
+            (Mark::Min, none, 110),
+            (Mark::Low, none, 135),
+            (Mark::High, none, 160),
+            (Mark::Min, both, 10 + 50 - 12),
+            (Mark::Min, AllocFlags::NO_WATERMARKS | both, 0),
+        ] {
+            let highest = ZoneKind::Dma32;
+            let limit = Limit {
+                mark,
+                flags,
+                highest,
+            };
+            assert_eq!(watermarks.floor(limit), left, "{limit:?}");
+        }
+    }
+}
