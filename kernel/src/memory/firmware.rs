@@ -20,7 +20,10 @@ pub(super) struct Firmware {
 impl Firmware {
     /// Reads what the boot loader handed over.
     pub(super) fn read(info: &BootInfo) -> Self {
-        let entries = info.memory_regions.iter().filter(|region| !is_note(info, region));
+        let entries = info
+            .memory_regions
+            .iter()
+            .filter(|region| !is_note(info, region));
         let entries = entries.map(entry).collect();
         let mut taken: Vec<_> = boot::reserved_ranges()
             .iter()
