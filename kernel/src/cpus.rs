@@ -13,6 +13,7 @@ kernel_param!(
 );
 
 command! { "cpus", "", "list the CPUs that the firmware names, and what became of them", list }
+command! { "acpi", "", "what the firmware's ACPI tables say about CPUs and nodes", show_acpi }
 command! { "on", "CPU COMMAND [ARG]...", "run a command on another CPU", on }
 
 /// Starts all CPUs that the firmware names and the command line allows, and logs how that went.
@@ -57,6 +58,51 @@ fn list(arguments: &[String]) -> CommandResult {
         }
     }
     kprintln!("{} CPUs online", smp::count());
+    Ok(())
+}
+
+fn show_acpi(arguments: &[String]) -> CommandResult {
+    no_arguments(arguments)?;
+    let acpi = acpi::get();
+    for (name, at) in &acpi.tables {
+        kprintln!("table  {name} at {at:#x}");
+    }
+    for cpu in &acpi.cpus {
+        let state = match (cpu.is_enabled, cpu.is_online_capable) {
+            (true, _) => "enabled",
+            (false, true) => "may come",
+            (false, false) => "disabled",
+        };
+        kprintln!(
+            "cpu    APIC id {}, ACPI id {}, {state}",
+            cpu.apic_id,
+            cpu.acpi_id
+        );
+    }
+    for cpu in &acpi.cpu_nodes {
+        kprintln!("cpu    APIC id {}, domain {}", cpu.apic_id, cpu.domain);
+    }
+    for memory in &acpi.memory_nodes {
+        let hot = if memory.is_hot_pluggable {
+            ", hot-pluggable"
+        } else {
+            ""
+        };
+        let kept = if memory.is_non_volatile {
+            ", non-volatile"
+        } else {
+            ""
+        };
+        kprintln!(
+            "memory {:#x}, {:#x} bytes, domain {}{hot}{kept}",
+            memory.base,
+            memory.length,
+            memory.domain
+        );
+    }
+    for (from, row) in acpi.distances.iter().enumerate() {
+        kprintln!("node   {from}: distances {row:?}");
+    }
     Ok(())
 }
 

@@ -3,7 +3,8 @@
 //! Memory is filled to 90 % and drained to half, again and again, with all orders, request
 //! types and migrate types mixed. Each page of a block is stamped with its owner and read again
 //! before the block is freed; pages that must come zeroed are looked through. At the end all is
-//! freed, the zones recount themselves, and what is free must be what was free before.
+//! freed, the zones recount themselves, and what is free must be what was free before. With
+//! `--cpus` several CPUs do this at once, and the last two steps come when all are done.
 
 use super::ledger::{Entry, Ledger};
 use super::random::Random;
@@ -134,7 +135,10 @@ fn stress_command(arguments: &[String]) -> CommandResult {
         _ => return Err(CommandError::usage("expected a number of operations")),
     };
     let operations = number(count)?;
-    kprintln!("stress: {operations} operations on {cpus} CPUs, seed {seed}");
+    match cpus {
+        1 => kprintln!("stress: {operations} operations, seed {seed}"),
+        _ => kprintln!("stress: {operations} operations on {cpus} CPUs, seed {seed}"),
+    }
     let tally = stress(operations, seed, cpus).map_err(CommandError::failed)?;
     kprintln!(
         "stress: {} allocations, {} frees, {} times out of memory, up to {} % of memory in use",

@@ -279,8 +279,29 @@ ktest! {
         let online = smp::records().iter().filter(|record| matches!(record.state, smp::State::Online(_))).count();
         ktest_eq!(to_u64(online), u64::from(smp::count()));
         if !acpi.cpus.is_empty() {
+            ktest_assert!(acpi.tables.iter().any(|(name, _)| name.0 == *b"APIC"));
             ktest_assert!(acpi.cpus.iter().any(|cpu| cpu.apic_id == local::boot_cpu().apic_id() && cpu.is_enabled));
         }
+        Ok(())
+    }
+}
+
+ktest! {
+    fn every_cpu_that_the_firmware_enables_takes_part_in_an_emulator() {
+        let left_out = ["nosmp", "maxcpus", "deaf"].into_iter().any(crate::params::is_set);
+        if !crate::arch::cpu::is_virtual() || left_out {
+            return Ok(());
+        }
+        for record in smp::records() {
+            ktest_assert!(matches!(record.state, smp::State::Online(_) | smp::State::Disabled), "{record:?}");
+        }
+        Ok(())
+    }
+
+    fn cpus_give_each_other_work() {
+        let last = smp::count().saturating_sub(1);
+        let back = smp::run_on(last, || smp::run_on(0, local::current_id)).map_err(Failure::new)?;
+        ktest_eq!(back, Ok(0));
         Ok(())
     }
 }

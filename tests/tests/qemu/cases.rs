@@ -39,6 +39,81 @@ pub(crate) const BOOTS: &[Boot] = &[
     boot("pc_uefi", "--machine pc --firmware uefi"),
 ];
 
+/// Boots whose output tells how the CPUs came up.
+pub(crate) struct Cpus {
+    /// Name of the test, after `cpus::`.
+    pub(crate) name: &'static str,
+    /// The runner's options.
+    pub(crate) options: &'static str,
+    /// The commands.
+    pub(crate) commands: &'static str,
+    /// Lines that must be printed.
+    pub(crate) says: &'static [&'static str],
+}
+
+/// Machines with so and so many CPUs, all of which work at once.
+pub(crate) const CPUS: &[Cpus] = &[
+    cpus(
+        "one",
+        "--cpus 1",
+        "cpus; stress 10000",
+        &["1 CPUs online", "stress: no violations"],
+    ),
+    cpus(
+        "two_on_pc",
+        "--cpus 2 --machine pc",
+        "cpus; stress --cpus 2 20000",
+        &["2 CPUs online", "stress: no violations"],
+    ),
+    cpus(
+        "four_on_microvm",
+        "--cpus 4 --machine microvm --memory 128M",
+        "cpus; stress --cpus 4 40000",
+        &["4 CPUs online", "stress: no violations"],
+    ),
+    cpus(
+        "four_under_uefi",
+        "--cpus 4 --firmware uefi --memory 1G",
+        "cpus; stress --cpus 4 20000",
+        &["4 CPUs online", "stress: no violations"],
+    ),
+    cpus(
+        "sixty_four",
+        "--cpus 64",
+        "cpus; stress --cpus 64 32000",
+        &["64 CPUs online", "stress: no violations"],
+    ),
+    cpus(
+        "counting_instructions",
+        "--cpus 4 --icount",
+        "cpus; stress --cpus 4 4000",
+        &["4 CPUs online", "stress: no violations"],
+    ),
+    cpus(
+        "one_does_not_answer",
+        "--cpus 4 --cmdline deaf=2",
+        "cpus; on 2 echo third of three; stress --cpus 3 3000",
+        &[
+            "-     2  does not answer",
+            "3 CPUs online",
+            "third of three",
+            "stress: no violations",
+        ],
+    ),
+    cpus(
+        "some_left_out",
+        "--cpus 4 --cmdline maxcpus=2",
+        "cpus",
+        &["-     3  left out", "2 CPUs online"],
+    ),
+    cpus(
+        "some_not_there_yet",
+        "--qemu-arg -smp --qemu-arg 2,maxcpus=4",
+        "cpus",
+        &["-     3  disabled by the firmware", "2 CPUs online"],
+    ),
+];
+
 /// Input that must end in a message and a status, not in a hang or a crash.
 pub(crate) struct Refusal {
     /// Name of the test, after `bad_input::`.
@@ -127,6 +202,41 @@ pub(crate) const REFUSALS: &[Refusal] = &[
         says: "kernel::shell::crash::crash (kernel/src/shell/crash.rs:",
     },
     Refusal {
+        name: "panic_on_another_cpu",
+        options: "--cpus 4",
+        exec: Some("on 3 crash panic"),
+        status: 101,
+        says: "PANIC on CPU 3: crash panic",
+    },
+    Refusal {
+        name: "stack_overflow_on_another_cpu",
+        options: "--cpus 2",
+        exec: Some("on 1 crash overflow"),
+        status: 102,
+        says: "KERNEL STACK OVERFLOW: that is the guard page of the main stack",
+    },
+    Refusal {
+        name: "terminal_locked_by_another_cpu",
+        options: "--cpus 2",
+        exec: Some("on 1 crash locked"),
+        status: 102,
+        says: "UNEXPECTED EXCEPTION on CPU 1: #PF page fault",
+    },
+    Refusal {
+        name: "panic_on_all_cpus_at_once",
+        options: "--cpus 4",
+        exec: Some("crash all"),
+        status: 101,
+        says: "crash panic: on purpose",
+    },
+    Refusal {
+        name: "command_on_a_cpu_that_is_not_there",
+        options: "--cpus 2",
+        exec: Some("on 2 echo"),
+        status: 1,
+        says: "there is no CPU 2",
+    },
+    Refusal {
         name: "cpu_without_long_mode",
         options: "--cpu qemu32",
         exec: Some("help"),
@@ -157,7 +267,27 @@ pub(crate) const KTEST_MACHINES: &[KtestMachine] = &[
     ktest("microvm_max_6G", "--machine microvm --cpu max --memory 6G"),
     ktest("q35_debug_profile", "--profile debug"),
     ktest("q35_uefi_2G", "--firmware uefi --memory 2G"),
+    ktest("q35_2_cpus", "--cpus 2"),
+    ktest(
+        "pc_4_cpus_debug_profile",
+        "--machine pc --cpus 4 --profile debug",
+    ),
+    ktest("q35_64_cpus", "--cpus 64"),
 ];
+
+const fn cpus(
+    name: &'static str,
+    options: &'static str,
+    commands: &'static str,
+    says: &'static [&'static str],
+) -> Cpus {
+    Cpus {
+        name,
+        options,
+        commands,
+        says,
+    }
+}
 
 const fn boot(name: &'static str, options: &'static str) -> Boot {
     Boot { name, options }

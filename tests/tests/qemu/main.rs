@@ -16,7 +16,7 @@ use boot_runner::outcome::RanCommands;
 use boot_runner::tools;
 use libtest_mimic::{Arguments, Failed, Trial};
 
-use cases::{BOOT_COMMANDS, BOOT_SAYS, BOOTS, Boot, REFUSALS, Refusal};
+use cases::{BOOT_COMMANDS, BOOT_SAYS, BOOTS, Boot, CPUS, Cpus, REFUSALS, Refusal};
 
 /// Guests at a time: each keeps a host core busy.
 const MOST_GUESTS: usize = 2;
@@ -31,7 +31,10 @@ fn main() -> ExitCode {
     let refusals = REFUSALS
         .iter()
         .map(|case| trial("bad_input", case.name, || is_refused(case)));
-    let mut trials: Vec<Trial> = boots.chain(refusals).collect();
+    let cpus = CPUS
+        .iter()
+        .map(|case| trial("cpus", case.name, || cpus_come_up(case)));
+    let mut trials: Vec<Trial> = boots.chain(refusals).chain(cpus).collect();
     trials.extend([
         trial(
             "counting",
@@ -71,18 +74,29 @@ fn trial(
 
 /// The kernel comes up and runs its commands.
 fn comes_up(case: &Boot) -> Result<(), Failed> {
-    let options = guest::options(case.options)?;
-    let recorded = guest::boot(&options, BOOT_COMMANDS)?;
+    succeeds_and_says(case.options, BOOT_COMMANDS, &[BOOT_SAYS])
+}
+
+/// The CPUs come up, or are said to be left out.
+fn cpus_come_up(case: &Cpus) -> Result<(), Failed> {
+    succeeds_and_says(case.options, case.commands, case.says)
+}
+
+/// A boot whose commands succeed and print some texts.
+fn succeeds_and_says(options: &str, commands: &str, texts: &[&str]) -> Result<(), Failed> {
+    let options = guest::options(options)?;
+    let recorded = guest::boot(&options, commands)?;
     let serial = &recorded.serial;
     let outcome = recorded.finished.outcome;
     if outcome.exit_status(RanCommands::Yes) != 0 {
         let said = &recorded.finished.qemu_messages;
         return Err(format!("{outcome}\n{said}\n{serial}").into());
     }
-    if !serial.replace('\r', "").contains(BOOT_SAYS) {
-        return Err(format!("it did not print {BOOT_SAYS:?}:\n{serial}").into());
+    let printed = serial.replace('\r', "");
+    match texts.iter().find(|text| !printed.contains(**text)) {
+        Some(text) => Err(format!("it did not print {text:?}:\n{serial}").into()),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 /// Wrong input ends with its status and its message.

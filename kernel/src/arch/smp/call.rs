@@ -10,8 +10,8 @@
 //!   main stack, with interrupts on, for as long as it likes. Linux counterpart: a pinned work
 //!   item; it is what threads will replace.
 //!
-//! Whoever waits serves its own interrupting calls meanwhile, also with interrupts off: two CPUs
-//! that call each other do not block. Two CPUs that `run_on` each other do.
+//! Whoever waits serves its own interrupting calls meanwhile, also with interrupts off, and whoever
+//! waits for work does its own work: two CPUs that call each other do not block.
 
 use super::super::apic::{self, Message, vector};
 use super::super::irq::IrqGuard;
@@ -126,7 +126,10 @@ pub(in crate::arch) fn serve() {
 }
 
 /// Does the work that waits for this CPU.
-pub(super) fn serve_work() {
+///
+/// # Context
+/// Task, holding no lock.
+pub fn serve_work() {
     local::current().work.serve();
 }
 
@@ -191,7 +194,8 @@ pub fn call_on<R: Send>(target: u32, body: impl FnOnce() -> R + Send) -> Result<
 /// No such CPU takes part.
 ///
 /// # Context
-/// Task. The boot CPU has no idle loop: it runs what others give it while it waits for a key.
+/// Task, holding no lock. The boot CPU has no idle loop: it does work while it waits for a key or
+/// for other work.
 pub fn run_on<R: Send>(target: u32, body: impl FnOnce() -> R + Send) -> Result<R, NoSuchCpu> {
     if target == local::current_id() {
         return Ok(body());
@@ -213,7 +217,8 @@ fn elsewhere<F: FnOnce() -> R + Send, R: Send>(
     // SAFETY: (1) `wait` below does not return before the call is done, and nobody touches the
     // errand until then.
     unsafe { way.inbox(target).push(&call) };
-    wait(target, &call);
+    kick(target);
+    wait(way, target, &call);
     errand.answer.into_inner().ok_or(NoSuchCpu(target.id()))
 }
 
@@ -267,7 +272,7 @@ fn each<F: Fn(u32) + Sync>(way: Way, count: u32, body: &F) -> u32 {
         ran = ran.saturating_add(1);
     }
     for (cpu, call) in &calls {
-        wait(cpu, call);
+        wait(way, cpu, call);
     }
     ran
 }
@@ -278,13 +283,15 @@ fn kick(cpu: &CpuLocal) {
 }
 
 /// Waits until `target` has made a call, reminding it each second, and serving own calls.
-fn wait(target: &CpuLocal, call: &Call) {
+fn wait(way: Way, target: &CpuLocal, call: &Call) {
     let second = time::rate().unwrap_or(time::NS_PER_SECOND);
     let mut reminders: u32 = 0;
     let mut since = time::tsc();
-    kick(target);
     while !call.done.load(Ordering::Acquire) {
         serve();
+        if way == Way::Work {
+            serve_work();
+        }
         spin_loop();
         if time::tsc().wrapping_sub(since) < second {
             continue;

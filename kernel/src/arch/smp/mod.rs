@@ -24,7 +24,7 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use mm::mem::EarlyRam;
 use spin::Once;
 
-pub use call::{NoSuchCpu, call_on, call_on_all, run_on, run_on_each};
+pub use call::{NoSuchCpu, call_on, call_on_all, run_on, run_on_each, serve_work};
 pub(crate) use start::{Firmware, bring_up};
 
 /// The most CPUs there can be: what eight bits of APIC identifier can tell apart, less the one
