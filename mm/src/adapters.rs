@@ -3,6 +3,8 @@
 //! Soundness rests on the owning handles ([`Block`](crate::system::Block) and its kin); what is
 //! here is for C-shaped callers who keep a frame number or an address and give it back later.
 
+mod home;
 mod raw_pages;
 
+pub use home::Home;
 pub use raw_pages::GetPagesError;

@@ -30,7 +30,7 @@ pub enum Profile {
     Plain,
     /// The default: what a kernel should ship with. Pages are zeroed when handed out.
     Hardened,
-    /// Everything: free memory is poisoned and checked, state changes are compare-exchanges,
+    /// Everything: free memory is poisoned and checked, blocks leave it by compare-exchange,
     /// lock order is tracked.
     Debug,
 }
@@ -117,7 +117,7 @@ pub enum MapFrameTableError {
 /// Every safe call of the library rests on the implementor's word that
 ///
 /// 1. [`direct_map`](Self::direct_map) answers `Some(p)` only if all bytes of the range are
-///    ordinary RAM, readable and writable at `p` for as long as the platform lives, and nothing
+///    mapped RAM, readable and writable at `p` for as long as the platform lives, and nothing
 ///    outside the library uses those bytes while the library owns them; the same range always
 ///    gives the same pointer;
 /// 2. [`virt_to_phys`](Self::virt_to_phys) is its inverse;
@@ -128,8 +128,10 @@ pub enum MapFrameTableError {
 ///    between CPUs that run at the same time;
 /// 5. [`map_frame_table`](Self::map_frame_table), where supported, makes the virtual range an
 ///    exclusive alias of the physical one before it answers `Ok`;
-/// 6. [`frame_table_base`](Self::frame_table_base), where given, starts a virtual range that holds
-///    a 32-byte record for each frame up to the CPU's physical width and that nobody else maps.
+///    and leaves it so;
+/// 6. [`frame_table_base`](Self::frame_table_base) always gives the same answer; where it gives
+///    one, it is page-aligned and starts a virtual range that holds a 32-byte record for each
+///    frame up to the CPU's physical width and that nobody else maps.
 pub unsafe trait Platform: Sync + 'static {
     /// How much checking to compile in.
     const PROFILE: Profile = Profile::Hardened;

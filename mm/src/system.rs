@@ -21,8 +21,9 @@ pub use options::Options;
 pub use run::{ContigError, ExactError, PageRun};
 pub use shared::SharedBlock;
 
+pub use crate::adapters::Home;
 use crate::addr::Pfn;
-use crate::buddy::Census;
+use crate::buddy::{Census, Gfp, Request};
 use crate::frame::{FrameTable, Page, ZoneId};
 use crate::mem::Array;
 use crate::platform::{NodeId, Platform};
@@ -46,25 +47,6 @@ pub(crate) struct Core {
     /// Frames left out of circulation because they were found damaged.
     pub(crate) quarantined: AtomicU64,
     pub(crate) summary: Summary,
-}
-
-/// How an owning handle finds its memory: a reference on the host, where there are many
-/// machines, or a zero-sized type that names a kernel's `static`, where the handle then costs
-/// nothing extra.
-pub trait Home: Copy {
-    /// The machine's platform.
-    type P: Platform;
-    /// The memory that the handle gives its frames back to.
-    fn memory(&self) -> &Memory<Self::P>;
-}
-
-impl<P: Platform> Home for &Memory<P> {
-    type P = P;
-
-    #[inline]
-    fn memory(&self) -> &Memory<P> {
-        self
-    }
 }
 
 impl<P: Platform> Memory<P> {
@@ -150,7 +132,8 @@ impl<P: Platform> Memory<P> {
             .map_or(0, |core| core.quarantined.load(Ordering::Relaxed))
     }
 
-    /// Recounts every zone and compares (oracles O1, O3, O4). Context: task; slow.
+    /// Recounts every zone and compares (oracles O1, O3, O4). Context: task; slow. Blocks that are
+    /// being cut up or adopted right now, which happens without the zone's lock, look damaged.
     ///
     /// # Errors
     /// The first [`Corruption`] found.
@@ -171,6 +154,18 @@ impl Core {
     #[inline]
     pub(crate) fn zone(&self, id: ZoneId) -> Option<&Zone> {
         self.node(id.node)?.zones().get(usize::from(id.zone))
+    }
+
+    /// The nodes to ask after `near`, by number: none for a request that keeps to its node.
+    pub(crate) fn other_nodes<'a>(
+        &'a self,
+        near: &'a Node,
+        request: &Request,
+    ) -> impl Iterator<Item = &'a Node> {
+        let stays = request.gfp().contains(Gfp::THISNODE);
+        let count = if stays { 0 } else { self.nodes.len() };
+        let others = self.nodes.iter().take(count);
+        others.filter(|node| node.id() != near.id())
     }
 
     #[inline]

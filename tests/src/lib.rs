@@ -1,6 +1,8 @@
 //! Host side of the tests.
 
+pub mod budgets;
 pub mod ktest;
+pub mod lean;
 pub mod maps;
 pub mod oracles;
 pub mod random;

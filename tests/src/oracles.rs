@@ -112,7 +112,8 @@ fn may_merge<C: SimConfig>(
     };
     let (one, other) = (kind(pfn), kind(pfn.buddy(order)));
     let plain = |kind: Option<MigrateType>| kind.is_some_and(MigrateType::is_mergeable);
-    one == other || (plain(one) && plain(other))
+    let isolated = one == Some(MigrateType::Isolate);
+    (one == other && !isolated) || (plain(one) && plain(other))
 }
 
 /// O9: every byte of free memory holds the pattern.

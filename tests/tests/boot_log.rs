@@ -177,7 +177,7 @@ fn the_first_mib_is_handed_out_only_where_the_policy_says_so() {
         // Present it is in either case.
         assert_eq!(memblock.memory_bytes(), 0x9_f000 + 0x10_0000);
         let mut found = Vec::new();
-        memblock.hand_over(&mut |run| {
+        memblock.hand_over(&mut |run, _| {
             found.push((run.frames.first().as_u64(), run.frames.frames()));
         });
         assert_eq!(found, frames, "{low_memory:?}");

@@ -7,8 +7,10 @@
 //! [`CpuLocal::stacks`]: super::local::CpuLocal::stacks
 
 use crate::num::{to_u64, to_usize};
+use alloc::vec::Vec;
 use core::fmt;
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use mm::addr::PhysRange;
 use x86_64::VirtAddr;
 use x86_64::instructions::tlb;
 use x86_64::registers::control::{Cr3, Cr4, Cr4Flags};
@@ -19,6 +21,8 @@ const ENTRIES: usize = 512;
 const PRESENT: u64 = 1 << 0;
 const WRITABLE: u64 = 1 << 1;
 const LARGE: u64 = 1 << 7;
+/// Write-through or not cached at all: device memory.
+const UNCACHED: u64 = 1 << 3 | 1 << 4;
 const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 
 /// Page tables for splitting: one per 2 MiB of image that has guard pages, and one per 1 GiB.
@@ -104,23 +108,57 @@ pub(super) struct Tables {
 impl Tables {
     /// The entry that maps `page`, and its level: a large page's entry is above level one.
     fn leaf(self, page: VirtAddr) -> Option<(&'static AtomicU64, Level)> {
+        self.look_up(page).ok()
+    }
+
+    /// The same; where nothing is mapped, the level of the missing entry.
+    fn look_up(self, page: VirtAddr) -> Result<(&'static AtomicU64, Level), Level> {
         let (root, _) = Cr3::read();
         let mut table = root.start_address().as_u64();
         let mut level = Level::root();
         loop {
-            let entry = self.entry(table, level.index(page))?;
+            let entry = self.entry(table, level.index(page)).ok_or(level)?;
             let bits = entry.load(Ordering::Relaxed);
             if bits & PRESENT == 0 {
-                return None;
+                return Err(level);
             }
             match level.lower() {
                 Some(lower) if bits & LARGE == 0 => {
                     table = bits & ADDRESS;
                     level = lower;
                 }
-                _ => return Some((entry, level)),
+                _ => return Ok((entry, level)),
             }
         }
+    }
+
+    /// Cuts `range` of physical memory into the runs that are mapped as ordinary memory at the
+    /// offset, lowest first.
+    pub(super) fn mapped_runs(self, range: PhysRange) -> Vec<PhysRange> {
+        let mut runs: Vec<PhysRange> = Vec::new();
+        let mut at = range.start();
+        while at < range.end() {
+            let page = VirtAddr::new_truncate(at.as_u64().wrapping_add(self.physical_offset));
+            let (cached, level) = match self.look_up(page) {
+                Ok((entry, level)) => (entry.load(Ordering::Relaxed) & UNCACHED == 0, level),
+                Err(level) => (false, level),
+            };
+            // The offset is aligned to the largest pages, so physical and virtual borders agree.
+            let next = at
+                .align_down(level.span())
+                .saturating_add(level.span())
+                .min(range.end());
+            if let Some(run) = PhysRange::new(at, next).filter(|_| cached) {
+                match runs.last_mut() {
+                    Some(last) if last.end() == at => {
+                        *last = PhysRange::new(last.start(), next).unwrap_or(*last);
+                    }
+                    _ => runs.push(run),
+                }
+            }
+            at = next;
+        }
+        runs
     }
 
     fn entry(self, table: u64, index: usize) -> Option<&'static AtomicU64> {

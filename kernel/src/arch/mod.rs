@@ -69,6 +69,14 @@ pub(crate) fn init_boot_cpu() {
     x86_64::instructions::interrupts::enable();
 }
 
+/// Which parts of a range of physical memory are mapped, as ordinary memory, at the offset.
+pub(crate) fn mapped_runs(
+    physical_offset: u64,
+    range: mm::addr::PhysRange,
+) -> alloc::vec::Vec<mm::addr::PhysRange> {
+    guard::Tables { physical_offset }.mapped_runs(range)
+}
+
 /// Unmaps the guard pages of all stacks of the boot CPU and returns how many guard now.
 ///
 /// # Errors

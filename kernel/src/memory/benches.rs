@@ -77,6 +77,15 @@ bench!(
     "from the kernel's entry to memory ready, in instructions",
     boot_memory
 );
+bench!(
+    "boot_prompt",
+    "from the kernel's entry to the first command, in instructions",
+    |bencher| {
+        let taken = crate::shell::ready_tsc().saturating_sub(crate::arch::time::start_tsc());
+        bencher.value("", 1, taken);
+        Ok(())
+    }
+);
 
 /// Pairs a round.
 const PAIRS: usize = 1_000;

@@ -7,7 +7,7 @@
 use super::firmware::Firmware;
 use super::{MEMORY, frame_table};
 use crate::arch::exit::Status;
-use crate::arch::{cpu, image, smp};
+use crate::arch::{self, cpu, image, smp};
 use crate::{boot_info, panic, params};
 use alloc::vec::Vec;
 use bootloader_api::BootInfo;
@@ -81,15 +81,20 @@ fn try_bring_up(info: &'static BootInfo) -> Result<(), Failure> {
     let platform = MEMORY.platform();
     let firmware = Firmware::read(info);
     let offset = info.physical_memory_offset.as_ref().copied();
+    let offset = offset.ok_or(Failure::NoPhysicalMap)?;
     let (phys_bits, _) = cpu::address_bits();
-    let usable = firmware.usable(phys_bits).collect();
-    platform.set_direct_map(offset.ok_or(Failure::NoPhysicalMap)?, usable);
+    let usable = firmware.usable(phys_bits);
+    // What the firmware calls usable and what the boot loader made of it may differ.
+    let mapped: Vec<PhysRange> = usable
+        .flat_map(|range| arch::mapped_runs(offset, range))
+        .collect();
+    platform.set_direct_map(offset, mapped.clone());
     let params = Params::parse(params::line(), |refused| log::warn!("{refused}"));
 
-    // SAFETY: (1) only ranges that the firmware calls usable are reached through the direct map,
-    // so RAM added otherwise is found out before it is touched; (2) what the boot loader and the
-    // kernel use is reserved below, before the first allocation; (3) this runs once, before
-    // anything else could claim; (4) `free` is not called.
+    // SAFETY: (1) what is not mapped is removed before the first allocation, or refused by the
+    // direct map; (2) what the boot loader and the kernel use is reserved below, before the first
+    // allocation; (3) this runs once, before anything else could claim; (4) none of the three is
+    // called; (5) there is one machine; (6) the boot loader's map stays.
     let claim = unsafe { RamClaim::new() };
     let mut memblock = Memblock::new(claim);
     for (range, name) in &firmware.taken {
@@ -100,6 +105,7 @@ fn try_bring_up(info: &'static BootInfo) -> Result<(), Failure> {
     }
     memblock.allow_growth();
     add_map(&mut memblock, &firmware, &params)?;
+    remove_unmapped(&mut memblock, &mapped)?;
 
     match take_low_page(&mut memblock, &firmware) {
         Some(page) => smp::keep_low_page(page),
@@ -128,7 +134,7 @@ fn try_bring_up(info: &'static BootInfo) -> Result<(), Failure> {
             .free_early(NodeId(0), page)
             .map_err(Failure::BringUp)?;
     }
-    let ready_tsc = crate::arch::time::tsc();
+    let ready_tsc = arch::time::tsc();
     BOOT_MAP.call_once(|| BootMap {
         firmware,
         params,
@@ -136,6 +142,34 @@ fn try_bring_up(info: &'static BootInfo) -> Result<(), Failure> {
         ready_tsc,
     });
     log_summary(info, &summary);
+    Ok(())
+}
+
+/// Takes out of memory what the boot loader did not map, such as RAM that only the command line
+/// knows of.
+fn remove_unmapped(memblock: &mut Memblock, mapped: &[PhysRange]) -> Result<(), Failure> {
+    let mut missing: Vec<PhysRange> = memblock
+        .memory()
+        .iter()
+        .map(|region| region.range)
+        .collect();
+    for run in mapped {
+        let cut = |range: PhysRange| {
+            let below = PhysRange::new(range.start(), run.start().min(range.end()));
+            let above = PhysRange::new(run.end().max(range.start()), range.end());
+            [below, above]
+                .into_iter()
+                .flatten()
+                .filter(|part| !part.is_empty())
+        };
+        missing = missing.into_iter().flat_map(cut).collect();
+    }
+    for range in missing {
+        log::warn!("{range} is not mapped: left out");
+        memblock
+            .remove(MEMORY.platform(), range)
+            .map_err(Failure::Reserve)?;
+    }
     Ok(())
 }
 

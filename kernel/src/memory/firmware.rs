@@ -30,9 +30,7 @@ impl Firmware {
             .filter_map(|range| Some((span(range.start, range.end)?, range.kind.name())))
             .collect();
         taken.push((image::physical(info), "kernel image"));
-        if let (Some(&start), len) = (info.ramdisk_addr.as_ref(), info.ramdisk_len) {
-            taken.push((PhysRange::from_size(PhysAddr::new(start), len), "ramdisk"));
-        }
+        taken.extend(ramdisk(info).map(|range| (range, "ramdisk")));
         if let Some(&rsdp) = info.rsdp_addr.as_ref() {
             taken.push((
                 PhysRange::from_size(PhysAddr::new(rsdp), RSDP_BYTES),
@@ -73,6 +71,13 @@ fn is_note(info: &BootInfo, region: &MemoryRegion) -> bool {
     let covers = |other: &MemoryRegion| other.start <= region.start && region.end <= other.end;
     let mut usable = info.memory_regions.iter().filter(is_usable);
     region.kind == MemoryRegionKind::Bootloader && usable.any(covers)
+}
+
+/// Where the ramdisk lies: its address is one of the loader's map of physical memory.
+fn ramdisk(info: &BootInfo) -> Option<PhysRange> {
+    let offset = info.physical_memory_offset.as_ref()?;
+    let start = info.ramdisk_addr.as_ref()?.checked_sub(*offset)?;
+    Some(PhysRange::from_size(PhysAddr::new(start), info.ramdisk_len))
 }
 
 /// Bytes of the ACPI root pointer, revision 2 (ACPI 6.5, 5.2.5.3).

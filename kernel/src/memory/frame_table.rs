@@ -17,7 +17,7 @@ use mm::frame::FrameTable;
 use mm::mem::EarlyRam;
 use mm::memblock::{AllocError, Memblock, Request};
 use mm::platform::MapFrameTableError;
-use x86_64::registers::control::Cr3;
+use x86_64::registers::control::{Cr3, Cr4, Cr4Flags};
 use x86_64::structures::paging::mapper::MapToError;
 use x86_64::structures::paging::{
     FrameAllocator, Mapper, OffsetPageTable, Page, PageTable, PageTableFlags, PhysFrame, Size4KiB,
@@ -91,6 +91,8 @@ pub(super) fn map(
 ) -> Result<(), MapFrameTableError> {
     let offset = platform
         .physical_offset()
+        // The mapper knows four levels.
+        .filter(|_| !Cr4::read().contains(Cr4Flags::L5_PAGING))
         .ok_or(MapFrameTableError::Unsupported)?;
     let (root, _) = Cr3::read();
     let root = offset.wrapping_add(root.start_address().as_u64());

@@ -4,7 +4,7 @@
     reason = "turns the frame numbers that it stores back into blocks"
 )]
 
-use super::{Kernel, MEMORY, Pages};
+use super::{Kernel, Pages};
 use mm::addr::{Order, Pfn};
 use mm::buddy::Gfp;
 use mm::frame::FreeError;
@@ -35,7 +35,7 @@ impl Ledger {
     pub(super) fn new(entries: usize) -> Result<Self, AllocError> {
         let bytes = crate::num::to_u64(entries.saturating_mul(ENTRY_BYTES));
         let wanted = Order::for_bytes(bytes).unwrap_or(Order::MAX);
-        let storage = MEMORY.alloc_block_in(Kernel, Gfp::KERNEL, wanted)?;
+        let storage = Pages::alloc(Kernel, Gfp::KERNEL, wanted)?;
         Ok(Self { storage, len: 0 })
     }
 
@@ -67,7 +67,7 @@ impl Ledger {
 
     /// Takes out the block at `index`; the last one takes its place.
     pub(super) fn swap_remove(&mut self, index: usize) -> Option<Result<Entry, (Pfn, FreeError)>> {
-        let last = self.len.checked_sub(1)?;
+        let last = self.len.checked_sub(1).filter(|&last| index <= last)?;
         let (packed, serial) = self.read(index)?;
         let moved = self.read(last)?;
         let entry = self.entry(index)?;
@@ -80,7 +80,7 @@ impl Ledger {
         let order = Order::new(crate::num::low_byte(packed >> ORDER_SHIFT)).unwrap_or_default();
         // SAFETY: the number was stored for a block that was given up to it, and has just been
         // struck off the list.
-        let pages = unsafe { MEMORY.block_from_raw(Kernel, pfn, order) };
+        let pages = unsafe { Pages::from_raw(Kernel, pfn, order) };
         Some(match pages {
             Ok(pages) => Ok(Entry { pages, serial }),
             Err(error) => Err((pfn, error)),

@@ -46,7 +46,9 @@ pub static MEMORY: Memory<KernelPlatform> = Memory::new(KernelPlatform::new());
 #[derive(Clone, Copy, Debug)]
 pub struct Kernel;
 
-impl Home for Kernel {
+#[expect(unsafe_code, reason = "`Home` is an unsafe trait")]
+// SAFETY: a static is the same every time.
+unsafe impl Home for Kernel {
     type P = KernelPlatform;
 
     fn memory(&self) -> &Memory<KernelPlatform> {

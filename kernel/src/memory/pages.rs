@@ -47,9 +47,7 @@ pub(super) fn request(arguments: &[String]) -> Result<(Gfp, Order), CommandError
 
 fn alloc_command(arguments: &[String]) -> CommandResult {
     let (gfp, order) = request(arguments)?;
-    let pages = MEMORY
-        .alloc_block_in(Kernel, gfp, order)
-        .map_err(CommandError::failed)?;
+    let pages = Pages::alloc(Kernel, gfp, order).map_err(CommandError::failed)?;
     let range = pages.frames().addrs();
     let zone = MEMORY
         .zone_of(pages.pfn())
@@ -99,7 +97,7 @@ fn explain_command(arguments: &[String]) -> CommandResult {
     };
     let (gfp, order) = request(rest)?;
     let mut steps = Recording::new();
-    let outcome = MEMORY.alloc_block_in_traced(Kernel, gfp, order, &mut steps);
+    let outcome = Pages::alloc_traced(Kernel, gfp, order, &mut steps);
     kprint!("{steps}");
     let pages = outcome.map_err(CommandError::failed)?;
     kprintln!(

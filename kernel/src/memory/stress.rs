@@ -270,7 +270,7 @@ impl Run {
         // Order o comes half as often as order o - 1.
         let order = u8::try_from(self.random.next().trailing_zeros()).unwrap_or_default();
         let order = Order::new(order).unwrap_or(Order::MAX);
-        let mut pages = match MEMORY.alloc_block_in(Kernel, gfp, order) {
+        let mut pages = match Pages::alloc(Kernel, gfp, order) {
             Ok(pages) => pages,
             Err(AllocError::OutOfMemory) => {
                 tally.exhausted = tally.exhausted.saturating_add(1);

@@ -2,7 +2,7 @@
 
 use super::bring_up::boot_map;
 use super::ledger::Ledger;
-use super::{Kernel, MEMORY};
+use super::{Kernel, MEMORY, Pages};
 use crate::ktest::Failure;
 use crate::num::to_usize;
 use crate::{ktest, ktest_assert, ktest_eq};
@@ -22,7 +22,7 @@ fn take_everything() -> Result<Ledger, Failure> {
             if live.is_full() {
                 return Err(Failure::new("more blocks than the ledger holds"));
             }
-            match MEMORY.alloc_block_in(Kernel, Gfp::HIGHUSER_MOVABLE, order) {
+            match Pages::alloc(Kernel, Gfp::HIGHUSER_MOVABLE, order) {
                 Ok(pages) => drop(live.push(pages, 0)),
                 Err(AllocError::OutOfMemory) => break,
                 Err(error) => return Err(Failure::new(error)),
@@ -75,13 +75,13 @@ ktest! {
     fn a_dropped_block_is_free_again_and_zeroed_when_asked() {
         let before = MEMORY.free_frames();
         let order = Order::new(3).unwrap_or_default();
-        let mut pages = MEMORY.alloc_block_in(Kernel, Gfp::KERNEL, order).map_err(Failure::new)?;
+        let mut pages = Pages::alloc(Kernel, Gfp::KERNEL, order).map_err(Failure::new)?;
         pages.bytes_mut().fill(0xff);
         let pfn = pages.pfn();
         ktest_eq!(MEMORY.free_frames(), before.saturating_sub(8));
         drop(pages);
         ktest_eq!(MEMORY.free_frames(), before);
-        let zeroed = MEMORY.alloc_block_in(Kernel, Gfp::KERNEL.union(Gfp::ZERO), order).map_err(Failure::new)?;
+        let zeroed = Pages::alloc(Kernel, Gfp::KERNEL.union(Gfp::ZERO), order).map_err(Failure::new)?;
         ktest_eq!(zeroed.pfn(), pfn);
         ktest_assert!(zeroed.bytes().iter().all(|&byte| byte == 0));
         Ok(())
@@ -91,7 +91,7 @@ ktest! {
 ktest! {
     fn references_keep_a_block_until_the_last_is_dropped() {
         let before = MEMORY.free_frames();
-        let pages = MEMORY.alloc_block_in(Kernel, Gfp::KERNEL, Order::ZERO).map_err(Failure::new)?;
+        let pages = Pages::alloc(Kernel, Gfp::KERNEL, Order::ZERO).map_err(Failure::new)?;
         let pfn = pages.pfn();
         ktest_assert!(MEMORY.get_page(pfn).is_none(), "a block with one owner gave a reference");
         let first = pages.share().map_err(|_| Failure::new("could not share"))?;
@@ -108,7 +108,7 @@ ktest! {
 ktest! {
     fn an_exact_range_can_be_taken_and_given_back() {
         let before = MEMORY.free_frames();
-        let probe = MEMORY.alloc_block_in(Kernel, Gfp::KERNEL, Order::MAX).map_err(Failure::new)?;
+        let probe = Pages::alloc(Kernel, Gfp::KERNEL, Order::MAX).map_err(Failure::new)?;
         let first = probe.pfn();
         drop(probe);
         let range = PfnRange::from_count(first.saturating_add(3), 700).unwrap_or_default();
@@ -128,8 +128,7 @@ ktest! {
         let splits = || MEMORY.zones().map(|zone| zone.snapshot(MEMORY.platform()).stats.splits).sum::<u64>();
         let before = splits();
         let mut steps = Recording::new();
-        let pages = MEMORY
-            .alloc_block_in_traced(Kernel, Gfp::KERNEL, Order::ZERO, &mut steps)
+        let pages = Pages::alloc_traced(Kernel, Gfp::KERNEL, Order::ZERO, &mut steps)
             .map_err(Failure::new)?;
         let split = steps.steps().filter(|step| matches!(step, Step::Split { .. })).count();
         ktest_eq!(splits().wrapping_sub(before), crate::num::to_u64(split));

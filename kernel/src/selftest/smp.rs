@@ -10,7 +10,7 @@ use crate::arch::irq::IrqGuard;
 use crate::arch::lock::IrqLock;
 use crate::arch::{local, probe, registers, smp, time, trap};
 use crate::ktest::Failure;
-use crate::memory::{Kernel, MEMORY};
+use crate::memory::{Kernel, MEMORY, Pages};
 use crate::num::{to_u64, to_usize};
 use crate::{ktest, ktest_assert, ktest_eq, logger};
 use alloc::format;
@@ -247,7 +247,7 @@ ktest! {
             let mark = low_byte_of(cpu);
             for round in 0..40_u8 {
                 let order = Order::new(round % 4).unwrap_or_default();
-                let Ok(mut pages) = MEMORY.alloc_block_in(Kernel, Gfp::KERNEL, order) else {
+                let Ok(mut pages) = Pages::alloc(Kernel, Gfp::KERNEL, order) else {
                     *wrong.lock() = Some(format!("CPU {cpu} got no memory"));
                     return;
                 };
@@ -266,7 +266,7 @@ ktest! {
     fn blocks_may_be_freed_on_another_cpu() {
         let free = MEMORY.free_frames();
         for cpu in smp::cpus() {
-            let pages = MEMORY.alloc_block_in(Kernel, Gfp::KERNEL, Order::ZERO).map_err(Failure::new)?;
+            let pages = Pages::alloc(Kernel, Gfp::KERNEL, Order::ZERO).map_err(Failure::new)?;
             smp::run_on(cpu.id(), move || drop(pages)).map_err(Failure::new)?;
         }
         ktest_eq!(MEMORY.free_frames(), free);

@@ -11,11 +11,12 @@ mod info;
 pub mod parse;
 
 use crate::arch::exit::{self, Status};
-use crate::arch::smp;
+use crate::arch::{smp, time};
 use crate::registry::registry;
 use crate::{console, kprint, kprintln};
 use alloc::string::String;
 use core::fmt;
+use core::sync::atomic::{AtomicU64, Ordering};
 use editor::{Event, LineEditor};
 
 /// What the shell prints when it is ready for a line.
@@ -105,8 +106,18 @@ macro_rules! command {
     };
 }
 
+/// TSC when the shell was ready for its first command.
+static READY: AtomicU64 = AtomicU64::new(0);
+
+/// The TSC when the shell was ready for its first command; 0 before that.
+#[must_use]
+pub fn ready_tsc() -> u64 {
+    READY.load(Ordering::Relaxed)
+}
+
 /// Reads and runs lines until the machine is powered off.
 pub fn interactive() -> ! {
+    READY.store(time::tsc(), Ordering::Relaxed);
     let mut editor = LineEditor::new();
     kprintln!("Type `help` for a list of commands.");
     loop {
@@ -135,6 +146,7 @@ fn read_line(editor: &mut LineEditor) -> Event {
 
 /// Runs the commands of `exec=` and ends the machine with a status that tells how it went.
 pub fn execute_and_exit(line: &str) -> ! {
+    READY.store(time::tsc(), Ordering::Relaxed);
     let status = if run_line(line) {
         Status::Pass
     } else {

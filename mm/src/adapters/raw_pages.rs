@@ -64,26 +64,6 @@ impl<P: Platform> Memory<P> {
         Ok(())
     }
 
-    /// Turns the raw number of a block back into an owning handle: the counterpart of
-    /// [`Block::into_raw`]. Context: any.
-    ///
-    /// # Errors
-    /// As [`Memory::free_pages`].
-    ///
-    /// # Safety
-    /// The caller owns the block as a raw number, and gives that up.
-    pub unsafe fn block_from_raw<H: Home<P = P>>(
-        &self,
-        home: H,
-        pfn: Pfn,
-        order: Order,
-    ) -> Result<Block<H>, FreeError> {
-        let table = self.frames().ok_or(FreeError::NotPresent)?;
-        // SAFETY: the caller's word, passed on.
-        let block = unsafe { table.reclaim(pfn, order) }?;
-        Ok(Block::new(block, home))
-    }
-
     /// Gives back every page in `pages` and empties the places (Linux: `free_pages_bulk`).
     /// Context: any but NMI.
     ///
@@ -190,5 +170,22 @@ impl<P: Platform> Memory<P> {
             PutOutcome::Last(block) => self.release(block),
         }
         Ok(())
+    }
+}
+
+impl<H: Home> Block<H> {
+    /// Turns the raw number of a block back into an owning handle: the counterpart of
+    /// [`Block::into_raw`]. Context: any.
+    ///
+    /// # Errors
+    /// As [`Memory::free_pages`].
+    ///
+    /// # Safety
+    /// The caller owns the block of the home's memory as a raw number, and gives that up.
+    pub unsafe fn from_raw(home: H, pfn: Pfn, order: Order) -> Result<Self, FreeError> {
+        let table = home.memory().frames().ok_or(FreeError::NotPresent)?;
+        // SAFETY: the caller's word, passed on.
+        let block = unsafe { table.reclaim(pfn, order) }?;
+        Ok(Self::new(block, home))
     }
 }

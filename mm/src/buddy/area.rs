@@ -292,6 +292,19 @@ impl Area {
         })
     }
 
+    /// The block of the largest order that covers a pageblock together with the one before it:
+    /// where it starts, and its state word.
+    pub(super) fn covering_pair(&self, block: usize) -> Option<(u64, Word)> {
+        let lower = base_of(block & !1);
+        let word = self.word(lower);
+        let starts_block = matches!(
+            word.state(),
+            Some(FrameState::Free | FrameState::Unique | FrameState::Shared)
+        );
+        let covers = block & 1 == 1 && starts_block && word.order() == Order::MAX;
+        covers.then_some((lower, word))
+    }
+
     /// Walks a pageblock from block to block: offset and state word of everything that starts
     /// in it, single frames where nothing does.
     pub(super) fn walk(&self, block: usize) -> impl Iterator<Item = (u64, Word)> + '_ {

@@ -72,8 +72,8 @@ impl FreeAreas {
         })
     }
 
-    /// Takes the pageblocks around a range out of use (Linux: `start_isolate_page_range`).
-    pub(crate) fn isolate(&mut self, range: PfnRange) -> Result<(), RangeError> {
+    /// Whether the pageblocks around a range are the zone's and in use.
+    fn check_blocks(&self, range: PfnRange) -> Result<(), RangeError> {
         if range.is_empty() {
             return Err(RangeError::Empty);
         }
@@ -84,6 +84,12 @@ impl FreeAreas {
                 Some(_) => {}
             }
         }
+        Ok(())
+    }
+
+    /// Takes the pageblocks around a range out of use (Linux: `start_isolate_page_range`).
+    pub(crate) fn isolate(&mut self, range: PfnRange) -> Result<(), RangeError> {
+        self.check_blocks(range)?;
         for pfn in Self::blocks_around(range) {
             let Some(place) = self.place_of(pfn) else {
                 continue;
@@ -129,7 +135,6 @@ impl FreeAreas {
         let kind = area.blocks[lower].kind;
         area.unlink(base_of(lower), Order::MAX);
         count_down(&mut self.blocks, kind, Order::MAX);
-        area.blocks[upper].kind = kind;
         for block in [lower, upper] {
             area.push(base_of(block), Order::PAGEBLOCK);
             count_up(&mut self.blocks, kind, Order::PAGEBLOCK);
@@ -164,8 +169,8 @@ impl FreeAreas {
         mobility: MigrateType,
         mut each: impl FnMut(Exclusive),
     ) -> Result<(), RangeError> {
-        if let Some(pfn) = self.first_busy(range) {
-            return Err(RangeError::Busy { pfn });
+        if let Some(obstacle) = self.first_obstacle(range) {
+            return Err(obstacle);
         }
         for pfn in Self::blocks_around(range) {
             let Some(place) = self.place_of(pfn) else {
@@ -188,24 +193,46 @@ impl FreeAreas {
         Ok(())
     }
 
-    /// The first frame of a range that is not free.
-    fn first_busy(&self, range: PfnRange) -> Option<Pfn> {
+    /// Whether the frames of a range could be taken right now, as far as they themselves go.
+    pub(crate) fn check_range(&self, range: PfnRange) -> Result<(), RangeError> {
+        self.check_blocks(range)?;
+        self.first_obstacle(range).map_or(Ok(()), Err)
+    }
+
+    /// The first reason why the frames of a range, cannot be taken.
+    fn first_obstacle(&self, range: PfnRange) -> Option<RangeError> {
         Self::blocks_around(range).find_map(|start| {
             let place = self.place_of(start)?;
             let area = self.areas.at(place.slot)?.as_deref()?;
-            area.walk(place.block).find_map(|(at, word)| {
-                let pfn = area.frames.pfn(at);
-                let frames = match word.state() {
-                    Some(FrameState::Free) => return None,
-                    Some(FrameState::Unique | FrameState::Shared) => {
-                        PfnRange::block(pfn, word.order())
-                    }
-                    _ => PfnRange::block(pfn, Order::ZERO),
-                };
-                let wanted = frames.intersect(range);
-                (!wanted.is_empty()).then_some(pfn)
-            })
+            let look = |(at, word)| self.obstacle(area.frames.pfn(at), word, range);
+            match area.covering_pair(place.block) {
+                // A larger block covers all of the pageblock: nothing starts in it.
+                Some(pair) => look(pair),
+                None => area.walk(place.block).find_map(look),
+            }
         })
+    }
+
+    /// Why what starts at `pfn` stands in the way of taking `range`, if it does.
+    fn obstacle(&self, pfn: Pfn, word: Word, range: PfnRange) -> Option<RangeError> {
+        let frames = match word.state() {
+            Some(FrameState::Free | FrameState::Unique | FrameState::Shared) => {
+                PfnRange::block(pfn, word.order())
+            }
+            _ => PfnRange::block(pfn, Order::ZERO),
+        };
+        let wanted = frames.intersect(range);
+        let ours = word.belongs_to(self.home);
+        match word.state() {
+            _ if wanted.is_empty() => None,
+            Some(FrameState::Free) if ours => None,
+            // Holes, and frames of other zones that lie among ours.
+            Some(FrameState::Interior) => Some(RangeError::NotInZone { pfn }),
+            Some(_) if !ours => Some(RangeError::NotInZone {
+                pfn: wanted.first(),
+            }),
+            _ => Some(RangeError::Busy { pfn }),
+        }
     }
 
     /// Removes the free blocks of a pageblock that touch `range`, and puts back what sticks out.
@@ -244,7 +271,6 @@ impl FreeAreas {
             }
         }
         let after = area.blocks[place.block].orders;
-        self.index.update(area, place, kind, before, after);
         self.index.update(area, place, kind, before, after);
         let whole = PfnRange::block(area.frames.pfn(start), Order::PAGEBLOCK);
         for (pfn, order) in range.intersect(whole).blocks(Order::PAGEBLOCK) {

@@ -10,11 +10,16 @@ use super::area::{base_of, bit, row, slot};
 use super::free_areas::FreeAreas;
 use super::index::Place;
 use super::policy::{self, Survey};
+use super::take::ATTEMPTS;
 use super::trace::{Step, Trace};
 use crate::addr::{Order, to_count, to_index};
 use crate::frame::{FrameState, Word};
 use crate::mem::Exclusive;
 use crate::platform::Platform;
+
+/// Pageblocks that one request looks through for one to take over. The largest free blocks come
+/// first, so what the first few do not allow the others hardly will.
+const SURVEYS: usize = 4;
 
 impl FreeAreas {
     /// Serves a request of type `wanted` from pageblocks of other types.
@@ -30,20 +35,22 @@ impl FreeAreas {
         if self.claim(order, wanted, trace) {
             return self.take(order, wanted, word, platform, trace);
         }
-        loop {
+        for _ in 0..ATTEMPTS {
             let (place, from) = self.to_steal(order, wanted)?;
             trace.step(Step::Steal { from });
             self.stats.steals = self.stats.steals.wrapping_add(1);
             match self.take_at::<P>(place, order, word, trace) {
                 Ok(block) => return Some(block),
-                Err(corruption) => platform.corruption(&corruption),
+                Err(corruption) => platform.corruption(&corruption?),
             }
         }
+        None
     }
 
     /// Takes over a pageblock with a free block of at least `order`, largest first. Answers
     /// whether there was one.
     fn claim(&mut self, order: Order, wanted: MigrateType, trace: &mut impl Trace) -> bool {
+        let mut surveys: usize = 0;
         for size in order.and_above().rev() {
             if !policy::worth_claiming(size, wanted) {
                 return false;
@@ -52,11 +59,17 @@ impl FreeAreas {
                 let Some(place) = self.lowest(owner, size) else {
                     continue;
                 };
-                if size >= Order::PAGEBLOCK || policy::may_claim(self.survey(place), owner, wanted)
-                {
-                    self.claim_at(place, size, wanted, trace);
-                    return true;
+                if size < Order::PAGEBLOCK {
+                    if surveys == SURVEYS {
+                        return false;
+                    }
+                    surveys = surveys.wrapping_add(1);
+                    if !policy::may_claim(self.survey(place), owner, wanted) {
+                        continue;
+                    }
                 }
+                self.claim_at(place, size, wanted, trace);
+                return true;
             }
         }
         false

@@ -40,15 +40,16 @@ bitflags::bitflags! {
         const NOWARN = 1 << 13;
         /// Tries hard but may fail (`__GFP_RETRY_MAYFAIL`).
         const RETRY_MAYFAIL = 1 << 14;
-        /// Never fails (`__GFP_NOFAIL`).
+        /// Tries for ever rather than fail (`__GFP_NOFAIL`); as long as there is no reclaim,
+        /// there is nothing to try.
         const NOFAIL = 1 << 15;
         /// Gives up early (`__GFP_NORETRY`).
         const NORETRY = 1 << 16;
         /// May use all reserves: the caller frees memory with it (`__GFP_MEMALLOC`).
         const MEMALLOC = 1 << 17;
-        /// The block is a compound page (`__GFP_COMP`).
+        /// The block is a compound page; without effect on a single page (`__GFP_COMP`).
         const COMP = 1 << 18;
-        /// Never uses reserves (`__GFP_NOMEMALLOC`).
+        /// Never uses reserves, whatever else is said (`__GFP_NOMEMALLOC`).
         const NOMEMALLOC = 1 << 19;
         /// Keeps to the task's allowed nodes (`__GFP_HARDWALL`).
         const HARDWALL = 1 << 20;
@@ -142,14 +143,10 @@ pub enum GfpError {
     ManyZones,
     /// Both movable and reclaimable.
     ManyTypes,
-    /// Both MEMALLOC and NOMEMALLOC.
-    ReservesBothWays,
     /// NOFAIL together with a modifier that allows to fail.
     NofailMayFail,
     /// NOFAIL without leave to reclaim, or for more than two pages.
     NofailImpossible,
-    /// COMP together with a single page.
-    CompoundSinglePage,
     /// Bits without a meaning.
     UnknownBits,
 }
@@ -159,10 +156,8 @@ impl fmt::Display for GfpError {
         f.write_str(match self {
             Self::ManyZones => "more than one zone modifier",
             Self::ManyTypes => "both MOVABLE and RECLAIMABLE",
-            Self::ReservesBothWays => "both MEMALLOC and NOMEMALLOC",
             Self::NofailMayFail => "NOFAIL together with NORETRY or RETRY_MAYFAIL",
             Self::NofailImpossible => "NOFAIL needs DIRECT_RECLAIM and at most order 1",
-            Self::CompoundSinglePage => "COMP with order 0",
             Self::UnknownBits => "unknown bits",
         })
     }
@@ -193,12 +188,6 @@ impl Request {
             if !gfp.contains(Gfp::DIRECT_RECLAIM) || order.as_u8() > 1 {
                 return Err(GfpError::NofailImpossible);
             }
-        }
-        if gfp.contains(Gfp::MEMALLOC.union(Gfp::NOMEMALLOC)) {
-            return Err(GfpError::ReservesBothWays);
-        }
-        if gfp.contains(Gfp::COMP) && order.as_u8() == 0 {
-            return Err(GfpError::CompoundSinglePage);
         }
         if gfp.bits() & !Gfp::all().bits() != 0 {
             return Err(GfpError::UnknownBits);
@@ -262,7 +251,7 @@ impl Request {
     #[inline]
     #[must_use]
     pub const fn is_compound(&self) -> bool {
-        self.gfp.contains(Gfp::COMP)
+        self.gfp.contains(Gfp::COMP) && self.order.as_u8() > 0
     }
 
     /// Whose pageblocks serve the request.
@@ -305,10 +294,6 @@ mod tests {
             Err(GfpError::ManyTypes)
         );
         assert_eq!(
-            check(Gfp::MEMALLOC.union(Gfp::NOMEMALLOC), 0),
-            Err(GfpError::ReservesBothWays)
-        );
-        assert_eq!(
             check(Gfp::KERNEL.union(Gfp::NOFAIL).union(Gfp::NORETRY), 0),
             Err(GfpError::NofailMayFail)
         );
@@ -320,10 +305,8 @@ mod tests {
             check(Gfp::KERNEL.union(Gfp::NOFAIL), 2),
             Err(GfpError::NofailImpossible)
         );
-        assert_eq!(
-            check(Gfp::KERNEL.union(Gfp::COMP), 0),
-            Err(GfpError::CompoundSinglePage)
-        );
+        assert_eq!(check(Gfp::KERNEL.union(Gfp::COMP), 0), Ok(()));
+        assert_eq!(check(Gfp::MEMALLOC.union(Gfp::NOMEMALLOC), 0), Ok(()));
         assert_eq!(
             check(Gfp::from_bits_retain(1 << 31), 0),
             Err(GfpError::UnknownBits)

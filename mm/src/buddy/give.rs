@@ -24,9 +24,27 @@ impl FreeAreas {
         let Some(Some(_)) = self.areas.at(section) else {
             return Err(block);
         };
-        let _ = block.leak();
-        self.insert(section, first.section_offset(), order, trace);
+        let start = block.leak().first().section_offset();
+        if order == Order::MAX && !self.pair_is_whole(section, start) {
+            // Half of it, or all, was isolated while it was in use: each half goes its own way.
+            self.insert(section, start, Order::PAGEBLOCK, trace);
+            let upper = start | Order::PAGEBLOCK.frames();
+            self.insert(section, upper, Order::PAGEBLOCK, trace);
+        } else {
+            self.insert(section, start, order, trace);
+        }
         Ok(())
+    }
+
+    /// Whether both pageblocks under a block of the largest order have one type that may stay
+    /// together.
+    fn pair_is_whole(&self, section: u64, start: u64) -> bool {
+        let lower = block_index(start);
+        let area = self.areas.at(section).and_then(Option::as_deref);
+        area.is_none_or(|area| {
+            let kind = area.blocks[lower].kind;
+            kind == area.blocks[lower | 1].kind && kind != MigrateType::Isolate
+        })
     }
 
     /// Puts the frames at `at` of a section's area onto the lists.
@@ -90,7 +108,9 @@ impl FreeAreas {
     pub(super) fn pair_merges(area: &Area, block: usize) -> bool {
         let other = block ^ 1;
         let (kind, its) = (area.blocks[block & 63].kind, area.blocks[other & 63].kind);
-        let compatible = kind == its || (kind.is_mergeable() && its.is_mergeable());
+        // Isolated pageblocks stay apart: each may be put back into use by itself.
+        let alike = kind == its && kind != MigrateType::Isolate;
+        let compatible = alike || (kind.is_mergeable() && its.is_mergeable());
         compatible && area.is_free(base_of(other), Order::PAGEBLOCK)
     }
 

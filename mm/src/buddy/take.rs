@@ -6,11 +6,14 @@ use super::free_areas::FreeAreas;
 use super::index::{Place, set_of};
 use super::trace::{Step, Trace};
 use super::{MigrateType, Stats};
-use crate::addr::{Order, Pfn, to_index};
+use crate::addr::{Order, to_index};
 use crate::frame::Word;
 use crate::mem::Exclusive;
 use crate::platform::Platform;
 use crate::report::Corruption;
+
+/// Damaged blocks that one request gets past, at most.
+pub(super) const ATTEMPTS: usize = 16;
 
 impl FreeAreas {
     /// Takes the best free block of type `kind` for a request of `order`, splitting it as needed,
@@ -24,15 +27,16 @@ impl FreeAreas {
         platform: &P,
         trace: &mut impl Trace,
     ) -> Option<Exclusive> {
-        loop {
+        for _ in 0..ATTEMPTS {
             let largest = smallest_from(self.index.stock(kind), order)?;
             let place = self.lowest(kind, largest)?;
             match self.take_at::<P>(place, order, word, trace) {
                 Ok(block) => return Some(block),
                 // The block is off the lists already and stays out of circulation.
-                Err(corruption) => platform.corruption(&corruption),
+                Err(corruption) => platform.corruption(&corruption?),
             }
         }
+        None
     }
 
     /// The lowest pageblock of a type whose largest free block has exactly `order`.
@@ -47,7 +51,8 @@ impl FreeAreas {
         })
     }
 
-    /// Takes a block of `order` out of a pageblock that has one.
+    /// Takes a block of `order` out of a pageblock that has one. `Err(None)` where the index was
+    /// wrong and it has none; damage found in a block that looked free is the other error.
     #[inline]
     pub(super) fn take_at<P: Platform>(
         &mut self,
@@ -55,20 +60,16 @@ impl FreeAreas {
         order: Order,
         word: Word,
         trace: &mut impl Trace,
-    ) -> Result<Exclusive, Corruption> {
-        let missing = Corruption::NotFree {
-            pfn: Pfn::ZERO,
-            word: 0,
-        };
+    ) -> Result<Exclusive, Option<Corruption>> {
         let Some(Some(area)) = self.areas.get_mut(to_index(place.slot)) else {
-            return Err(missing);
+            return Err(None);
         };
         let (kind, before) = (
             area.blocks[place.block].kind,
             area.blocks[place.block].orders,
         );
         let Some(from) = smallest_from(before, order) else {
-            return Err(missing);
+            return Err(None);
         };
         let at = area.first(place.block, from);
         let counts = &mut self.blocks[row(kind)];
@@ -98,7 +99,15 @@ impl FreeAreas {
             self.index
                 .update(area, upper, kind, 0, bit(Order::PAGEBLOCK));
         }
-        area.frames.take::<P>(at, order, word)
+        if !intact {
+            // Off the lists, and out of circulation for good.
+            let word = area.word(at).bits();
+            return Err(Some(Corruption::NotFree {
+                pfn: area.frames.pfn(at),
+                word,
+            }));
+        }
+        area.frames.take::<P>(at, order, word).map_err(Some)
     }
 }
 

@@ -3,7 +3,7 @@
 
 use core::mem::size_of;
 
-use super::{PageFlags, Word};
+use super::{FrameState, PageFlags, Word};
 use crate::sync::RefCount;
 use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -55,9 +55,17 @@ impl Frame {
             .map_err(Word::from_bits)
     }
 
+    /// Moves the block from one state to another and leaves the flags, which others may be
+    /// changing, as they are: one read-modify-write. The caller knows that the state is `from`.
+    #[inline]
+    pub(crate) fn change_state(&self, from: FrameState, to: FrameState) {
+        self.state
+            .fetch_xor(from.bits() ^ to.bits(), Ordering::AcqRel);
+    }
+
     /// Sets flags; answers those that were set before. Context: any; the caller owns the page
     /// or holds a reference.
-    pub fn set_flags(&self, flags: PageFlags) -> PageFlags {
+    pub(crate) fn set_flags(&self, flags: PageFlags) -> PageFlags {
         Word::from_bits(
             self.state
                 .fetch_or(Word::flag_bits(flags), Ordering::AcqRel),
@@ -66,7 +74,7 @@ impl Frame {
     }
 
     /// Clears flags; answers those that were set before. Context: as [`Self::set_flags`].
-    pub fn clear_flags(&self, flags: PageFlags) -> PageFlags {
+    pub(crate) fn clear_flags(&self, flags: PageFlags) -> PageFlags {
         Word::from_bits(
             self.state
                 .fetch_and(!Word::flag_bits(flags), Ordering::AcqRel),
@@ -75,7 +83,7 @@ impl Frame {
     }
 
     /// Sets one flag; answers whether it was set before. Context: as [`Self::set_flags`].
-    pub fn test_and_set(&self, flag: PageFlags) -> bool {
+    pub(crate) fn test_and_set(&self, flag: PageFlags) -> bool {
         self.set_flags(flag).contains(flag)
     }
 
@@ -113,7 +121,7 @@ impl Frame {
 
     /// Stores the owner's word (Linux: `set_page_private`).
     #[inline]
-    pub fn set_private(&self, value: u64) {
+    pub(crate) fn set_private(&self, value: u64) {
         self.private.store(value, Ordering::Relaxed);
     }
 }

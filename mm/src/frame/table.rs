@@ -59,7 +59,11 @@ impl FrameTable {
     ///
     /// # Errors
     /// [`CarveError`] if `ram` cannot hold it.
-    pub fn carve<P: Platform>(platform: &P, ram: EarlyRam, limit: Pfn) -> Result<Self, CarveError> {
+    pub(crate) fn carve<P: Platform>(
+        platform: &P,
+        ram: EarlyRam,
+        limit: Pfn,
+    ) -> Result<Self, CarveError> {
         let absent = |_| AtomicPtr::new(core::ptr::null_mut());
         let sections = Array::carve(platform, ram, Self::sections_below(limit), absent)?;
         Ok(Self { sections })
@@ -121,7 +125,8 @@ impl FrameTable {
             .map_frame_table(at, ram)
             .map_err(AddSectionError::Map)?;
         let pointer = core::ptr::with_exposed_provenance_mut(to_index(at.as_u64()));
-        NonNull::new(pointer).ok_or(AddSectionError::BadMemory(ram))
+        let records = NonNull::<Frame>::new(pointer).filter(|records| records.is_aligned());
+        records.ok_or(AddSectionError::BadMemory(ram))
     }
 
     /// The first frame number above every section that can be added.

@@ -23,7 +23,7 @@ impl<T: 'static> EarlyBox<T> {
     ///
     /// # Errors
     /// [`CarveError`] if the memory cannot hold it.
-    pub fn carve<P: Platform>(
+    pub(crate) fn carve<P: Platform>(
         platform: &P,
         ram: EarlyRam,
         mut init: impl FnMut() -> T,

@@ -16,8 +16,11 @@ impl RamClaim {
     /// 2. Until it is allocated from that holder, nobody uses such a range, except where it is
     ///    reserved there before the first allocation.
     /// 3. No other claim covers the same RAM on the same platform.
-    /// 4. The holder's `free` is not called for a range that an [`EarlyRam`] covers: the token
-    ///    itself is given back.
+    /// 4. The holder's `free`, `cap_range` and `limit_memory` are not called for a range that an
+    ///    [`EarlyRam`] covers: the token itself is given back.
+    /// 5. The tokens made under this claim meet no other machine: they are given only to the
+    ///    memblock, the memory and the platform of the machine whose RAM they are.
+    /// 6. The platform's direct map outlives everything made under this claim.
     #[must_use]
     pub const unsafe fn new() -> Self {
         Self(())

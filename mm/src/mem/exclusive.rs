@@ -11,8 +11,9 @@ use crate::report::Corruption;
 
 /// A run of frames that belongs to whoever holds this value.
 ///
-/// Only the frame table makes one, when it takes frames out of the free state; giving it back is
-/// how they become free again.
+/// Only the frame table makes one; giving it back is how frames become free again. It does not
+/// know its machine, so only the library, which never mixes machines, reaches memory by it;
+/// others hold a [`Block`](crate::system::Block).
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "dropping the token leaks the frames: give it back to the frame table"]
 pub struct Exclusive {
@@ -64,13 +65,16 @@ impl Exclusive {
 
     /// Where the platform reaches the first byte, or `None` if it does not.
     #[must_use]
-    pub fn as_ptr<P: Platform>(&self, platform: &P) -> Option<NonNull<u8>> {
+    pub(crate) fn as_ptr<P: Platform>(&self, platform: &P) -> Option<NonNull<u8>> {
         platform.direct_map(self.frames.addrs())
     }
 
     /// The bytes themselves. Context: any.
     #[must_use]
-    pub fn bytes_mut<P: Platform>(&mut self, platform: &P) -> Option<&mut [u8]> {
+    pub(crate) fn bytes_mut<'a, P: Platform>(
+        &'a mut self,
+        platform: &'a P,
+    ) -> Option<&'a mut [u8]> {
         let first = self.as_ptr(platform)?;
         let len = to_index(self.frames.frames().saturating_mul(PAGE_SIZE));
         // SAFETY: `Exclusive::new` (1) rules out other users and (2) says it is RAM, which the
@@ -81,7 +85,7 @@ impl Exclusive {
 
     /// The bytes, to be read. Context: any.
     #[must_use]
-    pub fn bytes<P: Platform>(&self, platform: &P) -> Option<&[u8]> {
+    pub(crate) fn bytes<'a, P: Platform>(&'a self, platform: &'a P) -> Option<&'a [u8]> {
         let first = self.as_ptr(platform)?;
         let len = to_index(self.frames.frames().saturating_mul(PAGE_SIZE));
         // SAFETY: as in `bytes_mut`, shared.
@@ -89,12 +93,12 @@ impl Exclusive {
     }
 
     /// Writes zeroes over everything. Context: any.
-    pub fn zero<P: Platform>(&mut self, platform: &P) {
+    pub(crate) fn zero<P: Platform>(&mut self, platform: &P) {
         self.fill(platform, 0);
     }
 
     /// Writes the pattern of free pages over everything. Context: any.
-    pub fn poison<P: Platform>(&mut self, platform: &P) {
+    pub(crate) fn poison<P: Platform>(&mut self, platform: &P) {
         self.fill(platform, poison::PAGE_FREE);
     }
 
@@ -108,7 +112,7 @@ impl Exclusive {
     ///
     /// # Errors
     /// [`Corruption::Poison`] with the place and what stands there.
-    pub fn check_poison<P: Platform>(&self, platform: &P) -> Result<(), Corruption> {
+    pub(crate) fn check_poison<P: Platform>(&self, platform: &P) -> Result<(), Corruption> {
         let Some(bytes) = self.bytes(platform) else {
             return Ok(());
         };

@@ -43,10 +43,11 @@ impl RefCount {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// Starts counting anew. Only for an object that nobody else can see.
+    /// Starts counting anew: whoever takes a reference from now on sees what was done before.
+    /// Only while the count is zero.
     #[inline]
     pub fn set(&self, count: u32) {
-        self.0.store(count, Ordering::Relaxed);
+        self.0.store(count, Ordering::Release);
     }
 
     /// Whether the count is stuck.
@@ -72,7 +73,7 @@ impl RefCount {
             };
             match self
                 .0
-                .compare_exchange_weak(old, new, Ordering::Relaxed, Ordering::Relaxed)
+                .compare_exchange_weak(old, new, Ordering::Acquire, Ordering::Relaxed)
             {
                 Ok(_) => return true,
                 Err(now) => old = now,

@@ -2,6 +2,7 @@
 
 use core::cell::UnsafeCell;
 use core::fmt;
+use core::marker::PhantomData;
 use core::ops::{Deref, DerefMut};
 
 use super::atomic::{AtomicBool, Ordering};
@@ -69,6 +70,7 @@ impl<T> SpinLock<T> {
             lock: self,
             platform,
             irq,
+            _not_send: PhantomData,
         }
     }
 
@@ -93,7 +95,12 @@ pub struct IrqGuard<'a, T, P: Platform> {
     lock: &'a SpinLock<T>,
     platform: &'a P,
     irq: IrqState,
+    /// Interrupts are masked on this CPU, so the guard must not move to another.
+    _not_send: PhantomData<*mut T>,
 }
+
+// SAFETY: sharing a guard shares `&T` and nothing else.
+unsafe impl<T: Sync, P: Platform> Sync for IrqGuard<'_, T, P> {}
 
 impl<T, P: Platform> Deref for IrqGuard<'_, T, P> {
     type Target = T;

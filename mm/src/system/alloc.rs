@@ -3,7 +3,7 @@
 
 use core::fmt;
 
-use super::{Block, Core, Home, Memory};
+use super::{Block, Core, Memory};
 use crate::addr::{Order, Pfn};
 use crate::buddy::{Gfp, GfpError, Request, Trace};
 use crate::mem::Exclusive;
@@ -44,43 +44,14 @@ impl From<GfpError> for AllocError {
 }
 
 impl<P: Platform> Memory<P> {
-    /// Allocates `2^order` contiguous, naturally aligned pages as an owning handle.
-    /// Context: as the flags say: with [`Gfp::DIRECT_RECLAIM`] task, otherwise any but NMI.
+    /// Allocates `2^order` contiguous, naturally aligned pages as an owning handle; see
+    /// [`Block::alloc`] for a handle with another home. Context: as the flags say: with
+    /// [`Gfp::DIRECT_RECLAIM`] task, otherwise any but NMI.
     ///
     /// # Errors
     /// [`AllocError`].
     pub fn alloc_block(&self, gfp: Gfp, order: Order) -> Result<Block<&Self>, AllocError> {
-        self.alloc_block_in(self, gfp, order)
-    }
-
-    /// As [`Self::alloc_block`], for a handle with another home of the same memory.
-    ///
-    /// # Errors
-    /// [`AllocError`].
-    pub fn alloc_block_in<H: Home<P = P>>(
-        &self,
-        home: H,
-        gfp: Gfp,
-        order: Order,
-    ) -> Result<Block<H>, AllocError> {
-        let request = Request::new(gfp, order)?;
-        Ok(Block::new(self.alloc_request(&request, &mut ())?, home))
-    }
-
-    /// Allocates as [`Self::alloc_block_in`], and tells `trace` every step, some of them with a
-    /// zone's lock held: the tracer must not come back here.
-    ///
-    /// # Errors
-    /// [`AllocError`].
-    pub fn alloc_block_in_traced<H: Home<P = P>>(
-        &self,
-        home: H,
-        gfp: Gfp,
-        order: Order,
-        trace: &mut impl Trace,
-    ) -> Result<Block<H>, AllocError> {
-        let request = Request::new(gfp, order)?;
-        Ok(Block::new(self.alloc_request(&request, trace)?, home))
+        Block::alloc(self, gfp, order)
     }
 
     /// Allocates `2^order` pages as a plain frame number (Linux: `alloc_pages`); the caller gives
@@ -119,7 +90,11 @@ impl<P: Platform> Memory<P> {
         let node = core.node(NodeId(0)).ok_or(AllocError::NoSuchNode)?;
         let mut wanted = pages.iter().filter(|place| place.is_none()).count();
         let mut places = pages.iter_mut().filter(|place| place.is_none());
-        for zone in node.zonelist(request.highest()) {
+        let (near, far) = (core::iter::once(node), core.other_nodes(node, &request));
+        for zone in near
+            .chain(far)
+            .flat_map(|node| node.zonelist(request.highest()))
+        {
             while wanted > 0 {
                 // Pages are collected under the lock and prepared (zeroed, checked) outside it.
                 let mut batch = [const { None }; BULK];
@@ -155,7 +130,11 @@ impl<P: Platform> Memory<P> {
     ) -> Result<Exclusive, AllocError> {
         let core = self.core().ok_or(AllocError::NotUp)?;
         let node = core.node(NodeId(0)).ok_or(AllocError::NoSuchNode)?;
-        for zone in node.zonelist(request.highest()) {
+        let (near, far) = (core::iter::once(node), core.other_nodes(node, request));
+        for zone in near
+            .chain(far)
+            .flat_map(|node| node.zonelist(request.highest()))
+        {
             while let Some(block) = zone.alloc(&self.platform, request, trace) {
                 if let Some(block) = self.prepare(core, request, block) {
                     return Ok(block);
@@ -184,8 +163,9 @@ impl<P: Platform> Memory<P> {
         Some(block)
     }
 
+    /// Reports damage found in frames that were free, and keeps them from everybody.
     #[cold]
-    fn quarantine(&self, core: &Core, block: Exclusive, corruption: &Corruption) {
+    pub(super) fn quarantine(&self, core: &Core, block: Exclusive, corruption: &Corruption) {
         self.platform.corruption(corruption);
         let frames = block.leak().frames();
         core.quarantined.fetch_add(frames, Ordering::Relaxed);

@@ -4,8 +4,10 @@
 use core::fmt;
 use core::ptr::NonNull;
 
-use super::{Home, SharedBlock};
+use super::{AllocError, Home, SharedBlock};
 use crate::addr::{Order, Pfn, PfnRange};
+use crate::buddy::{Gfp, Request, Trace};
+use crate::frame::{Frame, PageFlags};
 use crate::mem::Exclusive;
 
 /// An exclusively owned, naturally aligned run of `1 << order` frames; dropping it returns them
@@ -29,6 +31,66 @@ impl<H: Home> Block<H> {
             frames: Some(frames),
             home,
         }
+    }
+
+    /// Allocates `2^order` contiguous, naturally aligned pages from the memory of `home`.
+    /// Context: as [`Memory::alloc_block`](super::Memory::alloc_block).
+    ///
+    /// # Errors
+    /// [`AllocError`].
+    pub fn alloc(home: H, gfp: Gfp, order: Order) -> Result<Self, AllocError> {
+        Self::alloc_traced(home, gfp, order, &mut ())
+    }
+
+    /// Allocates as [`Self::alloc`], and tells `trace` every step, some of them with a zone's
+    /// lock held: the tracer must not come back here.
+    ///
+    /// # Errors
+    /// [`AllocError`].
+    pub fn alloc_traced(
+        home: H,
+        gfp: Gfp,
+        order: Order,
+        trace: &mut impl Trace,
+    ) -> Result<Self, AllocError> {
+        let request = Request::new(gfp, order)?;
+        let frames = home.memory().alloc_request(&request, trace)?;
+        Ok(Self::new(frames, home))
+    }
+
+    /// Sets flags; answers those that were set before. Context: any.
+    pub fn set_flags(&self, flags: PageFlags) -> PageFlags {
+        self.record()
+            .map_or(PageFlags::empty(), |frame| frame.set_flags(flags))
+    }
+
+    /// Clears flags; answers those that were set before. Context: any.
+    pub fn clear_flags(&self, flags: PageFlags) -> PageFlags {
+        self.record()
+            .map_or(PageFlags::empty(), |frame| frame.clear_flags(flags))
+    }
+
+    /// Sets one flag; answers whether it was set before. Context: any.
+    pub fn test_and_set(&self, flag: PageFlags) -> bool {
+        self.record().is_some_and(|frame| frame.test_and_set(flag))
+    }
+
+    /// Whether all of `flags` are set. Context: any.
+    #[must_use]
+    pub fn test(&self, flags: PageFlags) -> bool {
+        self.record().is_some_and(|frame| frame.test(flags))
+    }
+
+    /// Stores the owner's word (Linux: `set_page_private`). Context: any.
+    pub fn set_private(&self, value: u64) {
+        if let Some(frame) = self.record() {
+            frame.set_private(value);
+        }
+    }
+
+    /// The block's record.
+    fn record(&self) -> Option<&Frame> {
+        self.home.memory().frames()?.frame(self.pfn())
     }
 
     /// Which frames.

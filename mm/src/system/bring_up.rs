@@ -18,6 +18,9 @@ use crate::sync::atomic::AtomicU64;
 use crate::zone::plan::{NodePlan, Plan};
 use crate::zone::{Node, Zone, ZoneKind, ZoneParts};
 
+/// Nodes that a frame's state word has room for.
+const MAX_NODES: usize = 1 << 10;
+
 /// Why memory could not be brought up.
 #[derive(Debug)]
 pub enum BringUpError {
@@ -31,6 +34,10 @@ pub enum BringUpError {
     Section(AddSectionError),
     /// A record was not what it should be.
     Corrupt(Corruption),
+    /// More nodes than a frame's record can name.
+    TooManyNodes(usize),
+    /// Memory to be given to a node does not lie in its zones.
+    OutsideNode(PfnRange),
 }
 
 impl fmt::Display for BringUpError {
@@ -41,6 +48,8 @@ impl fmt::Display for BringUpError {
             Self::Unreachable => f.write_str("the direct map does not reach early memory"),
             Self::Section(error) => write!(f, "frame table: {error:?}"),
             Self::Corrupt(corruption) => corruption.fmt(f),
+            Self::TooManyNodes(nodes) => write!(f, "{nodes} nodes: at most {MAX_NODES} are known"),
+            Self::OutsideNode(frames) => write!(f, "frames {frames:?} are not of that node"),
         }
     }
 }
@@ -108,6 +117,9 @@ impl<P: Platform> Memory<P> {
         if self.is_up() {
             return Err(BringUpError::AlreadyUp);
         }
+        if plan.nodes().len() > MAX_NODES {
+            return Err(BringUpError::TooManyNodes(plan.nodes().len()));
+        }
         let summary = Summary {
             present: plan.present(),
             ..Summary::default()
@@ -168,9 +180,18 @@ impl<P: Platform> Memory<P> {
     /// [`BringUpError`] if memory is not up, or a frame was handed out already.
     pub fn free_early(&self, node: NodeId, ram: EarlyRam) -> Result<(), BringUpError> {
         let core = self.core().ok_or(BringUpError::Unreachable)?;
+        let frames = ram.range().whole_frames();
+        let zones = core.node(node).into_iter().flat_map(Node::zones);
+        let inside = zones
+            .filter(|zone| zone.is_populated())
+            .map(|zone| zone.span().intersect(frames).frames())
+            .fold(0, u64::saturating_add);
+        if inside != frames.frames() {
+            return Err(BringUpError::OutsideNode(frames));
+        }
         let free = NodeFrames {
             node: Some(node),
-            frames: ram.range().whole_frames(),
+            frames,
         };
         core.adopt(&self.platform, free, ram)
     }
@@ -216,7 +237,9 @@ impl Core {
             block.zero(platform);
         }
         let frames = block.frames();
-        if zone.adopt(platform, block).is_err() {
+        // What the platform does not reach can be neither zeroed nor checked: it stays out.
+        let reachable = block.as_ptr(platform).is_some();
+        if !reachable || zone.adopt(platform, block).is_err() {
             let (pfn, order) = (frames.first(), crate::addr::Order::ZERO);
             platform.corruption(&Corruption::LostBlock { pfn, order });
         }

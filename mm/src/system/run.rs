@@ -9,7 +9,7 @@ use crate::addr::{Order, PfnRange};
 use crate::buddy::{Gfp, RangeError, Request};
 use crate::mem::Exclusive;
 use crate::platform::Platform;
-use crate::zone::Zone;
+use crate::report::Corruption;
 
 /// Why [`Memory::alloc_pages_exact`] failed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -22,7 +22,7 @@ pub enum ExactError {
     Alloc(AllocError),
 }
 
-/// Why [`Memory::alloc_contig_range`] failed. Nothing was changed.
+/// Why [`Memory::alloc_contig_range`] failed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ContigError {
     /// The flags contradict each other, or memory is not up.
@@ -31,6 +31,8 @@ pub enum ContigError {
     NoZone,
     /// The zone cannot give the range.
     Range(RangeError),
+    /// The range was free, but written to; it was reported and stays out of circulation.
+    Damaged(Corruption),
 }
 
 impl fmt::Display for ExactError {
@@ -49,6 +51,7 @@ impl fmt::Display for ContigError {
             Self::Alloc(error) => error.fmt(f),
             Self::NoZone => f.write_str("the range is not memory of one zone"),
             Self::Range(error) => error.fmt(f),
+            Self::Damaged(corruption) => corruption.fmt(f),
         }
     }
 }
@@ -150,7 +153,7 @@ impl<P: Platform> Memory<P> {
     /// moving pages that are in use out of the way comes with migration. Context: task.
     ///
     /// # Errors
-    /// [`ContigError`]; nothing is changed then.
+    /// [`ContigError`]; nothing is changed then, except that damaged memory leaves circulation.
     pub fn alloc_contig_range(
         &self,
         range: PfnRange,
@@ -161,18 +164,17 @@ impl<P: Platform> Memory<P> {
         if range.is_empty() {
             return Err(ContigError::Range(RangeError::Empty));
         }
-        let zone = self.zone_around(range).ok_or(ContigError::NoZone)?;
-        let mut whole: Option<Exclusive> = None;
-        zone.alloc_range(&self.platform, range, request.migrate(), |block| {
-            // Pieces come lowest first and without gaps, so each joins on.
-            whole = match whole.take() {
-                None => Some(block),
-                Some(before) => before.join(block).ok(),
-            };
-        })
-        .map_err(ContigError::Range)?;
-        let mut frames = whole.ok_or(ContigError::NoZone)?;
-        if self.options().is_some_and(|options| options.init_on_alloc) || gfp.contains(Gfp::ZERO) {
+        let mut frames = self
+            .take_range(range, &request)
+            .map_err(|error| error.map_or(ContigError::NoZone, ContigError::Range))?;
+        let options = self.options();
+        if let Some(core) = self.core().filter(|core| core.options.page_poison)
+            && let Err(corruption) = frames.check_poison(&self.platform)
+        {
+            self.quarantine(core, frames, &corruption);
+            return Err(ContigError::Damaged(corruption));
+        }
+        if options.is_some_and(|options| options.init_on_alloc) || gfp.contains(Gfp::ZERO) {
             frames.zero(&self.platform);
         }
         Ok(PageRun {
@@ -181,9 +183,32 @@ impl<P: Platform> Memory<P> {
         })
     }
 
-    /// The zone that spans a range whole.
-    fn zone_around(&self, range: PfnRange) -> Option<&Zone> {
-        self.zones()
-            .find(|zone| zone.is_managed() && zone.span().covers(range))
+    /// Takes the range from the zone it belongs to: nodes may lie among each other, so several
+    /// can span it. `Err(None)` if none does.
+    fn take_range(
+        &self,
+        range: PfnRange,
+        request: &Request,
+    ) -> Result<Exclusive, Option<RangeError>> {
+        let mut refused = None;
+        for zone in self.zones() {
+            if !zone.is_managed() || !zone.span().covers(range) {
+                continue;
+            }
+            let mut whole: Option<Exclusive> = None;
+            let join = |block| {
+                // Pieces come lowest first and without gaps, so each joins on.
+                whole = match whole.take() {
+                    None => Some(block),
+                    Some(before) => before.join(block).ok(),
+                };
+            };
+            match zone.alloc_range(&self.platform, range, request.migrate(), join) {
+                Ok(()) => return whole.ok_or(None),
+                Err(error @ RangeError::NotInZone { .. }) => refused = Some(error),
+                Err(error) => return Err(Some(error)),
+            }
+        }
+        Err(refused)
     }
 }

@@ -244,7 +244,10 @@ impl Zone {
         kind: MigrateType,
         mut each: impl FnMut(Exclusive),
     ) -> Result<(), RangeError> {
+        self.check_span(range)?;
         let mut areas = self.areas.lock(platform);
+        // Most refusals are found before anything is isolated.
+        areas.check_range(range)?;
         areas.isolate(range)?;
         let mut taken: u64 = 0;
         let outcome = areas.take_range::<P>(range, kind, |block| {
@@ -262,14 +265,33 @@ impl Zone {
     /// # Errors
     /// [`RangeError`]; nothing is changed then.
     pub fn isolate<P: Platform>(&self, platform: &P, range: PfnRange) -> Result<(), RangeError> {
+        self.check_span(range)?;
         let mut areas = self.areas.lock(platform);
         let outcome = areas.isolate(range);
         self.unlock(areas);
         outcome
     }
 
+    /// The first frame of a range that lies outside the zone's span.
+    fn check_span(&self, range: PfnRange) -> Result<(), RangeError> {
+        let (first, end) = (range.first(), self.span.end());
+        if range.is_empty() || self.span.covers(range) {
+            return Ok(());
+        }
+        let pfn = if self.span.contains(first) {
+            end
+        } else {
+            first
+        };
+        Err(RangeError::NotInZone { pfn })
+    }
+
     /// Puts the pageblocks around `range` back into use. Context: task.
     pub fn unisolate<P: Platform>(&self, platform: &P, range: PfnRange) {
+        let range = range.intersect(self.span);
+        if range.is_empty() {
+            return;
+        }
         let mut areas = self.areas.lock(platform);
         areas.unisolate(range);
         self.unlock(areas);

@@ -3,10 +3,10 @@
 use std::ops::Deref;
 use std::thread;
 
-use mm::addr::{Pfn, PhysAddr, PhysRange};
+use mm::addr::{PhysAddr, PhysRange};
 use mm::config::{PAGE_SIZE, SECTION_FRAMES};
 use mm::mem::{EarlyRam, RamClaim};
-use mm::memblock::firmware::{FirmwareKind, FirmwareRegion};
+use mm::memblock::firmware::FirmwareRegion;
 use mm::memblock::params::{CoreSize, Params};
 use mm::memblock::setup::{self, LowMemory, SetupError, SetupPolicy};
 use mm::memblock::{Direction, GrowError, Memblock};
@@ -17,6 +17,7 @@ use mm::zone::plan::{CoreWish, NodePlan, Plan, PlanError};
 use super::{SimConfig, SimPlatform};
 use crate::oracles::{self, Shape};
 use crate::sim::Ram;
+use crate::window::Window;
 
 /// Why a machine did not boot.
 #[derive(Debug)]
@@ -35,7 +36,7 @@ pub enum BootError {
 #[derive(Debug)]
 pub struct Builder<C: SimConfig> {
     ram: Vec<(PhysRange, Option<NodeId>)>,
-    firmware: Option<(Vec<FirmwareRegion>, LowMemory)>,
+    firmware: Option<Firmware>,
     reserved: Vec<PhysRange>,
     wish: CoreWish,
     options: Options,
@@ -45,6 +46,40 @@ pub struct Builder<C: SimConfig> {
     held_back: Vec<PhysRange>,
     panics: bool,
     config: core::marker::PhantomData<C>,
+}
+
+/// What firmware and boot loader say.
+#[derive(Debug)]
+struct Firmware {
+    entries: Vec<FirmwareRegion>,
+    low_memory: LowMemory,
+    params: Params,
+}
+
+impl Firmware {
+    /// Fills memblock's tables.
+    fn add_to<P: Platform>(&self, memblock: &mut Memblock, platform: &P) -> Result<(), SetupError> {
+        let policy = SetupPolicy {
+            phys_bits: 52,
+            low_memory: self.low_memory,
+            params: &self.params,
+        };
+        setup::add_firmware_map(memblock, platform, &self.entries, &policy, &mut |_| {})
+    }
+
+    /// The RAM that comes of it, found on a machine that has none.
+    fn ram(&self) -> Vec<PhysRange> {
+        let mut nothing = Window::none();
+        let mut memblock = nothing.memblock();
+        match self.add_to(&mut memblock, &nothing) {
+            Ok(()) => memblock
+                .memory()
+                .iter()
+                .map(|region| region.range)
+                .collect(),
+            Err(_) => Vec::new(),
+        }
+    }
 }
 
 /// A machine whose memory is up. It stands for its [`Memory`].
@@ -165,10 +200,24 @@ impl<C: SimConfig> Builder<C> {
         self
     }
 
-    /// Adds what a firmware's map says.
+    /// Adds what a firmware's map says, with the command line's changes to it.
+    ///
+    /// # Panics
+    /// If the command line has a wrong parameter.
     #[must_use]
-    pub fn firmware(mut self, entries: &[FirmwareRegion], low_memory: LowMemory) -> Self {
-        self.firmware = Some((entries.to_vec(), low_memory));
+    pub fn firmware(
+        mut self,
+        entries: &[FirmwareRegion],
+        low_memory: LowMemory,
+        command_line: &str,
+    ) -> Self {
+        let params = Params::parse(command_line, |error| panic!("{error}"));
+        self.wish = CoreWish::from(&params);
+        self.firmware = Some(Firmware {
+            entries: entries.to_vec(),
+            low_memory,
+            params,
+        });
         self
     }
 
@@ -268,14 +317,17 @@ impl<C: SimConfig> Builder<C> {
         })
     }
 
+    /// Whole frames of RAM in the firmware's map.
+    #[must_use]
+    pub fn ram_frames(&self) -> u64 {
+        let ranges = self.firmware.iter().flat_map(Firmware::ram);
+        ranges.map(|range| range.whole_frames().frames()).sum()
+    }
+
     fn platform(&self) -> SimPlatform<C> {
-        let firmware = self.firmware.iter().flat_map(|(entries, _)| entries);
-        let usable = firmware
-            .filter(|entry| FirmwareKind::from_e820(entry.kind) == FirmwareKind::Usable)
-            .map(|entry| whole_pages_around(entry.range()));
-        let ranges: Vec<_> = usable
-            .chain(self.ram.iter().map(|(range, _)| *range))
-            .collect();
+        let firmware = self.firmware.iter().flat_map(Firmware::ram);
+        let given = self.ram.iter().map(|(range, _)| *range);
+        let ranges: Vec<_> = firmware.chain(given).collect();
         let last = ranges
             .iter()
             .map(|range| range.end().frame().as_u64())
@@ -305,13 +357,9 @@ impl<C: SimConfig> Builder<C> {
                     .map_err(BootError::Table)?;
             }
         }
-        if let Some((entries, low_memory)) = &self.firmware {
-            let policy = SetupPolicy {
-                phys_bits: 46,
-                low_memory: *low_memory,
-                params: &Params::parse("", |_| {}),
-            };
-            setup::add_firmware_map(&mut memblock, platform, entries, &policy, &mut |_| {})
+        if let Some(firmware) = &self.firmware {
+            firmware
+                .add_to(&mut memblock, platform)
                 .map_err(BootError::Setup)?;
         }
         Ok(memblock)
@@ -331,27 +379,5 @@ impl<C: SimConfig> Builder<C> {
             ram
         };
         self.held_back.iter().map(claim).collect()
-    }
-}
-
-fn whole_pages_around(range: PhysRange) -> PhysRange {
-    let frames = range.touched_frames();
-    let limit = Pfn::new(1 << (46 - 12));
-    let end = frames.end().min(limit).max(frames.first());
-    PhysRange::new(frames.first().addr(), end.addr()).unwrap_or(PhysRange::EMPTY)
-}
-
-/// What every machine's memory offers tests beyond the library's own methods.
-impl<C: SimConfig> Machine<C> {
-    /// The address of a frame.
-    #[must_use]
-    pub fn addr_of(pfn: Pfn) -> PhysAddr {
-        pfn.addr()
-    }
-
-    /// Whether the platform checks as the `debug` profile does.
-    #[must_use]
-    pub const fn is_debug() -> bool {
-        <SimPlatform<C> as Platform>::PROFILE.is_debug()
     }
 }

@@ -1,3 +1,19 @@
 //! Frames, zones and the buddy allocator on a simulated machine.
 
+mod against_the_model;
 mod basics;
+mod boundaries;
+mod concurrency;
+mod early;
+mod firmware;
+mod fragmentation;
+mod isolation;
+mod locks;
+mod misuse;
+mod model;
+mod poison;
+mod replay;
+mod shapes;
+mod states;
+mod worlds;
+mod zones;

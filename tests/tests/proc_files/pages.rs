@@ -52,9 +52,8 @@ fn a_frame_in_use_its_flags_and_its_references() {
     let gfp = Gfp::DMA | Gfp::COMP | Gfp::MOVABLE;
     let block = machine.alloc_block(gfp, order(2)).unwrap();
     let pfn = block.pfn().as_u64();
-    let frame = machine.page(block.pfn()).unwrap().frame();
-    let _ = frame.set_flags(PageFlags::LOCKED | PageFlags::UPTODATE);
-    frame.set_private(0xfeed);
+    let _ = block.set_flags(PageFlags::LOCKED | PageFlags::UPTODATE);
+    block.set_private(0xfeed);
     shows(
         &machine,
         pfn + 1,

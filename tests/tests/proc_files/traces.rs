@@ -4,7 +4,7 @@ use expect_test::expect;
 use mm::addr::Pfn;
 use mm::buddy::{Gfp, Stats, Step};
 use mm::proc::Recording;
-use mm::system::AllocError;
+use mm::system::{AllocError, Block};
 use mm::zone::Zone;
 use mm_tests::sim::{Machine, Usual};
 
@@ -19,9 +19,7 @@ fn told(recording: &Recording) -> String {
 fn an_allocation_explains_itself() {
     let machine = small();
     let mut recording = Recording::new();
-    let block = machine
-        .alloc_block_in_traced(&*machine, Gfp::KERNEL, order(7), &mut recording)
-        .unwrap();
+    let block = Block::alloc_traced(&*machine, Gfp::KERNEL, order(7), &mut recording).unwrap();
     expect![[r#"
         steps:
          1. zone Normal: asked
@@ -58,9 +56,7 @@ fn a_stolen_page_explains_itself() {
     let before = stats(&machine);
     let mut recording = Recording::new();
     let gfp = Gfp::DMA | Gfp::MOVABLE;
-    let page = machine
-        .alloc_block_in_traced(&*machine, gfp, order(0), &mut recording)
-        .unwrap();
+    let page = Block::alloc_traced(&*machine, gfp, order(0), &mut recording).unwrap();
     expect![[r#"
         steps:
          1. zone DMA: asked
@@ -86,7 +82,7 @@ fn a_request_that_finds_nothing_tells_whom_it_asked() {
         all.push(block);
     }
     let mut recording = Recording::new();
-    let block = machine.alloc_block_in_traced(&*machine, Gfp::DMA, order(0), &mut recording);
+    let block = Block::alloc_traced(&*machine, Gfp::DMA, order(0), &mut recording);
     assert_eq!(block.err(), Some(AllocError::OutOfMemory));
     expect![[r#"
         steps:
@@ -153,7 +149,7 @@ fn the_steps_are_what_the_counters_count() {
         for gfp in requests {
             let size = turn % 8;
             let mut recording = Recording::new();
-            let block = machine.alloc_block_in_traced(&*machine, gfp, order(size), &mut recording);
+            let block = Block::alloc_traced(&*machine, gfp, order(size), &mut recording);
             since(&recording);
             taken.extend(block.ok().map(|block| (block.into_raw(), size)));
         }

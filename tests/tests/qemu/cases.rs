@@ -10,7 +10,8 @@ pub(crate) struct Boot {
 }
 
 /// The commands that each of them runs, and what they must print.
-pub(crate) const BOOT_COMMANDS: &str = "help; cmdline; echo up and running";
+pub(crate) const BOOT_COMMANDS: &str =
+    "cat /proc/buddyinfo; cat /proc/zoneinfo; stress 2000; echo up and running";
 pub(crate) const BOOT_SAYS: &str = "\nup and running";
 
 /// Machines that must come up.

@@ -1,9 +1,10 @@
-//! The kernel in QEMU, as tests of `cargo test`: boots ([`cases`]), and each in-kernel test by its
-//! name on each machine ([`ktests`]).
+//! The kernel in QEMU, as tests of `cargo test`: boots ([`cases`]), benchmarks against their
+//! budgets ([`budgets`]), and each in-kernel test by its name on each machine ([`ktests`]).
 //!
 //! QEMU is installed when it is missing, as by `cargo run`. Only a listing (`-- --list`) leaves
 //! the machine as it is: without QEMU it shows the boots and says that it knows no more.
 
+mod budgets;
 mod cases;
 mod counting;
 mod guest;
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
             counting::counting_repeats,
         ),
     ]);
+    trials.extend(budgets::trials());
     if args.list && tools::installed_qemu().is_none() {
         eprintln!("qemu tests: QEMU is not installed; the in-kernel tests are not listed");
     } else {

@@ -7,7 +7,7 @@ use super::super::{cpu, idt, registers, time};
 use super::trampoline::{Trampoline, TrampolineError, use_kernel_tables};
 use super::{LOW_PAGE, MAX_CPUS, RECORDS, Record, State, call, count, publish};
 use crate::memory::stacks::{self, StackError};
-use crate::memory::{Kernel, MEMORY};
+use crate::memory::{Kernel, Pages};
 use crate::num::to_u64;
 use core::fmt;
 use core::hint::spin_loop;
@@ -195,9 +195,7 @@ enum Answer {
 fn prepare(id: u32) -> Result<&'static CpuLocal, StackError> {
     let bytes = size_of::<CpuLocal>().max(align_of::<CpuLocal>());
     let order = Order::for_bytes(to_u64(bytes)).unwrap_or(Order::MAX);
-    let mut pages = MEMORY
-        .alloc_block_in(Kernel, Gfp::KERNEL, order)
-        .map_err(StackError::OutOfMemory)?;
+    let mut pages = Pages::alloc(Kernel, Gfp::KERNEL, order).map_err(StackError::OutOfMemory)?;
     let place = pages.bytes_mut().as_mut_ptr().cast::<CpuLocal>();
     let _pfn = pages.into_raw();
     // SAFETY: pages that were allocated just now and are never given back, large enough and

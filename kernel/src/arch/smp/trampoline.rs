@@ -13,7 +13,7 @@
 
 use super::super::local::CpuLocal;
 use super::super::registers;
-use crate::memory::{Kernel, MEMORY, Pages};
+use crate::memory::{Kernel, Pages};
 use crate::num::{low_byte, to_u64, to_usize};
 use core::arch::global_asm;
 use core::mem::offset_of;
@@ -341,9 +341,7 @@ impl Trampoline {
 fn identity_tables(base: u64) -> Result<Pages, TrampolineError> {
     let request = Gfp::KERNEL.union(Gfp::DMA32).union(Gfp::ZERO);
     let order = Order::for_bytes(4 * PAGE).unwrap_or(Order::MAX);
-    let mut tables = MEMORY
-        .alloc_block_in(Kernel, request, order)
-        .map_err(TrampolineError::NoMemory)?;
+    let mut tables = Pages::alloc(Kernel, request, order).map_err(TrampolineError::NoMemory)?;
     let first = tables.frames().addrs().start().as_u64();
     let mut target = first;
     for (level, table) in (0_u32..4).zip(tables.bytes_mut().chunks_exact_mut(to_usize(PAGE))) {

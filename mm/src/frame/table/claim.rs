@@ -278,8 +278,10 @@ impl FrameTable {
         if !word.is(FrameState::Unique) {
             return Err(block);
         }
+        // A reader that still knows the block from an earlier life takes a reference only once
+        // the count says so, and by then the state must say shared.
+        frame.change_state(FrameState::Unique, FrameState::Shared);
         frame.refs().set(1);
-        frame.publish(word.with_state(FrameState::Shared));
         let _ = block.leak();
         Ok(Reference { pfn })
     }
@@ -324,7 +326,7 @@ impl FrameTable {
             Dropped::Shared => Ok(PutOutcome::Shared),
             Dropped::Saturated => Err(Corruption::RefcountSaturated { pfn }),
             Dropped::Last => {
-                frame.publish(word.with_state(FrameState::Unique));
+                frame.change_state(FrameState::Shared, FrameState::Unique);
                 // SAFETY: (1) the last reference is gone and none can be taken from zero, so the
                 // block is ours alone; (2) only adopted frames become shared.
                 let block = unsafe { Exclusive::new(PfnRange::block(pfn, word.order())) };

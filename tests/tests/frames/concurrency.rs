@@ -1,0 +1,195 @@
+//! R01, scaled down: many CPUs at once, no frame handed out twice.
+
+use std::sync::Mutex;
+use std::thread;
+
+use mm::addr::{Order, Pfn, PfnRange};
+use mm::buddy::Gfp;
+use mm::frame::FrameState;
+use mm::report::Corruption;
+use mm::system::{Block, Memory};
+use mm_tests::oracles::{Blocks, Owners};
+use mm_tests::seed::{Random, seed};
+use mm_tests::sim::{Checked, Machine, SimConfig, SimPlatform, Usual, Vmemmap};
+
+const MIB: u64 = 1 << 20;
+
+type Handle<'m, C> = Block<&'m Memory<SimPlatform<C>>>;
+
+/// Each CPU allocates and frees for itself, and hands every fourth block to whoever comes next.
+fn hammer<C: SimConfig>(cpus: u32, operations: u64) {
+    let machine = Machine::<C>::new().ram(0, 96 * MIB).cpus(cpus + 1).boot();
+    let seed = seed("hammer");
+    let (owners, handed) = (Mutex::new(Owners::new()), Mutex::new(Vec::new()));
+    thread::scope(|scope| {
+        for cpu in 1..=cpus {
+            let (machine, owners, handed) = (&machine, &owners, &handed);
+            scope.spawn(move || {
+                let _here = machine.hardware().cpu(cpu);
+                let mut random = Random::new(seed ^ u64::from(cpu));
+                let mut live: Vec<Handle<'_, C>> = Vec::new();
+                for _ in 0..operations {
+                    work(machine, owners, handed, &mut random, &mut live);
+                }
+                for block in live {
+                    give(machine, owners, block);
+                }
+            });
+        }
+    });
+    machine.check();
+    for block in handed.into_inner().unwrap() {
+        give(&machine, &owners, block);
+    }
+    assert!(owners.into_inner().unwrap().is_empty());
+    machine.finish();
+}
+
+fn work<'m, C: SimConfig>(
+    machine: &'m Machine<C>,
+    owners: &Mutex<Owners>,
+    handed: &Mutex<Vec<Handle<'m, C>>>,
+    random: &mut Random,
+    live: &mut Vec<Handle<'m, C>>,
+) {
+    let order = Order::new([0, 0, 0, 1, 2, 3, 5, 9, 10][random.below_index(9)]).unwrap();
+    let gfp = [Gfp::KERNEL, Gfp::HIGHUSER_MOVABLE, Gfp::ATOMIC | Gfp::DMA32][random.below_index(3)];
+    match random.below(8) {
+        0..=3 => {
+            if let Ok(block) = machine.alloc_block(gfp, order) {
+                owners
+                    .lock()
+                    .unwrap()
+                    .took(machine.hardware().ram(), block.frames());
+                live.push(block);
+            }
+        }
+        4 if !live.is_empty() => {
+            let block = live.swap_remove(random.below_index(live.len()));
+            let mut handed = handed.lock().unwrap();
+            let other = handed.len() > 8;
+            handed.push(block);
+            if other {
+                live.push(handed.swap_remove(0));
+            }
+        }
+        _ if !live.is_empty() => {
+            let block = live.swap_remove(random.below_index(live.len()));
+            give(machine, owners, block);
+        }
+        _ => {}
+    }
+}
+
+fn give<C: SimConfig>(machine: &Machine<C>, owners: &Mutex<Owners>, block: Handle<'_, C>) {
+    // The stamps are read and forgotten before anybody else can have the frames.
+    owners
+        .lock()
+        .unwrap()
+        .giving(machine.hardware().ram(), block.pfn());
+    drop(block);
+}
+
+#[test]
+fn eight_cpus_never_get_the_same_frame() {
+    hammer::<Usual>(8, 6_000);
+}
+
+#[test]
+fn three_cpus_never_get_the_same_frame_with_all_checks_on() {
+    hammer::<Checked>(3, 2_500);
+    hammer::<(mm_tests::sim::Plain, Vmemmap)>(2, 10_000);
+}
+
+#[test]
+fn references_dropped_on_many_cpus_free_the_block_once() {
+    let machine = Machine::<Usual>::new().ram(0, 16 * MIB).cpus(5).boot();
+    for _ in 0..300 {
+        let shared = machine.alloc_block(Gfp::KERNEL, Order::ZERO).unwrap();
+        let shared = shared.share().unwrap();
+        thread::scope(|scope| {
+            for cpu in 1..=4 {
+                let (twin, machine) = (shared.clone(), &machine);
+                scope.spawn(move || {
+                    let _here = machine.hardware().cpu(cpu);
+                    for _ in 0..50 {
+                        drop(twin.clone());
+                        let pfn = machine.get_page(twin.pfn()).unwrap();
+                        // SAFETY: the reference just taken.
+                        unsafe { machine.put_page(pfn) }.unwrap();
+                    }
+                });
+            }
+        });
+        assert_eq!(shared.count(), 1);
+    }
+    machine.finish();
+}
+
+/// A broken allocator that offers a frame again is refused by the frame's own record.
+#[test]
+fn a_frame_that_is_on_a_list_but_in_use_is_refused_every_time() {
+    let machine = Machine::<Usual>::with_ram(32 * MIB);
+    let mut refused = 0;
+    let mut held = Vec::new();
+    let mut random = Random::new(seed("broken_buddy"));
+    while refused < 1_000 {
+        // Makes single free pages of whatever is there: every second page stays in use.
+        let mut pages: Vec<_> = (0..64)
+            .map(|_| machine.alloc_block(Gfp::KERNEL, Order::ZERO).unwrap())
+            .collect();
+        let victims: Vec<Pfn> = pages
+            .iter()
+            .map(Block::pfn)
+            .filter(|pfn| pfn.as_u64() % 2 == 1)
+            .collect();
+        pages.retain(|page| page.pfn().as_u64() % 2 == 0);
+        held.extend(pages);
+        let free = |pfn: &Pfn| machine.page(*pfn).unwrap().state() == Some(FrameState::Free);
+        let victims: Vec<_> = victims.into_iter().filter(free).collect();
+        let mut forged = Vec::new();
+        for pfn in victims {
+            let order = machine.page(pfn).unwrap().order();
+            let frames = PfnRange::block(pfn, order).frames();
+            assert_eq!(frames, 1);
+            forged.push(forge(&machine, pfn, &mut random));
+        }
+        let offered = machine.free_frames();
+        let mut taken: Vec<Handle<'_, Usual>> = Vec::new();
+        while taken.len() < 64 {
+            let page = machine.alloc_block(Gfp::KERNEL, Order::ZERO).unwrap();
+            assert!(
+                !forged.contains(&page.pfn()),
+                "{} was handed out again",
+                page.pfn()
+            );
+            taken.push(page);
+        }
+        assert!(machine.free_frames() < offered);
+        let reports = machine.hardware().take_reports();
+        for report in &reports {
+            assert!(matches!(report, Corruption::NotFree { pfn, .. } if forged.contains(pfn)));
+        }
+        refused += reports.len();
+        held.extend(taken);
+        if machine.free_frames() < 256 {
+            break;
+        }
+    }
+    assert!(refused >= 1_000, "{refused} refusals");
+    assert!(Blocks::of(&*machine).count() > 0);
+    drop(held);
+    machine.abandon();
+}
+
+/// Writes an owner into the record of a free page, behind the allocator's back: now the lists
+/// offer a frame that is in use.
+fn forge<C: SimConfig>(machine: &Machine<C>, pfn: Pfn, random: &mut Random) -> Pfn {
+    let frame = machine.page(pfn).unwrap().frame();
+    let record = core::ptr::from_ref(frame).cast::<u8>().cast_mut();
+    let state = [3_u8, 4, 0, 2][random.below_index(4)];
+    // SAFETY: the state's nibble of a record in this machine's RAM; records are atomics, so there
+    // is no reference that forbids writing, and no other thread is there.
+    unsafe { record.write_volatile(state) };
+    pfn
+}
