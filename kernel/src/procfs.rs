@@ -67,7 +67,7 @@ fn uptime(out: &mut dyn Write) -> fmt::Result {
 /// Interrupts taken, for the architecture's own kinds; there are no device interrupts yet.
 fn interrupts(out: &mut dyn Write) -> fmt::Result {
     type Count = fn(&local::CpuLocal) -> u64;
-    let rows: [(&str, Count, &str); 6] = [
+    let rows: [(&str, Count, &str); 5] = [
         (
             "NMI",
             |cpu| cpu.count(trap::vector::NMI),
@@ -93,11 +93,6 @@ fn interrupts(out: &mut dyn Write) -> fmt::Result {
             |cpu| cpu.count(trap::vector::MACHINE_CHECK),
             "Machine check exceptions",
         ),
-        (
-            "APE",
-            |cpu| cpu.count(apic::vector::ERROR),
-            "APIC error interrupts",
-        ),
     ];
     write!(out, "           ")?;
     for cpu in smp::cpus() {
@@ -111,6 +106,9 @@ fn interrupts(out: &mut dyn Write) -> fmt::Result {
         }
         writeln!(out, "   {what}")?;
     }
-    let strays = smp::cpus().map(|cpu| trap::stray_interrupts(cpu).1);
-    writeln!(out, "ERR: {:>10}", strays.fold(0, u64::saturating_add))
+    let errors = smp::cpus().map(|cpu| {
+        let (_, strays) = trap::stray_interrupts(cpu);
+        strays.saturating_add(cpu.count(apic::vector::ERROR))
+    });
+    writeln!(out, "ERR: {:>10}", errors.fold(0, u64::saturating_add))
 }

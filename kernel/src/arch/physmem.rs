@@ -17,6 +17,8 @@ const FIRST_MIB: u64 = 1 << 20;
 pub(crate) struct FirmwareMemory {
     offset: u64,
     ranges: Vec<Range<u64>>,
+    /// What the kernel itself writes to.
+    image: Range<u64>,
 }
 
 impl FirmwareMemory {
@@ -24,7 +26,8 @@ impl FirmwareMemory {
     ///
     /// # Safety
     ///
-    /// 1. While the value lives, nobody writes to memory that is read through it.
+    /// 1. While the value lives, nobody writes to memory outside of the kernel's image that is
+    ///    read through it.
     pub(crate) unsafe fn new(info: &BootInfo) -> Option<Self> {
         let offset = info.physical_memory_offset.as_ref().copied()?;
         let known = info
@@ -33,6 +36,7 @@ impl FirmwareMemory {
             .map(|region| region.start..region.end);
         Some(Self {
             offset,
+            image: info.kernel_addr..info.kernel_addr.saturating_add(info.kernel_len),
             ranges: core::iter::once(0..FIRST_MIB).chain(known).collect(),
         })
     }
@@ -45,10 +49,14 @@ impl PhysMemory for FirmwareMemory {
             .filter(|&end| end <= MAPPED)?;
         let is_known = |range: &&Range<u64>| range.start <= at && end <= range.end;
         self.ranges.iter().find(is_known)?;
+        if at < self.image.end && self.image.start < end {
+            // No table lies there: a pointer that says so lies itself.
+            return None;
+        }
         let address = to_usize(self.offset.checked_add(at)?);
         let bytes = core::ptr::with_exposed_provenance::<u8>(address);
-        // SAFETY: the boot loader maps everything below 4 GiB at the offset, and nobody writes
-        // there while `self` lives (1); any byte is a valid `u8`.
+        // SAFETY: the boot loader maps everything below 4 GiB at the offset; the bytes are outside
+        // of the image, so nobody writes to them while `self` lives (1); any byte is a valid `u8`.
         Some(unsafe { core::slice::from_raw_parts(bytes, length) })
     }
 }
