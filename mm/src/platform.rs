@@ -127,16 +127,27 @@ pub enum MapFrameTableError {
 /// 4. [`current_cpu`](Self::current_cpu) is stable while interrupts are off and differs
 ///    between CPUs that run at the same time;
 /// 5. [`map_frame_table`](Self::map_frame_table), where supported, makes the virtual range an
-///    exclusive alias of the physical one before it answers `Ok`;
-///    and leaves it so;
+///    exclusive alias of the physical one before it answers `Ok`, and leaves it so;
 /// 6. [`frame_table_base`](Self::frame_table_base) always gives the same answer; where it gives
 ///    one, it is page-aligned and starts a virtual range that holds a 32-byte record for each
-///    frame up to the CPU's physical width and that nobody else maps.
+///    frame up to the CPU's physical width and that nobody else maps;
+/// 7. [`is_zeroed`](Self::is_zeroed) answers `true` only if all bytes of the range are zero.
 pub unsafe trait Platform: Sync + 'static {
     /// How much checking to compile in.
     const PROFILE: Profile = Profile::Hardened;
     /// How frame records are found.
     const MODEL: MemoryModel = MemoryModel::Sparse;
+
+    /// Whether `ram`, which the library owns and has not written to, is known to hold zeroes: as
+    /// a hypervisor's fresh memory does. Its frame records are not cleared again then, so that
+    /// the host need not back the records of frames that stay parts of large blocks. Without an
+    /// answer they are.
+    ///
+    /// Context: boot.
+    fn is_zeroed(&self, ram: PhysRange) -> bool {
+        let _ = ram;
+        false
+    }
 
     /// Where the library reaches the bytes of `range`, or `None` if it cannot.
     ///

@@ -159,6 +159,42 @@ fn a_map_without_a_usable_page_is_an_error() {
 }
 
 #[test]
+fn a_command_line_that_leaves_nothing_is_an_error_of_its_own() {
+    let entries = [FirmwareRegion {
+        start: 0x10_0000,
+        size: 0x10_0000,
+        kind: 1,
+    }];
+    for line in [
+        "memmap=exactmap",
+        "mem=1M",
+        "memmap=1M$1M",
+        "memmap=exactmap memmap=4K@0",
+    ] {
+        let error = log(&entries, &[], line, 36).unwrap_err();
+        assert_eq!(error, SetupError::NothingLeft, "{line}");
+    }
+}
+
+#[test]
+fn additions_past_the_cpus_width_are_cut_and_told() {
+    let entries = [FirmwareRegion {
+        start: 0x10_0000,
+        size: 0x10_0000,
+        kind: 1,
+    }];
+    let line = "memmap=1M@0x4000000000,8K$0xffffff000";
+    let text = log(&entries, &[], line, 36).unwrap();
+    let told: Vec<_> = text
+        .lines()
+        .filter(|line| line.starts_with("memmap:"))
+        .collect();
+    expect_test::expect![[r#"
+        memmap: [mem 0x0000004000000000-0x00000040000fffff]: beyond the CPU's physical addresses, dropped
+        memmap: [mem 0x0000000ffffff000-0x0000001000000fff]: ends past the CPU's physical addresses, cut to [mem 0x0000000ffffff000-0x0000000fffffffff]"#]].assert_eq(&told.join("\n"));
+}
+
+#[test]
 fn the_first_mib_is_handed_out_only_where_the_policy_says_so() {
     let entry = |start, size, kind| FirmwareRegion { start, size, kind };
     let entries = [entry(0, 0xa_0000, 1), entry(0x10_0000, 0x10_0000, 1)];

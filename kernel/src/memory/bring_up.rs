@@ -89,7 +89,9 @@ fn try_bring_up(info: &'static BootInfo) -> Result<(), Failure> {
         .flat_map(|range| arch::mapped_runs(offset, range))
         .collect();
     platform.set_direct_map(offset, mapped.clone());
-    let params = Params::parse(params::line(), |refused| log::warn!("{refused}"));
+    let params = Params::parse(params::line(), |refused| {
+        log::warn!("kernel parameter ignored: {refused}");
+    });
 
     // SAFETY: (1) what is not mapped is removed before the first allocation, or refused by the
     // direct map; (2) what the boot loader and the kernel use is reserved below, before the first
@@ -124,8 +126,9 @@ fn try_bring_up(info: &'static BootInfo) -> Result<(), Failure> {
         .collect();
 
     let options = Options::for_profile(super::KernelPlatform::PROFILE);
-    let options =
-        options.with_command_line(params::line(), |word| log::warn!("`{word}`: not 0 or 1"));
+    let options = options.with_command_line(params::line(), |word| {
+        log::warn!("kernel parameter ignored: `{word}` is not 0 or 1");
+    });
     let summary = MEMORY
         .bring_up(memblock, &plan, options)
         .map_err(Failure::BringUp)?;

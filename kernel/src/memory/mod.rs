@@ -6,7 +6,7 @@
 //! | `firmware` | the boot loader's map as `mm` wants it, and what must be reserved |
 //! | `bring_up` | from the map to a page allocator, with Linux's boot lines |
 //! | `frame_table`, `stacks` | page tables for the frame table and for kernel stacks |
-//! | `files`, `pages`, `stress` | `/proc` files and shell commands |
+//! | `files`, `pages`, `stress`, `workload` | `/proc` files and shell commands |
 //! | `benches`, `tests` | benchmarks and in-kernel tests |
 
 mod benches;
@@ -21,6 +21,7 @@ mod random;
 pub(crate) mod stacks;
 mod stress;
 mod tests;
+mod workload;
 
 pub(crate) use bring_up::bring_up;
 pub use platform::KernelPlatform;

@@ -13,7 +13,7 @@ use crate::platform::Platform;
 use crate::report::Corruption;
 
 /// Damaged blocks that one request gets past, at most.
-pub(super) const ATTEMPTS: usize = 16;
+pub(super) const ATTEMPTS: usize = 128;
 
 impl FreeAreas {
     /// Takes the best free block of type `kind` for a request of `order`, splitting it as needed,

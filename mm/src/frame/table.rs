@@ -96,9 +96,12 @@ impl FrameTable {
         if !records.is_aligned() {
             return Err(AddSectionError::BadMemory(range));
         }
-        // SAFETY: the token makes the RAM ours alone, the platform reaches all of it (Platform 1),
-        // it is large enough and aligned; all-zero bytes are a valid `Frame` (atomics only).
-        unsafe { records.write_bytes(0, to_index(SECTION_FRAMES)) };
+        // All-zero bytes are valid records: a `Frame` is atomics only.
+        if !platform.is_zeroed(range) {
+            // SAFETY: the token makes the RAM ours alone, the platform reaches all of it
+            // (Platform 1), and it is large enough and aligned.
+            unsafe { records.write_bytes(0, to_index(SECTION_FRAMES)) };
+        }
         let records = match P::MODEL {
             MemoryModel::Sparse | MemoryModel::Flat => records,
             MemoryModel::Vmemmap => Self::map_section(platform, section, range)?,

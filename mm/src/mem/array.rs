@@ -62,7 +62,7 @@ impl<T: 'static> Array<T> {
     ///
     /// # Errors
     /// [`CarveError`] if the memory cannot hold them; nothing is written then.
-    pub(crate) fn carve<P: Platform>(
+    pub fn carve<P: Platform>(
         platform: &P,
         ram: EarlyRam,
         len: usize,

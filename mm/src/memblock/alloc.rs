@@ -275,13 +275,14 @@ impl fmt::Display for AllocError {
         match self {
             Self::Empty => f.write_str("early allocation of nothing"),
             Self::BadAlignment(align) => write!(f, "alignment {align:#x} is not a power of two"),
-            Self::NoRoom(request) => write!(
-                f,
-                "no {:#x} bytes aligned to {:#x} free below {:#x}",
-                request.size,
-                request.align,
-                request.ceiling.as_u64()
-            ),
+            Self::NoRoom(request) => {
+                let (size, align) = (request.size, request.align);
+                write!(f, "no {size:#x} bytes aligned to {align:#x} are free")?;
+                match request.ceiling {
+                    PhysAddr::MAX => Ok(()),
+                    ceiling => write!(f, " below {:#x}", ceiling.as_u64()),
+                }
+            }
             Self::Table(error) => error.fmt(f),
             Self::Unreachable(range) => write!(f, "{range} is outside the direct map"),
         }

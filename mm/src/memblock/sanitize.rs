@@ -137,7 +137,8 @@ impl<'a> FirmwareMap<'a> {
             })
     }
 
-    fn clip(&self, range: PhysRange) -> PhysRange {
+    /// What is left of a range below the end of what the CPU can address.
+    pub(super) fn clip(&self, range: PhysRange) -> PhysRange {
         let addressable = PhysRange::from_size(PhysAddr::ZERO, self.limit.as_u64());
         range.intersect(addressable)
     }

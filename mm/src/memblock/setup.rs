@@ -54,6 +54,9 @@ pub enum SetupError {
         /// How many entries there were.
         entries: usize,
     },
+    /// The firmware's map has usable memory, but the command line's `mem=` and `memmap=` take all
+    /// of it away.
+    NothingLeft,
     /// A table of memblock was full and could not grow.
     Table(GrowError),
 }
@@ -71,6 +74,13 @@ pub enum SetupLine {
     UserHeading,
     /// A range of the map after the command line's edits.
     User(KindRange),
+    /// An addition of the command line ends past the CPU's physical addresses.
+    TooWide {
+        /// The addition.
+        range: PhysRange,
+        /// What is left of it.
+        clipped: PhysRange,
+    },
     /// Page 0 was usable.
     PageZero,
     /// Usable memory was taken out of the BIOS area.
@@ -105,6 +115,7 @@ pub fn add_firmware_map<P: Platform>(
 
     let map = firmware.edited(policy.params);
     if !policy.params.edits().is_empty() {
+        log_wide_edits(firmware, policy.params, log);
         log(&SetupLine::UserHeading);
         map.ranges().for_each(|r| log(&SetupLine::User(r)));
     }
@@ -127,6 +138,9 @@ pub fn add_firmware_map<P: Platform>(
     memblock.trim_memory(PAGE_SIZE);
 
     if memblock.memory().is_empty() {
+        if firmware.ranges().any(|found| gives_a_page(&found)) {
+            return Err(SetupError::NothingLeft);
+        }
         let added = policy.params.edits().iter();
         let added = added
             .filter(|edit| matches!(edit, MapEdit::Add { .. }))
@@ -144,12 +158,36 @@ fn add_usable<P: Platform>(
     platform: &P,
     range: PhysRange,
 ) -> Result<(), GrowError> {
-    let between = PhysRange::new(PAGE_ZERO.end(), BIOS.start());
-    let above = PhysRange::new(BIOS.end(), PhysAddr::MAX);
-    for allowed in [between, above].into_iter().flatten() {
-        memblock.add(platform, range.intersect(allowed))?;
+    for part in without_bios(range) {
+        memblock.add(platform, part)?;
     }
     Ok(())
+}
+
+/// A range but for page 0 and the BIOS area.
+fn without_bios(range: PhysRange) -> impl Iterator<Item = PhysRange> {
+    let between = PhysRange::new(PAGE_ZERO.end(), BIOS.start());
+    let above = PhysRange::new(BIOS.end(), PhysAddr::MAX);
+    let allowed = [between, above].into_iter().flatten();
+    allowed.map(move |allowed| range.intersect(allowed))
+}
+
+/// Whether a whole page of the range can become memory.
+fn gives_a_page(found: &KindRange) -> bool {
+    found.kind == FirmwareKind::Usable
+        && without_bios(found.range).any(|part| !part.whole_frames().is_empty())
+}
+
+fn log_wide_edits(map: FirmwareMap<'_>, params: &Params, log: &mut dyn FnMut(&SetupLine)) {
+    for edit in params.edits() {
+        let MapEdit::Add { range, .. } = *edit else {
+            continue;
+        };
+        let clipped = map.clip(range);
+        if clipped != range {
+            log(&SetupLine::TooWide { range, clipped });
+        }
+    }
 }
 
 fn log_bios_range(map: FirmwareMap<'_>, log: &mut dyn FnMut(&SetupLine)) {
@@ -173,6 +211,16 @@ impl fmt::Display for SetupLine {
             Self::Repaired(repair) => repair.fmt(f),
             Self::UserHeading => f.write_str("user-defined physical RAM map:"),
             Self::User(KindRange { range, kind }) => write!(f, "user: {range} {kind}"),
+            Self::TooWide { range, clipped } if clipped.is_empty() => {
+                write!(
+                    f,
+                    "memmap: {range}: beyond the CPU's physical addresses, dropped"
+                )
+            }
+            Self::TooWide { range, clipped } => write!(
+                f,
+                "memmap: {range}: ends past the CPU's physical addresses, cut to {clipped}"
+            ),
             Self::PageZero => {
                 f.write_str("e820: update [mem 0x00000000-0x00000fff] usable ==> reserved")
             }
@@ -191,6 +239,9 @@ impl fmt::Display for SetupError {
             Self::NoUsableMemory { entries } => {
                 write!(f, "no usable memory in a map of {entries} entries")
             }
+            Self::NothingLeft => f.write_str(
+                "the command line's mem= and memmap= leave nothing of the firmware's usable memory",
+            ),
             Self::Table(error) => error.fmt(f),
         }
     }

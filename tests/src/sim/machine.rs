@@ -38,6 +38,7 @@ pub struct Builder<C: SimConfig> {
     ram: Vec<(PhysRange, Option<NodeId>)>,
     firmware: Option<Firmware>,
     reserved: Vec<PhysRange>,
+    homes: Vec<(PhysRange, NodeId)>,
     wish: CoreWish,
     options: Options,
     cpus: u32,
@@ -104,6 +105,7 @@ impl<C: SimConfig> Machine<C> {
             ram: Vec::new(),
             firmware: None,
             reserved: Vec::new(),
+            homes: Vec::new(),
             wish: CoreWish::default(),
             options: Options::for_profile(C::PROFILE),
             cpus: 1,
@@ -221,6 +223,13 @@ impl<C: SimConfig> Builder<C> {
         self
     }
 
+    /// Says which node a range of the firmware's memory belongs to.
+    #[must_use]
+    pub fn home(mut self, node: u16, range: PhysRange) -> Self {
+        self.homes.push((range, NodeId(node)));
+        self
+    }
+
     /// Reserves a range before anything is allocated.
     #[must_use]
     pub fn reserve(mut self, start: u64, bytes: u64) -> Self {
@@ -293,13 +302,12 @@ impl<C: SimConfig> Builder<C> {
         let memory = Memory::new(self.platform());
         let mut memblock = self.memblock(memory.platform())?;
         let held_back = self.hold_back(&mut memblock, memory.platform());
-        let mut nodes = [NodePlan::EMPTY; 8];
         let count = memblock
             .frames(None)
             .map(|ram| ram.node.unwrap_or_default().0);
         let count = usize::from(count.max().unwrap_or(0)) + 1;
-        let nodes = nodes.get_mut(..count).expect("at most 8 nodes");
-        let plan = Plan::compute(&memblock, self.wish, nodes).map_err(BootError::Plan)?;
+        let mut nodes = vec![NodePlan::EMPTY; count];
+        let plan = Plan::compute(&memblock, self.wish, &mut nodes).map_err(BootError::Plan)?;
         let summary = memory
             .bring_up(memblock, &plan, self.options)
             .map_err(BootError::BringUp)?;
@@ -361,6 +369,11 @@ impl<C: SimConfig> Builder<C> {
             firmware
                 .add_to(&mut memblock, platform)
                 .map_err(BootError::Setup)?;
+        }
+        for (range, node) in &self.homes {
+            memblock
+                .set_node(platform, *range, *node)
+                .map_err(BootError::Table)?;
         }
         Ok(memblock)
     }

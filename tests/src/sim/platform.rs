@@ -64,13 +64,17 @@ impl<C: SimConfig> SimPlatform<C> {
 // library uses them except tests that damage free memory on purpose; (3) nothing interrupts a
 // host thread in this process; (4) a CPU token is held by one thread at a time; (5, 6) the window
 // is reserved for the frame table alone, as large as the machine's last frame needs, and `alias`
-// maps each place of it once.
+// maps each place of it once; (7) bytes of a memory file that were never written are zero.
 unsafe impl<C: SimConfig> Platform for SimPlatform<C> {
     const PROFILE: Profile = C::PROFILE;
     const MODEL: MemoryModel = C::MODEL;
 
     fn direct_map(&self, range: PhysRange) -> Option<NonNull<u8>> {
         self.ram.at(range)
+    }
+
+    fn is_zeroed(&self, ram: PhysRange) -> bool {
+        self.ram.is_untouched(ram)
     }
 
     fn virt_to_phys(&self, addr: VirtAddr) -> Option<PhysAddr> {

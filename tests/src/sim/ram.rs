@@ -11,7 +11,8 @@ use std::sync::Mutex;
 
 use mm::addr::{PhysAddr, PhysRange, VirtAddr};
 use mm::platform::MapFrameTableError;
-use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+use rustix::fs::{MemfdFlags, SeekFrom, ftruncate, memfd_create, seek};
+use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 
 /// A contiguous range of RAM.
@@ -83,6 +84,21 @@ impl Ram {
         let offset = range.start().offset_from(bank.phys.start())?;
         // SAFETY: the bank covers the range, so the offset is inside its mapping.
         (!range.is_empty()).then(|| unsafe { bank.first.add(offset as usize) })
+    }
+
+    /// Whether the range is RAM that nobody has touched yet: it holds zeroes and costs nothing.
+    #[must_use]
+    pub fn is_untouched(&self, range: PhysRange) -> bool {
+        let mut banks = self.banks.iter();
+        let Some(bank) = banks.find(|bank| bank.phys.covers(range)) else {
+            return false;
+        };
+        let start = bank.offset + range.start().offset_from(bank.phys.start()).unwrap();
+        match seek(&self.file, SeekFrom::Data(start)) {
+            Ok(data) => data >= start + range.size(),
+            // No data up to the end of the file.
+            Err(error) => error == Errno::NXIO,
+        }
     }
 
     /// The physical address behind an address from [`at`](Self::at).

@@ -71,14 +71,16 @@ fn op() -> impl Strategy<Value = Op> {
 }
 
 fn gfp(class: u8) -> Gfp {
-    match class {
+    // The model knows one node's order of zones.
+    let kind = match class {
         0 => Gfp::KERNEL,
         1 => Gfp::KERNEL | Gfp::RECLAIMABLE,
         2 => Gfp::HIGHUSER_MOVABLE,
         3 => Gfp::USER | Gfp::MOVABLE,
         4 => Gfp::ATOMIC | Gfp::DMA32,
         _ => Gfp::NOWAIT | Gfp::DMA,
-    }
+    };
+    kind | Gfp::THISNODE
 }
 
 /// Whatever has to be given back.

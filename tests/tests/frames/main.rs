@@ -5,7 +5,6 @@ mod basics;
 mod boundaries;
 mod concurrency;
 mod early;
-mod firmware;
 mod fragmentation;
 mod isolation;
 mod locks;

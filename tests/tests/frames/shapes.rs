@@ -9,7 +9,7 @@ use mm_tests::sim::{Given, Machine, Plain, SimConfig, Usual, Vmemmap};
 
 const MIB: u64 = 1 << 20;
 const BASE: u64 = 32 * MIB;
-const GFP: Gfp = Gfp::KERNEL;
+const GFP: Gfp = Gfp::KERNEL.union(Gfp::THISNODE);
 
 fn order(number: u8) -> Order {
     Order::new(number).unwrap()
@@ -39,7 +39,7 @@ fn one_block_of_each_order_is_handed_out_once_each() {
             orders.reverse();
         }
         // Memory starts out movable, so nothing is split in order to be claimed.
-        let movable = Gfp::HIGHUSER_MOVABLE;
+        let movable = Gfp::HIGHUSER_MOVABLE | Gfp::THISNODE;
         let blocks = orders
             .iter()
             .map(|&order| machine.alloc_block(movable, order));

@@ -54,7 +54,7 @@ fn a_million_constrained_requests_stay_below_their_limits_and_on_their_node() {
         }
         let gfp = requests[random.below_index(requests.len())];
         let order = Order::new([0, 0, 0, 1, 2, 4][random.below_index(6)]).unwrap();
-        let Ok(pfn) = machine.alloc_pages(gfp, order) else {
+        let Ok(pfn) = machine.alloc_pages(gfp | Gfp::THISNODE, order) else {
             continue;
         };
         let end = pfn.saturating_add(order.frames()).addr().as_u64();
@@ -146,5 +146,23 @@ fn the_trace_of_an_allocation_agrees_with_the_counters() {
         assert_eq!(u64::from(from.as_u8() - order.as_u8()), splits);
         assert!(matches!(steps[0], Step::Zone { .. }));
     }
+    machine.finish();
+}
+
+#[test]
+fn when_the_nearest_node_is_full_another_serves_unless_the_request_stays() {
+    let machine = Machine::<Usual>::new()
+        .node(0, 0, 32 * MIB)
+        .node(1, 32 * MIB, 32 * MIB)
+        .boot();
+    let near = Gfp::KERNEL | Gfp::THISNODE;
+    let next = || machine.alloc_block(near, Order::ZERO).ok();
+    let mut held: Vec<_> = std::iter::from_fn(next).collect();
+    let end = |page: &Block<_>| page.frames().end().addr().as_u64();
+    assert!(held.iter().all(|page| end(page) <= 32 * MIB));
+    let far = machine.alloc_block(Gfp::KERNEL, Order::ZERO).unwrap();
+    assert!(end(&far) > 32 * MIB);
+    held.push(far);
+    drop(held);
     machine.finish();
 }

@@ -40,84 +40,9 @@ pub(crate) const BOOTS: &[Boot] = &[
     boot("pc_uefi", "--machine pc --firmware uefi"),
 ];
 
-/// Boots whose output tells how the CPUs came up.
-pub(crate) struct Cpus {
-    /// Name of the test, after `cpus::`.
-    pub(crate) name: &'static str,
-    /// The runner's options.
-    pub(crate) options: &'static str,
-    /// The commands.
-    pub(crate) commands: &'static str,
-    /// Lines that must be printed.
-    pub(crate) says: &'static [&'static str],
-}
-
-/// Machines with so and so many CPUs, all of which work at once.
-pub(crate) const CPUS: &[Cpus] = &[
-    cpus(
-        "one",
-        "--cpus 1",
-        "cpus; stress 10000",
-        &["1 CPUs online", "stress: no violations"],
-    ),
-    cpus(
-        "two_on_pc",
-        "--cpus 2 --machine pc",
-        "cpus; stress --cpus 2 20000",
-        &["2 CPUs online", "stress: no violations"],
-    ),
-    cpus(
-        "four_on_microvm",
-        "--cpus 4 --machine microvm --memory 128M",
-        "cpus; stress --cpus 4 40000",
-        &["4 CPUs online", "stress: no violations"],
-    ),
-    cpus(
-        "four_under_uefi",
-        "--cpus 4 --firmware uefi --memory 1G",
-        "cpus; stress --cpus 4 20000",
-        &["4 CPUs online", "stress: no violations"],
-    ),
-    cpus(
-        "sixty_four",
-        "--cpus 64",
-        "cpus; stress --cpus 64 32000",
-        &["64 CPUs online", "stress: no violations"],
-    ),
-    cpus(
-        "counting_instructions",
-        "--cpus 4 --icount",
-        "cpus; stress --cpus 4 4000",
-        &["4 CPUs online", "stress: no violations"],
-    ),
-    cpus(
-        "one_does_not_answer",
-        "--cpus 4 --cmdline deaf=2",
-        "cpus; on 2 echo third of three; stress --cpus 3 3000",
-        &[
-            "-     2  does not answer",
-            "3 CPUs online",
-            "third of three",
-            "stress: no violations",
-        ],
-    ),
-    cpus(
-        "some_left_out",
-        "--cpus 4 --cmdline maxcpus=2",
-        "cpus",
-        &["-     3  left out", "2 CPUs online"],
-    ),
-    cpus(
-        "some_not_there_yet",
-        "--qemu-arg -smp --qemu-arg 2,maxcpus=4",
-        "cpus",
-        &["-     3  disabled by the firmware", "2 CPUs online"],
-    ),
-];
-
-/// Input that must end in a message and a status, not in a hang or a crash.
-pub(crate) struct Refusal {
-    /// Name of the test, after `bad_input::`.
+/// A boot that must end with a message and a status, not in a hang or a crash.
+pub(crate) struct Ending {
+    /// Name of the test, after its group's.
     pub(crate) name: &'static str,
     /// The runner's options.
     pub(crate) options: &'static str,
@@ -130,7 +55,7 @@ pub(crate) struct Refusal {
 }
 
 /// Input that must be refused.
-pub(crate) const REFUSALS: &[Refusal] = &[
+pub(crate) const REFUSALS: &[Ending] = &[
     usage(
         "unknown_option",
         "--frobnicate",
@@ -174,83 +99,235 @@ pub(crate) const REFUSALS: &[Refusal] = &[
         "--machine microvm --firmware bios",
         "microvm has no drive",
     ),
-    Refusal {
+    Ending {
         name: "unknown_command",
         options: "",
         exec: Some("frobnicate"),
         status: 1,
         says: "unknown command `frobnicate`",
     },
-    Refusal {
+    Ending {
         name: "failed_command_among_good_ones",
         options: "",
         exec: Some("echo one; frobnicate; echo two"),
         status: 1,
         says: "unknown command `frobnicate`",
     },
-    Refusal {
+    Ending {
         name: "panic",
         options: "",
         exec: Some("crash panic"),
         status: 101,
         says: "kernel::shell::crash::panic_now (kernel/src/shell/crash.rs:",
     },
-    Refusal {
+    Ending {
         name: "fault",
         options: "",
         exec: Some("crash ud"),
         status: 102,
         says: "kernel::shell::crash::crash (kernel/src/shell/crash.rs:",
     },
-    Refusal {
+    Ending {
         name: "panic_on_another_cpu",
         options: "--cpus 4",
         exec: Some("on 3 crash panic"),
         status: 101,
         says: "PANIC on CPU 3: crash panic",
     },
-    Refusal {
+    Ending {
         name: "stack_overflow_on_another_cpu",
         options: "--cpus 2",
         exec: Some("on 1 crash overflow"),
         status: 102,
         says: "KERNEL STACK OVERFLOW: that is the guard page of the main stack",
     },
-    Refusal {
+    Ending {
         name: "terminal_locked_by_another_cpu",
         options: "--cpus 2",
         exec: Some("on 1 crash locked"),
         status: 102,
         says: "UNEXPECTED EXCEPTION on CPU 1: #PF page fault",
     },
-    Refusal {
+    Ending {
         name: "panic_on_all_cpus_at_once",
         options: "--cpus 4",
         exec: Some("crash all"),
         status: 101,
         says: "crash panic: on purpose",
     },
-    Refusal {
+    Ending {
         name: "command_on_a_cpu_that_is_not_there",
         options: "--cpus 2",
         exec: Some("on 2 echo"),
         status: 1,
         says: "there is no CPU 2",
     },
-    Refusal {
+    Ending {
         name: "cpu_without_long_mode",
         options: "--cpu qemu32",
         exec: Some("help"),
         status: 104,
         says: "no 64-bit mode",
     },
-    Refusal {
+    Ending {
+        name: "map_without_usable_memory",
+        options: "--cmdline memmap=exactmap",
+        exec: Some("help"),
+        status: 103,
+        says: "leave nothing of the firmware's usable memory",
+    },
+    Ending {
+        name: "too_little_for_the_frame_table",
+        options: "--cmdline mem=4M",
+        exec: Some("help"),
+        status: 103,
+        says: "no memory for the frame table",
+    },
+    Ending {
+        name: "ram_past_the_cpus_width",
+        options: "--cpu Nehalem,phys-bits=36 --memory 80G",
+        exec: Some("help"),
+        status: 125,
+        says: "phys-bits too low (36)",
+    },
+    Ending {
         name: "unknown_cpu_model",
         options: "--cpu vax",
         exec: Some("help"),
         status: 125,
         says: "unable to find CPU model 'vax'",
     },
+];
+
+/// Values that are not what they should be: told, and the machine comes up all the same.
+pub(crate) const ODDITIES: &[Ending] = &[
+    odd(
+        "mem_that_is_no_size",
+        "--cmdline mem=lots",
+        "kernel parameter ignored: `lots` is not a size",
+    ),
+    odd(
+        "mem_of_nothing",
+        "--cmdline mem=0",
+        "kernel parameter ignored: `0`: a size of zero",
+    ),
+    odd(
+        "memmap_with_an_unknown_sign",
+        "--cmdline memmap=4K?7",
+        "kernel parameter ignored: `4K?7`: unexpected text behind the number",
+    ),
+    odd(
+        "memmap_at_no_address",
+        "--cmdline memmap=1G@0xzz",
+        "kernel parameter ignored: `0xzz` is not a size",
+    ),
+    odd(
+        "memmap_past_the_cpus_width",
+        "--cmdline memmap=1G@0x400000000000",
+        "beyond the CPU's physical addresses, dropped",
+    ),
+    odd(
+        "memmap_that_the_firmware_does_not_know",
+        "--cmdline memmap=1G@0x40000000",
+        "[mem 0x0000000040000000-0x000000007fffffff] is not mapped: left out",
+    ),
+    odd(
+        "kernelcore_above_100_per_cent",
+        "--cmdline kernelcore=101%",
+        "kernel parameter ignored: `101%` is more than 100 per cent",
+    ),
+    odd(
+        "movablecore_below_nothing",
+        "--cmdline movablecore=-3",
+        "kernel parameter ignored: `-3` is not a size",
+    ),
+    odd(
+        "switch_that_is_neither_on_nor_off",
+        "--cmdline init_on_alloc=maybe",
+        "kernel parameter ignored: `init_on_alloc=maybe` is not 0 or 1",
+    ),
+    odd(
+        "unknown_parameter",
+        "--cmdline frobnicate=1",
+        "unknown kernel parameter `frobnicate` ignored",
+    ),
+];
+
+/// Command lines that change what memory there is and how it is divided.
+pub(crate) const DIVISIONS: &[Ending] = &[
+    division("mem_64M", "--cmdline mem=64M", "K/65144K available"),
+    division(
+        "exactmap_inside_the_firmwares",
+        "--cmdline memmap=exactmap,636K@4K,100M@1M",
+        "K/103036K available",
+    ),
+    // Half of 511.9 MiB, and the 256 MiB at the top less the firmware's 128 KiB.
+    division(
+        "kernelcore_half",
+        "--cmdline kernelcore=50%",
+        "present  64480",
+    ),
+    division(
+        "movablecore_256M",
+        "--cmdline movablecore=256M",
+        "present  65504",
+    ),
+];
+
+/// What is done to pages on their way, on small machines.
+pub(crate) const TREATMENTS: &[Treatment] = &[
+    treatment("plain", "--profile plain", ""),
+    treatment("plain_poison", "--profile plain", "page_poison=1"),
+    treatment("none", "", "init_on_alloc=0 init_on_free=0 page_poison=0"),
+    treatment("alloc", "", "init_on_alloc=1 init_on_free=0 page_poison=0"),
+    treatment("free", "", "init_on_alloc=0 init_on_free=1 page_poison=0"),
+    treatment(
+        "alloc_free",
+        "",
+        "init_on_alloc=1 init_on_free=1 page_poison=0",
+    ),
+    treatment("poison", "", "init_on_alloc=0 init_on_free=0 page_poison=1"),
+    treatment(
+        "alloc_poison",
+        "",
+        "init_on_alloc=1 init_on_free=0 page_poison=1",
+    ),
+    treatment(
+        "free_poison",
+        "",
+        "init_on_alloc=0 init_on_free=1 page_poison=1",
+    ),
+    treatment(
+        "alloc_free_poison",
+        "",
+        "init_on_alloc=1 init_on_free=1 page_poison=1",
+    ),
+    treatment("debug", "--profile debug", ""),
+    treatment(
+        "debug_without_poison",
+        "--profile debug",
+        "page_poison=0 init_on_free=1",
+    ),
+];
+
+/// Options of a boot that runs `stress` and the in-kernel tests of memory.
+pub(crate) struct Treatment {
+    /// Name of the test, after `treatment::`.
+    pub(crate) name: &'static str,
+    /// The runner's options.
+    pub(crate) options: &'static str,
+    /// The kernel's parameters.
+    pub(crate) parameters: &'static str,
+}
+
+/// Machines whose page allocator must answer as a simulated one with the same free memory.
+pub(crate) const REPLAYS: &[Boot] = &[
+    boot("memory_64M", "--memory 64M"),
+    boot("memory_6G", "--memory 6G"),
+    boot(
+        "pc_bios_debug",
+        "--machine pc --firmware bios --profile debug --memory 96M",
+    ),
 ];
 
 /// A machine on which every in-kernel test runs.
@@ -276,31 +353,50 @@ pub(crate) const KTEST_MACHINES: &[KtestMachine] = &[
     ktest("q35_64_cpus", "--cpus 64"),
 ];
 
-const fn cpus(
-    name: &'static str,
-    options: &'static str,
-    commands: &'static str,
-    says: &'static [&'static str],
-) -> Cpus {
-    Cpus {
-        name,
-        options,
-        commands,
-        says,
-    }
-}
-
 const fn boot(name: &'static str, options: &'static str) -> Boot {
     Boot { name, options }
 }
 
-const fn usage(name: &'static str, options: &'static str, says: &'static str) -> Refusal {
-    Refusal {
+const fn usage(name: &'static str, options: &'static str, says: &'static str) -> Ending {
+    Ending {
         name,
         options,
         exec: None,
         status: 2,
         says,
+    }
+}
+
+/// A machine that comes up and says so.
+const fn odd(name: &'static str, options: &'static str, says: &'static str) -> Ending {
+    Ending {
+        name,
+        options,
+        exec: Some("stress 1000"),
+        status: 0,
+        says,
+    }
+}
+
+const fn division(name: &'static str, options: &'static str, says: &'static str) -> Ending {
+    Ending {
+        name,
+        options,
+        exec: Some("cat /proc/zoneinfo; stress 20000"),
+        status: 0,
+        says,
+    }
+}
+
+const fn treatment(
+    name: &'static str,
+    options: &'static str,
+    parameters: &'static str,
+) -> Treatment {
+    Treatment {
+        name,
+        options,
+        parameters,
     }
 }
 

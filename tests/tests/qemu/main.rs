@@ -7,8 +7,10 @@
 mod budgets;
 mod cases;
 mod counting;
+mod cpus;
 mod guest;
 mod ktests;
+mod replay;
 
 use std::process::ExitCode;
 
@@ -17,7 +19,11 @@ use boot_runner::outcome::RanCommands;
 use boot_runner::tools;
 use libtest_mimic::{Arguments, Failed, Trial};
 
-use cases::{BOOT_COMMANDS, BOOT_SAYS, BOOTS, Boot, CPUS, Cpus, REFUSALS, Refusal};
+use cases::{
+    BOOT_COMMANDS, BOOT_SAYS, BOOTS, Boot, DIVISIONS, Ending, ODDITIES, REFUSALS, REPLAYS,
+    TREATMENTS, Treatment,
+};
+use cpus::CPUS;
 
 /// Guests at a time: each keeps a host core busy.
 const MOST_GUESTS: usize = 2;
@@ -29,13 +35,32 @@ fn main() -> ExitCode {
     let boots = BOOTS
         .iter()
         .map(|case| trial("boot", case.name, || comes_up(case)));
-    let refusals = REFUSALS
+    let endings = [
+        ("bad_input", REFUSALS),
+        ("odd_input", ODDITIES),
+        ("division", DIVISIONS),
+    ];
+    let endings = endings.iter().flat_map(|(group, cases)| {
+        let one = |case: &'static Ending| trial(group, case.name, || ends_as_told(case));
+        cases.iter().map(one)
+    });
+    let treatments = TREATMENTS
         .iter()
-        .map(|case| trial("bad_input", case.name, || is_refused(case)));
+        .map(|case| trial("treatment", case.name, || survives_stress(case)));
+    let replays = REPLAYS.iter().map(|case| {
+        trial("replay", case.name, || {
+            replay::gives_the_frames_of_a_simulated_machine(case.options)
+        })
+    });
     let cpus = CPUS
         .iter()
-        .map(|case| trial("cpus", case.name, || cpus_come_up(case)));
-    let mut trials: Vec<Trial> = boots.chain(refusals).chain(cpus).collect();
+        .map(|case| trial("cpus", case.name, || cpus::come_up(case)));
+    let mut trials: Vec<Trial> = boots
+        .chain(endings)
+        .chain(treatments)
+        .chain(replays)
+        .chain(cpus)
+        .collect();
     trials.extend([
         trial(
             "counting",
@@ -79,11 +104,6 @@ fn comes_up(case: &Boot) -> Result<(), Failed> {
     succeeds_and_says(case.options, BOOT_COMMANDS, &[BOOT_SAYS])
 }
 
-/// The CPUs come up, or are said to be left out.
-fn cpus_come_up(case: &Cpus) -> Result<(), Failed> {
-    succeeds_and_says(case.options, case.commands, case.says)
-}
-
 /// A boot whose commands succeed and print some texts.
 fn succeeds_and_says(options: &str, commands: &str, texts: &[&str]) -> Result<(), Failed> {
     let options = guest::options(options)?;
@@ -101,9 +121,23 @@ fn succeeds_and_says(options: &str, commands: &str, texts: &[&str]) -> Result<()
     }
 }
 
-/// Wrong input ends with its status and its message.
-fn is_refused(case: &Refusal) -> Result<(), Failed> {
-    let (status, said) = refusal(case)?;
+/// `stress` and the in-kernel tests of memory find nothing.
+fn survives_stress(case: &Treatment) -> Result<(), Failed> {
+    let mut options = guest::options(case.options)?;
+    options.machine.memory = "96M".parse()?;
+    options.cmdline.text = case.parameters.to_owned();
+    let recorded = guest::boot(&options, "stress 20000; ktest memory*")?;
+    let serial = &recorded.serial;
+    let outcome = recorded.finished.outcome;
+    if outcome.exit_status(RanCommands::Yes) != 0 || !serial.contains("no violations") {
+        return Err(format!("{outcome}\n{serial}").into());
+    }
+    Ok(())
+}
+
+/// A boot ends with its status and its message.
+fn ends_as_told(case: &Ending) -> Result<(), Failed> {
+    let (status, said) = ending(case)?;
     if status != case.status {
         return Err(format!("exit status {status}, not {}:\n{said}", case.status).into());
     }
@@ -114,7 +148,7 @@ fn is_refused(case: &Refusal) -> Result<(), Failed> {
 }
 
 /// The exit status for a case, and all that the user would see.
-fn refusal(case: &Refusal) -> Result<(u8, String), Failed> {
+fn ending(case: &Ending) -> Result<(u8, String), Failed> {
     let options = match Invocation::parse(guest::words(case.options)) {
         Err(error) => return Ok((2, error.to_string())),
         Ok(Invocation::Boot(options)) => options,

@@ -7,8 +7,10 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+mod noted;
 mod random;
 
+pub use noted::{Digest, Noted};
 pub use random::Random;
 
 /// What kind of memory a request wants.

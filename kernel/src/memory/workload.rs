@@ -1,0 +1,129 @@
+//! `workload N SEED`: a sequence of page allocations that follows from its seed alone.
+//!
+//! The ranges that are free at its start and a digest every so often are printed: a simulated
+//! machine with the same free ranges must answer with the same frames. To be run first, since
+//! earlier requests leave pageblocks of other types behind.
+#![expect(
+    unsafe_code,
+    reason = "the sequence knows blocks by their numbers, and frees each once"
+)]
+
+use super::MEMORY;
+use crate::shell::{CommandError, CommandResult};
+use crate::{command, kprintln};
+use alloc::string::String;
+use alloc::vec::Vec;
+use mm::addr::{Order, Pfn, PfnRange};
+use mm::buddy::Gfp;
+use mm::frame::FrameState;
+use mm_workload::{Class, Digest, Live, Noted, Pages};
+
+command! { "workload", "N SEED", "the same N page operations for the same seed, with digests", workload_command }
+
+/// Blocks in use at a time, at most.
+const SLOTS: usize = 4096;
+/// Digests that a run prints.
+const DIGESTS: u64 = 64;
+
+fn workload_command(arguments: &[String]) -> CommandResult {
+    let [operations, seed] = arguments else {
+        return Err(CommandError::usage(
+            "expected a number of operations and a seed",
+        ));
+    };
+    let (operations, seed) = (number(operations)?, number(seed)?);
+    let mut slots: Vec<Option<Live>> = Vec::new();
+    slots
+        .try_reserve_exact(SLOTS)
+        .map_err(CommandError::failed)?;
+    slots.resize(SLOTS, None);
+
+    print_free_ranges();
+    let every = operations.div_ceil(DIGESTS).max(1);
+    kprintln!(
+        "workload: {operations} operations, seed {seed}, {SLOTS} slots, digest every {every}"
+    );
+    let print = |Digest { requests, hash }| kprintln!("workload: digest {requests} {hash:#018x}");
+    let mut refused = 0;
+    let machine = Machine {
+        refused: &mut refused,
+    };
+    let mut pages = Noted::new(machine, every, print);
+    let outcome = mm_workload::run(&mut pages, &mut slots, seed, operations);
+    kprintln!(
+        "workload: {} served, {} failed, {} freed, hash {:#018x}",
+        outcome.served,
+        outcome.failed,
+        outcome.freed,
+        outcome.hash
+    );
+    if refused > 0 {
+        return Err(CommandError::failed(format_args!(
+            "{refused} blocks were not taken back"
+        )));
+    }
+    MEMORY.validate().map(|_| ()).map_err(CommandError::failed)
+}
+
+fn number(text: &str) -> Result<u64, CommandError> {
+    text.parse()
+        .map_err(|_| CommandError::usage(format_args!("`{text}` is not a number")))
+}
+
+/// This kernel's page allocator.
+struct Machine<'a> {
+    /// Blocks that were not taken back.
+    refused: &'a mut u64,
+}
+
+impl Pages for Machine<'_> {
+    fn alloc(&mut self, class: Class, order: u8) -> Option<u64> {
+        let gfp = match class {
+            Class::Kernel => Gfp::KERNEL,
+            Class::Cache => Gfp::KERNEL | Gfp::RECLAIMABLE,
+            Class::User => Gfp::HIGHUSER_MOVABLE,
+            Class::Dma32 => Gfp::KERNEL | Gfp::DMA32,
+            Class::Dma => Gfp::KERNEL | Gfp::DMA,
+        };
+        let pages = MEMORY.alloc_pages(gfp, Order::new(order)?).ok()?;
+        Some(pages.as_u64())
+    }
+
+    fn free(&mut self, first: u64, order: u8) {
+        let order = Order::new(order).unwrap_or_default();
+        // SAFETY: the sequence frees what it was given, once, and nobody else knows the block.
+        if unsafe { MEMORY.free_pages(Pfn::new(first), order) }.is_err() {
+            *self.refused = self.refused.saturating_add(1);
+        }
+    }
+}
+
+/// Prints what is free, neighbours joined, in bytes.
+fn print_free_ranges() {
+    let limit = MEMORY.frames().map_or(Pfn::ZERO, |frames| frames.limit());
+    let mut pfn = Pfn::ZERO;
+    let mut range = PfnRange::EMPTY;
+    while pfn < limit {
+        let page = MEMORY.page(pfn);
+        let free = page.filter(|page| page.state() == Some(FrameState::Free));
+        let Some(page) = free else {
+            pfn = pfn.saturating_add(1);
+            continue;
+        };
+        let block = PfnRange::block(pfn, page.order());
+        pfn = block.end();
+        if range.end() != block.first() {
+            print_range(range);
+            range = block;
+        }
+        range = PfnRange::new(range.first(), block.end()).unwrap_or(block);
+    }
+    print_range(range);
+}
+
+fn print_range(range: PfnRange) {
+    if !range.is_empty() {
+        let (start, end) = (range.first().addr(), range.end().addr());
+        kprintln!("workload: free {:#x} {:#x}", start.as_u64(), end.as_u64());
+    }
+}

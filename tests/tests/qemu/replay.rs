@@ -1,0 +1,155 @@
+//! One sequence of page allocations, in the kernel under QEMU and on a simulated machine with
+//! the same free memory: the frames must be the same.
+
+use std::fmt::Write;
+
+use boot_runner::outcome::RanCommands;
+use libtest_mimic::Failed;
+use mm::addr::{Order, Pfn};
+use mm::buddy::Gfp;
+use mm_tests::sim::{Given, Machine, SimConfig, Usual};
+use mm_workload::{Class, Digest, Live, Noted, Pages};
+
+use crate::guest;
+
+const OPERATIONS: u64 = 100_000;
+const SEED: u64 = 1;
+/// As many as the kernel has.
+const SLOTS: usize = 4096;
+
+/// What a run printed.
+#[derive(PartialEq, Eq)]
+struct Run {
+    digests: Vec<Digest>,
+    /// Of all answers, and how many were frames and how many were none.
+    hash: u64,
+    served: u64,
+    failed: u64,
+}
+
+/// The kernel on a machine with these options answers as a simulated one.
+pub(crate) fn gives_the_frames_of_a_simulated_machine(options: &str) -> Result<(), Failed> {
+    let commands = format!("workload {OPERATIONS} {SEED}");
+    let recorded = guest::boot(&*guest::options(options)?, &commands)?;
+    let serial = &recorded.serial;
+    let outcome = recorded.finished.outcome;
+    if outcome.exit_status(RanCommands::Yes) != 0 {
+        return Err(format!("{outcome}\n{serial}").into());
+    }
+    let (free, kernel) = parse(serial).ok_or_else(|| format!("not understood:\n{serial}"))?;
+    let every = kernel.digests.first().ok_or("no digest")?.requests;
+    let host = play(&free, every);
+    if host == kernel {
+        return Ok(());
+    }
+    Err(difference(&free, &host, &kernel).into())
+}
+
+/// The free ranges, in bytes, and the run.
+fn parse(serial: &str) -> Option<(Vec<(u64, u64)>, Run)> {
+    let (mut free, mut digests, mut end) = (Vec::new(), Vec::new(), None);
+    for line in serial.lines() {
+        let Some(text) = line.trim().strip_prefix("workload: ") else {
+            continue;
+        };
+        let words: Vec<_> = text
+            .split([' ', ','])
+            .filter(|word| !word.is_empty())
+            .collect();
+        match words[..] {
+            ["free", start, end] => free.push((hex(start)?, hex(end)?)),
+            ["digest", requests, hash] => digests.push(Digest {
+                requests: requests.parse().ok()?,
+                hash: hex(hash)?,
+            }),
+            [served, "served", failed, "failed", _, "freed", "hash", hash] => {
+                end = Some((hex(hash)?, served.parse().ok()?, failed.parse().ok()?));
+            }
+            _ => {}
+        }
+    }
+    let (hash, served, failed) = end?;
+    let run = Run {
+        digests,
+        hash,
+        served,
+        failed,
+    };
+    Some((free, run))
+}
+
+fn hex(word: &str) -> Option<u64> {
+    u64::from_str_radix(word.strip_prefix("0x")?, 16).ok()
+}
+
+/// The same run on a simulated machine.
+fn play(free: &[(u64, u64)], every: u64) -> Run {
+    let machine = Given::new(free).boot::<Usual>();
+    let mut digests = Vec::new();
+    let mut slots = vec![None::<Live>; SLOTS];
+    let mut pages = Noted::new(OnMachine(&machine), every, |digest| digests.push(digest));
+    let outcome = mm_workload::run(&mut pages, &mut slots, SEED, OPERATIONS);
+    machine.finish();
+    Run {
+        digests,
+        hash: outcome.hash,
+        served: outcome.served,
+        failed: outcome.failed,
+    }
+}
+
+fn difference(free: &[(u64, u64)], host: &Run, kernel: &Run) -> String {
+    let mut text = String::from("other frames than on the simulated machine\nfree at the start:");
+    for (start, end) in free {
+        let _ = write!(text, "\n  {start:#x}..{end:#x}");
+    }
+    let mut pairs = host.digests.iter().zip(&kernel.digests);
+    match pairs.find(|(host, kernel)| host != kernel) {
+        Some((host, kernel)) => {
+            let _ = write!(
+                text,
+                "\nfirst difference: host {host:x?}, kernel {kernel:x?}"
+            );
+        }
+        None => {
+            let lengths = (host.digests.len(), kernel.digests.len());
+            let _ = write!(
+                text,
+                "\nno digest differs; so many on host and in QEMU: {lengths:?}"
+            );
+        }
+    }
+    let counts = |run: &Run| (run.served, run.failed);
+    let _ = write!(
+        text,
+        "\nserved and failed: host {:?}, kernel {:?}",
+        counts(host),
+        counts(kernel)
+    );
+    text
+}
+
+/// A simulated machine's page allocator, as the sequence sees it.
+struct OnMachine<'m, C: SimConfig>(&'m Machine<C>);
+
+impl<C: SimConfig> Pages for OnMachine<'_, C> {
+    fn alloc(&mut self, class: Class, order: u8) -> Option<u64> {
+        let gfp = match class {
+            Class::Kernel => Gfp::KERNEL,
+            Class::Cache => Gfp::KERNEL | Gfp::RECLAIMABLE,
+            Class::User => Gfp::HIGHUSER_MOVABLE,
+            Class::Dma32 => Gfp::KERNEL | Gfp::DMA32,
+            Class::Dma => Gfp::KERNEL | Gfp::DMA,
+        };
+        // The other node is there for the tables only.
+        let gfp = gfp | Gfp::THISNODE;
+        let pfn = self.0.alloc_pages(gfp, Order::new(order)?).ok()?;
+        Some(pfn.as_u64())
+    }
+
+    fn free(&mut self, first: u64, order: u8) {
+        let order = Order::new(order).unwrap();
+        // SAFETY: the sequence frees what it allocated, once.
+        unsafe { self.0.free_pages(Pfn::new(first), order) }.unwrap();
+    }
+}
