@@ -5,11 +5,13 @@
 //!
 //! | Module | What |
 //! |---|---|
+//! | [`acpi`] | what the firmware says about CPUs and nodes |
 //! | [`arch`] | the CPU and the PC: descriptor tables, traps, clock, serial port, exit |
 //! | [`console`], [`logger`], [`panic`](mod@panic) | text out: the terminal, the log, last words |
 //! | [`heap`] | the early heap behind `alloc` |
 //! | [`memory`] | the memory core `mm` in this kernel |
 //! | [`params`] | the kernel command line |
+//! | [`cpus`] | bringing up the other CPUs; commands about them |
 //! | [`shell`], [`procfs`] | commands and `/proc` files |
 //! | [`ktest`](mod@ktest), [`bench`](mod@bench), `selftest` | tests and benchmarks inside the kernel |
 //! | `registry` | how commands, files, tests, benchmarks and parameters register |
@@ -21,10 +23,12 @@
 
 extern crate alloc;
 
+pub mod acpi;
 pub mod arch;
 mod backtrace;
 pub mod bench;
 pub mod console;
+pub mod cpus;
 pub mod heap;
 pub mod ktest;
 pub mod logger;
@@ -58,8 +62,9 @@ pub fn boot_info() -> Option<&'static BootInfo> {
 /// 1. terminal, heap, command line, log: from here on the kernel can say what goes wrong;
 /// 2. the boot CPU: features checked, interrupts, clock;
 /// 3. guard pages under all stacks, and onto the kernel's own stack;
-/// 4. memory;
-/// 5. shell.
+/// 4. the firmware's tables, memory;
+/// 5. the other CPUs;
+/// 6. shell.
 pub fn kmain(boot_info: &'static mut BootInfo, command_line: &'static str) -> ! {
     arch::adopt_boot_cpu();
     let has_terminal = arch::init_terminal();
@@ -130,7 +135,11 @@ extern "sysv64" fn on_main_stack(_: *const ()) -> ! {
         arch::cpu::vendor(),
         arch::cpu::model_name().unwrap_or_else(arch::cpu::vendor)
     );
+    if let Some(info) = boot_info() {
+        acpi::init(info);
+    }
     memory::bring_up();
+    cpus::bring_up();
     match params::get("exec") {
         Some(commands) => shell::execute_and_exit(commands),
         None => shell::interactive(),

@@ -70,8 +70,8 @@ impl Log for Logger {
             record,
         };
         // The ring never fails; where its lock is held by the code that was interrupted, the
-        // line is for the terminal only rather than a deadlock.
-        if let Some(mut ring) = self.ring.try_lock() {
+        // line is for the terminal only rather than a deadlock. Another CPU is waited for.
+        if let Some(mut ring) = self.ring.lock_unless_mine() {
             let _ = write!(ring, "{line}");
         }
         console::print(format_args!("{line}"));

@@ -2,12 +2,13 @@
 //!
 //! A report must come out whatever broke. So it allocates nothing, takes the terminal's lock by
 //! force, and watches itself: a fault inside a report prints one line and ends the machine, and a
-//! fault inside that ends it without a word.
+//! fault inside that ends it without a word. All other CPUs are stopped before the first line;
+//! of CPUs that fail at the same time, one reports.
 
 use crate::arch::exit::{self, Status};
 use crate::arch::local::{self, CpuLocal};
 use crate::arch::trap::{TrapFrame, VectorName, vector};
-use crate::arch::{irq, registers};
+use crate::arch::{irq, registers, smp};
 use crate::{backtrace, console, kprintln, logger};
 use core::fmt;
 use core::panic::PanicInfo;
@@ -91,6 +92,8 @@ enum Nesting {
 
 /// Begins a report. A third one on the same CPU, after two failed, ends the machine at once.
 fn begin(cpu: &CpuLocal, status: Status) -> Nesting {
+    // First: another CPU that is in the middle of a report of its own stops here.
+    smp::stop::stop_others();
     exit::decide(status);
     console::enter_last_words();
     match cpu.begin_report() {

@@ -1,6 +1,6 @@
 //! `/proc` files: a path and a function that prints the file, registered where it is written.
 
-use crate::arch::{local, time, trap};
+use crate::arch::{apic, local, smp, time, trap};
 use crate::params;
 use crate::registry::{registry, sorted};
 use alloc::vec::Vec;
@@ -66,24 +66,49 @@ fn uptime(out: &mut dyn Write) -> fmt::Result {
 
 /// Interrupts taken, for the architecture's own kinds; there are no device interrupts yet.
 fn interrupts(out: &mut dyn Write) -> fmt::Result {
-    let cpu = local::current();
-    let (spurious, stray) = trap::stray_interrupts();
-    let rows = [
+    type Count = fn(&local::CpuLocal) -> u64;
+    let rows: [(&str, Count, &str); 5] = [
         (
             "NMI",
-            cpu.count(trap::vector::NMI),
+            |cpu| cpu.count(trap::vector::NMI),
             "Non-maskable interrupts",
         ),
-        ("SPU", spurious, "Spurious interrupts"),
+        (
+            "LOC",
+            |cpu| cpu.count(apic::vector::TIMER),
+            "Local timer interrupts",
+        ),
+        (
+            "SPU",
+            |cpu| trap::stray_interrupts(cpu).0,
+            "Spurious interrupts",
+        ),
+        (
+            "CAL",
+            |cpu| cpu.count(apic::vector::CALL),
+            "Function call interrupts",
+        ),
         (
             "MCE",
-            cpu.count(trap::vector::MACHINE_CHECK),
+            |cpu| cpu.count(trap::vector::MACHINE_CHECK),
             "Machine check exceptions",
         ),
     ];
-    writeln!(out, "           CPU{:<8}", cpu.id())?;
-    for (name, count, what) in rows {
-        writeln!(out, "{name}: {count:>10}   {what}")?;
+    write!(out, "           ")?;
+    for cpu in smp::cpus() {
+        write!(out, "CPU{:<8}", cpu.id())?;
     }
-    writeln!(out, "ERR: {stray:>10}")
+    writeln!(out)?;
+    for (name, count, what) in rows {
+        write!(out, "{name}:")?;
+        for cpu in smp::cpus() {
+            write!(out, " {:>10}", count(cpu))?;
+        }
+        writeln!(out, "   {what}")?;
+    }
+    let errors = smp::cpus().map(|cpu| {
+        let (_, strays) = trap::stray_interrupts(cpu);
+        strays.saturating_add(cpu.count(apic::vector::ERROR))
+    });
+    writeln!(out, "ERR: {:>10}", errors.fold(0, u64::saturating_add))
 }

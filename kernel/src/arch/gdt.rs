@@ -3,16 +3,13 @@
 //! Long mode needs a GDT for two things: the code segment that interrupt gates name, and the TSS,
 //! which holds the interrupt stack table.
 
-use super::stack::{GuardedStack, StackExtent};
+use super::stack::StackExtent;
 use spin::Once;
 use x86_64::VirtAddr;
 use x86_64::instructions::segmentation::{CS, DS, ES, SS, Segment};
 use x86_64::instructions::tables::load_tss;
 use x86_64::structures::gdt::{Descriptor, GlobalDescriptorTable, SegmentSelector};
 use x86_64::structures::tss::TaskStateSegment;
-
-/// Bytes of each interrupt stack: a report in an unoptimised kernel needs about half.
-const IST_STACK_BYTES: usize = 32 * 1024;
 
 /// The interrupt stacks of a CPU; the discriminant is the index in the TSS.
 ///
@@ -77,12 +74,11 @@ impl Ist {
     }
 }
 
-/// Segments, task state and interrupt stacks of one CPU.
+/// Segments and task state of one CPU.
 #[derive(Debug)]
 pub struct Segments {
     gdt: Once<(GlobalDescriptorTable, Selectors)>,
     tss: Once<TaskStateSegment>,
-    stacks: [GuardedStack<IST_STACK_BYTES>; 7],
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -99,32 +95,15 @@ impl Segments {
         Self {
             gdt: Once::new(),
             tss: Once::new(),
-            stacks: [const { GuardedStack::new() }; 7],
         }
     }
 
-    /// Where the stack of `ist` lies.
-    #[must_use]
-    pub fn stack(&self, ist: Ist) -> StackExtent {
-        let [nmi, double, machine, page, debug, interrupt, exception] = &self.stacks;
-        let stack = match ist {
-            Ist::Nmi => nmi,
-            Ist::DoubleFault => double,
-            Ist::MachineCheck => machine,
-            Ist::PageFault => page,
-            Ist::Debug => debug,
-            Ist::Interrupt => interrupt,
-            Ist::Exception => exception,
-        };
-        stack.extent()
-    }
-
-    /// Builds the tables (first call) and makes the current CPU use them.
-    pub(super) fn load(&'static self) {
+    /// Builds the tables (first call), with `stacks` in the order of [`Ist::ALL`] as interrupt
+    /// stacks, and makes the current CPU use them.
+    pub(super) fn load(&'static self, stacks: &[StackExtent; 7]) {
         let tss = self.tss.call_once(|| {
             let mut tss = TaskStateSegment::new();
-            tss.interrupt_stack_table =
-                Ist::ALL.map(|ist| VirtAddr::new_truncate(self.stack(ist).top));
+            tss.interrupt_stack_table = stacks.map(|stack| VirtAddr::new_truncate(stack.top));
             tss
         });
         let (gdt, selectors) = self.gdt.call_once(|| {

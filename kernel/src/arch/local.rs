@@ -1,22 +1,38 @@
 //! What each CPU has of its own, found through the GS base.
 //!
-//! One [`CpuLocal`] exists per CPU. The boot CPU's is a static; bringing up another CPU means to
-//! allocate one more, give it its number, and call `CpuLocal::adopt` there.
+//! One [`CpuLocal`] exists per CPU. The boot CPU's is a static; another CPU's lies in a page of its
+//! own ([`super::smp`]), is complete before the CPU starts, and is adopted there first of all.
 
 use super::expect::Expectation;
 use super::gdt::{Ist, Segments};
+use super::smp::call::Inbox;
 use super::stack::{GuardedStack, StackExtent};
 use crate::num::to_u64;
 use core::arch::asm;
 use core::mem::offset_of;
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use spin::Once;
 use x86_64::VirtAddr;
 use x86_64::registers::model_specific::GsBase;
 
-/// Bytes of a CPU's first stack.
+/// Bytes of the boot CPU's main stack.
 const MAIN_STACK_BYTES: usize = 256 * 1024;
+/// Bytes of each interrupt stack: a report in an unoptimised kernel needs about half.
+pub(super) const IST_STACK_BYTES: usize = 32 * 1024;
 
 static BOOT_CPU: CpuLocal = CpuLocal::new(0);
+static BOOT_MAIN_STACK: GuardedStack<MAIN_STACK_BYTES> = GuardedStack::new();
+static BOOT_INTERRUPT_STACKS: [GuardedStack<IST_STACK_BYTES>; 7] =
+    [const { GuardedStack::new() }; 7];
+
+/// The stacks of one CPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stacks {
+    /// What the kernel runs on.
+    pub(super) main: StackExtent,
+    /// What interrupts and exceptions are handled on, in the order of [`Ist::ALL`].
+    pub(super) interrupt: [StackExtent; 7],
+}
 
 /// The state of one CPU.
 #[derive(Debug)]
@@ -25,15 +41,23 @@ pub struct CpuLocal {
     /// is only to be had from a slow model-specific register.
     this: AtomicU64,
     id: u32,
-    /// Segments and interrupt stacks.
+    /// The number that interrupts to this CPU are addressed with.
+    apic_id: AtomicU32,
+    /// Takes part: its tables are loaded and it answers calls.
+    online: AtomicBool,
+    /// Segments and task state.
     pub(super) segments: Segments,
     /// The exception that the running code wants to happen.
     pub(super) expectation: Expectation,
+    /// Calls to be served by the next interrupt, …
+    pub(super) calls: Inbox,
+    /// … and work to be done outside of interrupts.
+    pub(super) work: Inbox,
     /// Fatal reports begun: a fault inside a report must not start another full one.
     reports: AtomicU32,
     /// Interrupts and exceptions taken, by vector.
     counts: [AtomicU64; 256],
-    main_stack: GuardedStack<MAIN_STACK_BYTES>,
+    stacks: Once<Stacks>,
 }
 
 impl CpuLocal {
@@ -43,11 +67,15 @@ impl CpuLocal {
         Self {
             this: AtomicU64::new(0),
             id,
+            apic_id: AtomicU32::new(0),
+            online: AtomicBool::new(false),
             segments: Segments::new(),
             expectation: Expectation::new(),
+            calls: Inbox::new(),
+            work: Inbox::new(),
             reports: AtomicU32::new(0),
             counts: [const { AtomicU64::new(0) }; 256],
-            main_stack: GuardedStack::new(),
+            stacks: Once::new(),
         }
     }
 
@@ -57,15 +85,43 @@ impl CpuLocal {
         self.id
     }
 
+    /// The number that interrupts to this CPU are addressed with.
+    #[must_use]
+    pub fn apic_id(&self) -> u32 {
+        self.apic_id.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_apic_id(&self, id: u32) {
+        self.apic_id.store(id, Ordering::Relaxed);
+    }
+
+    /// Whether it takes part.
+    #[must_use]
+    pub fn is_online(&self) -> bool {
+        self.online.load(Ordering::Acquire)
+    }
+
+    pub(super) fn set_online(&self) {
+        self.online.store(true, Ordering::Release);
+    }
+
+    pub(super) fn set_stacks(&self, stacks: Stacks) {
+        self.stacks.call_once(|| stacks);
+    }
+
     /// The stack the kernel runs on, on this CPU.
     #[must_use]
     pub fn main_stack(&self) -> StackExtent {
-        self.main_stack.extent()
+        self.stacks
+            .get()
+            .map_or(StackExtent::NONE, |stacks| stacks.main)
     }
 
     /// All stacks of this CPU, with a name for reports.
     pub fn stacks(&self) -> impl Iterator<Item = (&'static str, StackExtent)> + '_ {
-        let interrupt = Ist::ALL.into_iter().map(|ist| {
+        let stacks = self.stacks.get();
+        let interrupt = stacks.map(|stacks| Ist::ALL.into_iter().zip(stacks.interrupt));
+        let named = interrupt.into_iter().flatten().map(|(ist, stack)| {
             let name = match ist {
                 Ist::Nmi => "NMI",
                 Ist::DoubleFault => "double fault",
@@ -75,9 +131,12 @@ impl CpuLocal {
                 Ist::Interrupt => "interrupt",
                 Ist::Exception => "exception",
             };
-            (name, self.segments.stack(ist))
+            (name, stack)
         });
-        core::iter::once(("main", self.main_stack())).chain(interrupt)
+        stacks
+            .map(|stacks| ("main", stacks.main))
+            .into_iter()
+            .chain(named)
     }
 
     /// How often `vector` was taken.
@@ -100,12 +159,25 @@ impl CpuLocal {
     }
 
     /// Makes the current CPU this one: GS base, segments, interrupt stacks.
+    ///
+    /// The stacks must be set.
     pub(super) fn adopt(&'static self) {
         let address = core::ptr::from_ref(self).expose_provenance();
         self.this.store(to_u64(address), Ordering::Relaxed);
         GsBase::write(VirtAddr::from_ptr(self));
-        self.segments.load();
+        if let Some(stacks) = self.stacks.get() {
+            self.segments.load(&stacks.interrupt);
+        }
     }
+}
+
+/// Gives the boot CPU its stacks and makes this CPU it.
+pub(super) fn adopt_boot_cpu() {
+    BOOT_CPU.set_stacks(Stacks {
+        main: BOOT_MAIN_STACK.extent(),
+        interrupt: BOOT_INTERRUPT_STACKS.each_ref().map(GuardedStack::extent),
+    });
+    BOOT_CPU.adopt();
 }
 
 /// The state of the boot CPU.

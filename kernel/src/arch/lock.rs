@@ -5,25 +5,42 @@
 //! holder will never run again must not silence them.
 
 use super::irq::IrqGuard;
+use super::local;
 use core::fmt;
 use core::hint::spin_loop;
 use core::ops::{Deref, DerefMut};
+use core::sync::atomic::{AtomicU32, Ordering};
 use spin::mutex::spin::{SpinMutex, SpinMutexGuard};
 
 /// How often [`IrqLock::steal`] tries before it takes the lock from its holder.
 const PATIENCE: u32 = 1_000_000;
+/// No CPU has this number.
+const NOBODY: u32 = u32::MAX;
 
 /// A value behind a spin lock, held with interrupts off.
 pub struct IrqLock<T> {
     inner: SpinMutex<T>,
+    /// The CPU that has it; [`NOBODY`] if none has.
+    holder: AtomicU32,
 }
 
 /// Access to the value of an [`IrqLock`].
 #[must_use = "the lock is released when the guard is dropped"]
 pub struct IrqLockGuard<'a, T> {
-    // Field order is drop order: the lock is free before interrupts can come back.
+    // Field order is drop order: nobody is noted as holder when the lock gets free, and it is
+    // free before interrupts can come back.
+    _holder: Holder<'a>,
     value: SpinMutexGuard<'a, T>,
     _irq: IrqGuard,
+}
+
+/// Strikes the holder out.
+struct Holder<'a>(&'a AtomicU32);
+
+impl Drop for Holder<'_> {
+    fn drop(&mut self) {
+        self.0.store(NOBODY, Ordering::Relaxed);
+    }
 }
 
 impl<T> IrqLock<T> {
@@ -31,6 +48,7 @@ impl<T> IrqLock<T> {
     pub const fn new(value: T) -> Self {
         Self {
             inner: SpinMutex::new(value),
+            holder: AtomicU32::new(NOBODY),
         }
     }
 
@@ -40,8 +58,33 @@ impl<T> IrqLock<T> {
     /// Task or interrupt; never from NMI, #DB or #MC, which may have interrupted the holder.
     pub fn lock(&self) -> IrqLockGuard<'_, T> {
         let irq = IrqGuard::new();
+        self.guard(self.inner.lock(), irq)
+    }
+
+    /// Waits for the lock, unless the code that was interrupted on this very CPU holds it.
+    ///
+    /// # Context
+    /// Any but NMI and #MC.
+    pub fn lock_unless_mine(&self) -> Option<IrqLockGuard<'_, T>> {
+        let irq = IrqGuard::new();
+        loop {
+            if let Some(value) = self.inner.try_lock() {
+                return Some(self.guard(value, irq));
+            }
+            // The holder notes itself after it has the lock and with interrupts off, so what is
+            // read here is this CPU's number only if this CPU has it.
+            if self.holder.load(Ordering::Relaxed) == local::current_id() {
+                return None;
+            }
+            spin_loop();
+        }
+    }
+
+    fn guard<'a>(&'a self, value: SpinMutexGuard<'a, T>, irq: IrqGuard) -> IrqLockGuard<'a, T> {
+        self.holder.store(local::current_id(), Ordering::Relaxed);
         IrqLockGuard {
-            value: self.inner.lock(),
+            _holder: Holder(&self.holder),
+            value,
             _irq: irq,
         }
     }
@@ -53,7 +96,7 @@ impl<T> IrqLock<T> {
     pub fn try_lock(&self) -> Option<IrqLockGuard<'_, T>> {
         let irq = IrqGuard::new();
         let value = self.inner.try_lock()?;
-        Some(IrqLockGuard { value, _irq: irq })
+        Some(self.guard(value, irq))
     }
 
     /// Takes the lock, from its holder if need be.

@@ -10,12 +10,15 @@
 //! | [`step`], [`probe`], [`crash`] | single-stepping, probing and failing, for tests |
 //! | [`irq`], [`lock`] | interrupts off; a spin lock that keeps them off |
 //! | [`cpu`], [`time`], `pit`, [`pic`] | CPUID and control registers, the clock, old chips |
+//! | [`apic`], [`smp`] | the local APIC; the other CPUs |
+//! | `physmem` | physical memory for those who parse tables in it |
 //! | [`serial`], [`exit`], `port` | the terminal and the ways to end |
 #![expect(
     unsafe_code,
     reason = "privileged instructions, device ports and descriptor tables have no safe form"
 )]
 
+pub mod apic;
 pub mod cpu;
 pub mod crash;
 pub mod exit;
@@ -27,12 +30,14 @@ pub mod image;
 pub mod irq;
 pub mod local;
 pub mod lock;
+pub(crate) mod physmem;
 pub mod pic;
 mod pit;
 mod port;
 pub mod probe;
 pub mod registers;
 pub mod serial;
+pub mod smp;
 pub mod stack;
 pub mod step;
 pub mod stubs;
@@ -45,7 +50,7 @@ pub use guard::GuardError;
 
 /// Tells this CPU that it is the boot CPU. Nothing else of the kernel may run before.
 pub(crate) fn adopt_boot_cpu() {
-    local::boot_cpu().adopt();
+    local::adopt_boot_cpu();
     time::start();
 }
 

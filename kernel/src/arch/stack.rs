@@ -77,6 +77,13 @@ pub struct StackExtent {
 }
 
 impl StackExtent {
+    /// No stack at all: it holds and guards nothing.
+    pub const NONE: Self = Self {
+        guard: 0,
+        bottom: 0,
+        top: 0,
+    };
+
     /// Whether `len` bytes at `address` lie in the stack.
     #[must_use]
     pub fn holds(&self, address: u64, len: u64) -> bool {

@@ -5,7 +5,7 @@
 //! nobody takes is a breakpoint (logged), an interrupt (counted), or the end of the kernel, with
 //! a report.
 
-use super::{expect, local, pic};
+use super::{apic, expect, local, pic, smp};
 use crate::panic::fault_report;
 use core::fmt;
 use core::sync::atomic::{AtomicUsize, Ordering};
@@ -139,6 +139,9 @@ pub(super) extern "sysv64" fn dispatch(frame: &mut TrapFrame) {
     let cpu = local::current();
     cpu.count_one(vector);
 
+    if vector == vector::NMI && smp::stop::is_wanted(cpu) {
+        smp::stop::stop_here();
+    }
     if cpu.expectation.take(frame) {
         return;
     }
@@ -156,13 +159,13 @@ pub(super) extern "sysv64" fn dispatch(frame: &mut TrapFrame) {
     }
 }
 
-/// Interrupts that no handler was registered for, on the current CPU: (spurious ones of the
-/// PICs, all others).
+/// Interrupts that no handler was registered for, on one CPU: (spurious ones of the PICs and of
+/// the APIC, all others).
 #[must_use]
-pub fn stray_interrupts() -> (u64, u64) {
-    let cpu = local::current();
+pub fn stray_interrupts(cpu: &local::CpuLocal) -> (u64, u64) {
     let spurious = pic::SPURIOUS
         .into_iter()
+        .chain([apic::vector::SPURIOUS])
         .map(|vector| cpu.count(vector))
         .fold(0, u64::saturating_add);
     let others = (vector::FIRST_INTERRUPT..=u8::MAX)

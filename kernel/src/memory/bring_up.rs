@@ -7,16 +7,17 @@
 use super::firmware::Firmware;
 use super::{MEMORY, frame_table};
 use crate::arch::exit::Status;
-use crate::arch::{self, cpu, image};
+use crate::arch::{self, cpu, image, smp};
 use crate::{boot_info, panic, params};
 use alloc::vec::Vec;
 use bootloader_api::BootInfo;
 use core::fmt;
-use mm::addr::PhysRange;
-use mm::mem::RamClaim;
+use mm::addr::{PfnRange, PhysAddr, PhysRange};
+use mm::config::PAGE_SIZE;
+use mm::mem::{EarlyRam, RamClaim};
 use mm::memblock::params::Params;
 use mm::memblock::setup::{LowMemory, SetupError, SetupPolicy, add_firmware_map};
-use mm::memblock::{AllocError, GrowError, Memblock};
+use mm::memblock::{AllocError, Floor, GrowError, Memblock, Request};
 use mm::platform::{NodeId, Platform};
 use mm::system::{BringUpError, Options, Summary, TuningError};
 use mm::zone::plan::{CoreWish, NodePlan, Plan, PlanError};
@@ -110,6 +111,11 @@ fn try_bring_up(info: &'static BootInfo) -> Result<(), Failure> {
     add_map(&mut memblock, &firmware, &params)?;
     remove_unmapped(&mut memblock, &mapped)?;
 
+    match take_low_page(&mut memblock, &firmware) {
+        Some(page) => smp::keep_low_page(page),
+        None => log::warn!("no usable page below 640 KiB: other CPUs cannot start"),
+    }
+
     let mut nodes = [NodePlan::EMPTY; 1];
     let plan =
         Plan::compute(&memblock, CoreWish::from(&params), &mut nodes).map_err(Failure::Plan)?;
@@ -192,6 +198,33 @@ fn add_map(memblock: &mut Memblock, firmware: &Firmware, params: &Params) -> Res
         },
     )
     .map_err(Failure::Setup)
+}
+
+/// Takes the page that other CPUs start in: the highest one between 64 KiB and 640 KiB that the
+/// firmware calls usable and nothing lies in. It was reserved with the rest of the first MiB.
+fn take_low_page(memblock: &mut Memblock, firmware: &Firmware) -> Option<EarlyRam> {
+    let platform = MEMORY.platform();
+    let window = PhysRange::new(PhysAddr::new(0x1_0000), PhysAddr::new(0xa_0000))?;
+    let usable = memblock.frames(None).map(|ram| ram.frames.addrs());
+    let pages: Vec<PhysRange> = usable
+        .map(|ram| ram.intersect(window).whole_frames())
+        .flat_map(|frames| frames.iter())
+        .map(|pfn| PfnRange::from_count(pfn, 1).unwrap_or_default().addrs())
+        .collect();
+    let is_unused = |page: &&PhysRange| {
+        !firmware
+            .taken
+            .iter()
+            .any(|(range, _)| range.overlaps(**page))
+    };
+    let page = *pages.iter().rev().find(is_unused)?;
+
+    memblock.free(platform, page).ok()?;
+    let request = Request::bytes(PAGE_SIZE)
+        .align(PAGE_SIZE)
+        .floor(Floor::Required(page.start()))
+        .ceiling(page.end());
+    memblock.alloc_raw(platform, &request).ok()
 }
 
 /// As Linux: `Memory: 480000K/523768K available (…)`.

@@ -5,6 +5,7 @@
 //! | `platform` | what `mm` asks of the machine |
 //! | `firmware` | the boot loader's map as `mm` wants it, and what must be reserved |
 //! | `bring_up` | from the map to a page allocator, with Linux's boot lines |
+//! | `frame_table`, `stacks` | page tables for the frame table and for kernel stacks |
 //! | `files`, `pages`, `stress`, `sysctl`, `workload` | `/proc` files and shell commands |
 //! | `benches`, `tests` | benchmarks and in-kernel tests |
 
@@ -17,6 +18,7 @@ mod ledger;
 mod pages;
 mod platform;
 mod random;
+pub(crate) mod stacks;
 mod stress;
 mod sysctl;
 mod tests;

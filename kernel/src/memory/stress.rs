@@ -3,12 +3,14 @@
 //! Memory is filled to 90 % and drained to half, again and again, with all orders, request
 //! types and migrate types mixed. Each page of a block is stamped with its owner and read again
 //! before the block is freed; pages that must come zeroed are looked through. At the end all is
-//! freed, the zones recount themselves, and what is free must be what was free before.
+//! freed, the zones recount themselves, and what is free must be what was free before. With
+//! `--cpus` several CPUs do this at once, and the last two steps come when all are done.
 
 use super::ledger::{Entry, Ledger};
 use super::random::Random;
 use super::{Kernel, MEMORY, Pages};
-use crate::arch::time;
+use crate::arch::lock::IrqLock;
+use crate::arch::{smp, time};
 use crate::num::{to_u64, to_usize};
 use crate::shell::{CommandError, CommandResult};
 use crate::{command, kprintln, params};
@@ -22,7 +24,7 @@ use mm::report::Corruption;
 use mm::system::AllocError;
 use mm::zone::ZoneKind;
 
-command! { "stress", "N [SEED]", "N random page operations of every kind, everything checked", stress_command }
+command! { "stress", "[--cpus CPUS] N [SEED]", "N random page operations of every kind, on one CPU or many, everything checked", stress_command }
 crate::kernel_param!("seed", "NUMBER: start of the random tests");
 
 /// The largest share of memory in use, and the share down to which it is drained, in per cent.
@@ -106,15 +108,38 @@ struct Tally {
     highest_percent: u64,
 }
 
+impl Tally {
+    fn add(&mut self, other: &Self) {
+        self.allocations = self.allocations.saturating_add(other.allocations);
+        self.frees = self.frees.saturating_add(other.frees);
+        self.exhausted = self.exhausted.saturating_add(other.exhausted);
+        self.highest_percent = self.highest_percent.max(other.highest_percent);
+    }
+}
+
 fn stress_command(arguments: &[String]) -> CommandResult {
-    let (count, seed) = match arguments {
+    let (cpus, rest) = match arguments {
+        [option, count, rest @ ..] if option == "--cpus" => (number(count)?, rest),
+        rest => (1, rest),
+    };
+    let cpus = u32::try_from(cpus).unwrap_or(u32::MAX);
+    if cpus == 0 || cpus > smp::count() {
+        return Err(CommandError::usage(format_args!(
+            "there are {} CPUs, not {cpus}",
+            smp::count()
+        )));
+    }
+    let (count, seed) = match rest {
         [count] => (count, seed_from_boot()),
         [count, seed] => (count, number(seed)?),
         _ => return Err(CommandError::usage("expected a number of operations")),
     };
     let operations = number(count)?;
-    kprintln!("stress: {operations} operations, seed {seed}");
-    let tally = stress(operations, seed).map_err(CommandError::failed)?;
+    match cpus {
+        1 => kprintln!("stress: {operations} operations, seed {seed}"),
+        _ => kprintln!("stress: {operations} operations on {cpus} CPUs, seed {seed}"),
+    }
+    let tally = stress(operations, seed, cpus).map_err(CommandError::failed)?;
     kprintln!(
         "stress: {} allocations, {} frees, {} times out of memory, up to {} % of memory in use",
         tally.allocations,
@@ -151,11 +176,48 @@ fn free_blocks() -> [u64; ORDERS] {
     total
 }
 
-fn stress(operations: u64, seed: u64) -> Result<Tally, Violation> {
+/// Runs `operations`, shared out among the first `cpus` CPUs, all at once; each has a ledger and a
+/// seed of its own. The final comparison is made once, when all have given everything back.
+fn stress(operations: u64, seed: u64, cpus: u32) -> Result<Tally, Violation> {
     let before = free_blocks();
+    let total = IrqLock::new((Tally::default(), None));
+    let each = operations.div_ceil(u64::from(cpus).max(1));
+    smp::run_on_each(cpus, &|cpu| {
+        let start = each.saturating_mul(u64::from(cpu)).min(operations);
+        let share = each.min(operations.saturating_sub(start));
+        let seed = seed.wrapping_add(u64::from(cpu).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let outcome = stress_here(share, seed, cpus);
+        let mut total = total.lock();
+        match outcome {
+            Ok(tally) => total.0.add(&tally),
+            Err(violation) => {
+                total.1.get_or_insert(violation);
+            }
+        }
+    });
+    let mut total = total.lock();
+    if let Some(violation) = total.1.take() {
+        return Err(violation);
+    }
+    MEMORY.validate().map_err(Violation::Recount)?;
+    for ((order, before), after) in Order::all().zip(before).zip(free_blocks()) {
+        if before != after {
+            return Err(Violation::Lost {
+                order,
+                before,
+                after,
+            });
+        }
+    }
+    Ok(core::mem::take(&mut total.0))
+}
+
+/// One CPU's share.
+fn stress_here(operations: u64, seed: u64, cpus: u32) -> Result<Tally, Violation> {
     let mut tally = Tally::default();
     let frames = MEMORY.managed_frames();
-    let entries = to_usize(operations.min(frames));
+    let share = frames.checked_div(u64::from(cpus)).unwrap_or(frames);
+    let entries = to_usize(operations.min(share));
     let mut run = Run {
         random: Random::new(seed),
         live: Ledger::new(entries).map_err(Violation::Request)?,
@@ -167,17 +229,6 @@ fn stress(operations: u64, seed: u64) -> Result<Tally, Violation> {
     }
     while run.live.len() > 0 {
         run.free_one(&mut tally)?;
-    }
-    drop(run);
-    MEMORY.validate().map_err(Violation::Recount)?;
-    for ((order, before), after) in Order::all().zip(before).zip(free_blocks()) {
-        if before != after {
-            return Err(Violation::Lost {
-                order,
-                before,
-                after,
-            });
-        }
     }
     Ok(tally)
 }

@@ -4,5 +4,6 @@ mod backtrace;
 mod heap;
 mod memory_symbols;
 mod shell;
+mod smp;
 mod text;
 mod traps;

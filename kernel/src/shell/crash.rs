@@ -2,7 +2,7 @@
 
 use super::{CommandError, CommandResult, no_arguments};
 use crate::arch::crash as cause;
-use crate::arch::serial;
+use crate::arch::{serial, smp};
 use crate::{command, kprintln};
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -14,7 +14,7 @@ command! { "crash", "KIND", "fail on purpose; without KIND, list the kinds", cra
 type Kind = (&'static str, fn() -> CommandResult, &'static str);
 
 /// Every kind.
-const KINDS: [Kind; 16] = [
+const KINDS: [Kind; 17] = [
     ("panic", panic_now, "a Rust panic"),
     ("overflow", overflow, "use the kernel stack up"),
     (
@@ -51,6 +51,7 @@ const KINDS: [Kind; 16] = [
         "a fault with a broken frame pointer",
     ),
     ("assert", failed_assertion, "a failed bounds check"),
+    ("all", all_panic, "a panic of all CPUs at once"),
 ];
 
 fn crash(arguments: &[String]) -> CommandResult {
@@ -123,6 +124,13 @@ fn nested_fault() -> CommandResult {
 fn locked() -> CommandResult {
     let _held = serial::lock();
     cause::bad_read()
+}
+
+fn all_panic() -> CommandResult {
+    smp::run_on_each(u32::MAX, &|_| {
+        let _ = panic_now();
+    });
+    Ok(())
 }
 
 fn failed_assertion() -> CommandResult {

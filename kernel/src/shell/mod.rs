@@ -11,7 +11,7 @@ mod info;
 pub mod parse;
 
 use crate::arch::exit::{self, Status};
-use crate::arch::time;
+use crate::arch::{smp, time};
 use crate::registry::registry;
 use crate::{console, kprint, kprintln};
 use alloc::string::String;
@@ -133,6 +133,7 @@ fn read_line(editor: &mut LineEditor) -> Event {
     let mut echo = console::Console;
     loop {
         let Some(byte) = console::read() else {
+            smp::serve_work();
             core::hint::spin_loop();
             continue;
         };

@@ -128,6 +128,41 @@ pub(crate) const REFUSALS: &[Ending] = &[
         says: "kernel::shell::crash::crash (kernel/src/shell/crash.rs:",
     },
     Ending {
+        name: "panic_on_another_cpu",
+        options: "--cpus 4",
+        exec: Some("on 3 crash panic"),
+        status: 101,
+        says: "PANIC on CPU 3: crash panic",
+    },
+    Ending {
+        name: "stack_overflow_on_another_cpu",
+        options: "--cpus 2",
+        exec: Some("on 1 crash overflow"),
+        status: 102,
+        says: "KERNEL STACK OVERFLOW: that is the guard page of the main stack",
+    },
+    Ending {
+        name: "terminal_locked_by_another_cpu",
+        options: "--cpus 2",
+        exec: Some("on 1 crash locked"),
+        status: 102,
+        says: "UNEXPECTED EXCEPTION on CPU 1: #PF page fault",
+    },
+    Ending {
+        name: "panic_on_all_cpus_at_once",
+        options: "--cpus 4",
+        exec: Some("crash all"),
+        status: 101,
+        says: "crash panic: on purpose",
+    },
+    Ending {
+        name: "command_on_a_cpu_that_is_not_there",
+        options: "--cpus 2",
+        exec: Some("on 2 echo"),
+        status: 1,
+        says: "there is no CPU 2",
+    },
+    Ending {
         name: "cpu_without_long_mode",
         options: "--cpu qemu32",
         exec: Some("help"),
@@ -311,6 +346,12 @@ pub(crate) const KTEST_MACHINES: &[KtestMachine] = &[
     ktest("microvm_max_6G", "--machine microvm --cpu max --memory 6G"),
     ktest("q35_debug_profile", "--profile debug"),
     ktest("q35_uefi_2G", "--firmware uefi --memory 2G"),
+    ktest("q35_2_cpus", "--cpus 2"),
+    ktest(
+        "pc_4_cpus_debug_profile",
+        "--machine pc --cpus 4 --profile debug",
+    ),
+    ktest("q35_64_cpus", "--cpus 64"),
 ];
 
 const fn boot(name: &'static str, options: &'static str) -> Boot {

@@ -7,6 +7,7 @@
 mod budgets;
 mod cases;
 mod counting;
+mod cpus;
 mod guest;
 mod ktests;
 mod replay;
@@ -22,6 +23,7 @@ use cases::{
     BOOT_COMMANDS, BOOT_SAYS, BOOTS, Boot, DIVISIONS, Ending, ODDITIES, REFUSALS, REPLAYS,
     TREATMENTS, Treatment,
 };
+use cpus::CPUS;
 
 /// Guests at a time: each keeps a host core busy.
 const MOST_GUESTS: usize = 2;
@@ -50,10 +52,14 @@ fn main() -> ExitCode {
             replay::gives_the_frames_of_a_simulated_machine(case.options)
         })
     });
+    let cpus = CPUS
+        .iter()
+        .map(|case| trial("cpus", case.name, || cpus::come_up(case)));
     let mut trials: Vec<Trial> = boots
         .chain(endings)
         .chain(treatments)
         .chain(replays)
+        .chain(cpus)
         .collect();
     trials.extend([
         trial(
@@ -95,18 +101,24 @@ fn trial(
 
 /// The kernel comes up and runs its commands.
 fn comes_up(case: &Boot) -> Result<(), Failed> {
-    let options = guest::options(case.options)?;
-    let recorded = guest::boot(&options, BOOT_COMMANDS)?;
+    succeeds_and_says(case.options, BOOT_COMMANDS, &[BOOT_SAYS])
+}
+
+/// A boot whose commands succeed and print some texts.
+fn succeeds_and_says(options: &str, commands: &str, texts: &[&str]) -> Result<(), Failed> {
+    let options = guest::options(options)?;
+    let recorded = guest::boot(&options, commands)?;
     let serial = &recorded.serial;
     let outcome = recorded.finished.outcome;
     if outcome.exit_status(RanCommands::Yes) != 0 {
         let said = &recorded.finished.qemu_messages;
         return Err(format!("{outcome}\n{said}\n{serial}").into());
     }
-    if !serial.replace('\r', "").contains(BOOT_SAYS) {
-        return Err(format!("it did not print {BOOT_SAYS:?}:\n{serial}").into());
+    let printed = serial.replace('\r', "");
+    match texts.iter().find(|text| !printed.contains(**text)) {
+        Some(text) => Err(format!("it did not print {text:?}:\n{serial}").into()),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 /// `stress` and the in-kernel tests of memory find nothing.
