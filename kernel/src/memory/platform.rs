@@ -130,7 +130,7 @@ unsafe impl Platform for KernelPlatform {
         log::error!("memory corruption: {report}");
     }
 
-    /// Reported, at most once in [`FAILURE_INTERVAL_NS`].
+    /// Reported, at most once in ten seconds.
     fn allocation_failed(&self, failure: &AllocFailure<'_>) {
         let now = time::now_ns();
         let allowed = |at: u64| (at <= now).then(|| now.saturating_add(FAILURE_INTERVAL_NS));

@@ -11,9 +11,9 @@ mod info;
 pub mod parse;
 
 use crate::arch::exit::{self, Status};
-use crate::arch::{smp, time};
+use crate::arch::time;
 use crate::registry::registry;
-use crate::{console, kprint, kprintln};
+use crate::{console, kprint, kprintln, sched};
 use alloc::string::String;
 use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -133,8 +133,9 @@ fn read_line(editor: &mut LineEditor) -> Event {
     let mut echo = console::Console;
     loop {
         let Some(byte) = console::read() else {
-            smp::serve_work();
-            core::hint::spin_loop();
+            // The port keeps sixteen bytes, a millisecond's worth and more. Nothing here forbids to
+            // sleep; if it did, this would be polling.
+            let _ = sched::sleep_ms(1);
             continue;
         };
         match editor.feed(byte, &mut echo) {
