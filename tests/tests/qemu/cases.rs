@@ -40,6 +40,13 @@ pub(crate) const BOOTS: &[Boot] = &[
     boot("pc_uefi", "--machine pc --firmware uefi"),
 ];
 
+/// Machines on which the example kernel must come up.
+pub(crate) const EXAMPLE_MACHINES: &[Boot] = &[
+    boot("q35", ""),
+    boot("microvm_max_6G", "--machine microvm --cpu max --memory 6G"),
+    boot("pc_bios_64M", "--machine pc --firmware bios --memory 64M"),
+];
+
 /// A boot that must end with a message and a status, not in a hang or a crash.
 pub(crate) struct Ending {
     /// Name of the test, after its group's.

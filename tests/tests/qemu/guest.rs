@@ -48,8 +48,13 @@ pub(crate) fn options(line: &str) -> Result<Box<BootOptions>, GuestError> {
 
 /// Boots the kernel of `options` to run `commands`.
 pub(crate) fn boot(options: &BootOptions, commands: &str) -> Result<Recorded, GuestError> {
-    let mut cmdline = options.cmdline.clone();
-    cmdline.commands = Some(commands.parse().map_err(GuestError::Commands)?);
+    let mut options = options.clone();
+    options.cmdline.commands = Some(commands.parse().map_err(GuestError::Commands)?);
+    start(&options)
+}
+
+/// Boots the kernel of `options` with their command line.
+pub(crate) fn start(options: &BootOptions) -> Result<Recorded, GuestError> {
     let limit = match options.machine.firmware {
         Firmware::Direct => DIRECT_LIMIT,
         Firmware::Bios | Firmware::Uefi => FIRMWARE_LIMIT,
@@ -58,7 +63,7 @@ pub(crate) fn boot(options: &BootOptions, commands: &str) -> Result<Recorded, Gu
     let boot = Boot {
         image,
         machine: options.machine.clone(),
-        cmdline,
+        cmdline: options.cmdline.clone(),
         timeout: Some(limit),
     };
     boot.record().map_err(GuestError::Run)

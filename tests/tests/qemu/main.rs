@@ -1,5 +1,5 @@
 //! The kernel in QEMU, as tests of `cargo test`: boots ([`cases`]), benchmarks against their
-//! budgets ([`budgets`]), and each in-kernel test by its name on each machine ([`ktests`]).
+//! budgets ([`budgets`]), the example kernel, and each in-kernel test by its name on each machine ([`ktests`]).
 //!
 //! QEMU is installed when it is missing, as by `cargo run`. Only a listing (`-- --list`) leaves
 //! the machine as it is: without QEMU it shows the boots and says that it knows no more.
@@ -13,14 +13,15 @@ mod replay;
 
 use std::process::ExitCode;
 
+use boot_runner::kernel::Package;
 use boot_runner::options::Invocation;
-use boot_runner::outcome::RanCommands;
+use boot_runner::outcome::{Outcome, RanCommands};
 use boot_runner::tools;
 use libtest_mimic::{Arguments, Failed, Trial};
 
 use cases::{
-    BOOT_COMMANDS, BOOT_SAYS, BOOTS, Boot, DIVISIONS, Ending, ODDITIES, REFUSALS, REPLAYS,
-    TREATMENTS, Treatment,
+    BOOT_COMMANDS, BOOT_SAYS, BOOTS, Boot, DIVISIONS, EXAMPLE_MACHINES, Ending, ODDITIES, REFUSALS,
+    REPLAYS, TREATMENTS, Treatment,
 };
 
 /// Guests at a time: each keeps a host core busy.
@@ -33,6 +34,9 @@ fn main() -> ExitCode {
     let boots = BOOTS
         .iter()
         .map(|case| trial("boot", case.name, || comes_up(case)));
+    let examples = EXAMPLE_MACHINES
+        .iter()
+        .map(|case| trial("example_kernel", case.name, || example_comes_up(case)));
     let endings = [
         ("bad_input", REFUSALS),
         ("odd_input", ODDITIES),
@@ -51,6 +55,7 @@ fn main() -> ExitCode {
         })
     });
     let mut trials: Vec<Trial> = boots
+        .chain(examples)
         .chain(endings)
         .chain(treatments)
         .chain(replays)
@@ -105,6 +110,19 @@ fn comes_up(case: &Boot) -> Result<(), Failed> {
     }
     if !serial.replace('\r', "").contains(BOOT_SAYS) {
         return Err(format!("it did not print {BOOT_SAYS:?}:\n{serial}").into());
+    }
+    Ok(())
+}
+
+/// The example kernel comes up, finds memory, uses some, and misses none at the end.
+fn example_comes_up(case: &Boot) -> Result<(), Failed> {
+    let mut options = guest::options(case.options)?;
+    options.kernel.package = Package::MinimalKernel;
+    let recorded = guest::start(&options)?;
+    let (outcome, serial) = (recorded.finished.outcome, &recorded.serial);
+    let says = ["Zone ranges:", "512 pages: [mem 0x", "pages are free again"];
+    if outcome != Outcome::Passed || !says.iter().all(|text| serial.contains(text)) {
+        return Err(format!("{outcome}, or not all of {says:?}:\n{serial}").into());
     }
     Ok(())
 }
