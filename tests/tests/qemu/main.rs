@@ -1,5 +1,6 @@
-//! The kernel in QEMU, as tests of `cargo test`: boots ([`cases`]), benchmarks against their
-//! budgets ([`budgets`]), the example kernel, and each in-kernel test by its name on each machine ([`ktests`]).
+//! The kernel in QEMU, as tests of `cargo test`: boots ([`cases`]), the example kernel, benchmarks
+//! against their budgets ([`budgets`]), and each in-kernel test by its name on each machine
+//! ([`ktests`]).
 //!
 //! QEMU is installed when it is missing, as by `cargo run`. Only a listing (`-- --list`) leaves
 //! the machine as it is: without QEMU it shows the boots and says that it knows no more.
