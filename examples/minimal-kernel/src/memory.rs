@@ -76,8 +76,9 @@ pub(crate) fn bring_up(info: &BootInfo) -> Summary {
     let map = &map[..info.memory_regions.len().min(map.len())];
 
     // SAFETY: (1) only what the loader calls RAM is added, all of which it mapped; (2) what is in
-    // use is reserved right here, before the first allocation; (3) this runs once; (4) none of
-    // the three is called; (5) there is one machine; (6) nothing is ever unmapped.
+    // use is reserved right here, before the first allocation; (3) `tell_direct_map` stops a
+    // second run before it allocates; (4) none of the three is called; (5) there is one machine;
+    // (6) nothing is ever unmapped.
     let mut memblock = Memblock::new(unsafe { RamClaim::new() });
     for region in info.memory_regions.iter() {
         if region.kind == MemoryRegionKind::Bootloader {
