@@ -76,6 +76,36 @@ fn the_readme_shows_code_of_the_example_kernel() {
     }
 }
 
+#[test]
+fn the_readme_quotes_the_figures_that_were_measured() {
+    let benchmarks = read("docs/benchmarks.md");
+    let table = benchmarks.split("<!-- budgets: plain-4G -->").nth(1);
+    let table = table.and_then(|rest| rest.split("<!-- end -->").next());
+    let table = table.expect("the table of the run that the README shows");
+    let measured = |name: &str| -> f64 {
+        let row = format!("| `{name}` | ");
+        let cell = table
+            .split(&row)
+            .nth(1)
+            .and_then(|row| row.split(' ').next());
+        let cell = cell.unwrap_or_else(|| panic!("no figure for {name}"));
+        cell.replace(',', "").parse().unwrap()
+    };
+
+    let readme = read("README.md");
+    let run = readme.split("--exec bench\n").nth(1).unwrap();
+    let run = run.split("```").next().unwrap();
+    let mut figures = 0;
+    for line in run.lines().filter_map(|line| line.strip_prefix("BENCH ")) {
+        let words: Vec<_> = line.split(' ').collect();
+        let (quoted, measured) = (words[2].parse::<f64>().unwrap(), measured(words[0]));
+        let apart = (quoted - measured).abs() / measured;
+        assert!(apart < 0.05, "{line}: measured was {measured}");
+        figures += 1;
+    }
+    assert!(figures > 5, "only {figures} figures are quoted");
+}
+
 /// Names of types and of what they have, from code: `Zone` and its `free`, `FrameState` and its
 /// `Free`. Impl blocks of one name in several crates are one.
 fn members() -> BTreeMap<String, BTreeSet<String>> {
