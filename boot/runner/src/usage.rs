@@ -37,6 +37,8 @@ pub enum UsageError {
         /// The name and the known ones.
         name: UnknownName,
     },
+    /// Lines for GRUB on a machine that boots without it.
+    NoGrub,
     /// `microvm` has no CD drive to boot GRUB from.
     NoFirmwareOnMicroVm(Firmware),
     /// `microvm` has no PCI bus for a VGA adapter.
@@ -96,6 +98,11 @@ impl fmt::Display for UsageError {
                 )
             }
             Self::UnknownValue { option, name } => write!(f, "{option}: {name}"),
+            Self::NoGrub => write!(
+                f,
+                "--grub-line is for GRUB, which --firmware direct does without; \
+                 use --firmware bios or uefi"
+            ),
             Self::NoFirmwareOnMicroVm(firmware) => write!(
                 f,
                 "--firmware {firmware} boots from a CD and --machine microvm has no drive for one; \

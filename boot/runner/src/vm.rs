@@ -85,7 +85,7 @@ impl Boot {
             Clock::Host => self.cmdline.clone(),
             Clock::Instructions => self.cmdline.clone().with_counting(),
         };
-        let medium = iso::medium(machine.firmware, &self.image, &cmdline, folder.path())?;
+        let medium = iso::medium(machine, &self.image, &cmdline, folder.path())?;
         let log = ResetLog(folder.path().join("resets.log"));
 
         let mut command = dies_with_us(&qemu);

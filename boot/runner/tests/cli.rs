@@ -28,6 +28,7 @@ fn help_is_on_standard_output_and_success() {
         "--cpus",
         "--machine",
         "--firmware",
+        "--grub-line",
         "--cpu",
         "--cmdline",
         "--profile",

@@ -149,6 +149,14 @@ pub(crate) const REFUSALS: &[Ending] = &[
         says: "no memory for the frame table",
     },
     Ending {
+        name: "elf_loaded_over_a_range_that_is_no_memory",
+        // GRUB takes the image's place out of the map that it hands to the kernel.
+        options: "--firmware bios --grub-line 'insmod mmap' --grub-line 'cutmem 0x200000 0x280000'",
+        exec: Some("help"),
+        status: 103,
+        says: "was loaded where the firmware reports no memory, at 0x200000",
+    },
+    Ending {
         name: "ram_past_the_cpus_width",
         options: "--cpu Nehalem,phys-bits=36 --memory 80G",
         exec: Some("help"),
