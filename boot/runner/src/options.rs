@@ -49,7 +49,7 @@ impl Invocation {
                 }
                 Arg::Short(letter) => return Err(UsageError::UnknownOption(format!("-{letter}"))),
                 Arg::Value(word) => {
-                    return Err(UsageError::UnknownCommand(
+                    return Err(UsageError::UnexpectedWord(
                         word.to_string_lossy().into_owned(),
                     ));
                 }
@@ -254,7 +254,8 @@ mod tests {
         ("-x", "there is no option -x"),
         (
             "frobnicate",
-            "`frobnicate` is neither an option nor a command",
+            "unexpected argument `frobnicate`: only options are understood, behind a `--` of \
+             their own, as in `cargo run -- --memory 1G`; shell commands go to --exec",
         ),
         ("--memory", "--memory needs a value"),
         ("--debug=yes", "--debug takes no value"),

@@ -76,11 +76,11 @@ impl Boot {
     /// When the kernel does not fit, QEMU cannot be started or `output` not be written; QEMU is
     /// gone in any case.
     pub fn run(&self, input: Input, output: &mut dyn Write) -> Result<Finished, RunError> {
-        self.image.fits_into(self.machine.memory)?;
+        let machine = &self.machine;
+        self.image.fits_into(machine.memory, machine.firmware)?;
         let qemu = tools::qemu().map_err(MediumError::from)?;
         let here = Path::new("a temporary folder");
         let folder = tempfile::tempdir().map_err(HostError::at(Doing::Create, here))?;
-        let machine = &self.machine;
         let cmdline = match machine.clock {
             Clock::Host => self.cmdline.clone(),
             Clock::Instructions => self.cmdline.clone().with_counting(),

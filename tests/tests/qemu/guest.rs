@@ -72,7 +72,7 @@ pub(crate) fn boot(options: &BootOptions, commands: &str) -> Result<Recorded, Gu
 }
 
 /// The kernel of `build`, built once.
-fn kernel(build: KernelBuild) -> Result<KernelImage, BuildError> {
+pub(crate) fn kernel(build: KernelBuild) -> Result<KernelImage, BuildError> {
     static BUILT: Mutex<Option<HashMap<KernelBuild, KernelImage>>> = Mutex::new(None);
     let mut built = BUILT
         .lock()

@@ -13,6 +13,7 @@ mod replay;
 
 use std::process::ExitCode;
 
+use boot_runner::machine::Firmware;
 use boot_runner::options::Invocation;
 use boot_runner::outcome::RanCommands;
 use boot_runner::tools;
@@ -33,6 +34,10 @@ fn main() -> ExitCode {
     let boots = BOOTS
         .iter()
         .map(|case| trial("boot", case.name, || comes_up(case)));
+    let least = [Firmware::Direct, Firmware::Bios, Firmware::Uefi].map(|firmware| {
+        let name = format!("least_memory_{firmware}");
+        trial("boot", &name, move || comes_up_with_the_least(firmware))
+    });
     let endings = [
         ("bad_input", REFUSALS),
         ("odd_input", ODDITIES),
@@ -51,6 +56,7 @@ fn main() -> ExitCode {
         })
     });
     let mut trials: Vec<Trial> = boots
+        .chain(least)
         .chain(endings)
         .chain(treatments)
         .chain(replays)
@@ -109,6 +115,23 @@ fn comes_up(case: &Boot) -> Result<(), Failed> {
     Ok(())
 }
 
+/// The kernel comes up with the least memory that the runner lets it have.
+fn comes_up_with_the_least(firmware: Firmware) -> Result<(), Failed> {
+    let mut options = guest::options("")?;
+    let image = guest::kernel(options.kernel)?;
+    options.machine.firmware = firmware;
+    options.machine.memory = image
+        .least_memory(firmware)
+        .ok_or("the kernel is no 64-bit ELF")?;
+    let recorded = guest::boot(&options, "stress 200; echo up and running")?;
+    let outcome = recorded.finished.outcome;
+    if outcome.exit_status(RanCommands::Yes) != 0 {
+        let memory = options.machine.memory;
+        return Err(format!("{memory}: {outcome}\n{}", recorded.serial).into());
+    }
+    Ok(())
+}
+
 /// `stress` and the in-kernel tests of memory find nothing.
 fn survives_stress(case: &Treatment) -> Result<(), Failed> {
     let mut options = guest::options(case.options)?;
@@ -149,8 +172,10 @@ fn ending(case: &Ending) -> Result<(u8, String), Failed> {
         }
         Err(error) => Err(error.into()),
         Ok(recorded) => {
-            let status = recorded.finished.outcome.exit_status(RanCommands::Yes);
-            Ok((status, recorded.finished.qemu_messages + &recorded.serial))
+            let outcome = recorded.finished.outcome;
+            let said = recorded.finished.qemu_messages + &recorded.serial;
+            let status = outcome.exit_status(RanCommands::Yes);
+            Ok((status, format!("{said}\n{outcome}")))
         }
     }
 }
