@@ -1,5 +1,9 @@
 //! The program itself, as a user or a script meets it.
-#![expect(clippy::unwrap_used, reason = "a test may fail")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::arithmetic_side_effects,
+    reason = "a test may fail"
+)]
 
 use core::time::Duration;
 use std::fs::{File, OpenOptions};
