@@ -5,6 +5,7 @@
 //! | `platform` | what `mm` asks of the machine |
 //! | `firmware` | the boot loader's map as `mm` wants it, and what must be reserved |
 //! | `bring_up` | from the map to a page allocator, with Linux's boot lines |
+//! | `holder` | whose a frame is that the page allocator never had |
 //! | `files`, `pages`, `stress`, `workload` | `/proc` files and shell commands |
 //! | `benches`, `tests` | benchmarks and in-kernel tests |
 
@@ -13,6 +14,7 @@ mod bring_up;
 mod files;
 mod firmware;
 mod frame_table;
+mod holder;
 mod ledger;
 mod pages;
 mod platform;

@@ -10,7 +10,7 @@ use super::random::Random;
 use super::{Kernel, MEMORY, Pages};
 use crate::arch::time;
 use crate::num::{to_u64, to_usize};
-use crate::shell::{CommandError, CommandResult};
+use crate::shell::{CommandError, CommandResult, interrupt, number};
 use crate::{command, kprintln, params};
 use alloc::string::String;
 use core::fmt;
@@ -22,12 +22,14 @@ use mm::report::Corruption;
 use mm::system::AllocError;
 use mm::zone::ZoneKind;
 
-command! { "stress", "N [SEED]", "N random page operations of every kind, everything checked", stress_command }
-crate::kernel_param!("seed", "NUMBER: start of the random tests");
+command! { "stress", "N [SEED]", "N random page operations of every kind, all checked, e.g. `stress 100000`", stress_command }
+crate::kernel_param!("seed", "NUMBER: start of the random tests, decimal or 0x…");
 
 /// The largest share of memory in use, and the share down to which it is drained, in per cent.
 const FULL: u64 = 90;
 const DRAINED: u64 = 50;
+/// Operations between two looks at the terminal: some milliseconds.
+const OPERATIONS_PER_LOOK: u64 = 256;
 
 /// Requests that are mixed, with the highest zone that each may come from.
 const REQUESTS: [(Gfp, ZoneKind); 7] = [
@@ -97,6 +99,12 @@ impl fmt::Display for Violation {
     }
 }
 
+impl From<Violation> for CommandError {
+    fn from(violation: Violation) -> Self {
+        Self::failed(violation)
+    }
+}
+
 /// How a run went.
 #[derive(Debug, Default)]
 struct Tally {
@@ -108,13 +116,14 @@ struct Tally {
 
 fn stress_command(arguments: &[String]) -> CommandResult {
     let (count, seed) = match arguments {
-        [count] => (count, seed_from_boot()),
-        [count, seed] => (count, number(seed)?),
+        [count] => (count, seed_from_boot()?),
+        // As the kernel's parameter is written, too.
+        [count, seed] => (count, number(seed.strip_prefix("seed=").unwrap_or(seed))?),
         _ => return Err(CommandError::usage("expected a number of operations")),
     };
     let operations = number(count)?;
     kprintln!("stress: {operations} operations, seed {seed}");
-    let tally = stress(operations, seed).map_err(CommandError::failed)?;
+    let tally = stress(operations, seed)?;
     kprintln!(
         "stress: {} allocations, {} frees, {} times out of memory, up to {} % of memory in use",
         tally.allocations,
@@ -126,15 +135,16 @@ fn stress_command(arguments: &[String]) -> CommandResult {
     Ok(())
 }
 
-fn number(text: &str) -> Result<u64, CommandError> {
-    text.parse()
-        .map_err(|_| CommandError::usage(format_args!("`{text}` is not a number")))
-}
-
-fn seed_from_boot() -> u64 {
-    params::get("seed")
-        .and_then(|text| text.parse().ok())
-        .unwrap_or_else(time::tsc)
+/// The seed of the kernel's command line, or a new one.
+fn seed_from_boot() -> Result<u64, CommandError> {
+    let Some(text) = params::get("seed") else {
+        return Ok(time::tsc());
+    };
+    number(text).map_err(|_| {
+        CommandError::failed(format_args!(
+            "the kernel parameter `seed={text}` is not a number"
+        ))
+    })
 }
 
 /// Free blocks of every order, all zones and types together.
@@ -151,7 +161,7 @@ fn free_blocks() -> [u64; ORDERS] {
     total
 }
 
-fn stress(operations: u64, seed: u64) -> Result<Tally, Violation> {
+fn stress(operations: u64, seed: u64) -> Result<Tally, CommandError> {
     let before = free_blocks();
     let mut tally = Tally::default();
     let frames = MEMORY.managed_frames();
@@ -163,6 +173,9 @@ fn stress(operations: u64, seed: u64) -> Result<Tally, Violation> {
         seed,
     };
     for serial in 0..operations {
+        if serial.is_multiple_of(OPERATIONS_PER_LOOK) {
+            interrupt::check()?;
+        }
         run.step(serial, &mut tally)?;
     }
     while run.live.len() > 0 {
@@ -172,11 +185,12 @@ fn stress(operations: u64, seed: u64) -> Result<Tally, Violation> {
     MEMORY.validate().map_err(Violation::Recount)?;
     for ((order, before), after) in Order::all().zip(before).zip(free_blocks()) {
         if before != after {
-            return Err(Violation::Lost {
+            let lost = Violation::Lost {
                 order,
                 before,
                 after,
-            });
+            };
+            return Err(lost.into());
         }
     }
     Ok(tally)

@@ -32,9 +32,16 @@ pub(crate) enum GuestError {
     Run(RunError),
 }
 
-/// A line of options as the words that the shell would make of it.
+/// A line of options as the words that a shell would make of it: blanks part words, except
+/// between single quotes.
 pub(crate) fn words(line: &str) -> impl Iterator<Item = OsString> {
-    line.split_whitespace().map(OsString::from)
+    let mut quoted = false;
+    let words = line.split(move |character: char| {
+        quoted ^= character == '\'';
+        character.is_whitespace() && !quoted
+    });
+    let words = words.filter(|word| !word.is_empty());
+    words.map(|word| OsString::from(word.replace('\'', "")))
 }
 
 /// Options that describe a boot.
@@ -70,7 +77,7 @@ pub(crate) fn start(options: &BootOptions) -> Result<Recorded, GuestError> {
 }
 
 /// The kernel of `build`, built once.
-fn kernel(build: KernelBuild) -> Result<KernelImage, BuildError> {
+pub(crate) fn kernel(build: KernelBuild) -> Result<KernelImage, BuildError> {
     static BUILT: Mutex<Option<HashMap<KernelBuild, KernelImage>>> = Mutex::new(None);
     let mut built = BUILT
         .lock()

@@ -15,6 +15,7 @@ mod replay;
 use std::process::ExitCode;
 
 use boot_runner::kernel::Package;
+use boot_runner::machine::Firmware;
 use boot_runner::options::Invocation;
 use boot_runner::outcome::{Outcome, RanCommands};
 use boot_runner::tools;
@@ -38,6 +39,10 @@ fn main() -> ExitCode {
     let examples = EXAMPLE_MACHINES
         .iter()
         .map(|case| trial("example_kernel", case.name, || example_comes_up(case)));
+    let least = [Firmware::Direct, Firmware::Bios, Firmware::Uefi].map(|firmware| {
+        let name = format!("least_memory_{firmware}");
+        trial("boot", &name, move || comes_up_with_the_least(firmware))
+    });
     let endings = [
         ("bad_input", REFUSALS),
         ("odd_input", ODDITIES),
@@ -57,11 +62,17 @@ fn main() -> ExitCode {
     });
     let mut trials: Vec<Trial> = boots
         .chain(examples)
+        .chain(least)
         .chain(endings)
         .chain(treatments)
         .chain(replays)
         .collect();
     trials.extend([
+        trial(
+            "bad_input",
+            "elf_loaded_over_a_reserved_range",
+            refuses_reserved_memory,
+        ),
         trial(
             "counting",
             "boot_stays_within_its_budget",
@@ -128,6 +139,47 @@ fn example_comes_up(case: &Boot) -> Result<(), Failed> {
     Ok(())
 }
 
+/// The kernel comes up with the least memory that the runner lets it have.
+fn comes_up_with_the_least(firmware: Firmware) -> Result<(), Failed> {
+    let mut options = guest::options("")?;
+    let image = guest::kernel(options.kernel)?;
+    options.machine.firmware = firmware;
+    options.machine.memory = image
+        .least_memory(firmware)
+        .ok_or("the kernel is no 64-bit ELF")?;
+    let recorded = guest::boot(&options, "stress 200; echo up and running")?;
+    let outcome = recorded.finished.outcome;
+    if outcome.exit_status(RanCommands::Yes) != 0 {
+        let memory = options.machine.memory;
+        return Err(format!("{memory}: {outcome}\n{}", recorded.serial).into());
+    }
+    Ok(())
+}
+
+/// SeaBIOS keeps the top of memory for itself. A machine so small that the kernel's image reaches
+/// into that is told so; the runner would ask for more memory, but the last `-m` counts.
+fn refuses_reserved_memory() -> Result<(), Failed> {
+    let mut options = guest::options("")?;
+    let image = guest::kernel(options.kernel)?;
+    let end = image.end().ok_or("the kernel is no 64-bit ELF")?;
+    let kib = end.next_multiple_of(8 << 10) / 1024 + 16;
+    let arguments = format!(
+        "-m {kib}K -object memory-backend-ram,id=small,size={kib}K -machine memory-backend=small"
+    );
+    let arguments = arguments.split(' ').map(Into::into);
+    options.machine.extra_args.extend(arguments);
+    let recorded = guest::boot(&options, "help")?;
+    let (outcome, serial) = (recorded.finished.outcome, &recorded.serial);
+    let says = [
+        "boot: error: the kernel image ",
+        "which the firmware reserves",
+    ];
+    if outcome != Outcome::BootFailed || !says.iter().all(|text| serial.contains(text)) {
+        return Err(format!("{outcome}, or not all of {says:?}:\n{serial}").into());
+    }
+    Ok(())
+}
+
 /// `stress` and the in-kernel tests of memory find nothing.
 fn survives_stress(case: &Treatment) -> Result<(), Failed> {
     let mut options = guest::options(case.options)?;
@@ -168,8 +220,10 @@ fn ending(case: &Ending) -> Result<(u8, String), Failed> {
         }
         Err(error) => Err(error.into()),
         Ok(recorded) => {
-            let status = recorded.finished.outcome.exit_status(RanCommands::Yes);
-            Ok((status, recorded.finished.qemu_messages + &recorded.serial))
+            let outcome = recorded.finished.outcome;
+            let said = recorded.finished.qemu_messages + &recorded.serial;
+            let status = outcome.exit_status(RanCommands::Yes);
+            Ok((status, format!("{said}\n{outcome}")))
         }
     }
 }
