@@ -5,6 +5,7 @@
 //! have as many of them as it likes (tests do).
 #![forbid(unsafe_code)]
 
+mod adopt;
 mod alloc;
 mod block;
 mod bring_up;
@@ -14,6 +15,7 @@ mod shared;
 
 use core::fmt;
 
+pub use adopt::FreeEarlyError;
 pub use alloc::AllocError;
 pub use block::Block;
 pub use bring_up::{BringUpError, Summary};

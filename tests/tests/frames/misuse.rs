@@ -271,7 +271,7 @@ fn reserved_memory_is_given_back_to_its_own_node_only() {
     use mm::mem::RamClaim;
     use mm::memblock::{Floor, Memblock, Request};
     use mm::platform::NodeId;
-    use mm::system::BringUpError;
+    use mm::system::FreeEarlyError;
 
     let mut machine = Machine::<Usual>::new()
         .ram(0, 16 * MIB)
@@ -287,14 +287,42 @@ fn reserved_memory_is_given_back_to_its_own_node_only() {
     let other = early.alloc_raw(machine.hardware(), &request).unwrap();
 
     let before = state_hash(&machine);
-    let refused = machine.free_early(NodeId(1), one);
-    assert!(matches!(refused, Err(BringUpError::OutsideNode(_))));
-    assert_eq!(state_hash(&machine), before);
+    let whole = one.range();
+    let (refused, one) = machine.free_early(NodeId(1), one).unwrap_err();
+    assert_eq!(refused, FreeEarlyError::OutsideNode(whole.whole_frames()));
+    assert_eq!((one.range(), state_hash(&machine)), (whole, before));
 
     let managed = machine.managed_frames();
     machine.free_early(NodeId(0), other).unwrap();
     assert_eq!(machine.managed_frames(), managed + 8);
+    // What was refused is whole: it can go where it belongs.
+    machine.free_early(NodeId(0), one).unwrap();
+    assert_eq!(machine.managed_frames(), managed + 16);
     machine.check();
     machine.rebase();
+    machine.finish();
+}
+
+#[test]
+fn early_memory_that_was_handed_over_in_part_comes_back_whole() {
+    use mm::mem::RamClaim;
+    use mm::memblock::{Memblock, Request};
+    use mm::platform::NodeId;
+    use mm::system::FreeEarlyError;
+
+    let machine = Machine::<Usual>::new()
+        .ram(0, 16 * MIB)
+        .reserve(5 * MIB, 64 << 10)
+        .boot();
+    // SAFETY: deliberately none (3): the upper half was handed over as the machine came up.
+    let mut early = Memblock::new(unsafe { RamClaim::new() });
+    let range = mm::addr::PhysRange::from_size(mm::addr::PhysAddr::new(5 * MIB), 128 << 10);
+    early.add(machine.hardware(), range).unwrap();
+    let ram = early.alloc_raw(machine.hardware(), &Request::bytes(128 << 10));
+    let before = state_hash(&machine);
+    let (refused, ram) = machine.free_early(NodeId(0), ram.unwrap()).unwrap_err();
+    let first = Pfn::new((5 * MIB + (64 << 10)) >> 12);
+    assert_eq!(refused, FreeEarlyError::NotReserved(first));
+    assert_eq!((ram.range(), state_hash(&machine)), (range, before));
     machine.finish();
 }
