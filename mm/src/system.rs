@@ -7,6 +7,7 @@
 
 mod adopt;
 mod alloc;
+mod batch;
 mod block;
 mod bring_up;
 mod options;
@@ -17,6 +18,7 @@ use core::fmt;
 
 pub use adopt::FreeEarlyError;
 pub use alloc::AllocError;
+pub(crate) use batch::Batch;
 pub use block::Block;
 pub use bring_up::{BringUpError, Summary};
 pub use options::Options;

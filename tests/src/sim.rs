@@ -13,6 +13,7 @@
 mod config;
 mod cpus;
 mod explicit;
+mod gaps;
 mod machine;
 mod platform;
 mod ram;
@@ -20,6 +21,7 @@ mod ram;
 pub use config::{Debug, Flat, Hardened, Plain, SimConfig, Sparse, Vmemmap};
 pub use cpus::{OnCpu, Trouble};
 pub use explicit::Given;
+pub use gaps::Gaps;
 pub use machine::{BootError, Builder, Machine};
 pub use platform::SimPlatform;
 pub use ram::Ram;

@@ -6,7 +6,8 @@ use super::area::{Area, base_of, bit, block_index, count_down, count_up, row, sl
 use super::free_areas::FreeAreas;
 use super::index::Place;
 use super::trace::{Step, Trace};
-use crate::addr::{Order, to_index};
+use crate::addr::{Order, Pfn, to_index};
+use crate::frame::Event;
 use crate::mem::Exclusive;
 
 impl FreeAreas {
@@ -34,6 +35,17 @@ impl FreeAreas {
             self.insert(section, start, order, trace);
         }
         Ok(())
+    }
+
+    /// Whether the page at a frame has an owner who may give it back; of frames that are not of
+    /// this zone nothing is known.
+    pub(crate) fn is_owned(&self, pfn: Pfn) -> bool {
+        let area = self.slot_of(pfn).and_then(|slot| self.areas.at(slot));
+        let area = area.and_then(Option::as_deref);
+        area.is_none_or(|area| {
+            let word = area.word(pfn.section_offset());
+            word.order() == Order::ZERO && word.after(Event::Release).is_some()
+        })
     }
 
     /// Whether both pageblocks under a block of the largest order have one type that may stay

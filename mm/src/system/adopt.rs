@@ -109,11 +109,7 @@ impl Core {
     }
 
     fn adopt_block<P: Platform>(&self, platform: &P, zone: &Zone, mut block: Exclusive) {
-        if self.options.page_poison {
-            block.poison(platform);
-        } else if self.options.init_on_free {
-            block.zero(platform);
-        }
+        self.wipe(platform, &mut block);
         let frames = block.frames();
         // What the platform does not reach can be neither zeroed nor checked: it stays out.
         let reachable = block.as_ptr(platform).is_some();

@@ -205,6 +205,13 @@ impl<P: Platform> Memory<P> {
             };
             match zone.alloc_range(&self.platform, range, request.migrate(), join) {
                 Ok(()) => return whole.ok_or(None),
+                Err(error) if whole.is_some() => {
+                    drop(PageRun {
+                        frames: whole,
+                        home: self,
+                    });
+                    return Err(Some(error));
+                }
                 Err(error @ RangeError::NotInZone { .. }) => refused = Some(error),
                 Err(error) => return Err(Some(error)),
             }
