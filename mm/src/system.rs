@@ -10,6 +10,7 @@ mod alloc;
 mod batch;
 mod block;
 mod bring_up;
+mod held;
 mod options;
 mod run;
 mod shared;
@@ -18,7 +19,6 @@ use core::fmt;
 
 pub use adopt::FreeEarlyError;
 pub use alloc::AllocError;
-pub(crate) use batch::Batch;
 pub use block::Block;
 pub use bring_up::{BringUpError, Summary};
 pub use options::Options;

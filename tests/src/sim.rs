@@ -15,6 +15,7 @@ mod cpus;
 mod explicit;
 mod gaps;
 mod machine;
+mod pages;
 mod platform;
 mod ram;
 
@@ -23,6 +24,7 @@ pub use cpus::{OnCpu, Trouble};
 pub use explicit::Given;
 pub use gaps::Gaps;
 pub use machine::{BootError, Builder, Machine};
+pub use pages::OnMachine;
 pub use platform::SimPlatform;
 pub use ram::Ram;
 

@@ -8,7 +8,7 @@ use crate::buddy::{Gfp, Trace};
 use crate::frame::{FreeError, PutOutcome, Reference};
 use crate::platform::Platform;
 use crate::report::Corruption;
-use crate::system::{AllocError, Batch, Block, Home, Memory};
+use crate::system::{AllocError, Block, Home, Memory};
 
 /// Why pages could not be had by address.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -77,54 +77,11 @@ impl<P: Platform> Memory<P> {
         &self,
         pages: &mut [Option<Pfn>],
     ) -> Result<(), (usize, FreeError)> {
-        let mut start: usize = 0;
-        while start < pages.len() {
-            let rest = &mut pages[start..];
-            let mut batch = Batch::new();
-            // SAFETY: the caller's word, passed on.
-            let (count, stopped) = unsafe { self.fill(&mut batch, rest) };
-            let freed = self.release_batch(batch);
-
-            let places = rest.iter_mut().enumerate().take(count);
-            let mut places = places.filter(|(_, page)| page.is_some());
-            for (_, page) in places.by_ref().take(freed) {
-                *page = None;
-            }
-            if let Some((twice, _)) = places.next() {
-                return Err((start.saturating_add(twice), FreeError::AlreadyFree));
-            }
-            start = start.saturating_add(count);
-            stopped.map_err(|error| (start, error))?;
-        }
-        Ok(())
-    }
-
-    /// Takes pages back until the batch is full. Answers how many places were dealt with, and
-    /// what is wrong with the next one, if that is why it stopped.
-    ///
-    /// # Safety
-    /// As [`Memory::free_pages`], for each.
-    unsafe fn fill(
-        &self,
-        batch: &mut Batch,
-        pages: &[Option<Pfn>],
-    ) -> (usize, Result<(), FreeError>) {
-        for (place, page) in pages.iter().enumerate() {
-            let Some(pfn) = *page else { continue };
-            let Some((table, home)) = self.frames().zip(self.home_of(pfn)) else {
-                return (place, Err(FreeError::NotPresent));
-            };
-            if !batch.has_room(home) {
-                return (place, Ok(()));
-            }
-            // SAFETY: the caller owns the page and gives it up; where it is in the list twice,
-            // `release_batch` finds out before it is free twice.
-            match unsafe { table.reclaim(pfn, Order::ZERO) } {
-                Ok(page) => batch.push(home, page),
-                Err(error) => return (place, Err(error)),
-            }
-        }
-        (pages.len(), Ok(()))
+        // SAFETY: the caller's word, passed on; that a page is in the list twice is found out
+        // before it is free twice.
+        self.free_list(pages, |table, pfn| unsafe {
+            table.reclaim(pfn, Order::ZERO)
+        })
     }
 
     /// Allocates pages and answers their address (Linux: `__get_free_pages`). Pages that the

@@ -3,7 +3,7 @@
 
 use super::Memory;
 use crate::addr::{Order, Pfn};
-use crate::frame::ZoneId;
+use crate::frame::{FrameTable, FreeError, ZoneId};
 use crate::mem::Exclusive;
 use crate::platform::Platform;
 
@@ -11,51 +11,104 @@ use crate::platform::Platform;
 const PAGES: usize = 64;
 
 /// Single pages of one zone on their way back.
-pub(crate) struct Batch {
+struct Batch {
     /// The zone of all.
     home: Option<ZoneId>,
-    blocks: [Option<Exclusive>; PAGES],
+    pages: [Option<Exclusive>; PAGES],
     len: usize,
 }
 
 impl Batch {
-    /// No pages.
-    pub(crate) const fn new() -> Self {
+    const fn new() -> Self {
         Self {
             home: None,
-            blocks: [const { None }; PAGES],
+            pages: [const { None }; PAGES],
             len: 0,
         }
     }
 
     /// Whether a page of `home` fits: the batch is not full, and of no other zone.
-    pub(crate) fn has_room(&self, home: ZoneId) -> bool {
+    fn has_room(&self, home: ZoneId) -> bool {
         self.len < PAGES && self.home.is_none_or(|ours| ours == home)
     }
 
     /// Adds a page whose record names `home`, for which there [is room](Self::has_room).
-    pub(crate) fn push(&mut self, home: ZoneId, page: Exclusive) {
-        if let Some(place) = self.blocks.get_mut(self.len) {
+    fn push(&mut self, home: ZoneId, page: Exclusive) {
+        if let Some(place) = self.pages.get_mut(self.len) {
             *place = Some(page);
             self.home = Some(home);
             self.len = self.len.wrapping_add(1);
         }
     }
+
+    /// Takes pages back by `reclaim` until the batch is full. Answers how many places were dealt
+    /// with, and what is wrong with the next one, if that is why it stopped.
+    fn fill(
+        &mut self,
+        table: &FrameTable,
+        pages: &[Option<Pfn>],
+        reclaim: impl Fn(&FrameTable, Pfn) -> Result<Exclusive, FreeError>,
+    ) -> (usize, Result<(), FreeError>) {
+        for (place, page) in pages.iter().enumerate() {
+            let Some(pfn) = *page else { continue };
+            let Some(frame) = table.frame(pfn) else {
+                return (place, Err(FreeError::NotPresent));
+            };
+            let home = frame.word().zone_id();
+            if !self.has_room(home) {
+                return (place, Ok(()));
+            }
+            match reclaim(table, pfn) {
+                Ok(page) => self.push(home, page),
+                Err(error) => return (place, Err(error)),
+            }
+        }
+        (pages.len(), Ok(()))
+    }
 }
 
 impl<P: Platform> Memory<P> {
-    /// The zone that the record of a block's first frame names.
-    pub(crate) fn home_of(&self, pfn: Pfn) -> Option<ZoneId> {
-        Some(self.frames()?.frame(pfn)?.word().zone_id())
+    /// Frees every page in `pages`, which `reclaim` makes tokens of, and empties the places.
+    ///
+    /// # Errors
+    /// The first [`FreeError`] with its place; the pages before it were freed.
+    pub(crate) fn free_list(
+        &self,
+        pages: &mut [Option<Pfn>],
+        reclaim: impl Fn(&FrameTable, Pfn) -> Result<Exclusive, FreeError>,
+    ) -> Result<(), (usize, FreeError)> {
+        let Some(table) = self.frames() else {
+            let place = pages.iter().position(Option::is_some);
+            return place.map_or(Ok(()), |place| Err((place, FreeError::NotPresent)));
+        };
+        let mut start: usize = 0;
+        while start < pages.len() {
+            let rest = &mut pages[start..];
+            let mut batch = Batch::new();
+            let (count, stopped) = batch.fill(table, rest, &reclaim);
+            let freed = self.release_batch(batch);
+
+            let places = rest.iter_mut().enumerate().take(count);
+            let mut places = places.filter(|(_, page)| page.is_some());
+            for (_, page) in places.by_ref().take(freed) {
+                *page = None;
+            }
+            if let Some((twice, _)) = places.next() {
+                return Err((start.saturating_add(twice), FreeError::AlreadyFree));
+            }
+            start = start.saturating_add(count);
+            stopped.map_err(|error| (start, error))?;
+        }
+        Ok(())
     }
 
     /// Gives a batch back under one hold of its zone's lock, up to the first page that is in it
     /// a second time. Answers how many pages went back. Context: any but NMI.
-    pub(crate) fn release_batch(&self, batch: Batch) -> usize {
+    fn release_batch(&self, batch: Batch) -> usize {
         let Some((core, home)) = self.core().zip(batch.home) else {
             return 0;
         };
-        let mut pages = batch.blocks;
+        let mut pages = batch.pages;
         for page in pages.iter_mut().flatten() {
             core.wipe(&self.platform, page);
         }

@@ -5,6 +5,8 @@ use std::ptr::NonNull;
 use std::sync::Mutex;
 
 use mm::addr::{PhysAddr, PhysRange, VirtAddr};
+use mm::mem::{EarlyRam, RamClaim};
+use mm::memblock::{Floor, Memblock, Request};
 use mm::platform::{
     CpuId, IrqState, LockClass, MapFrameTableError, MemoryModel, Platform, Profile,
 };
@@ -64,6 +66,21 @@ impl<C: SimConfig> SimPlatform<C> {
     #[must_use]
     pub fn taken_locks(&self) -> u64 {
         self.cpus.taken_locks()
+    }
+
+    /// A token for a range of RAM, past the library's back.
+    ///
+    /// # Safety
+    ///
+    /// The range is RAM, reserved on the machine, and nobody has a token for it; or nothing is read or
+    /// written through the token, and what counts is that the library refuses it.
+    pub unsafe fn early_ram(&self, range: PhysRange) -> EarlyRam {
+        // SAFETY: (1, 2, 3) the caller's word; (4) nothing is freed by range; (5, 6) the token is
+        // the caller's, who has one machine.
+        let mut memblock = Memblock::new(unsafe { RamClaim::new() });
+        memblock.add(self, range).unwrap();
+        let request = Request::bytes(range.size()).floor(Floor::Required(range.start()));
+        memblock.alloc_raw(self, &request).unwrap()
     }
 
     /// Takes the damage reports that came in so far, oldest first.

@@ -1,10 +1,9 @@
 //! R16: every state meets every event, on the table alone and through the interface.
 
-use mm::addr::{Order, Pfn, PfnRange, PhysRange};
+use mm::addr::{Order, Pfn, PfnRange};
 use mm::buddy::Gfp;
 use mm::frame::{Event, FrameState, PutOutcome};
-use mm::mem::{EarlyRam, Exclusive, RamClaim};
-use mm::memblock::{Floor, Memblock, Request};
+use mm::mem::{EarlyRam, Exclusive};
 use mm_tests::oracles::state_hash;
 use mm_tests::sim::{Checked, Machine, Plain, SimConfig, Usual, Vmemmap};
 
@@ -54,13 +53,9 @@ fn the_table_allows_twelve_changes_and_refuses_all_others() {
 
 /// A token for frames that was come by dishonestly.
 fn stolen<C: SimConfig>(machine: &Machine<C>, frames: PfnRange) -> EarlyRam {
-    let range = frames.addrs();
-    // SAFETY: deliberately none (3): the machine's own memblock had these bytes. Nothing is
-    // read or written through the token; what counts is what the frame table makes of it.
-    let mut memblock = Memblock::new(unsafe { RamClaim::new() });
-    memblock.add(machine.hardware(), range).unwrap();
-    let request = Request::bytes(PhysRange::size(range)).floor(Floor::Required(range.start()));
-    memblock.alloc_raw(machine.hardware(), &request).unwrap()
+    // SAFETY: nothing is read or written through the token; what counts is what the frame table
+    // makes of it.
+    unsafe { machine.hardware().early_ram(frames.addrs()) }
 }
 
 /// A machine with a frame in a given state.

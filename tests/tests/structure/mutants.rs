@@ -118,6 +118,7 @@ fn all_mutants_are_killed() {
 fn kill(wanted: impl Fn(&Mutant) -> bool) {
     let tree = root().join("target/mutants/tree");
     copy(&root(), &tree);
+    name_apart(&tree);
     let healthy = judge(&tree, &SUITES);
     assert!(
         matches!(healthy, Verdict::Alive),
@@ -214,12 +215,24 @@ fn judge(tree: &Path, suites: &[Suite]) -> Verdict {
     Verdict::Alive
 }
 
+/// Gives the packages of a tree another version. With one target directory for both, cargo would
+/// take what was built from the tree for the workspace's own, and the other way round: names of
+/// packages and places within a workspace are all that it goes by.
+fn name_apart(tree: &Path) {
+    let manifest = tree.join("Cargo.toml");
+    let text = fs::read_to_string(&manifest).unwrap();
+    let ours = concat!("version = \"", env!("CARGO_PKG_VERSION"), "\"");
+    let theirs = text.replacen(ours, "version = \"0.0.0-mutant\"", 1);
+    assert_ne!(text, theirs, "no version to replace");
+    fs::write(manifest, theirs).unwrap();
+}
+
 /// Builds tests; the answer is the programs. What the tree shares with the workspace (all that
 /// comes from elsewhere) is built already, since both use one target directory.
 fn build(tree: &Path, suite: &Suite) -> Option<Vec<PathBuf>> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
-        .args(["test", "--locked", "--no-run", "--quiet"])
+        .args(["test", "--offline", "--no-run", "--quiet"])
         .args(["--message-format", "json-render-diagnostics"])
         .args(suite.tests)
         .arg("--target-dir")
