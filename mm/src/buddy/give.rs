@@ -6,7 +6,7 @@ use super::area::{Area, base_of, bit, block_index, count_down, count_up, row, sl
 use super::free_areas::FreeAreas;
 use super::index::Place;
 use super::trace::{Step, Trace};
-use crate::addr::{Order, Pfn, to_index};
+use crate::addr::{Order, to_index};
 use crate::frame::Event;
 use crate::mem::Exclusive;
 
@@ -37,15 +37,23 @@ impl FreeAreas {
         Ok(())
     }
 
-    /// Whether the page at a frame has an owner who may give it back; of frames that are not of
-    /// this zone nothing is known.
-    pub(crate) fn is_owned(&self, pfn: Pfn) -> bool {
-        let area = self.slot_of(pfn).and_then(|slot| self.areas.at(slot));
-        let area = area.and_then(Option::as_deref);
-        area.is_none_or(|area| {
-            let word = area.word(pfn.section_offset());
-            word.order() == Order::ZERO && word.after(Event::Release).is_some()
-        })
+    /// Gives back a single page that may be in a list twice: if its record does not say that it
+    /// has an owner who may free it, or names another zone, it comes back.
+    #[inline]
+    pub(crate) fn give_page(&mut self, page: Exclusive) -> Result<(), Exclusive> {
+        let pfn = page.frames().first();
+        let section = pfn.section().wrapping_sub(self.first_section);
+        let Some(Some(area)) = self.areas.at(section) else {
+            return Err(page);
+        };
+        let word = area.word(pfn.section_offset());
+        let owned = word.order() == Order::ZERO && word.after(Event::Release).is_some();
+        if !owned || !word.belongs_to(self.home) {
+            return Err(page);
+        }
+        let start = page.leak().first().section_offset();
+        self.insert(section, start, Order::ZERO, &mut ());
+        Ok(())
     }
 
     /// Whether both pageblocks under a block of the largest order have one type that may stay

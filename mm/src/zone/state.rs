@@ -216,29 +216,28 @@ impl Zone {
     }
 
     /// Gives single pages back under one hold of the lock (Linux: `free_pcppages_bulk`), up to
-    /// the first that nobody owns any more: it came a second time. Answers how many there were.
-    /// Context: as [`Self::free`].
+    /// the first that is of another zone or that nobody owns any more: it came a second time.
+    /// Answers how many places were dealt with, empty ones included. Context: as [`Self::free`].
     pub(crate) fn free_bulk<P: Platform>(
         &self,
         platform: &P,
-        pages: impl Iterator<Item = Exclusive>,
+        pages: &mut [Option<Exclusive>],
     ) -> usize {
         let mut areas = self.areas.lock(platform);
-        let mut given: usize = 0;
-        for page in pages {
-            let pfn = page.frames().first();
-            if !areas.is_owned(pfn) {
-                break;
+        let (mut given, mut dealt): (u64, usize) = (0, 0);
+        for place in pages {
+            if let Some(page) = place.take() {
+                if let Err(page) = areas.give_page(page) {
+                    *place = Some(page);
+                    break;
+                }
+                given = given.wrapping_add(1);
             }
-            let order = Order::ZERO;
-            match areas.give(page, order, &mut ()) {
-                Ok(()) => areas.note_free(order.frames()),
-                Err(_) => platform.corruption(&Corruption::LostBlock { pfn, order }),
-            }
-            given = given.wrapping_add(1);
+            dealt = dealt.wrapping_add(1);
         }
+        areas.note_free(given);
         self.unlock(areas);
-        given
+        dealt
     }
 
     /// Hands memory to the allocator that it did not have before. Context: boot or task.

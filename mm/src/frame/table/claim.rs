@@ -68,6 +68,7 @@ pub enum PutOutcome {
 
 impl FrameTable {
     /// The record of a frame that `event` may happen to, its word, and what that will be.
+    #[inline]
     fn before(&self, pfn: Pfn, event: Event) -> Result<(&Frame, Word, Word), Corruption> {
         let found = self.frame(pfn).and_then(|frame| {
             let word = frame.word();
@@ -93,11 +94,11 @@ impl FrameTable {
     /// # Errors
     /// [`Corruption::BadRecord`] if the frame was handed to the allocator before.
     pub fn reserve_once(&self, pfn: Pfn, home: ZoneId) -> Result<(), Corruption> {
-        if self.reserved_in(pfn).is_some() {
-            return Ok(());
+        match self.before(pfn, Event::Reserve) {
+            Ok((frame, ..)) => frame.publish(Word::reserved(home)),
+            Err(_) if self.reserved_in(pfn).is_some() => {}
+            Err(corruption) => return Err(corruption),
         }
-        let (frame, ..) = self.before(pfn, Event::Reserve)?;
-        frame.publish(Word::reserved(home));
         Ok(())
     }
 
