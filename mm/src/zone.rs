@@ -12,6 +12,7 @@
 mod kind;
 mod node;
 pub mod plan;
+mod ranges;
 mod state;
 
 pub use kind::ZoneKind;

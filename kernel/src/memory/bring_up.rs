@@ -18,7 +18,7 @@ use mm::memblock::params::Params;
 use mm::memblock::setup::{LowMemory, SetupError, SetupPolicy, add_firmware_map};
 use mm::memblock::{AllocError, GrowError, Memblock};
 use mm::platform::{NodeId, Platform};
-use mm::system::{BringUpError, Options, Summary};
+use mm::system::{BringUpError, FreeEarlyError, Options, Summary};
 use mm::zone::plan::{CoreWish, NodePlan, Plan, PlanError};
 use spin::Once;
 
@@ -48,6 +48,7 @@ enum Failure {
     Plan(PlanError),
     Tables(AllocError),
     BringUp(BringUpError),
+    FreeEarly(FreeEarlyError),
 }
 
 impl fmt::Display for Failure {
@@ -59,6 +60,7 @@ impl fmt::Display for Failure {
             Self::Plan(error) => write!(f, "no zones: {error}"),
             Self::Tables(error) => write!(f, "no memory for page tables: {error}"),
             Self::BringUp(error) => error.fmt(f),
+            Self::FreeEarly(error) => error.fmt(f),
         }
     }
 }
@@ -129,7 +131,7 @@ fn try_bring_up(info: &'static BootInfo) -> Result<(), Failure> {
     for page in frame_table::take_rest() {
         MEMORY
             .free_early(NodeId(0), page)
-            .map_err(Failure::BringUp)?;
+            .map_err(|(error, _)| Failure::FreeEarly(error))?;
     }
     let ready_tsc = arch::time::tsc();
     BOOT_MAP.call_once(|| BootMap {
