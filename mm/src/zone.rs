@@ -13,6 +13,7 @@
 mod kind;
 mod node;
 pub mod plan;
+mod ranges;
 mod state;
 pub mod watermark;
 

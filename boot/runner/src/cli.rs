@@ -83,9 +83,13 @@ fn boot(options: BootOptions) -> Result<u8, CliError> {
     if options.machine.debugger == Debugger::Gdb {
         say(&gdb_hint(&image));
     }
-    let (ran_commands, input) = match &options.cmdline.commands {
-        Some(_) => (RanCommands::Yes, Input::Nothing),
-        None => (RanCommands::No, Input::of_stdin()),
+    let input = match &options.cmdline.commands {
+        Some(_) => Input::Nothing,
+        None => Input::of_stdin(),
+    };
+    let ran_commands = match input {
+        Input::Nothing | Input::Lines => RanCommands::Yes,
+        Input::Keys => RanCommands::No,
     };
     if input == Input::Keys {
         say("Ctrl-A X leaves the machine, Ctrl-A C is QEMU's monitor");

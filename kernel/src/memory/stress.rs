@@ -16,7 +16,8 @@ use crate::num::{to_u64, to_usize};
 use crate::sched::Atomic;
 use crate::sched::team::{self, TeamError};
 use crate::sched::wait::Completion;
-use crate::shell::{CommandError, CommandResult};
+use crate::shell::interrupt::{self, Interrupted};
+use crate::shell::{CommandError, CommandResult, number};
 use crate::{command, kprintln, params};
 use alloc::string::String;
 use core::fmt;
@@ -28,12 +29,14 @@ use mm::report::Corruption;
 use mm::system::AllocError;
 use mm::zone::ZoneKind;
 
-command! { "stress", "[--cpus CPUS] N [SEED]", "N random page operations of every kind, on one CPU or many, everything checked", stress_command }
-crate::kernel_param!("seed", "NUMBER: start of the random tests");
+command! { "stress", "[--cpus CPUS] N [SEED]", "N random page operations of every kind, on one CPU or many, all checked, e.g. `stress 100000`", stress_command }
+crate::kernel_param!("seed", "NUMBER: start of the random tests, decimal or 0x…");
 
 /// The largest share of memory in use, and the share down to which it is drained, in per cent.
 const FULL: u64 = 90;
 const DRAINED: u64 = 50;
+/// Operations between two looks at the terminal: some milliseconds.
+const OPERATIONS_PER_LOOK: u64 = 256;
 
 /// Requests that are mixed, with the highest zone that each may come from.
 const REQUESTS: [(Gfp, ZoneKind); 7] = [
@@ -46,7 +49,7 @@ const REQUESTS: [(Gfp, ZoneKind); 7] = [
     (Gfp::KERNEL.union(Gfp::DMA), ZoneKind::Dma),
 ];
 
-/// What the allocator did wrong.
+/// Why a run ended early: what the allocator did wrong, mostly.
 #[derive(Debug)]
 enum Violation {
     /// A block does not hold its owner's stamp any more.
@@ -65,6 +68,8 @@ enum Violation {
     Team(TeamError),
     /// A thread could not wait for the others.
     Atomic(Atomic),
+    /// Ctrl-C was typed.
+    Interrupted(Interrupted),
     /// A recount failed.
     Recount(Corruption),
     /// Free blocks differ from those before.
@@ -97,6 +102,7 @@ impl fmt::Display for Violation {
             Self::Request(error) => write!(f, "a request was refused: {error}"),
             Self::Team(error) => error.fmt(f),
             Self::Atomic(atomic) => write!(f, "a thread waits {atomic}"),
+            Self::Interrupted(interrupted) => interrupted.fmt(f),
             Self::Recount(corruption) => corruption.fmt(f),
             Self::Lost {
                 order,
@@ -106,6 +112,21 @@ impl fmt::Display for Violation {
                 write!(f, "{before} free blocks of {order:?} before, {after} after")
             }
         }
+    }
+}
+
+impl From<Violation> for CommandError {
+    fn from(violation: Violation) -> Self {
+        match violation {
+            Violation::Interrupted(interrupted) => interrupted.into(),
+            violation => Self::failed(violation),
+        }
+    }
+}
+
+impl From<Interrupted> for Violation {
+    fn from(interrupted: Interrupted) -> Self {
+        Self::Interrupted(interrupted)
     }
 }
 
@@ -140,8 +161,9 @@ fn stress_command(arguments: &[String]) -> CommandResult {
         )));
     }
     let (count, seed) = match rest {
-        [count] => (count, seed_from_boot()),
-        [count, seed] => (count, number(seed)?),
+        [count] => (count, seed_from_boot()?),
+        // As the kernel's parameter is written, too.
+        [count, seed] => (count, number(seed.strip_prefix("seed=").unwrap_or(seed))?),
         _ => return Err(CommandError::usage("expected a number of operations")),
     };
     let operations = number(count)?;
@@ -149,7 +171,7 @@ fn stress_command(arguments: &[String]) -> CommandResult {
         1 => kprintln!("stress: {operations} operations, seed {seed}"),
         _ => kprintln!("stress: {operations} operations on {cpus} CPUs, seed {seed}"),
     }
-    let tally = stress(operations, seed, cpus).map_err(CommandError::failed)?;
+    let tally = stress(operations, seed, cpus)?;
     kprintln!(
         "stress: {} allocations, {} frees, {} times out of memory, up to {} % of memory in use",
         tally.allocations,
@@ -161,15 +183,16 @@ fn stress_command(arguments: &[String]) -> CommandResult {
     Ok(())
 }
 
-fn number(text: &str) -> Result<u64, CommandError> {
-    text.parse()
-        .map_err(|_| CommandError::usage(format_args!("`{text}` is not a number")))
-}
-
-fn seed_from_boot() -> u64 {
-    params::get("seed")
-        .and_then(|text| text.parse().ok())
-        .unwrap_or_else(time::tsc)
+/// The seed of the kernel's command line, or a new one.
+fn seed_from_boot() -> Result<u64, CommandError> {
+    let Some(text) = params::get("seed") else {
+        return Ok(time::tsc());
+    };
+    number(text).map_err(|_| {
+        CommandError::failed(format_args!(
+            "the kernel parameter `seed={text}` is not a number"
+        ))
+    })
 }
 
 /// Free blocks of every order, all zones and types together.
@@ -258,6 +281,9 @@ fn stress_here(operations: u64, seed: u64, cpus: u32) -> Result<Tally, Violation
         seed,
     };
     for serial in 0..operations {
+        if serial.is_multiple_of(OPERATIONS_PER_LOOK) {
+            interrupt::check()?;
+        }
         run.step(serial, &mut tally)?;
     }
     while run.live.len() > 0 {

@@ -1,13 +1,15 @@
 //! In-kernel tests of the memory core.
 
 use super::bring_up::boot_map;
+use super::holder::Holder;
 use super::ledger::Ledger;
 use super::{Kernel, MEMORY, Pages};
 use crate::ktest::Failure;
 use crate::num::to_usize;
 use crate::{ktest, ktest_assert, ktest_eq};
+use alloc::string::String;
 use alloc::vec::Vec;
-use mm::addr::{Order, PfnRange, PhysRange};
+use mm::addr::{Order, Pfn, PfnRange, PhysAddr, PhysRange};
 use mm::buddy::{Gfp, Step};
 use mm::frame::FrameState;
 use mm::proc::Recording;
@@ -120,6 +122,51 @@ ktest! {
         drop(run);
         ktest_eq!(MEMORY.free_frames(), before);
         MEMORY.validate().map_err(Failure::new)?;
+        Ok(())
+    }
+}
+
+ktest! {
+    /// The first one may turn a pageblock over, as any allocation does.
+    fn explain_leaves_the_free_blocks_as_it_found_them() {
+        let blocks = || {
+            let mut text = String::new();
+            mm::proc::pagetypeinfo(&MEMORY, &mut text).map(|()| text).map_err(Failure::new)
+        };
+        let explain = || {
+            let words = [String::from("alloc"), String::from("0")];
+            crate::shell::run("explain", &words).map_err(Failure::new)
+        };
+        drop(Pages::alloc(Kernel, Gfp::KERNEL, Order::ZERO).map_err(Failure::new)?);
+        let before = blocks()?;
+        explain()?;
+        ktest_eq!(blocks()?, before);
+        Ok(())
+    }
+}
+
+ktest! {
+    fn a_reserved_frame_is_held_by_somebody() {
+        let map = boot_map().ok_or_else(|| Failure::new("memory is not up"))?;
+        let info = crate::boot_info().ok_or_else(|| Failure::new("no boot information"))?;
+        let at = |address: PhysAddr| super::holder::of(address.frame());
+        let image = crate::arch::image::physical(info);
+        ktest_eq!(at(image.start()), Some(Holder::Taken("kernel image")));
+        for (range, name) in &map.firmware.taken {
+            ktest_assert!(at(range.start()).is_some(), "{name}");
+        }
+        ktest_assert!(at(PhysAddr::ZERO).is_some());
+        ktest_eq!(super::holder::of(Pfn::new(u64::MAX)), None);
+
+        let pages = Pages::alloc(Kernel, Gfp::KERNEL, Order::ZERO).map_err(Failure::new)?;
+        let pfn = pages.pfn();
+        ktest_eq!(super::holder::of(pfn), None);
+        drop(pages);
+        ktest_eq!(super::holder::of(pfn), None);
+        // Early memory comes from the top.
+        let mut frames = map.ram.iter().rev().flat_map(|ram| ram.whole_frames().iter().rev());
+        let is_early = |pfn| super::holder::of(pfn) == Some(Holder::Early);
+        ktest_assert!(frames.any(is_early), "the frame table is held by nobody");
         Ok(())
     }
 }

@@ -160,26 +160,39 @@ impl<P: Platform> Memory<P> {
     }
 
     pub(crate) fn release_traced(&self, mut block: Exclusive, trace: &mut impl Trace) {
-        let pfn = block.frames().first();
-        let order = block.order();
-        let lost = Corruption::LostBlock { pfn, order };
+        let (pfn, order) = (block.frames().first(), block.order());
         let Some(core) = self.core() else {
-            return self.platform.corruption(&lost);
+            return self.lose(pfn, order);
         };
-        if core.options.page_poison {
-            block.poison(&self.platform);
-        } else if core.options.init_on_free {
-            block.zero(&self.platform);
-        }
+        core.wipe(&self.platform, &mut block);
         let zone = core
             .frames
             .frame(pfn)
             .and_then(|frame| core.zone(frame.word().zone_id()));
         let Some(zone) = zone else {
-            return self.platform.corruption(&lost);
+            return self.lose(pfn, order);
         };
         if zone.free(&self.platform, block, trace).is_err() {
-            self.platform.corruption(&lost);
+            self.lose(pfn, order);
+        }
+    }
+
+    /// Reports a block that belongs nowhere: its record names no zone, or a wrong one.
+    #[cold]
+    pub(super) fn lose(&self, pfn: Pfn, order: Order) {
+        self.platform
+            .corruption(&Corruption::LostBlock { pfn, order });
+    }
+}
+
+impl Core {
+    /// What happens to the bytes of a block on its way in, before the zone's lock is taken.
+    #[inline]
+    pub(super) fn wipe<P: Platform>(&self, platform: &P, block: &mut Exclusive) {
+        if self.options.page_poison {
+            block.poison(platform);
+        } else if self.options.init_on_free {
+            block.zero(platform);
         }
     }
 }

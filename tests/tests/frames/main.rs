@@ -3,6 +3,7 @@
 mod against_the_model;
 mod basics;
 mod boundaries;
+mod bulk;
 mod concurrency;
 mod early;
 mod fragmentation;
@@ -11,6 +12,7 @@ mod locks;
 mod misuse;
 mod model;
 mod poison;
+mod ranges;
 mod replay;
 mod shapes;
 mod states;
