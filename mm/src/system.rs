@@ -9,6 +9,7 @@ mod alloc;
 mod block;
 mod bring_up;
 mod bulk;
+mod drain;
 mod options;
 mod run;
 mod shared;
@@ -33,7 +34,7 @@ use crate::mem::Array;
 use crate::platform::{NodeId, Platform};
 use crate::report::Corruption;
 use crate::sync::atomic::{AtomicU64, Ordering};
-use crate::sync::{Once, SpinLock};
+use crate::sync::{Once, Presence, SpinLock};
 use crate::zone::{Node, Zone};
 
 /// The memory of one machine.
@@ -48,6 +49,7 @@ pub(crate) struct Core {
     pub(crate) frames: FrameTable,
     pub(crate) nodes: Array<Node>,
     pub(crate) options: Options,
+    pub(crate) presence: Presence,
     tuning: SpinLock<Tuning>,
     /// Frames left out of circulation because they were found damaged.
     pub(crate) quarantined: AtomicU64,
@@ -149,6 +151,7 @@ impl<P: Platform> Memory<P> {
             total.free = total.free.saturating_add(census.free);
             total.isolated = total.isolated.saturating_add(census.isolated);
             total.live = total.live.saturating_add(census.live);
+            total.cached = total.cached.saturating_add(census.cached);
             total.reserved = total.reserved.saturating_add(census.reserved);
         }
         Ok(total)

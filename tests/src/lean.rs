@@ -92,6 +92,7 @@ pub fn boot<const COUNTING: bool>(bytes: usize) -> Memory<Lean<COUNTING>> {
         init_on_free: false,
         page_poison: false,
         huge_pages: HugePages::Never,
+        page_lists: true,
     };
     memory.bring_up(memblock, &plan, options).unwrap();
     memory

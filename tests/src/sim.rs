@@ -17,7 +17,7 @@ mod machine;
 mod platform;
 mod ram;
 
-pub use config::{Debug, Flat, Hardened, Plain, SimConfig, Sparse, Vmemmap};
+pub use config::{Debug, Flat, Hardened, Listed, Plain, SimConfig, Sparse, Vmemmap};
 pub use cpus::{OnCpu, Trouble};
 pub use explicit::Given;
 pub use machine::{BootError, Builder, Machine};

@@ -133,6 +133,15 @@ impl Order {
         Self(self.0.saturating_sub(1))
     }
 
+    /// The order of a block `2^doublings` times the size, or the largest.
+    #[inline]
+    #[must_use]
+    pub fn plus(self, doublings: u32) -> Self {
+        let sum = u32::from(self.0).saturating_add(doublings);
+        // INVARIANT: compared here.
+        u8::try_from(sum).map_or(Self::MAX, |sum| Self(sum.min(MAX_ORDER)))
+    }
+
     /// The order of a block of twice the size; of the largest, the largest.
     #[inline]
     #[must_use]

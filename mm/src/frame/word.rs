@@ -126,6 +126,13 @@ impl Word {
         Self(base | ((widen(mobility) & MOBILITY_MASK) << MOBILITY_SHIFT))
     }
 
+    /// The word of the first frame of a block on a CPU's list.
+    #[inline]
+    #[must_use]
+    pub const fn cached(home: ZoneId, order: Order, mobility: u8) -> Self {
+        Self::unique(home, order, mobility).with_state(FrameState::Cached)
+    }
+
     const fn head(state: FrameState, home: ZoneId, order: Order) -> Self {
         Self(state.bits() | (widen(order.as_u8()) << ORDER_SHIFT) | home.bits())
     }

@@ -6,11 +6,13 @@ use core::fmt;
 use super::{Block, Core, Memory};
 use crate::addr::{Order, Pfn};
 use crate::buddy::{Gfp, GfpError, Request, Step, Trace};
+use crate::frame::Frame;
 use crate::mem::Exclusive;
 use crate::platform::{NodeId, Platform};
 use crate::report::Corruption;
+use crate::sync::Pin;
 use crate::sync::atomic::Ordering;
-use crate::zone::{Node, Zone};
+use crate::zone::{Kept, Node, Zone};
 
 /// Why there are no pages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -109,9 +111,15 @@ impl<P: Platform> Memory<P> {
                     trace.step(Step::Short { home, free, floor });
                     break;
                 }
-                let Some(block) = zone.alloc(&self.platform, request, trace) else {
-                    break;
+                trace.step(Step::Zone { home });
+                let pin = Pin::new(&self.platform);
+                let listed = zone.alloc_listed(&pin, &core.frames, request, trace);
+                drop(pin);
+                let block = match listed {
+                    Some(block) => Some(block),
+                    None => zone.alloc(&self.platform, request, trace),
                 };
+                let Some(block) = block else { break };
                 let block = self.prepare(core, request, block);
                 if block.is_some() {
                     return block;
@@ -171,13 +179,15 @@ impl<P: Platform> Memory<P> {
         } else if core.options.init_on_free {
             block.zero(&self.platform);
         }
-        let zone = core
-            .frames
-            .frame(pfn)
-            .and_then(|frame| core.zone(frame.word().zone_id()));
-        let Some(zone) = zone else {
+        let word = core.frames.frame(pfn).map(Frame::word);
+        let home = word.and_then(|word| Some((word, core.zone(word.zone_id())?)));
+        let Some((word, zone)) = home else {
             return self.platform.corruption(&lost);
         };
+        let pin = Pin::new(&self.platform);
+        let kept = zone.free_listed(&pin, &core.frames, block, word, trace);
+        drop(pin);
+        let Kept::Refused(block) = kept else { return };
         if zone.free(&self.platform, block, trace).is_err() {
             self.platform.corruption(&lost);
         }

@@ -6,7 +6,8 @@ use core::fmt;
 
 use super::{Core, Memory, Options, Tuning};
 use crate::addr::{Pfn, PfnRange, to_count, to_index};
-use crate::buddy::{Area, AreaSlots, FreeAreas, MigrateType};
+use crate::buddy::pageset::Gauges;
+use crate::buddy::{Area, AreaSlots, FreeAreas, MigrateType, PageSet};
 use crate::collections::SetBank;
 use crate::config::SECTION_FRAMES;
 use crate::frame::{AddSectionError, FrameState, FrameTable, ZoneId};
@@ -15,7 +16,7 @@ use crate::memblock::{AllocError, Memblock, NodeChoice, NodeFrames, Request};
 use crate::platform::{MemoryModel, NodeId, Platform};
 use crate::report::Corruption;
 use crate::sync::atomic::AtomicU64;
-use crate::sync::{SpinLock, rank};
+use crate::sync::{OwnerCell, PerCpu, Presence, PresenceState, SpinLock, rank};
 use crate::zone::plan::{NodePlan, Plan};
 use crate::zone::{Node, Zone, ZoneKind, ZoneParts};
 
@@ -96,6 +97,9 @@ pub struct Summary {
     pub side_bytes: u64,
 }
 
+/// One CPU's page lists for a zone.
+type PageSetCell = OwnerCell<PageSet, Gauges>;
+
 /// Building in progress.
 struct Builder<'a, P: Platform> {
     platform: &'a P,
@@ -135,12 +139,19 @@ impl<P: Platform> Memory<P> {
         for (node, plan) in nodes.iter_mut().zip(plan.nodes()) {
             builder.areas(node, plan, &frames)?;
         }
+        let presence = builder.presence()?;
+        if options.page_lists {
+            for zone in nodes.iter_mut().flat_map(Node::zones_mut) {
+                builder.page_lists(zone)?;
+            }
+        }
         builder.mark_reserved(&frames, &nodes)?;
 
         let mut core = Core {
             frames,
             nodes,
             options,
+            presence,
             tuning: SpinLock::new(rank::SETTINGS, Tuning::INITIAL),
             quarantined: AtomicU64::new(0),
             summary,
@@ -394,6 +405,34 @@ impl<P: Platform> Builder<'_, P> {
         Ok(())
     }
 
+    /// Where CPUs say whether they are there.
+    fn presence(&mut self) -> Result<Presence, BringUpError> {
+        let cpus = cpus(self.platform);
+        let bytes = Array::<PresenceState>::bytes_for(cpus).unwrap_or(u64::MAX);
+        let ram = self.take_table(bytes, NodeId(0))?;
+        let state = |_| PresenceState::present();
+        Ok(Presence::new(Array::carve(
+            self.platform,
+            ram,
+            cpus,
+            state,
+        )?))
+    }
+
+    /// Each CPU's own page lists for a zone.
+    fn page_lists(&mut self, zone: &mut Zone) -> Result<(), BringUpError> {
+        if !zone.is_populated() {
+            return Ok(());
+        }
+        let cpus = cpus(self.platform);
+        let bytes = Array::<PageSetCell>::bytes_for(cpus).unwrap_or(u64::MAX);
+        let ram = self.take_table(bytes, zone.id().node)?;
+        let cell = |_| OwnerCell::new(PageSet::new(), Gauges::default());
+        let cells = Array::carve(self.platform, ram, cpus, cell)?;
+        zone.install_pagesets(PerCpu::new(cells));
+        Ok(())
+    }
+
     fn has_ram(&self, node: NodeId, range: PfnRange) -> bool {
         self.memblock
             .frames(None)
@@ -418,6 +457,10 @@ impl<P: Platform> Builder<'_, P> {
         }
         Ok(())
     }
+}
+
+fn cpus<P: Platform>(platform: &P) -> usize {
+    usize::try_from(platform.cpus()).unwrap_or(usize::MAX)
 }
 
 /// RAM of which the firmware names no node counts as node 0's.

@@ -14,6 +14,8 @@ pub struct Options {
     pub page_poison: bool,
     /// `transparent_hugepage=`: whether memory shall be kept fit for huge pages.
     pub huge_pages: HugePages,
+    /// `percpu_pagelists=`: whether CPUs have page lists of their own.
+    pub page_lists: bool,
 }
 
 /// Who gets huge pages without asking for them by name (Linux: `transparent_hugepage=`).
@@ -44,11 +46,12 @@ impl Options {
             init_on_free: false,
             page_poison: profile.is_debug(),
             huge_pages: HugePages::Always,
+            page_lists: true,
         }
     }
 
-    /// The same with what the kernel command line says: `init_on_alloc=`, `init_on_free=` and
-    /// `page_poison=`, each `0`/`1`/`off`/`on`, and `transparent_hugepage=`, which is `always`,
+    /// The same with what the kernel command line says: `init_on_alloc=`, `init_on_free=`,
+    /// `page_poison=` and `percpu_pagelists=`, each `0`/`1`/`off`/`on`, and `transparent_hugepage=`, which is `always`,
     /// `madvise` or `never`. Other words are left to others; a value that is none of these goes
     /// to `refused` and changes nothing.
     #[must_use]
@@ -65,6 +68,7 @@ impl Options {
                 "init_on_alloc" => &mut self.init_on_alloc,
                 "init_on_free" => &mut self.init_on_free,
                 "page_poison" => &mut self.page_poison,
+                "percpu_pagelists" => &mut self.page_lists,
                 "transparent_hugepage" => {
                     match value {
                         "always" => self.huge_pages = HugePages::Always,
@@ -104,6 +108,7 @@ mod tests {
                 init_on_free: true,
                 page_poison: false,
                 huge_pages: HugePages::Never,
+                page_lists: true,
             }
         );
         assert_eq!(refused, ["page_poison=maybe"]);

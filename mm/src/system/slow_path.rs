@@ -35,6 +35,11 @@ impl<P: Platform> Memory<P> {
         if found.is_none() && request.gfp().contains(Gfp::NOFAIL) {
             found = self.alloc_with(core, node, request, AllocFlags::HARDER, trace);
         }
+        if found.is_none() {
+            // Free pages may hide in the lists of CPUs.
+            self.drain_for(request);
+            found = self.alloc_with(core, node, request, flags, trace);
+        }
         found.ok_or_else(|| {
             self.report_failure(core, request);
             AllocError::OutOfMemory

@@ -107,7 +107,10 @@ impl<C: SimConfig> Machine<C> {
             reserved: Vec::new(),
             homes: Vec::new(),
             wish: CoreWish::default(),
-            options: Options::for_profile(C::PROFILE),
+            options: Options {
+                page_lists: C::LISTS,
+                ..Options::for_profile(C::PROFILE)
+            },
             cpus: 1,
             direction: Direction::TopDown,
             early_limit: PhysAddr::MAX,
@@ -160,6 +163,8 @@ impl<C: SimConfig> Machine<C> {
     /// If one finds something.
     pub fn finish(mut self) {
         self.finished = true;
+        oracles::check(&self.memory);
+        assert!(self.memory.drain_all_pages(), "a CPU keeps its pages");
         oracles::check(&self.memory);
         oracles::check_quiet(&self.memory);
         self.initial.assert_same(&Shape::of(&self.memory));

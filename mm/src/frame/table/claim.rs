@@ -215,7 +215,7 @@ impl FrameTable {
                 });
             }
             Some(FrameState::Shared) => return Err(FreeError::Shared),
-            Some(FrameState::Free) => return Err(FreeError::AlreadyFree),
+            Some(FrameState::Free | FrameState::Cached) => return Err(FreeError::AlreadyFree),
             Some(FrameState::Reserved) => return Err(FreeError::Reserved),
             Some(FrameState::Interior) => return Err(self.why_interior(pfn)),
             None => return Err(FreeError::Damaged),
@@ -227,7 +227,14 @@ impl FrameTable {
     fn why_interior(&self, pfn: Pfn) -> FreeError {
         match self.head(pfn) {
             None => FreeError::NotPresent,
-            Some(head) if head.frame().word().is(FrameState::Free) => FreeError::AlreadyFree,
+            Some(head)
+                if matches!(
+                    head.frame().word().state(),
+                    Some(FrameState::Free | FrameState::Cached)
+                ) =>
+            {
+                FreeError::AlreadyFree
+            }
             Some(head) => FreeError::Interior { head: head.pfn() },
         }
     }
