@@ -31,11 +31,11 @@ use crate::addr::Pfn;
 use crate::buddy::{Census, Gfp, Request};
 use crate::frame::{FrameTable, Page, ZoneId};
 use crate::mem::Array;
-use crate::platform::{NodeId, Platform};
+use crate::platform::{CpuId, NodeId, Platform};
 use crate::report::Corruption;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Once, Presence, SpinLock};
-use crate::zone::{Node, Zone};
+use crate::zone::{Node, Zone, ZoneKind};
 
 /// The memory of one machine.
 pub struct Memory<P: Platform> {
@@ -49,7 +49,13 @@ pub(crate) struct Core {
     pub(crate) frames: FrameTable,
     pub(crate) nodes: Array<Node>,
     pub(crate) options: Options,
+    /// Whether pages are touched on their way out, …
+    treats_new_pages: bool,
+    /// … or on their way in.
+    treats_free_pages: bool,
     pub(crate) presence: Presence,
+    /// The best zone for each CPU and highest zone of a request.
+    nearest: Array<Nearest>,
     tuning: SpinLock<Tuning>,
     /// Frames left out of circulation because they were found damaged.
     pub(crate) quarantined: AtomicU64,
@@ -158,7 +164,23 @@ impl<P: Platform> Memory<P> {
     }
 }
 
+/// The zone to ask first, for each highest zone of a request.
+pub(crate) type Nearest = [ZoneId; 8];
+
 impl Core {
+    /// Whether the pages for a request are touched on their way out.
+    #[inline]
+    fn is_treated(&self, request: Request) -> bool {
+        self.treats_new_pages || request.gfp().contains(Gfp::ZERO)
+    }
+
+    /// The zone that a CPU's requests ask first.
+    #[inline]
+    fn nearest_zone(&self, cpu: CpuId, highest: ZoneKind) -> Option<&Zone> {
+        let nearest = self.nearest.at(u64::from(cpu.0))?[highest.index() & 7];
+        self.zone(nearest)
+    }
+
     #[inline]
     pub(crate) fn zone(&self, id: ZoneId) -> Option<&Zone> {
         self.node(id.node)?.zones().get(usize::from(id.zone))

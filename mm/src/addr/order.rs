@@ -133,6 +133,25 @@ impl Order {
         Self(self.0.saturating_sub(1))
     }
 
+    /// The order with this number, or the largest.
+    #[must_use]
+    pub(crate) const fn new_or_max(number: u8) -> Self {
+        // INVARIANT: compared here.
+        if number <= MAX_ORDER {
+            Self(number)
+        } else {
+            Self::MAX
+        }
+    }
+
+    /// The number, to shift by.
+    #[inline]
+    #[must_use]
+    #[expect(clippy::as_conversions, reason = "`From` is not const")]
+    pub(crate) const fn bits(self) -> u32 {
+        self.0 as u32
+    }
+
     /// The order of a block `2^doublings` times the size, or the largest.
     #[inline]
     #[must_use]

@@ -24,7 +24,7 @@ impl FreeAreas {
         mut put: impl FnMut(Pfn),
     ) -> u32 {
         let (kind, order) = (list.kind(), list.order());
-        let cached = Word::cached(self.home, order, kind.bits());
+        let cached = list.word(self.home);
         let mut got: u32 = 0;
         let mut attempts: usize = 0;
         while got < count && attempts < ATTEMPTS {
@@ -38,7 +38,7 @@ impl FreeAreas {
                 let Some(block) = self.take_fallback(order, kind, word, platform, trace) else {
                     break;
                 };
-                frames.cache_pieces(block, order, cached, &mut put);
+                frames.cache_pieces(block, cached, &mut put);
                 got = got.wrapping_add(1);
                 continue;
             };
@@ -55,7 +55,7 @@ impl FreeAreas {
             let word = Word::unique(self.home, size, kind.bits());
             match self.take_at::<P>(place, size, word, trace) {
                 Ok(block) => {
-                    frames.cache_pieces(block, order, cached, &mut put);
+                    frames.cache_pieces(block, cached, &mut put);
                     let pieces = size.as_u8().wrapping_sub(order.as_u8());
                     got = got.wrapping_add(1_u32.wrapping_shl(u32::from(pieces)));
                 }
@@ -79,7 +79,7 @@ impl FreeAreas {
         platform: &P,
         trace: &mut impl Trace,
     ) {
-        let cached = Word::cached(self.home, list.order(), list.kind().bits());
+        let cached = list.word(self.home);
         let mut run: Option<Exclusive> = None;
         for &pfn in sorted {
             let block = match frames.uncache::<P>(pfn, cached, Word::INTERIOR) {

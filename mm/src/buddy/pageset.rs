@@ -14,77 +14,103 @@ mod stack;
 
 use self::limits::{Limits, Pattern};
 use self::stack::Stack;
-use super::MigrateType;
+use super::{MigrateType, Request};
 use crate::addr::{Order, Pfn};
-use crate::frame::FrameTable;
+use crate::frame::{CachedWord, FrameTable, Word, ZoneId};
 use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// Types with lists of their own: what requests can ask for (Linux: `MIGRATE_PCPTYPES`).
-const TYPES: usize = 3;
-/// Orders above 0 with lists of their own.
-const LARGE: usize = 4;
+const TYPES: [MigrateType; 3] = [
+    MigrateType::Unmovable,
+    MigrateType::Movable,
+    MigrateType::Reclaimable,
+];
+/// Orders with lists of their own.
+const SIZES: [u8; 5] = [0, 1, 2, 3, Order::PAGEBLOCK.as_u8()];
+/// Lists of a CPU and zone.
+const LISTS: usize = TYPES.len() * SIZES.len();
+/// No list.
+const NONE: u8 = u8::MAX;
 
-/// One of a CPU's lists.
+/// The number of the list for a type and an order, by `type × 16 + order`: the way in which both
+/// stand in a frame's state word.
+const BY_WORD: [u8; 128] = {
+    let mut table = [NONE; 128];
+    let mut number: u8 = 0;
+    let mut list = 0;
+    while list < LISTS {
+        let (kind, size) = (TYPES[list / SIZES.len()], SIZES[list % SIZES.len()]);
+        let (row, column) = (kind.index() * 16, Order::new_or_max(size).index());
+        table[row + column] = number;
+        number += 1;
+        list += 1;
+    }
+    table
+};
+
+/// One of a CPU's lists, by number.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct List {
-    kind: MigrateType,
-    order: Order,
-}
+pub(crate) struct List(u8);
 
 impl List {
     /// All of them.
     pub(crate) fn all() -> impl Iterator<Item = Self> {
-        let kinds = MigrateType::ALL.into_iter().take(TYPES);
-        kinds.flat_map(|kind| Order::all().filter_map(move |order| Self::new(kind, order)))
+        let orders = |kind| Order::all().filter_map(move |order| Self::new(kind, order));
+        TYPES.into_iter().flat_map(orders)
     }
 
     /// The list for blocks of a type and order, if they have one.
     #[inline]
-    pub(crate) const fn new(kind: MigrateType, order: Order) -> Option<Self> {
-        let small = order.as_u8() <= 3 || order.as_u8() == Order::PAGEBLOCK.as_u8();
-        if small && kind.index() < TYPES {
-            Some(Self { kind, order })
-        } else {
-            None
-        }
+    pub(crate) fn new(kind: MigrateType, order: Order) -> Option<Self> {
+        Self::at((kind.index() << 4) | order.index())
+    }
+
+    /// The list that serves a request, if there is one.
+    #[inline(always)]
+    pub(crate) fn serving(request: Request) -> Option<Self> {
+        Self::at(request.shape())
+    }
+
+    /// The list for a block that is given back, by the state word in its record.
+    #[inline]
+    pub(crate) fn of(word: Word) -> Option<Self> {
+        Self::at(word.shape())
+    }
+
+    #[inline]
+    fn at(index: usize) -> Option<Self> {
+        let number = BY_WORD[index & 127];
+        (number != NONE).then_some(Self(number))
+    }
+
+    /// Its place; a mask instead of a check.
+    #[inline]
+    #[expect(clippy::as_conversions, reason = "`From` is not const")]
+    const fn number(self) -> usize {
+        self.0 as usize & 15
     }
 
     /// Whose blocks.
-    #[inline]
-    pub(crate) const fn kind(self) -> MigrateType {
-        self.kind
+    pub(crate) fn kind(self) -> MigrateType {
+        let row = self.number().div_euclid(SIZES.len());
+        TYPES.get(row).copied().unwrap_or(MigrateType::Unmovable)
     }
 
     /// How large they are.
-    #[inline]
-    pub(crate) const fn order(self) -> Order {
-        self.order
+    pub(crate) fn order(self) -> Order {
+        let column = self.number().rem_euclid(SIZES.len());
+        let size = SIZES.get(column).copied();
+        size.and_then(Order::new).unwrap_or(Order::ZERO)
+    }
+
+    /// The state word of a block of the zone `home` that is on the list.
+    pub(crate) fn word(self, home: ZoneId) -> CachedWord {
+        CachedWord::new(home, self.order(), self.kind().bits())
     }
 
     /// Frames in a block.
-    #[inline]
     fn frames(self) -> u32 {
-        1_u32.wrapping_shl(u32::from(self.order.as_u8()))
-    }
-
-    #[inline]
-    const fn row(self) -> usize {
-        match self.kind {
-            MigrateType::Movable => 1,
-            MigrateType::Reclaimable => 2,
-            _ => 0,
-        }
-    }
-
-    /// The place among the orders above 0.
-    #[inline]
-    const fn column(self) -> usize {
-        match self.order.as_u8() {
-            1 => 0,
-            2 => 1,
-            3 => 2,
-            _ => 3,
-        }
+        frames_of(self.order())
     }
 }
 
@@ -120,6 +146,12 @@ pub struct PageSetStats {
     pub drains: u64,
 }
 
+#[inline]
+const fn frames_of(order: Order) -> u32 {
+    1_u32.wrapping_shl(order.bits())
+}
+
+#[inline]
 fn add(counter: &AtomicU64, amount: u64) {
     let sum = counter.load(Ordering::Relaxed).wrapping_add(amount);
     counter.store(sum, Ordering::Relaxed);
@@ -162,8 +194,8 @@ impl Gauges {
 /// The lists of one CPU for one zone.
 #[derive(Debug)]
 pub(crate) struct PageSet {
-    single: [Stack<64>; TYPES],
-    large: [[Stack<16>; LARGE]; TYPES],
+    /// By [`List::number`]; one place is not used.
+    lists: [Stack; 16],
     pattern: Pattern,
     /// What `freed` and `allocated` were at the last refill and drain.
     freed_before: u64,
@@ -171,66 +203,70 @@ pub(crate) struct PageSet {
 }
 
 impl PageSet {
-    /// Empty lists, to be used only once `high` is set.
-    pub(crate) const fn new() -> Self {
+    /// Empty lists for blocks of the zone `home`.
+    pub(crate) fn new(home: ZoneId) -> Self {
+        let stack = |number: usize| {
+            let list = u8::try_from(number).map_or(List(0), List);
+            Stack::new(list.word(home))
+        };
         Self {
-            single: [const { Stack::new() }; TYPES],
-            large: [const { [const { Stack::new() }; LARGE] }; TYPES],
+            lists: core::array::from_fn(stack),
             pattern: Pattern::NEW,
             freed_before: 0,
             taken_before: 0,
         }
     }
 
+    /// Takes the block of `order` that was put on a list last, and the state word that its record
+    /// must show.
     #[inline]
-    fn push(&mut self, list: List, pfn: Pfn, frames: &FrameTable) {
-        if list.order == Order::ZERO {
-            self.single[list.row()].push(pfn, frames);
-        } else {
-            self.large[list.row()][list.column()].push(pfn, frames);
-        }
+    pub(crate) fn take(
+        &mut self,
+        list: List,
+        order: Order,
+        gauges: &Gauges,
+    ) -> Option<(Pfn, CachedWord)> {
+        let stack = &mut self.lists[list.number()];
+        let pfn = stack.pop()?;
+        gauges.change(|count| count.wrapping_sub(frames_of(order)));
+        Some((pfn, stack.word()))
     }
 
-    /// Takes the block that was put on a list last.
+    /// The state word of a block on a list.
     #[inline]
-    pub(crate) fn take(&mut self, list: List, frames: &FrameTable, gauges: &Gauges) -> Option<Pfn> {
-        let pfn = if list.order == Order::ZERO {
-            self.single[list.row()].pop(frames)
-        } else {
-            self.large[list.row()][list.column()].pop(frames)
-        }?;
-        gauges.change(|count| count.wrapping_sub(list.frames()));
-        Some(pfn)
+    pub(crate) const fn word(&self, list: List) -> CachedWord {
+        self.lists[list.number()].word()
     }
 
-    /// Puts a block that its owner gave back on a list. Answers whether there are too many now.
+    /// Puts a block of `order` that its owner gave back on a list. Answers whether there are too
+    /// many now.
     #[inline]
     pub(crate) fn put(
         &mut self,
         list: List,
+        order: Order,
         pfn: Pfn,
-        frames: &FrameTable,
-        gauges: &Gauges,
+        (frames, gauges): (&FrameTable, &Gauges),
     ) -> bool {
-        self.push(list, pfn, frames);
-        add(&gauges.freed, u64::from(list.frames()));
-        gauges.change(|count| count.wrapping_add(list.frames())) > self.pattern.high
+        self.lists[list.number()].push(pfn, frames);
+        add(&gauges.freed, order.frames());
+        gauges.change(|count| count.wrapping_add(frames_of(order))) > self.pattern.high
     }
 
-    /// Whether a block fits beside what is there without anything going back for it.
+    /// Whether a block of `order` fits beside what is there without anything going back for it.
     #[inline]
-    pub(crate) fn has_room(&self, list: List, gauges: &Gauges) -> bool {
-        list.frames()
-            <= self
-                .pattern
-                .high
-                .wrapping_sub(gauges.count().min(self.pattern.high))
+    pub(crate) fn has_room(&self, order: Order, gauges: &Gauges) -> bool {
+        frames_of(order) <= self.pattern.high.saturating_sub(gauges.count())
+    }
+
+    /// Brings blocks up from below, for a list that has none at hand.
+    pub(crate) fn rise(&mut self, list: List, frames: &FrameTable) {
+        self.lists[list.number()].rise(frames);
     }
 
     /// Puts a block fetched from the zone on a list.
-    #[inline]
     pub(crate) fn stock(&mut self, list: List, pfn: Pfn, frames: &FrameTable) {
-        self.push(list, pfn, frames);
+        self.lists[list.number()].push(pfn, frames);
     }
 
     /// How many blocks to fetch for a list that is empty.
@@ -245,12 +281,11 @@ impl PageSet {
         let only_taken = freed == self.freed_before;
         self.freed_before = freed;
         let use_ = (only_taken, short);
-        let frames = self
-            .pattern
-            .refill(limits, list.order, gauges.count(), use_);
+        let order = list.order();
+        let frames = self.pattern.refill(limits, order, gauges.count(), use_);
         self.publish(limits, gauges);
-        let blocks = frames.wrapping_shr(u32::from(list.order.as_u8()));
-        match list.order {
+        let blocks = frames.wrapping_shr(order.bits());
+        match order {
             Order::PAGEBLOCK => 1,
             _ => blocks.max(1),
         }
@@ -293,12 +328,9 @@ impl PageSet {
         let blocks = most.div_ceil(list.frames());
         let mut taken: usize = 0;
         for (place, _) in batch.iter_mut().zip(0..blocks) {
-            let oldest = if list.order == Order::ZERO {
-                self.single[list.row()].pop_old(frames)
-            } else {
-                self.large[list.row()][list.column()].pop_old(frames)
+            let Some(pfn) = self.lists[list.number()].pop_old(frames) else {
+                break;
             };
-            let Some(pfn) = oldest else { break };
             *place = pfn;
             taken = taken.wrapping_add(1);
         }

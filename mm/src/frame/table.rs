@@ -14,6 +14,7 @@ mod section;
 
 use core::ptr::NonNull;
 
+pub(crate) use self::claim::Claimed;
 pub use self::claim::{FreeError, PutOutcome, Reference};
 pub use self::section::SectionFrames;
 use super::{Frame, FrameState, Page};

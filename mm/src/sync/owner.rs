@@ -14,14 +14,14 @@
 
 use core::cell::UnsafeCell;
 use core::fmt;
+use core::marker::PhantomData;
 
 use super::atomic::{AtomicBool, Ordering, compiler_fence};
 
 /// A value that belongs to one CPU, and `S` beside it, which everybody may look at.
 ///
 /// # Invariants
-/// While `busy` is set, one context has the only reference to `value`; while it is clear, none
-/// has.
+/// While `busy` is set, one [`Entered`] exists, through which alone `value` is reached.
 #[repr(C, align(64))]
 pub struct OwnerCell<T, S = ()> {
     busy: AtomicBool,
@@ -44,27 +44,26 @@ impl<T, S> OwnerCell<T, S> {
         }
     }
 
-    /// Uses the value, unless the code that this context interrupted is using it.
+    /// Enters, unless the code that this context interrupted is in there.
     ///
     /// # Safety
     ///
-    /// The caller is pinned to the CPU that owns the cell; or it won the hand-over of that CPU,
-    /// which keeps away from the cell meanwhile. Either way `body` neither sleeps nor unwinds.
-    #[inline]
-    pub unsafe fn enter<R>(&self, body: impl FnOnce(&mut T, &S) -> R) -> Option<R> {
+    /// Until the answer is dropped, the caller is pinned to the CPU that owns the cell; or it has
+    /// won the hand-over of that CPU, which keeps away from the cell meanwhile. Either way it
+    /// neither sleeps nor gives the answer to another thread.
+    #[inline(always)]
+    pub unsafe fn enter(&self) -> Option<Entered<'_, T, S>> {
         if self.busy.load(Ordering::Relaxed) {
             return None;
         }
         self.busy.store(true, Ordering::Relaxed);
         compiler_fence(Ordering::SeqCst);
-        // SAFETY: `busy` was clear, so nobody has a reference, and is set now: contexts that nest
-        // on this CPU see that, and others stay away (the caller's word).
-        let value = unsafe { &mut *self.value.get() };
-        let result = body(value, &self.shared);
-        compiler_fence(Ordering::SeqCst);
-        self.busy.store(false, Ordering::Relaxed);
-        compiler_fence(Ordering::SeqCst);
-        Some(result)
+        // INVARIANT: `busy` was clear, so nobody has a reference, and is set now: contexts that
+        // nest on this CPU see that, and others stay away (the caller's word).
+        Some(Entered {
+            cell: self,
+            _not_send: PhantomData,
+        })
     }
 
     /// What everybody may look at. Context: any CPU.
@@ -100,6 +99,38 @@ impl<T, S> OwnerCell<T, S> {
     }
 }
 
+/// The right to use what an [`OwnerCell`] holds.
+///
+/// # Invariants
+/// The cell's `busy` was set for this value.
+#[derive(Debug)]
+#[must_use = "the cell is left when this is dropped"]
+pub struct Entered<'a, T, S> {
+    cell: &'a OwnerCell<T, S>,
+    /// Whoever entered is bound to one CPU.
+    _not_send: PhantomData<*mut T>,
+}
+
+impl<'a, T, S> Entered<'a, T, S> {
+    /// The value, and what everybody may look at.
+    #[inline(always)]
+    pub fn parts(&mut self) -> (&mut T, &'a S) {
+        // SAFETY: the invariants: while `busy` is set for us, nobody else has a reference; and
+        // `&mut self` makes this one unique.
+        let value = unsafe { &mut *self.cell.value.get() };
+        (value, &self.cell.shared)
+    }
+}
+
+impl<T, S> Drop for Entered<'_, T, S> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        compiler_fence(Ordering::SeqCst);
+        self.cell.busy.store(false, Ordering::Relaxed);
+        compiler_fence(Ordering::SeqCst);
+    }
+}
+
 impl<T, S: fmt::Debug> fmt::Debug for OwnerCell<T, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("OwnerCell")
@@ -117,15 +148,12 @@ mod tests {
     #[test]
     fn a_nested_context_does_without() {
         let cell = OwnerCell::new(1, ());
-        // SAFETY: one thread, and the nested use is what is tested.
-        let outer = unsafe {
-            cell.enter(|value, ()| {
-                *value += 1;
-                cell.enter(|value, ()| *value += 10)
-            })
-        };
-        assert_eq!(outer, Some(None));
-        // SAFETY: as above.
-        assert_eq!(unsafe { cell.enter(|value, ()| *value) }, Some(2));
+        // SAFETY: one thread; that it enters twice is what is tested.
+        let enter = || unsafe { cell.enter() };
+        let mut outer = enter().unwrap();
+        *outer.parts().0 += 1;
+        assert!(enter().is_none());
+        drop(outer);
+        assert_eq!(enter().map(|mut entered| *entered.parts().0), Some(2));
     }
 }

@@ -2,6 +2,7 @@
 
 use core::marker::PhantomData;
 
+use super::owner::Entered;
 use super::{OwnerCell, Seized};
 use crate::mem::Array;
 use crate::platform::{CpuId, Platform};
@@ -84,58 +85,66 @@ impl<T: Send, S: Sync> PerCpu<T, S> {
         self.cells.at(u64::from(cpu.0))
     }
 
-    /// Uses this CPU's value. Then, if another CPU wants it drained, `drain` is done to it. `None`
-    /// where this CPU has no value, or the code that was interrupted is using it. Neither closure
-    /// sleeps. Context: any.
-    #[inline]
-    pub fn with<P: Platform, R>(
-        &self,
-        pin: &Pin<'_, P>,
-        body: impl FnOnce(&mut T, &S) -> R,
-        drain: impl FnOnce(&mut T, &S),
-    ) -> Option<R> {
+    /// Enters this CPU's value. `None` where this CPU has none, or the code that was interrupted
+    /// is using it. Whoever leaves looks at [`OwnerCell::is_drain_wanted`]. Context: any.
+    #[inline(always)]
+    pub fn enter<'a, P: Platform>(&'a self, pin: &'a Pin<'_, P>) -> Option<Owned<'a, T, S>> {
         let cell = self.cell(pin.cpu())?;
-        // SAFETY: the pin holds the CPU that owns the cell.
-        let result = unsafe { cell.enter(body) }?;
-        if cell.is_drain_wanted() {
-            self.drain_cell(pin, drain);
-        }
-        Some(result)
-    }
-
-    /// Drains this CPU's value because another CPU wants it.
-    #[cold]
-    #[inline(never)]
-    fn drain_cell<P: Platform>(&self, pin: &Pin<'_, P>, drain: impl FnOnce(&mut T, &S)) {
-        let Some(cell) = self.cell(pin.cpu()) else {
-            return;
-        };
-        // SAFETY: as in `with`.
-        if unsafe { cell.enter(drain) }.is_some() {
-            cell.drained();
-        }
+        // SAFETY: the pin holds the CPU that owns the cell for as long as the answer lives.
+        let entered = unsafe { cell.enter() }?;
+        Some(Owned { cell, entered })
     }
 
     /// Does what other CPUs asked for, if they did. If the code that was interrupted is using the
     /// value, it will see the request when it is done. Context: any, on the CPU itself.
     pub fn serve<P: Platform>(&self, pin: &Pin<'_, P>, drain: impl FnOnce(&mut T, &S)) {
-        let wanted = self.cell(pin.cpu()).is_some_and(OwnerCell::is_drain_wanted);
-        if wanted {
-            self.drain_cell(pin, drain);
+        let Some(cell) = self.cell(pin.cpu()).filter(|cell| cell.is_drain_wanted()) else {
+            return;
+        };
+        if let Some(mut owned) = self.enter(pin) {
+            let (value, shared) = owned.parts();
+            drain(value, shared);
+            cell.drained();
         }
     }
 
-    /// Uses the value of a CPU that is away, in its place. `None` if there is none, or the CPU
+    /// Uses the value of a CPU that is away, in its place. `false` if there is none, or the CPU
     /// left in the midst of using it.
-    pub fn with_seized<R>(
-        &self,
-        seized: &Seized<'_>,
-        body: impl FnOnce(&mut T, &S) -> R,
-    ) -> Option<R> {
-        let cell = self.cell(seized.cpu())?;
+    pub fn with_seized(&self, seized: &Seized<'_>, body: impl FnOnce(&mut T, &S)) -> bool {
+        let Some(cell) = self.cell(seized.cpu()) else {
+            return false;
+        };
         // SAFETY: the hand-over was won, and the CPU keeps away (`Presence::leave`).
-        let result = unsafe { cell.enter(body) }?;
+        let Some(mut entered) = (unsafe { cell.enter() }) else {
+            return false;
+        };
+        let (value, shared) = entered.parts();
+        body(value, shared);
         cell.drained();
-        Some(result)
+        true
+    }
+}
+
+/// This CPU's value, entered.
+#[derive(Debug)]
+pub struct Owned<'a, T, S> {
+    cell: &'a OwnerCell<T, S>,
+    entered: Entered<'a, T, S>,
+}
+
+impl<'a, T, S> Owned<'a, T, S> {
+    /// The value, and what everybody may look at.
+    #[inline(always)]
+    pub fn parts(&mut self) -> (&mut T, &'a S) {
+        self.entered.parts()
+    }
+
+    /// Leaves. Answers whether another CPU wants the value drained: [`PerCpu::serve`] it.
+    #[inline(always)]
+    #[must_use]
+    pub fn leave(self) -> bool {
+        let cell = self.cell;
+        drop(self.entered);
+        cell.is_drain_wanted()
     }
 }

@@ -4,7 +4,7 @@
 
 use core::fmt;
 
-use super::{Core, Memory, Options, Tuning};
+use super::{Core, Memory, Nearest, Options, Tuning};
 use crate::addr::{Pfn, PfnRange, to_count, to_index};
 use crate::buddy::pageset::Gauges;
 use crate::buddy::{Area, AreaSlots, FreeAreas, MigrateType, PageSet};
@@ -140,6 +140,7 @@ impl<P: Platform> Memory<P> {
             builder.areas(node, plan, &frames)?;
         }
         let presence = builder.presence()?;
+        let nearest = builder.nearest()?;
         if options.page_lists {
             for zone in nodes.iter_mut().flat_map(Node::zones_mut) {
                 builder.page_lists(zone)?;
@@ -151,7 +152,11 @@ impl<P: Platform> Memory<P> {
             frames,
             nodes,
             options,
+            treats_new_pages: options.page_poison
+                || (options.init_on_alloc && !options.init_on_free),
+            treats_free_pages: options.page_poison || options.init_on_free,
             presence,
+            nearest,
             tuning: SpinLock::new(rank::SETTINGS, Tuning::INITIAL),
             quarantined: AtomicU64::new(0),
             summary,
@@ -175,6 +180,7 @@ impl<P: Platform> Memory<P> {
             .map(Zone::managed)
             .fold(0, u64::saturating_add);
         core.summary = summary;
+        core.find_nearest();
         core.first_watermarks();
         self.core.set(core).map_err(|_| BringUpError::AlreadyUp)?;
         Ok(summary)
@@ -212,6 +218,20 @@ impl<P: Platform> Memory<P> {
 }
 
 impl Core {
+    /// Finds the zones that each CPU asks first.
+    fn find_nearest(&mut self) {
+        let Some(node) = self.nodes.first() else {
+            return;
+        };
+        for nearest in self.nearest.iter_mut() {
+            for (place, highest) in nearest.iter_mut().zip(ZoneKind::ALL) {
+                if let Some(zone) = node.zonelist(highest).next() {
+                    *place = zone.id();
+                }
+            }
+        }
+    }
+
     /// Hands a range to the zones of its node.
     fn adopt<P: Platform>(
         &self,
@@ -419,6 +439,18 @@ impl<P: Platform> Builder<'_, P> {
         )?))
     }
 
+    /// Room for the zones that each CPU asks first.
+    fn nearest(&mut self) -> Result<Array<Nearest>, BringUpError> {
+        let cpus = cpus(self.platform);
+        let bytes = Array::<Nearest>::bytes_for(cpus).unwrap_or(u64::MAX);
+        let ram = self.take_table(bytes, NodeId(0))?;
+        let nowhere = ZoneId {
+            node: NodeId(u16::MAX),
+            zone: 0,
+        };
+        Ok(Array::carve(self.platform, ram, cpus, |_| [nowhere; 8])?)
+    }
+
     /// Each CPU's own page lists for a zone.
     fn page_lists(&mut self, zone: &mut Zone) -> Result<(), BringUpError> {
         if !zone.is_populated() {
@@ -427,7 +459,8 @@ impl<P: Platform> Builder<'_, P> {
         let cpus = cpus(self.platform);
         let bytes = Array::<PageSetCell>::bytes_for(cpus).unwrap_or(u64::MAX);
         let ram = self.take_table(bytes, zone.id().node)?;
-        let cell = |_| OwnerCell::new(PageSet::new(), Gauges::default());
+        let home = zone.id();
+        let cell = |_| OwnerCell::new(PageSet::new(home), Gauges::default());
         let cells = Array::carve(self.platform, ram, cpus, cell)?;
         zone.install_pagesets(PerCpu::new(cells));
         Ok(())

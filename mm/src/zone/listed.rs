@@ -3,12 +3,13 @@
 #![forbid(unsafe_code)]
 
 use super::Zone;
-use crate::addr::Pfn;
+use crate::addr::{Order, Pfn};
 use crate::buddy::pageset::Gauges;
-use crate::buddy::{List, MigrateType, PageSet, Request, Step, Trace};
-use crate::frame::{FrameTable, Word};
+use crate::buddy::{List, PageSet, Request, Step, Trace};
+use crate::frame::{CachedWord, Claimed, FrameTable};
 use crate::mem::Exclusive;
 use crate::platform::{CpuId, Platform};
+use crate::report::Corruption;
 use crate::sync::atomic::Ordering;
 use crate::sync::{OwnerCell, Pin, Seized};
 
@@ -26,9 +27,29 @@ pub(crate) enum Kept {
 }
 
 impl Zone {
-    /// Takes a block from this CPU's lists, which are filled from the zone when they are empty.
-    /// `None` where there are none, or the zone has nothing. Context: any but NMI.
-    #[inline]
+    /// Takes a block from this CPU's lists if there is one at hand. Context: any but NMI.
+    #[inline(always)]
+    pub(crate) fn take_listed<P: Platform>(
+        &self,
+        pin: &Pin<'_, P>,
+        frames: &FrameTable,
+        request: Request,
+        trace: &mut impl Trace,
+    ) -> Option<Exclusive> {
+        let order = request.order();
+        let list = List::serving(request)?;
+        let mut own = self.pagesets.enter(pin)?;
+        let (set, gauges) = own.parts();
+        let taken = set.take(list, order, gauges);
+        if own.leave() {
+            self.serve_drain(pin, frames);
+        }
+        let (pfn, cached) = taken?;
+        trace.step(Step::Listed { pfn, order });
+        Self::uncache(pin.platform(), frames, (pfn, cached), request.is_compound())
+    }
+
+    /// As [`Self::take_listed`], but fills the list from the zone when it is empty.
     pub(crate) fn alloc_listed<P: Platform>(
         &self,
         pin: &Pin<'_, P>,
@@ -36,75 +57,77 @@ impl Zone {
         request: &Request,
         trace: &mut impl Trace,
     ) -> Option<Exclusive> {
-        let list = List::new(request.migrate(), request.order())?;
-        let take = |set: &mut PageSet, gauges: &Gauges| match set.take(list, frames, gauges) {
-            Some(pfn) => Some(pfn),
-            None => self.refill(set, gauges, list, frames, pin.platform(), trace),
-        };
-        let drain = |set: &mut PageSet, gauges: &Gauges| {
-            self.drain_set(set, gauges, frames, pin.platform());
-        };
-        let pfn = self.pagesets.with(pin, take, drain)??;
-        let (home, order, mobility) = (self.home, list.order(), list.kind().bits());
-        let word = Word::unique(home, order, mobility);
-        let word = if request.is_compound() {
-            word.compound()
-        } else {
-            word
-        };
-        match frames.uncache::<P>(pfn, Word::cached(home, order, mobility), word) {
-            Ok(block) => {
-                trace.step(Step::Listed { pfn, order });
-                Some(block)
-            }
+        let order = request.order();
+        let list = List::serving(*request)?;
+        let platform = pin.platform();
+        let mut own = self.pagesets.enter(pin)?;
+        let (set, gauges) = own.parts();
+        set.rise(list, frames);
+        let mut taken = set.take(list, order, gauges);
+        if taken.is_none() && self.refill(set, gauges, list, frames, platform, trace) {
+            taken = set.take(list, order, gauges);
+        }
+        if own.leave() {
+            self.serve_drain(pin, frames);
+        }
+        let (pfn, cached) = taken?;
+        trace.step(Step::Listed { pfn, order });
+        Self::uncache(platform, frames, (pfn, cached), request.is_compound())
+    }
+
+    /// Turns a block that was on a list into one for a request. A damaged one stays out of
+    /// circulation.
+    #[inline(always)]
+    fn uncache<P: Platform>(
+        platform: &P,
+        frames: &FrameTable,
+        (pfn, cached): (Pfn, CachedWord),
+        is_compound: bool,
+    ) -> Option<Exclusive> {
+        let word = cached.unique();
+        let word = if is_compound { word.compound() } else { word };
+        match frames.uncache::<P>(pfn, cached, word) {
+            Ok(block) => Some(block),
             Err(corruption) => {
-                // Off the list, and out of circulation for good.
-                pin.platform().corruption(&corruption);
+                report(platform, &corruption);
                 None
             }
         }
     }
 
-    /// Puts a block that its owner gave back on this CPU's lists. Context: any but NMI.
-    #[inline]
+    /// Puts a block of `order` that its owner gave back on this CPU's lists. Context: any but NMI.
+    #[inline(always)]
     pub(crate) fn free_listed<P: Platform>(
         &self,
         pin: &Pin<'_, P>,
         frames: &FrameTable,
-        block: Exclusive,
-        word: Word,
+        claimed: Claimed<'_>,
+        order: Order,
         trace: &mut impl Trace,
     ) -> Kept {
-        let Some(list) = List::new(MigrateType::from_bits(word.mobility()), word.order()) else {
-            return Kept::Refused(block);
+        let Some(list) = List::of(claimed.word()) else {
+            return Kept::Refused(claimed.into_block());
         };
-        let mut block = Some(block);
-        let put = |set: &mut PageSet, gauges: &Gauges| {
-            // Blocks without room of their own do not drive others out.
-            let large = list.order() > crate::addr::Order::ZERO;
-            if self.is_paused() || (large && !set.has_room(list, gauges)) {
-                return;
-            }
-            let cached = Word::cached(self.home, list.order(), list.kind().bits());
-            let Some(pfn) = block.take().and_then(|block| frames.cache(block, cached)) else {
-                return;
-            };
-            trace.step(Step::Kept {
-                pfn,
-                order: list.order(),
-            });
-            if set.put(list, pfn, frames, gauges) {
-                self.drain_surplus(set, gauges, list, frames, pin.platform(), trace);
-            }
+        let Some(mut own) = self.pagesets.enter(pin) else {
+            return Kept::Refused(claimed.into_block());
         };
-        let drain = |set: &mut PageSet, gauges: &Gauges| {
-            self.drain_set(set, gauges, frames, pin.platform());
-        };
-        let _ = self.pagesets.with(pin, put, drain);
-        block.map_or(Kept::Listed, Kept::Refused)
+        let (set, gauges) = own.parts();
+        // Large blocks do not drive small ones out.
+        if self.is_paused() || (order > Order::ZERO && !set.has_room(order, gauges)) {
+            return Kept::Refused(claimed.into_block());
+        }
+        let pfn = claimed.cache(set.word(list));
+        trace.step(Step::Kept { pfn, order });
+        if set.put(list, order, pfn, (frames, gauges)) {
+            self.drain_surplus(set, gauges, list, frames, pin.platform(), trace);
+        }
+        if own.leave() {
+            self.serve_drain(pin, frames);
+        }
+        Kept::Listed
     }
 
-    /// Fetches blocks for an empty list and answers one of them.
+    /// Fetches blocks for an empty list. Answers whether there were any.
     #[cold]
     #[inline(never)]
     fn refill<P: Platform>(
@@ -115,9 +138,9 @@ impl Zone {
         frames: &FrameTable,
         platform: &P,
         trace: &mut impl Trace,
-    ) -> Option<Pfn> {
+    ) -> bool {
         if self.is_paused() {
-            return None;
+            return false;
         }
         let wanted = set.wanted(list, self.list_limits.get(), self.is_short(), gauges);
         let mut got: u32 = 0;
@@ -133,12 +156,12 @@ impl Zone {
             }
         }
         if got == 0 {
-            return None;
+            return false;
         }
         PageSet::note_refill(list, got, gauges);
         let order = list.order();
         trace.step(Step::Refilled { blocks: got, order });
-        set.take(list, frames, gauges)
+        true
     }
 
     /// Gives some blocks back because there are too many, those of `list` first.
@@ -164,6 +187,8 @@ impl Zone {
     }
 
     /// Gives everything back.
+    #[cold]
+    #[inline(never)]
     fn drain_set<P: Platform>(
         &self,
         set: &mut PageSet,
@@ -214,6 +239,8 @@ impl Zone {
     }
 
     /// Gives everything back that this CPU has, if somebody asked for it. Context: any but NMI.
+    #[cold]
+    #[inline(never)]
     pub(crate) fn serve_drain<P: Platform>(&self, pin: &Pin<'_, P>, frames: &FrameTable) {
         self.pagesets.serve(pin, |set, gauges| {
             self.drain_set(set, gauges, frames, pin.platform());
@@ -260,6 +287,13 @@ impl Zone {
     fn is_short(&self) -> bool {
         self.free_frames() < self.watermarks.marks().high
     }
+}
+
+/// Reports damage from a hot path.
+#[cold]
+#[inline(never)]
+fn report<P: Platform>(platform: &P, corruption: &Corruption) {
+    platform.corruption(corruption);
 }
 
 /// Keeps blocks of a zone off all lists until it is dropped (Linux: `zone_pcp_disable`).

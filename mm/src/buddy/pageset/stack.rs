@@ -2,33 +2,43 @@
 #![forbid(unsafe_code)]
 
 use crate::addr::Pfn;
-use crate::frame::FrameTable;
+use crate::frame::{CachedWord, FrameTable};
 
 /// A link to nowhere.
 const END: u64 = u64::MAX;
 
-/// Blocks of one type and order. `HOT`, a power of two, are at hand without touching a record;
-/// those below them hang together by the list word of their records.
+/// Blocks at hand.
+const HOT: usize = 32;
+const HALF: usize = HOT / 2;
+
+/// Blocks of one type and order. Some are at hand without touching a record; those below them
+/// hang together by the list word of their records.
 #[derive(Debug)]
-pub(super) struct Stack<const HOT: usize> {
-    hot: [u64; HOT],
+pub(super) struct Stack {
+    /// The state word of each of them.
+    word: CachedWord,
     len: usize,
+    hot: [u64; HOT],
     /// The newest of those that are linked.
     below: u64,
     linked: u64,
 }
 
-impl<const HOT: usize> Stack<HOT> {
-    const HALF: usize = HOT / 2;
-
-    pub(super) const fn new() -> Self {
-        const { assert!(HOT.is_power_of_two() && HOT >= 2) };
+impl Stack {
+    pub(super) const fn new(word: CachedWord) -> Self {
         Self {
-            hot: [0; HOT],
+            word,
             len: 0,
+            hot: [0; HOT],
             below: END,
             linked: 0,
         }
+    }
+
+    /// The state word of a block that is here.
+    #[inline]
+    pub(super) const fn word(&self) -> CachedWord {
+        self.word
     }
 
     /// Puts a block on top.
@@ -41,12 +51,9 @@ impl<const HOT: usize> Stack<HOT> {
         self.len = self.len.wrapping_add(1);
     }
 
-    /// Takes the block on top.
+    /// Takes the block on top of those at hand.
     #[inline]
-    pub(super) fn pop(&mut self, frames: &FrameTable) -> Option<Pfn> {
-        if self.len == 0 {
-            self.rise(frames);
-        }
+    pub(super) fn pop(&mut self) -> Option<Pfn> {
         self.len = self.len.checked_sub(1)?;
         Some(Pfn::new(self.hot[self.len & (HOT - 1)]))
     }
@@ -66,7 +73,7 @@ impl<const HOT: usize> Stack<HOT> {
     #[cold]
     #[inline(never)]
     fn sink(&mut self, frames: &FrameTable) {
-        for &number in self.hot.iter().take(Self::HALF) {
+        for &number in self.hot.iter().take(HALF) {
             let Some(frame) = frames.frame(Pfn::new(number)) else {
                 continue;
             };
@@ -74,15 +81,16 @@ impl<const HOT: usize> Stack<HOT> {
             self.below = number;
             self.linked = self.linked.wrapping_add(1);
         }
-        self.hot.copy_within(Self::HALF.., 0);
-        self.len = self.len.wrapping_sub(Self::HALF);
+        self.hot.copy_within(HALF.., 0);
+        self.len = self.len.wrapping_sub(HALF);
     }
 
-    /// Brings up to half an array of blocks up from below, in their order.
-    #[cold]
-    #[inline(never)]
-    fn rise(&mut self, frames: &FrameTable) {
-        let count = usize::try_from(self.linked).unwrap_or(HOT).min(Self::HALF);
+    /// Brings up to half an array of blocks up from below, in their order, if none is at hand.
+    pub(super) fn rise(&mut self, frames: &FrameTable) {
+        if self.len > 0 {
+            return;
+        }
+        let count = usize::try_from(self.linked).unwrap_or(HOT).min(HALF);
         for place in (0..count).rev() {
             if let Some(pfn) = self.unlink(frames) {
                 self.hot[place] = pfn.as_u64();

@@ -1,30 +1,21 @@
 //! Blocks on the lists of a CPU: their tokens are given up, their records say so.
 
-use crate::addr::{Order, Pfn, PfnRange};
-use crate::frame::{FrameState, FrameTable, Word};
+use crate::addr::{Pfn, PfnRange};
+use crate::frame::{CachedWord, FrameTable, Word};
 use crate::mem::Exclusive;
 use crate::platform::Platform;
 use crate::report::Corruption;
 
 impl FrameTable {
-    /// Marks a block as one on a CPU's list; `word` says what it is there. Answers its first frame.
-    /// Context: any.
-    #[inline]
-    pub(crate) fn cache(&self, block: Exclusive, word: Word) -> Option<Pfn> {
-        let frame = self.frame(block.frames().first())?;
-        frame.publish(word);
-        Some(block.leak().first())
-    }
-
-    /// Cuts a block into pieces of `order`, all marked as on a CPU's list; each goes to `each`,
+    /// Cuts a block into pieces of the order of `word`, all marked as on a CPU's list; each goes to `each`,
     /// lowest first. Context: any.
     pub(crate) fn cache_pieces(
         &self,
         block: Exclusive,
-        order: Order,
-        word: Word,
+        word: CachedWord,
         mut each: impl FnMut(Pfn),
     ) {
+        let (word, order) = (word.word(), word.word().order());
         let frames = block.leak();
         let (first, count) = (frames.first(), frames.frames() >> order.as_u8());
         let Some(section) = self.section(first.section()) else {
@@ -43,20 +34,21 @@ impl FrameTable {
     ///
     /// # Errors
     /// [`Corruption::NotFree`] if the record says otherwise; nothing is changed then.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn uncache<P: Platform>(
         &self,
         pfn: Pfn,
-        cached: Word,
+        cached: CachedWord,
         word: Word,
     ) -> Result<Exclusive, Corruption> {
+        let (cached, order) = (cached.word(), cached.order());
         let damaged = |found: Word| Corruption::NotFree {
             pfn,
             word: found.bits(),
         };
         let frame = self.frame(pfn).ok_or(damaged(Word::INTERIOR))?;
         let found = frame.word();
-        if found != cached || !cached.is(FrameState::Cached) {
+        if found != cached {
             return Err(damaged(found));
         }
         if P::PROFILE.is_debug() {
@@ -66,6 +58,6 @@ impl FrameTable {
         }
         // SAFETY: (1) the record said cached, which it says only after the token was consumed, and
         // no longer does; (2) only adopted frames are ever cached.
-        Ok(unsafe { Exclusive::new(PfnRange::block(pfn, cached.order())) })
+        Ok(unsafe { Exclusive::new(PfnRange::block(pfn, order)) })
     }
 }
