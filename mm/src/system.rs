@@ -9,6 +9,7 @@ mod alloc;
 mod block;
 mod bring_up;
 mod bulk;
+mod cpus;
 mod drain;
 mod options;
 mod run;
@@ -21,7 +22,7 @@ use core::fmt;
 pub use alloc::AllocError;
 pub use block::Block;
 pub use bring_up::{BringUpError, Summary};
-pub use options::{HugePages, Options};
+pub use options::{HugePages, Options, PageLists};
 pub use run::{ContigError, ExactError, PageRun};
 pub use shared::SharedBlock;
 pub use tuning::{Tuning, TuningError};
@@ -34,8 +35,9 @@ use crate::mem::Array;
 use crate::platform::{CpuId, NodeId, Platform};
 use crate::report::Corruption;
 use crate::sync::atomic::{AtomicU64, Ordering};
-use crate::sync::{Once, Presence, SpinLock};
+use crate::sync::{Once, SpinLock};
 use crate::zone::{Node, Zone, ZoneKind};
+use cpus::Cpus;
 
 /// The memory of one machine.
 pub struct Memory<P: Platform> {
@@ -53,9 +55,7 @@ pub(crate) struct Core {
     treats_new_pages: bool,
     /// … or on their way in.
     treats_free_pages: bool,
-    pub(crate) presence: Presence,
-    /// The best zone for each CPU and highest zone of a request.
-    nearest: Array<Nearest>,
+    pub(crate) cpus: Cpus,
     tuning: SpinLock<Tuning>,
     /// Frames left out of circulation because they were found damaged.
     pub(crate) quarantined: AtomicU64,
@@ -164,9 +164,6 @@ impl<P: Platform> Memory<P> {
     }
 }
 
-/// The zone to ask first, for each highest zone of a request.
-pub(crate) type Nearest = [ZoneId; 8];
-
 impl Core {
     /// Whether the pages for a request are touched on their way out.
     #[inline]
@@ -177,8 +174,7 @@ impl Core {
     /// The zone that a CPU's requests ask first.
     #[inline]
     fn nearest_zone(&self, cpu: CpuId, highest: ZoneKind) -> Option<&Zone> {
-        let nearest = self.nearest.at(u64::from(cpu.0))?[highest.index() & 7];
-        self.zone(nearest)
+        self.zone(self.cpus.nearest(cpu, highest)?)
     }
 
     #[inline]

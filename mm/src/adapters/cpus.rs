@@ -16,7 +16,7 @@ impl<P: Platform> Memory<P> {
         if let Some(core) = self.core() {
             let cpu = self.platform().current_cpu();
             // SAFETY: the caller's word.
-            unsafe { core.presence.leave(cpu) };
+            unsafe { core.cpus.presence.leave(cpu) };
         }
     }
 
@@ -24,7 +24,9 @@ impl<P: Platform> Memory<P> {
     /// CPU that was not away. Context: any, pinned.
     pub fn return_cpu(&self) {
         if let Some(core) = self.core() {
-            core.presence.return_from(self.platform().current_cpu());
+            core.cpus
+                .presence
+                .return_from(self.platform().current_cpu());
         }
     }
 }

@@ -4,7 +4,8 @@
 
 use core::fmt;
 
-use super::{Core, Memory, Nearest, Options, Tuning};
+use super::cpus::{Cpus, NOWHERE};
+use super::{Core, Memory, Options, PageLists, Tuning};
 use crate::addr::{Pfn, PfnRange, to_count, to_index};
 use crate::buddy::pageset::Gauges;
 use crate::buddy::{Area, AreaSlots, FreeAreas, MigrateType, PageSet};
@@ -97,9 +98,6 @@ pub struct Summary {
     pub side_bytes: u64,
 }
 
-/// One CPU's page lists for a zone.
-type PageSetCell = OwnerCell<PageSet, Gauges>;
-
 /// Building in progress.
 struct Builder<'a, P: Platform> {
     platform: &'a P,
@@ -139,13 +137,8 @@ impl<P: Platform> Memory<P> {
         for (node, plan) in nodes.iter_mut().zip(plan.nodes()) {
             builder.areas(node, plan, &frames)?;
         }
-        let presence = builder.presence()?;
-        let nearest = builder.nearest()?;
-        if options.page_lists {
-            for zone in nodes.iter_mut().flat_map(Node::zones_mut) {
-                builder.page_lists(zone)?;
-            }
-        }
+        let cpus = builder.cpus()?;
+        builder.page_lists(&mut nodes, options.page_lists)?;
         builder.mark_reserved(&frames, &nodes)?;
 
         let mut core = Core {
@@ -155,8 +148,7 @@ impl<P: Platform> Memory<P> {
             treats_new_pages: options.page_poison
                 || (options.init_on_alloc && !options.init_on_free),
             treats_free_pages: options.page_poison || options.init_on_free,
-            presence,
-            nearest,
+            cpus,
             tuning: SpinLock::new(rank::SETTINGS, Tuning::INITIAL),
             quarantined: AtomicU64::new(0),
             summary,
@@ -180,7 +172,7 @@ impl<P: Platform> Memory<P> {
             .map(Zone::managed)
             .fold(0, u64::saturating_add);
         core.summary = summary;
-        core.find_nearest();
+        core.cpus.find_nearest(&core.nodes);
         core.first_watermarks();
         self.core.set(core).map_err(|_| BringUpError::AlreadyUp)?;
         Ok(summary)
@@ -218,20 +210,6 @@ impl<P: Platform> Memory<P> {
 }
 
 impl Core {
-    /// Finds the zones that each CPU asks first.
-    fn find_nearest(&mut self) {
-        let Some(node) = self.nodes.first() else {
-            return;
-        };
-        for nearest in self.nearest.iter_mut() {
-            for (place, highest) in nearest.iter_mut().zip(ZoneKind::ALL) {
-                if let Some(zone) = node.zonelist(highest).next() {
-                    *place = zone.id();
-                }
-            }
-        }
-    }
-
     /// Hands a range to the zones of its node.
     fn adopt<P: Platform>(
         &self,
@@ -425,44 +403,35 @@ impl<P: Platform> Builder<'_, P> {
         Ok(())
     }
 
-    /// Where CPUs say whether they are there.
-    fn presence(&mut self) -> Result<Presence, BringUpError> {
-        let cpus = cpus(self.platform);
-        let bytes = Array::<PresenceState>::bytes_for(cpus).unwrap_or(u64::MAX);
-        let ram = self.take_table(bytes, NodeId(0))?;
-        let state = |_| PresenceState::present();
-        Ok(Presence::new(Array::carve(
-            self.platform,
-            ram,
-            cpus,
-            state,
-        )?))
+    /// An array with an element for each CPU.
+    fn by_cpu<T>(
+        &mut self,
+        node: NodeId,
+        element: impl FnMut(usize) -> T,
+    ) -> Result<Array<T>, BringUpError> {
+        let cpus = usize::try_from(self.platform.cpus()).unwrap_or(usize::MAX);
+        let bytes = Array::<T>::bytes_for(cpus).unwrap_or(u64::MAX);
+        let ram = self.take_table(bytes, node)?;
+        Ok(Array::carve(self.platform, ram, cpus, element)?)
     }
 
-    /// Room for the zones that each CPU asks first.
-    fn nearest(&mut self) -> Result<Array<Nearest>, BringUpError> {
-        let cpus = cpus(self.platform);
-        let bytes = Array::<Nearest>::bytes_for(cpus).unwrap_or(u64::MAX);
-        let ram = self.take_table(bytes, NodeId(0))?;
-        let nowhere = ZoneId {
-            node: NodeId(u16::MAX),
-            zone: 0,
-        };
-        Ok(Array::carve(self.platform, ram, cpus, |_| [nowhere; 8])?)
+    fn cpus(&mut self) -> Result<Cpus, BringUpError> {
+        let states = self.by_cpu(NodeId(0), |_| PresenceState::present())?;
+        let nearest = self.by_cpu(NodeId(0), |_| [NOWHERE; 8])?;
+        Ok(Cpus::new(Presence::new(states), nearest))
     }
 
-    /// Each CPU's own page lists for a zone.
-    fn page_lists(&mut self, zone: &mut Zone) -> Result<(), BringUpError> {
-        if !zone.is_populated() {
+    /// Each CPU's own page lists for each zone.
+    fn page_lists(&mut self, nodes: &mut [Node], lists: PageLists) -> Result<(), BringUpError> {
+        if lists == PageLists::Off {
             return Ok(());
         }
-        let cpus = cpus(self.platform);
-        let bytes = Array::<PageSetCell>::bytes_for(cpus).unwrap_or(u64::MAX);
-        let ram = self.take_table(bytes, zone.id().node)?;
-        let home = zone.id();
-        let cell = |_| OwnerCell::new(PageSet::new(home), Gauges::default());
-        let cells = Array::carve(self.platform, ram, cpus, cell)?;
-        zone.install_pagesets(PerCpu::new(cells));
+        let zones = nodes.iter_mut().flat_map(Node::zones_mut);
+        for zone in zones.filter(|zone| zone.is_populated()) {
+            let home = zone.id();
+            let set = |_| OwnerCell::new(PageSet::new(home), Gauges::default());
+            zone.install_pagesets(PerCpu::new(self.by_cpu(home.node, set)?));
+        }
         Ok(())
     }
 
@@ -490,10 +459,6 @@ impl<P: Platform> Builder<'_, P> {
         }
         Ok(())
     }
-}
-
-fn cpus<P: Platform>(platform: &P) -> usize {
-    usize::try_from(platform.cpus()).unwrap_or(usize::MAX)
 }
 
 /// RAM of which the firmware names no node counts as node 0's.

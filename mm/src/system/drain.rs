@@ -40,12 +40,15 @@ impl<P: Platform> Memory<P> {
         }
     }
 
-    /// Gives a request another chance.
-    pub(super) fn drain_for(&self, request: &Request) {
-        let waits = request.gfp().contains(Gfp::DIRECT_RECLAIM);
-        if let Some(core) = self.core() {
-            let _ = self.drain_zones(core, || core.listed_zones(), waits);
+    /// Drains all lists for a request. Answers whether there was anything on them.
+    pub(super) fn drain_for(&self, core: &Core, request: &Request) -> bool {
+        let listed = |zone: &Zone| core.cpus.presence.cpus().any(|cpu| zone.has_listed(cpu));
+        if !core.listed_zones().any(listed) {
+            return false;
         }
+        let waits = request.gfp().contains(Gfp::DIRECT_RECLAIM);
+        let _ = self.drain_zones(core, || core.listed_zones(), waits);
+        true
     }
 
     /// Drains the lists of some zones on all CPUs; waits for those that run only if it may.
@@ -61,7 +64,7 @@ impl<P: Platform> Memory<P> {
             let _ = zone.drain_here(&pin, &core.frames);
         }
         drop(pin);
-        let others = || core.presence.cpus().filter(|&cpu| cpu != here);
+        let others = || core.cpus.presence.cpus().filter(|&cpu| cpu != here);
         for cpu in others() {
             self.drain_remote(core, zones(), cpu, waits);
         }
@@ -75,7 +78,7 @@ impl<P: Platform> Memory<P> {
             // Whoever waits for this CPU meanwhile gets what it wants.
             self.drain_wanted();
             // A CPU may have gone away since it was asked.
-            for cpu in others().filter(|&cpu| !core.presence.is_present(cpu)) {
+            for cpu in others().filter(|&cpu| !core.cpus.presence.is_present(cpu)) {
                 self.drain_remote(core, zones(), cpu, waits);
             }
         }
@@ -91,7 +94,7 @@ impl<P: Platform> Memory<P> {
         waits: bool,
     ) {
         let irq = self.platform.irq_save();
-        let seized = core.presence.seize(cpu);
+        let seized = core.cpus.presence.seize(cpu);
         let mut asked = false;
         for zone in zones.filter(|zone| zone.has_listed(cpu)) {
             match &seized {

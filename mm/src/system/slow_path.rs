@@ -35,9 +35,8 @@ impl<P: Platform> Memory<P> {
         if found.is_none() && request.gfp().contains(Gfp::NOFAIL) {
             found = self.alloc_with(core, node, request, AllocFlags::HARDER, trace);
         }
-        if found.is_none() {
-            // Free pages may hide in the lists of CPUs.
-            self.drain_for(request);
+        // Free pages may hide in the lists of CPUs.
+        if found.is_none() && self.drain_for(core, request) {
             found = self.alloc_with(core, node, request, flags, trace);
         }
         found.ok_or_else(|| {

@@ -174,7 +174,7 @@ impl Core {
     /// Writes marks and reserves to every zone.
     fn apply(&self, tuning: &Tuning) {
         let all = self.zones().map(Zone::managed).fold(0, u64::saturating_add);
-        let near = u32::try_from(self.presence.cpus().count()).unwrap_or(u32::MAX);
+        let near = u32::try_from(self.cpus.presence.cpus().count()).unwrap_or(u32::MAX);
         for node in self.nodes.iter() {
             let managed = ZoneKind::ALL.map(|kind| node.zone(kind).managed());
             let protection = policy::protection(&managed, &tuning.lowmem_reserve_ratio);

@@ -11,7 +11,7 @@ use mm::memblock::params::{CoreSize, Params};
 use mm::memblock::setup::{self, LowMemory, SetupError, SetupPolicy};
 use mm::memblock::{Direction, GrowError, Memblock};
 use mm::platform::{NodeId, Platform};
-use mm::system::{BringUpError, Memory, Options, Summary};
+use mm::system::{BringUpError, Memory, Options, PageLists, Summary};
 use mm::zone::plan::{CoreWish, NodePlan, Plan, PlanError};
 
 use super::{SimConfig, SimPlatform};
@@ -108,7 +108,10 @@ impl<C: SimConfig> Machine<C> {
             homes: Vec::new(),
             wish: CoreWish::default(),
             options: Options {
-                page_lists: C::LISTS,
+                page_lists: match C::LISTS {
+                    true => PageLists::Tuned,
+                    false => PageLists::Off,
+                },
                 ..Options::for_profile(C::PROFILE)
             },
             cpus: 1,

@@ -5,6 +5,7 @@ use mm::buddy::Gfp;
 use mm::frame::{Event, FrameState};
 use mm::mem::{EarlyRam, RamClaim};
 use mm::memblock::{Floor, Memblock, Request};
+use mm::system::PageLists;
 use mm_tests::oracles::state_hash;
 use mm_tests::sim::{Checked, Machine, Plain, SimConfig, Usual, Vmemmap};
 
@@ -68,7 +69,11 @@ impl<C: SimConfig> Stage<C> {
         let machine = Machine::<C>::new()
             .ram(0, 16 * MIB)
             .reserve(3 * MIB, 4096)
-            .options(|options| options.page_lists = state == Cached)
+            .options(|options| {
+                if state == Cached {
+                    options.page_lists = PageLists::Tuned;
+                }
+            })
             .boot();
         let pfn = match state {
             // Behind the end of RAM, in a section that has records.
