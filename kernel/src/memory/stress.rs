@@ -164,6 +164,7 @@ fn seed_from_boot() -> u64 {
 
 /// Free blocks of every order, all zones and types together.
 fn free_blocks() -> [u64; ORDERS] {
+    MEMORY.drain_all_pages();
     let mut total = [0_u64; ORDERS];
     for zone in MEMORY.zones() {
         let snapshot = zone.snapshot(MEMORY.platform());
@@ -199,6 +200,9 @@ fn stress(operations: u64, seed: u64, cpus: u32) -> Result<Tally, Violation> {
     if let Some(violation) = total.1.take() {
         return Err(violation);
     }
+    MEMORY.validate().map_err(Violation::Recount)?;
+    // What CPUs have at hand counts as free, but not as part of blocks.
+    MEMORY.drain_all_pages();
     MEMORY.validate().map_err(Violation::Recount)?;
     for ((order, before), after) in Order::all().zip(before).zip(free_blocks()) {
         if before != after {

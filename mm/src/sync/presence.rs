@@ -120,7 +120,8 @@ impl Presence {
     #[must_use]
     pub fn seize(&self, cpu: CpuId) -> Option<Seized<'_>> {
         let state = self.state(cpu)?;
-        state.try_seize().then_some(Seized { state, cpu })
+        // Made only if it was won: dropping it gives the place up.
+        state.try_seize().then(|| Seized { state, cpu })
     }
 }
 

@@ -10,7 +10,7 @@ use mm::report::Corruption;
 use mm::system::{Block, Memory};
 use mm_tests::oracles::{Blocks, Owners};
 use mm_tests::seed::{Random, seed};
-use mm_tests::sim::{Checked, Machine, SimConfig, SimPlatform, Usual, Vmemmap};
+use mm_tests::sim::{Checked, Listed, Machine, SimConfig, SimPlatform, Usual, Vmemmap};
 
 const MIB: u64 = 1 << 20;
 
@@ -37,6 +37,8 @@ fn hammer<C: SimConfig>(cpus: u32, operations: u64) {
             });
         }
     });
+    let reports = machine.hardware().take_reports();
+    assert!(reports.is_empty(), "{reports:?}");
     machine.check();
     for block in handed.into_inner().unwrap() {
         give(&machine, &owners, block);
@@ -99,6 +101,13 @@ fn eight_cpus_never_get_the_same_frame() {
 fn three_cpus_never_get_the_same_frame_with_all_checks_on() {
     hammer::<Checked>(3, 2_500);
     hammer::<(mm_tests::sim::Plain, Vmemmap)>(2, 10_000);
+}
+
+#[test]
+fn cpus_with_page_lists_never_get_the_same_frame() {
+    hammer::<Listed<Usual>>(8, 6_000);
+    hammer::<Listed<Checked>>(3, 2_500);
+    hammer::<Listed<(mm_tests::sim::Plain, Vmemmap)>>(2, 10_000);
 }
 
 #[test]
