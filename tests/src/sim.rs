@@ -5,8 +5,8 @@
 //!   fails the test.
 //! - [`SimConfig`] names a profile and a memory model; `(Hardened, Sparse)` is one. Test bodies are
 //!   generic over it, and [`for_every_config!`](crate::for_every_config) runs them on all nine.
-//! - A CPU is a token that one host thread holds at a time (`Cpu`); the thread that
-//!   boots the machine holds CPU 0.
+//! - A CPU is a token that one host thread holds at a time ([`Machine::cpu`]); the thread
+//!   that boots the machine holds CPU 0.
 //!
 //! [`Platform`]: mm::platform::Platform
 
@@ -20,7 +20,7 @@ mod ram;
 pub use config::{Debug, Flat, Hardened, Listed, Plain, SimConfig, Sparse, Vmemmap};
 pub use cpus::{OnCpu, Trouble};
 pub use explicit::Given;
-pub use machine::{BootError, Builder, Machine};
+pub use machine::{BootError, Builder, Machine, Running};
 pub use platform::SimPlatform;
 pub use ram::Ram;
 

@@ -12,6 +12,17 @@ use crate::platform::{CpuId, Platform};
 use crate::sync::Pin;
 use crate::zone::{Node, Zone};
 
+/// Which CPUs that run are asked to give back what they have, and waited for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Ask {
+    /// None: they do it when they use their lists the next time.
+    Nobody,
+    /// Those that have something.
+    WhoHasPages,
+    /// All: one that is putting a page on a list right now has nothing yet.
+    Everybody,
+}
+
 impl<P: Platform> Memory<P> {
     /// Gives back what this CPU has on its lists (Linux: `drain_local_pages`). Context: any but NMI.
     pub fn drain_local_pages(&self) {
@@ -27,7 +38,7 @@ impl<P: Platform> Memory<P> {
     /// task.
     pub fn drain_all_pages(&self) -> bool {
         self.core()
-            .is_none_or(|core| self.drain_zones(core, || core.listed_zones(), true))
+            .is_none_or(|core| self.drain_zones(core, || core.listed_zones(), Ask::WhoHasPages))
     }
 
     /// Does what other CPUs asked this one for: to be called in the interrupt that
@@ -46,17 +57,20 @@ impl<P: Platform> Memory<P> {
         if !core.listed_zones().any(listed) {
             return false;
         }
-        let waits = request.gfp().contains(Gfp::DIRECT_RECLAIM);
-        let _ = self.drain_zones(core, || core.listed_zones(), waits);
+        let ask = match request.gfp().contains(Gfp::DIRECT_RECLAIM) {
+            true => Ask::WhoHasPages,
+            false => Ask::Nobody,
+        };
+        let _ = self.drain_zones(core, || core.listed_zones(), ask);
         true
     }
 
-    /// Drains the lists of some zones on all CPUs; waits for those that run only if it may.
+    /// Drains the lists of some zones on all CPUs. Answers whether all gave back what they had.
     pub(super) fn drain_zones<'a, Z: Iterator<Item = &'a Zone>>(
         &self,
         core: &Core,
         zones: impl Fn() -> Z,
-        waits: bool,
+        ask: Ask,
     ) -> bool {
         let pin = Pin::new(&self.platform);
         let here = pin.cpu();
@@ -66,11 +80,11 @@ impl<P: Platform> Memory<P> {
         drop(pin);
         let others = || core.cpus.presence.cpus().filter(|&cpu| cpu != here);
         for cpu in others() {
-            self.drain_remote(core, zones(), cpu, waits);
+            self.drain_remote(core, zones(), cpu, ask);
         }
         let is_drained = |zone: &Zone| others().all(|cpu| zone.is_drained(cpu));
         let mut rounds: u32 = 0;
-        while waits && !zones().all(is_drained) {
+        while ask != Ask::Nobody && !zones().all(is_drained) {
             if !self.platform.relax(rounds) {
                 break;
             }
@@ -79,7 +93,7 @@ impl<P: Platform> Memory<P> {
             self.drain_wanted();
             // A CPU may have gone away since it was asked.
             for cpu in others().filter(|&cpu| !core.cpus.presence.is_present(cpu)) {
-                self.drain_remote(core, zones(), cpu, waits);
+                self.drain_remote(core, zones(), cpu, ask);
             }
         }
         zones().all(is_drained)
@@ -91,23 +105,27 @@ impl<P: Platform> Memory<P> {
         core: &Core,
         zones: impl Iterator<Item = &'a Zone>,
         cpu: CpuId,
-        waits: bool,
+        ask: Ask,
     ) {
         let irq = self.platform.irq_save();
         let seized = core.cpus.presence.seize(cpu);
         let mut asked = false;
-        for zone in zones.filter(|zone| zone.has_listed(cpu)) {
+        for zone in zones {
             match &seized {
-                Some(seized) => zone.drain_seized(seized, &core.frames, &self.platform),
-                None => {
+                // Nothing new comes from a CPU that is away, but a request may be left open.
+                Some(seized) if zone.has_listed(cpu) || !zone.is_drained(cpu) => {
+                    zone.drain_seized(seized, &core.frames, &self.platform);
+                }
+                None if zone.has_listed(cpu) || ask == Ask::Everybody => {
                     zone.want_drain(cpu);
                     asked = true;
                 }
+                _ => {}
             }
         }
         drop(seized);
         self.platform.irq_restore(irq);
-        if asked && waits {
+        if asked && ask != Ask::Nobody {
             let _ = self.platform.kick(cpu);
         }
     }

@@ -4,6 +4,7 @@
 use core::fmt;
 use core::ptr::NonNull;
 
+use super::drain::Ask;
 use super::{AllocError, Home, Memory};
 use crate::addr::{Order, PfnRange};
 use crate::buddy::{Gfp, RangeError, Request};
@@ -199,7 +200,7 @@ impl<P: Platform> Memory<P> {
             // Free pages on the lists of CPUs would be in the way.
             let _pause = Pause::new(zone);
             if let Some(core) = self.core() {
-                let _ = self.drain_zones(core, || core::iter::once(zone), true);
+                let _ = self.drain_zones(core, || core::iter::once(zone), Ask::Everybody);
             }
             let mut whole: Option<Exclusive> = None;
             let join = |block| {

@@ -10,11 +10,11 @@ use mm::memblock::firmware::FirmwareRegion;
 use mm::memblock::params::{CoreSize, Params};
 use mm::memblock::setup::{self, LowMemory, SetupError, SetupPolicy};
 use mm::memblock::{Direction, GrowError, Memblock};
-use mm::platform::{NodeId, Platform};
+use mm::platform::{CpuId, NodeId, Platform};
 use mm::system::{BringUpError, Memory, Options, PageLists, Summary};
 use mm::zone::plan::{CoreWish, NodePlan, Plan, PlanError};
 
-use super::{SimConfig, SimPlatform};
+use super::{OnCpu, SimConfig, SimPlatform};
 use crate::oracles::{self, Shape};
 use crate::sim::Ram;
 use crate::window::Window;
@@ -134,6 +134,17 @@ impl<C: SimConfig> Machine<C> {
         self.memory.platform()
     }
 
+    /// Puts this thread on a CPU that no other thread runs on; with the thread, the CPU is away, and
+    /// others may take what it has on its page lists.
+    pub fn cpu(&self, cpu: u32) -> Running<'_, C> {
+        let token = self.hardware().cpu(cpu);
+        self.memory.return_cpu();
+        Running {
+            memory: &self.memory,
+            token,
+        }
+    }
+
     /// The free blocks right after boot.
     #[must_use]
     pub const fn initial(&self) -> &Shape {
@@ -192,6 +203,30 @@ impl<C: SimConfig> Drop for Machine<C> {
         if !self.finished && !thread::panicking() {
             panic!("a test dropped its machine without calling `finish`");
         }
+    }
+}
+
+/// This thread runs on a CPU of a machine that is up, until the value is dropped.
+#[derive(Debug)]
+#[must_use = "the thread leaves the CPU when this is dropped"]
+pub struct Running<'a, C: SimConfig> {
+    memory: &'a Memory<SimPlatform<C>>,
+    token: OnCpu<'a>,
+}
+
+impl<C: SimConfig> Running<'_, C> {
+    /// Which CPU.
+    #[must_use]
+    pub const fn id(&self) -> CpuId {
+        self.token.id()
+    }
+}
+
+impl<C: SimConfig> Drop for Running<'_, C> {
+    fn drop(&mut self) {
+        // SAFETY: this thread holds the CPU's token until the field is dropped, after this; the
+        // next one to take it returns first, in `Machine::cpu`.
+        unsafe { self.memory.leave_cpu() };
     }
 }
 

@@ -99,6 +99,13 @@ unsafe impl<C: SimConfig> Platform for SimPlatform<C> {
         self.cpus.count()
     }
 
+    /// The other thread gets the host's CPU; a machine that waits for a CPU which does nothing
+    /// soon gives up.
+    fn relax(&self, rounds: u32) -> bool {
+        std::thread::yield_now();
+        rounds < 1_000
+    }
+
     fn irq_save(&self) -> IrqState {
         self.cpus.irq_save()
     }

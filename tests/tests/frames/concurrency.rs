@@ -25,7 +25,7 @@ fn hammer<C: SimConfig>(cpus: u32, operations: u64) {
         for cpu in 1..=cpus {
             let (machine, owners, handed) = (&machine, &owners, &handed);
             scope.spawn(move || {
-                let _here = machine.hardware().cpu(cpu);
+                let _here = machine.cpu(cpu);
                 let mut random = Random::new(seed ^ u64::from(cpu));
                 let mut live: Vec<Handle<'_, C>> = Vec::new();
                 for _ in 0..operations {
@@ -120,7 +120,7 @@ fn references_dropped_on_many_cpus_free_the_block_once() {
             for cpu in 1..=4 {
                 let (twin, machine) = (shared.clone(), &machine);
                 scope.spawn(move || {
-                    let _here = machine.hardware().cpu(cpu);
+                    let _here = machine.cpu(cpu);
                     for _ in 0..50 {
                         drop(twin.clone());
                         let pfn = machine.get_page(twin.pfn()).unwrap();

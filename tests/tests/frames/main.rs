@@ -10,6 +10,7 @@ mod isolation;
 mod locks;
 mod misuse;
 mod model;
+mod page_lists;
 mod poison;
 mod replay;
 mod shapes;
