@@ -3,6 +3,7 @@
 //! Soundness rests on the owning handles ([`Block`](crate::system::Block) and its kin); what is
 //! here is for C-shaped callers who keep a frame number or an address and give it back later.
 
+mod cpus;
 mod home;
 mod raw_pages;
 

@@ -6,7 +6,8 @@
 //! - `FreeAreas` holds a zone's free blocks: `take` (which block, splitting it), `give`
 //!   (merging), `index` (where to look), `fallback`
 //!   (other types' blocks; the rules are in [`policy`]), `contig` (isolation, exact ranges),
-//!   `validate` (the recount behind the oracles).
+//!   `bulk` (many blocks at once), `validate` (the recount behind the oracles).
+//! - [`pageset`]: what each CPU has at hand.
 //!
 //! # Protocol
 //!
@@ -17,6 +18,7 @@
 #![forbid(unsafe_code)]
 
 mod area;
+mod bulk;
 mod contig;
 mod fallback;
 mod free_areas;
@@ -25,6 +27,7 @@ mod gfp_text;
 mod give;
 mod index;
 mod migrate;
+pub mod pageset;
 pub mod policy;
 mod take;
 mod trace;
@@ -35,6 +38,7 @@ pub use contig::RangeError;
 pub(crate) use free_areas::{AreaSlots, FreeAreas};
 pub use gfp::{Gfp, GfpError, Request};
 pub use migrate::MigrateType;
+pub(crate) use pageset::{List, PageSet};
 pub use trace::{Step, Trace};
 pub use validate::Census;
 

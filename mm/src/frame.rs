@@ -41,5 +41,6 @@ pub use page::Page;
 pub use record::Frame;
 
 pub use state::{Event, FrameState};
+pub(crate) use table::Claimed;
 pub use table::{AddSectionError, FrameTable, FreeError, PutOutcome, Reference, SectionFrames};
-pub use word::{PageFlags, Word, ZoneId};
+pub use word::{CachedWord, PageFlags, Word, ZoneId};

@@ -131,7 +131,11 @@ pub enum MapFrameTableError {
 /// 6. [`frame_table_base`](Self::frame_table_base) always gives the same answer; where it gives
 ///    one, it is page-aligned and starts a virtual range that holds a 32-byte record for each
 ///    frame up to the CPU's physical width and that nobody else maps;
-/// 7. [`is_zeroed`](Self::is_zeroed) answers `true` only if all bytes of the range are zero.
+/// 7. [`is_zeroed`](Self::is_zeroed) answers `true` only if all bytes of the range are zero;
+/// 8. between [`pin`](Self::pin) and the matching [`unpin`](Self::unpin) the task does not move to
+///    another CPU and no other task runs on its own: only interrupt, NMI and exception handlers do,
+///    which come to their end before the task goes on;
+/// 9. [`cpus`](Self::cpus) always gives the same answer, and `current_cpu` one below it.
 pub unsafe trait Platform: Sync + 'static {
     /// How much checking to compile in.
     const PROFILE: Profile = Profile::Hardened;
@@ -169,6 +173,37 @@ pub unsafe trait Platform: Sync + 'static {
 
     /// Puts back what [`irq_save`](Self::irq_save) found. Context: the CPU that saved.
     fn irq_restore(&self, state: IrqState);
+
+    /// Keeps the task on its CPU and others off it until [`unpin`](Self::unpin); nests. Default:
+    /// nothing, for platforms without preemption. Context: any.
+    #[inline]
+    fn pin(&self) {}
+
+    /// Ends what [`pin`](Self::pin) began. Context: the task that pinned itself.
+    #[inline]
+    fn unpin(&self) {}
+
+    /// How many CPUs there can ever be. Default: 1. Context: any.
+    fn cpus(&self) -> u32 {
+        1
+    }
+
+    /// Has a CPU call [`Memory::drain_wanted`](crate::system::Memory::drain_wanted) soon, in an
+    /// interrupt for instance; answers whether it will. Default: no; what other CPUs hold in their
+    /// lists is then out of reach until they allocate or free the next time. Context: any, with
+    /// interrupts on, without locks held.
+    fn kick(&self, cpu: CpuId) -> bool {
+        let _ = cpu;
+        false
+    }
+
+    /// Waits a moment, about a microsecond, for another CPU; answers whether it makes sense to go on
+    /// waiting after `rounds` such moments. Default: up to 10,000. Context: task, with interrupts on, without
+    /// locks held.
+    fn relax(&self, rounds: u32) -> bool {
+        core::hint::spin_loop();
+        rounds < 10_000
+    }
 
     /// Takes notice of damage that a detector found where no error could be returned. The policy
     /// (log and go on, or panic) is the platform's; the library goes on with the damaged thing

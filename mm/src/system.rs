@@ -11,6 +11,8 @@ mod batch;
 mod block;
 mod bring_up;
 mod bulk;
+mod cpus;
+mod drain;
 mod held;
 mod options;
 mod run;
@@ -24,7 +26,7 @@ pub use adopt::FreeEarlyError;
 pub use alloc::AllocError;
 pub use block::Block;
 pub use bring_up::{BringUpError, Summary};
-pub use options::{HugePages, Options};
+pub use options::{HugePages, Options, PageLists};
 pub use run::{ContigError, ExactError, PageRun};
 pub use shared::SharedBlock;
 pub use tuning::{Tuning, TuningError};
@@ -34,11 +36,12 @@ use crate::addr::Pfn;
 use crate::buddy::{Census, Gfp, Request};
 use crate::frame::{FrameTable, Page, ZoneId};
 use crate::mem::Array;
-use crate::platform::{NodeId, Platform};
+use crate::platform::{CpuId, NodeId, Platform};
 use crate::report::Corruption;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Once, SpinLock};
-use crate::zone::{Node, Zone};
+use crate::zone::{Node, Zone, ZoneKind};
+use cpus::Cpus;
 
 /// The memory of one machine.
 pub struct Memory<P: Platform> {
@@ -52,6 +55,11 @@ pub(crate) struct Core {
     pub(crate) frames: FrameTable,
     pub(crate) nodes: Array<Node>,
     pub(crate) options: Options,
+    /// Whether pages are touched on their way out, …
+    treats_new_pages: bool,
+    /// … or on their way in.
+    treats_free_pages: bool,
+    pub(crate) cpus: Cpus,
     tuning: SpinLock<Tuning>,
     /// Frames left out of circulation because they were found damaged.
     pub(crate) quarantined: AtomicU64,
@@ -153,6 +161,7 @@ impl<P: Platform> Memory<P> {
             total.free = total.free.saturating_add(census.free);
             total.isolated = total.isolated.saturating_add(census.isolated);
             total.live = total.live.saturating_add(census.live);
+            total.cached = total.cached.saturating_add(census.cached);
             total.reserved = total.reserved.saturating_add(census.reserved);
         }
         Ok(total)
@@ -160,6 +169,18 @@ impl<P: Platform> Memory<P> {
 }
 
 impl Core {
+    /// Whether the pages for a request are touched on their way out.
+    #[inline]
+    fn is_treated(&self, request: Request) -> bool {
+        self.treats_new_pages || request.gfp().contains(Gfp::ZERO)
+    }
+
+    /// The zone that a CPU's requests ask first.
+    #[inline]
+    fn nearest_zone(&self, cpu: CpuId, highest: ZoneKind) -> Option<&Zone> {
+        self.zone(self.cpus.nearest(cpu, highest)?)
+    }
+
     #[inline]
     pub(crate) fn zone(&self, id: ZoneId) -> Option<&Zone> {
         self.node(id.node)?.zones().get(usize::from(id.zone))

@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 mod kind;
+mod listed;
 mod node;
 pub mod plan;
 mod ranges;
@@ -18,6 +19,7 @@ mod state;
 pub mod watermark;
 
 pub use kind::ZoneKind;
+pub(crate) use listed::{Kept, Pause};
 pub use node::Node;
 pub(crate) use state::ZoneParts;
 pub use state::{Zone, ZoneSnapshot};

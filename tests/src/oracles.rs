@@ -2,7 +2,7 @@
 //!
 //! | | what | where |
 //! |---|---|---|
-//! | O1 | conservation: managed = free + isolated + live, present = managed + reserved | [`check`] |
+//! | O1 | conservation: managed = free + isolated + live + cached, present = managed + reserved | [`check`] |
 //! | O2 | every frame has at most one owner, and nobody else writes to it | [`Owners`] |
 //! | O3 | counters equal a recount | [`check`] |
 //! | O4 | buddy shape: aligned, merged, on the right lists | [`check`] |
@@ -60,6 +60,8 @@ pub fn check<C: SimConfig>(memory: &Memory<SimPlatform<C>>) {
             census.live,
             "O3: live frames, {name}"
         );
+        let listed: u64 = zone.pagesets().map(|set| set.count).sum();
+        assert_eq!(listed, census.cached, "O1: frames on lists, {name}");
     }
     check_shape(memory);
     if memory.options().is_some_and(|options| options.page_poison) {
@@ -119,7 +121,7 @@ fn may_merge<C: SimConfig>(
 /// O9: every byte of free memory holds the pattern.
 fn check_poison<C: SimConfig>(memory: &Memory<SimPlatform<C>>) {
     for Found { pfn, word } in Blocks::of(memory) {
-        if word.state() != Some(FrameState::Free) {
+        if !matches!(word.state(), Some(FrameState::Free | FrameState::Cached)) {
             continue;
         }
         let bytes = memory

@@ -5,8 +5,8 @@
 //!   fails the test.
 //! - [`SimConfig`] names a profile and a memory model; `(Hardened, Sparse)` is one. Test bodies are
 //!   generic over it, and [`for_every_config!`](crate::for_every_config) runs them on all nine.
-//! - A CPU is a token that one host thread holds at a time (`Cpu`); the thread that
-//!   boots the machine holds CPU 0.
+//! - A CPU is a token that one host thread holds at a time ([`Machine::cpu`]); the thread
+//!   that boots the machine holds CPU 0.
 //!
 //! [`Platform`]: mm::platform::Platform
 
@@ -19,11 +19,11 @@ mod pages;
 mod platform;
 mod ram;
 
-pub use config::{Debug, Flat, Hardened, Plain, SimConfig, Sparse, Vmemmap};
+pub use config::{Debug, Flat, Hardened, Listed, Plain, SimConfig, Sparse, Vmemmap};
 pub use cpus::{OnCpu, Trouble};
 pub use explicit::Given;
 pub use gaps::Gaps;
-pub use machine::{BootError, Builder, Machine};
+pub use machine::{BootError, Builder, Machine, Running};
 pub use pages::OnMachine;
 pub use platform::SimPlatform;
 pub use ram::Ram;

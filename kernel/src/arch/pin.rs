@@ -28,11 +28,7 @@ impl Pin {
     /// Any.
     #[inline]
     pub fn new() -> Self {
-        // SAFETY: counts in a word of this CPU's own area, which the GS base always names. Memory
-        // is clobbered on purpose: what follows must not be read before.
-        unsafe {
-            asm!("inc dword ptr gs:[{}]", const offset_of!(CpuLocal, pins), options(nostack));
-        }
+        enter();
         Self {
             _not_send: PhantomData,
         }
@@ -55,13 +51,36 @@ impl Default for Pin {
 impl Drop for Pin {
     #[inline]
     fn drop(&mut self) {
-        // SAFETY: takes back what `new` counted: the thread has not moved since.
-        unsafe {
-            asm!("dec dword ptr gs:[{}]", const offset_of!(CpuLocal, pins), options(nostack));
-        }
-        if is_switch_due() {
-            crate::sched::switch::make_up();
-        }
+        leave();
+    }
+}
+
+/// Takes a pin that is not a value, for the `Platform` glue of `mm`, whose trait asks for the two
+/// halves apart.
+///
+/// # Context
+/// Any.
+#[inline]
+pub(crate) fn enter() {
+    // SAFETY: counts in a word of this CPU's own area, which the GS base always names. Memory
+    // is clobbered on purpose: what follows must not be read before.
+    unsafe {
+        asm!("inc dword ptr gs:[{}]", const offset_of!(CpuLocal, pins), options(nostack));
+    }
+}
+
+/// Lets go what [`enter`] took.
+///
+/// # Context
+/// The thread that took it.
+#[inline]
+pub(crate) fn leave() {
+    // SAFETY: takes back what `enter` counted: the thread has not moved since.
+    unsafe {
+        asm!("dec dword ptr gs:[{}]", const offset_of!(CpuLocal, pins), options(nostack));
+    }
+    if is_switch_due() {
+        crate::sched::switch::make_up();
     }
 }
 

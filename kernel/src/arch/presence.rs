@@ -55,6 +55,7 @@ impl Presence {
     /// The word's own CPU, in its idle thread, interrupts off; it touches nothing of its own until
     /// it has left the state.
     pub(crate) fn enter(&self, away: Away) {
+        crate::memory::cpu_leaves();
         // Sequentially consistent: what is checked next (is there work?) must not have been read
         // before others can see that this CPU needs to be woken.
         self.word.swap(away.word(), Ordering::SeqCst);
@@ -73,7 +74,7 @@ impl Presence {
                 self.word
                     .compare_exchange(free, RUNNING, Ordering::Acquire, Ordering::Relaxed);
             match won {
-                Ok(_) => return,
+                Ok(_) => return crate::memory::cpu_returns(),
                 Err(now) => word = now,
             }
             spin_loop();

@@ -17,51 +17,81 @@ use core::hint::black_box;
 use mm::addr::{Order, Pfn};
 use mm::buddy::Gfp;
 
-bench!("page_o0", "order 0 alloc + free, hot pair", |b| pairs(
-    b,
-    Gfp::KERNEL,
-    0
-));
-bench!("page_o0_atomic", "same, GFP_ATOMIC", |b| pairs(
-    b,
-    Gfp::ATOMIC,
-    0
-));
-bench!("page_o0_dma32", "same, from DMA32", |b| pairs(
-    b,
-    Gfp::KERNEL.union(Gfp::DMA32),
-    0
-));
-bench!("page_o0_movable", "same, movable", |b| pairs(
-    b,
-    Gfp::HIGHUSER_MOVABLE,
-    0
-));
-bench!("page_o1", "order 1 hot pair", |b| pairs(b, Gfp::KERNEL, 1));
-bench!("page_o2", "order 2 hot pair", |b| pairs(b, Gfp::KERNEL, 2));
-bench!("page_o3", "order 3 hot pair", |b| pairs(b, Gfp::KERNEL, 3));
-bench!("page_o4", "order 4 hot pair", |b| pairs(b, Gfp::KERNEL, 4));
-bench!("page_o5", "order 5 hot pair", |b| pairs(b, Gfp::KERNEL, 5));
-bench!("page_o9", "order 9 hot pair", |b| pairs(b, Gfp::KERNEL, 9));
-bench!("page_o10", "order 10 hot pair", |b| pairs(
-    b,
-    Gfp::KERNEL,
-    10
-));
+bench!(
+    "page_o0",
+    "order 0 alloc + free, hot pair",
+    pairs::<{ Gfp::KERNEL.bits() }, 0>
+);
+bench!(
+    "page_o0_atomic",
+    "same, GFP_ATOMIC",
+    pairs::<{ Gfp::ATOMIC.bits() }, 0>
+);
+bench!(
+    "page_o0_dma32",
+    "same, from DMA32",
+    pairs::<{ Gfp::KERNEL.union(Gfp::DMA32).bits() }, 0>
+);
+bench!(
+    "page_o0_movable",
+    "same, movable",
+    pairs::<{ Gfp::HIGHUSER_MOVABLE.bits() }, 0>
+);
+bench!(
+    "page_o1",
+    "order 1 hot pair",
+    pairs::<{ Gfp::KERNEL.bits() }, 1>
+);
+bench!(
+    "page_o2",
+    "order 2 hot pair",
+    pairs::<{ Gfp::KERNEL.bits() }, 2>
+);
+bench!(
+    "page_o3",
+    "order 3 hot pair",
+    pairs::<{ Gfp::KERNEL.bits() }, 3>
+);
+bench!(
+    "page_o4",
+    "order 4 hot pair",
+    pairs::<{ Gfp::KERNEL.bits() }, 4>
+);
+bench!(
+    "page_o5",
+    "order 5 hot pair",
+    pairs::<{ Gfp::KERNEL.bits() }, 5>
+);
+bench!(
+    "page_o9",
+    "order 9 hot pair",
+    pairs::<{ Gfp::KERNEL.bits() }, 9>
+);
+bench!(
+    "page_o10",
+    "order 10 hot pair",
+    pairs::<{ Gfp::KERNEL.bits() }, 10>
+);
 bench!(
     "page_o0_batch64",
     "64 pages allocated, then freed, per page",
-    |b| batch(b, 64, 0)
+    batch::<64, 0>
 );
-bench!("page_o0_batch1024", "1,024 pages, per page", |b| batch(
-    b, 1_024, 0
-));
-bench!("page_o0_batch8192", "8,192 pages, per page", |b| batch(
-    b, 8_192, 0
-));
-bench!("page_o9_batch64", "64 blocks of 2 MiB, per block", |b| {
-    batch(b, 64, 9)
-});
+bench!(
+    "page_o0_batch1024",
+    "1,024 pages, per page",
+    batch::<1_024, 0>
+);
+bench!(
+    "page_o0_batch8192",
+    "8,192 pages, per page",
+    batch::<8_192, 0>
+);
+bench!(
+    "page_o9_batch64",
+    "64 blocks of 2 MiB, per block",
+    batch::<64, 9>
+);
 bench!(
     "page_o0_bulk64",
     "64 pages at once by the bulk interface, per page",
@@ -90,10 +120,14 @@ bench!(
 /// Pairs a round.
 const PAIRS: usize = 1_000;
 
-fn order(number: u8) -> Order {
-    Order::new(number).unwrap_or_default()
+const fn order_of(number: u8) -> Order {
+    match Order::new(number) {
+        Some(order) => order,
+        None => Order::ZERO,
+    }
 }
 
+#[inline(always)]
 fn free(pfn: Pfn, order: Order) {
     // SAFETY: every caller got the block from `alloc_pages` with this order and forgets it.
     let freed = unsafe { MEMORY.free_pages(pfn, order) };
@@ -101,14 +135,17 @@ fn free(pfn: Pfn, order: Order) {
     let _ = black_box(freed);
 }
 
-fn pairs(bencher: &mut Bencher, gfp: Gfp, number: u8) -> Result<(), BenchError> {
-    let order = order(number);
+/// Flags and order are constants, as where kernel code allocates.
+fn pairs<const GFP: u32, const ORDER: u8>(bencher: &mut Bencher) -> Result<(), BenchError> {
+    let gfp = const { Gfp::from_bits_truncate(GFP) };
+    let order = const { order_of(ORDER) };
     // Once outside the loop, so that running out of memory is an error and not a figure.
     free(
         MEMORY.alloc_pages(gfp, order).map_err(BenchError::failed)?,
         order,
     );
     bencher.each("", PAIRS, |_| {
+        let (gfp, order) = const { (Gfp::from_bits_truncate(GFP), order_of(ORDER)) };
         if let Ok(pfn) = MEMORY.alloc_pages(gfp, order) {
             free(black_box(pfn), order);
         }
@@ -116,8 +153,10 @@ fn pairs(bencher: &mut Bencher, gfp: Gfp, number: u8) -> Result<(), BenchError> 
     Ok(())
 }
 
-fn batch(bencher: &mut Bencher, count: usize, number: u8) -> Result<(), BenchError> {
-    let order = order(number);
+fn batch<const COUNT: usize, const ORDER: u8>(bencher: &mut Bencher) -> Result<(), BenchError> {
+    const { assert!(ORDER <= 10) };
+    let order = const { order_of(ORDER) };
+    let count = COUNT;
     let empty = || Ok(Vec::with_capacity(count));
     let release = |blocks: Vec<Pfn>| {
         let complete = blocks.len() == count;
@@ -129,6 +168,7 @@ fn batch(bencher: &mut Bencher, count: usize, number: u8) -> Result<(), BenchErr
         }
     };
     let allocate = |blocks: &mut Vec<Pfn>| {
+        let order = const { order_of(ORDER) };
         if let Ok(pfn) = MEMORY.alloc_pages(Gfp::KERNEL, order) {
             blocks.push(pfn);
         }
@@ -150,6 +190,7 @@ fn batch(bencher: &mut Bencher, count: usize, number: u8) -> Result<(), BenchErr
         }
     };
     let free_next = |blocks: &mut Vec<Pfn>, _| {
+        let order = const { order_of(ORDER) };
         if let Some(pfn) = blocks.pop() {
             free(pfn, order);
         }

@@ -5,7 +5,8 @@
 )]
 
 use super::frame_table;
-use crate::arch::{irq, local, time};
+use crate::acpi;
+use crate::arch::{irq, local, pin, smp, time};
 use crate::panic;
 use alloc::vec::Vec;
 use core::ptr::NonNull;
@@ -74,7 +75,9 @@ impl KernelPlatform {
 // SAFETY: (1) `ram` are ranges that the firmware calls usable and the boot loader mapped at
 // `offset` for good, and (2) both directions use the same offset; (3) interrupts are switched off
 // by `cli`, and nothing but an interrupt could move a task; (4) every CPU has its own GS base;
-// (5, 6) `frame_table` maps fresh pages into a range of the address space that nobody else uses.
+// (5, 6) `frame_table` maps fresh pages into a range of the address space that nobody else uses;
+// (8) a pinned thread is neither preempted nor moved; (9) ACPI tables are read once, before memory
+// comes up, and a CPU beyond them has no page lists.
 unsafe impl Platform for KernelPlatform {
     const PROFILE: Profile = PROFILE;
     const MODEL: MemoryModel = MemoryModel::Vmemmap;
@@ -92,6 +95,27 @@ unsafe impl Platform for KernelPlatform {
     #[inline]
     fn current_cpu(&self) -> CpuId {
         CpuId(local::current_id())
+    }
+
+    #[inline]
+    fn pin(&self) {
+        pin::enter();
+    }
+
+    #[inline]
+    fn unpin(&self) {
+        pin::leave();
+    }
+
+    /// As many as the firmware names: they are started after memory is up.
+    fn cpus(&self) -> u32 {
+        let named = acpi::get().cpus.len().max(1);
+        u32::try_from(named).unwrap_or(u32::MAX)
+    }
+
+    /// Interrupts the CPU, and waits until it took notice.
+    fn kick(&self, cpu: CpuId) -> bool {
+        smp::call_on(cpu.0, || super::MEMORY.drain_wanted()).is_ok()
     }
 
     #[inline]

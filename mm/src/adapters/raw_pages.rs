@@ -39,6 +39,7 @@ impl<P: Platform> Memory<P> {
     /// # Safety
     ///
     /// The caller owns the block as a raw number and nobody uses its bytes any more.
+    #[inline(always)]
     pub unsafe fn free_pages(&self, pfn: Pfn, order: Order) -> Result<(), FreeError> {
         // SAFETY: the caller's word, passed on.
         unsafe { self.free_pages_traced(pfn, order, &mut ()) }
@@ -51,16 +52,17 @@ impl<P: Platform> Memory<P> {
     ///
     /// # Safety
     /// As [`Memory::free_pages`].
+    #[inline(always)]
     pub unsafe fn free_pages_traced(
         &self,
         pfn: Pfn,
         order: Order,
         trace: &mut impl Trace,
     ) -> Result<(), FreeError> {
-        let table = self.frames().ok_or(FreeError::NotPresent)?;
+        let core = self.core().ok_or(FreeError::NotPresent)?;
         // SAFETY: the caller owns the block and gives it up.
-        let block = unsafe { table.reclaim(pfn, order) }?;
-        self.release_traced(block, trace);
+        let claimed = unsafe { core.frames.claim(pfn, order) }?;
+        self.release_claimed(core, claimed, order, trace);
         Ok(())
     }
 

@@ -133,6 +133,34 @@ impl Order {
         Self(self.0.saturating_sub(1))
     }
 
+    /// The order with this number, or the largest.
+    #[must_use]
+    pub(crate) const fn new_or_max(number: u8) -> Self {
+        // INVARIANT: compared here.
+        if number <= MAX_ORDER {
+            Self(number)
+        } else {
+            Self::MAX
+        }
+    }
+
+    /// The number, to shift by.
+    #[inline]
+    #[must_use]
+    #[expect(clippy::as_conversions, reason = "`From` is not const")]
+    pub(crate) const fn bits(self) -> u32 {
+        self.0 as u32
+    }
+
+    /// The order of a block `2^doublings` times the size, or the largest.
+    #[inline]
+    #[must_use]
+    pub fn plus(self, doublings: u32) -> Self {
+        let sum = u32::from(self.0).saturating_add(doublings);
+        // INVARIANT: compared here.
+        u8::try_from(sum).map_or(Self::MAX, |sum| Self(sum.min(MAX_ORDER)))
+    }
+
     /// The order of a block of twice the size; of the largest, the largest.
     #[inline]
     #[must_use]

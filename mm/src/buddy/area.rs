@@ -10,7 +10,7 @@
 use super::MigrateType;
 use crate::addr::{Order, to_index};
 use crate::config::{PAGEBLOCK_FRAMES, PAGEBLOCK_ORDER, SECTION_PAGEBLOCKS};
-use crate::frame::{FrameState, SectionFrames, Word, ZoneId};
+use crate::frame::{SectionFrames, Word, ZoneId};
 
 const NONE: u16 = u16::MAX;
 /// A link to nowhere on either side.
@@ -299,7 +299,7 @@ impl Area {
         let word = self.word(lower);
         let starts_block = matches!(
             word.state(),
-            Some(FrameState::Free | FrameState::Unique | FrameState::Shared)
+            Some(state) if state.starts_block()
         );
         let covers = block & 1 == 1 && starts_block && word.order() == Order::MAX;
         covers.then_some((lower, word))
@@ -317,9 +317,7 @@ impl Area {
             }
             let (here, word) = (at, self.word(at));
             let frames = match word.state() {
-                Some(FrameState::Free | FrameState::Unique | FrameState::Shared) => {
-                    word.order().frames()
-                }
+                Some(state) if state.starts_block() => word.order().frames(),
                 _ => 1,
             };
             at = at.saturating_add(frames);

@@ -211,9 +211,7 @@ impl FreeAreas {
     /// Why what starts at `pfn` stands in the way of taking `range`, if it does.
     fn obstacle(&self, pfn: Pfn, word: Word, range: PfnRange) -> Option<RangeError> {
         let frames = match word.state() {
-            Some(FrameState::Free | FrameState::Unique | FrameState::Shared) => {
-                PfnRange::block(pfn, word.order())
-            }
+            Some(state) if state.starts_block() => PfnRange::block(pfn, word.order()),
             _ => PfnRange::block(pfn, Order::ZERO),
         };
         let wanted = frames.intersect(range);

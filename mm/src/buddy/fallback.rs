@@ -120,7 +120,7 @@ impl FreeAreas {
             let frames = word.order().frames();
             match word.state() {
                 Some(FrameState::Free) => survey.free = survey.free.saturating_add(frames),
-                Some(FrameState::Unique | FrameState::Shared)
+                Some(FrameState::Unique | FrameState::Shared | FrameState::Cached)
                     if MigrateType::from_bits(word.mobility()) == MigrateType::Movable =>
                 {
                     survey.movable = survey.movable.saturating_add(frames);

@@ -4,7 +4,7 @@
 use core::fmt;
 
 use super::MigrateType;
-use crate::addr::Order;
+use crate::addr::{Order, to_count};
 use crate::zone::ZoneKind;
 
 bitflags::bitflags! {
@@ -175,13 +175,87 @@ impl fmt::Display for GfpError {
 
 impl core::error::Error for GfpError {}
 
-/// A request that was checked.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Request {
-    gfp: Gfp,
-    order: Order,
-    highest: ZoneKind,
-    migrate: MigrateType,
+/// Where pages must lie and whose pageblocks serve them, by the five flags that say so (Linux:
+/// `gfp_zone`, `gfp_migratetype`, with their tables of bad combinations).
+const PLACES: [Place; 32] = {
+    let mut places = [Place::Nowhere(GfpError::ManyZones); 32];
+    let mut bits = 0;
+    while bits < 32 {
+        places[to_index32(bits)] = Place::of(Gfp::from_bits_retain(bits));
+        bits += 1;
+    }
+    places
+};
+
+/// What the five flags come to.
+#[derive(Clone, Copy)]
+enum Place {
+    /// Zone and migrate type, as they stand in a [`Request`].
+    At(u64),
+    Nowhere(GfpError),
+}
+
+impl Place {
+    const fn of(gfp: Gfp) -> Self {
+        let highest = match (
+            gfp.contains(Gfp::DMA),
+            gfp.contains(Gfp::DMA32),
+            gfp.contains(Gfp::HIGHMEM),
+        ) {
+            (false, false, false) => ZoneKind::Normal,
+            (true, false, false) => ZoneKind::Dma,
+            (false, true, false) => ZoneKind::Dma32,
+            (false, false, true) if gfp.contains(Gfp::MOVABLE) => ZoneKind::Movable,
+            (false, false, true) => ZoneKind::Normal,
+            _ => return Self::Nowhere(GfpError::ManyZones),
+        };
+        let migrate = match (gfp.contains(Gfp::MOVABLE), gfp.contains(Gfp::RECLAIMABLE)) {
+            (true, true) => return Self::Nowhere(GfpError::ManyTypes),
+            (true, false) => MigrateType::Movable,
+            (false, true) => MigrateType::Reclaimable,
+            (false, false) => MigrateType::Unmovable,
+        };
+        let (zone, kind) = (highest.index(), migrate.index());
+        Self::At(to_count(zone) << ZONE_SHIFT | to_count(kind) << (ORDER_SHIFT + 4))
+    }
+}
+
+/// Conversions that `From` does not offer in const context; narrowing ones keep the low bits.
+macro_rules! conversions {
+    ($($name:ident: $from:ty => $to:ty;)*) => {$(
+        #[inline]
+        const fn $name(value: $from) -> $to {
+            value as $to
+        }
+    )*};
+}
+conversions! {
+    to_index32: u32 => usize;
+    to_u64: u32 => u64;
+    low_half: u64 => u32;
+    low_byte: u64 => u8;
+}
+
+/// A request that was checked: flags, order, highest zone and migrate type in one word, so that
+/// it travels in a register, and what is constant in it stays so.
+///
+/// # Invariants
+/// Bits 0–31 are the flags, 32–35 the order, 36–38 the migrate type, 40–47 the zone's index.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Request(u64);
+
+const ORDER_SHIFT: u32 = 32;
+const ZONE_SHIFT: u32 = 40;
+
+impl fmt::Debug for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Request")
+            .field("gfp", &self.gfp())
+            .field("order", &self.order())
+            .field("highest", &self.highest())
+            .field("migrate", &self.migrate())
+            .finish()
+    }
 }
 
 impl Request {
@@ -191,6 +265,24 @@ impl Request {
     /// [`GfpError`] names the rule that the flags break.
     #[inline]
     pub const fn new(gfp: Gfp, order: Order) -> Result<Self, GfpError> {
+        if gfp.bits() & !Self::PLAIN != 0
+            && let Err(error) = Self::check(gfp, order)
+        {
+            return Err(error);
+        }
+        match PLACES[to_index32(gfp.bits() & 31)] {
+            Place::At(bits) => Ok(Self(
+                bits | to_u64(gfp.bits()) | to_u64(order.bits()) << ORDER_SHIFT,
+            )),
+            Place::Nowhere(error) => Err(error),
+        }
+    }
+
+    /// Flags that need no check beside that of their place.
+    const PLAIN: u32 = Gfp::all().difference(Gfp::NOFAIL).bits();
+
+    #[cold]
+    const fn check(gfp: Gfp, order: Order) -> Result<(), GfpError> {
         if gfp.contains(Gfp::NOFAIL) {
             if gfp.intersects(Gfp::NORETRY.union(Gfp::RETRY_MAYFAIL)) {
                 return Err(GfpError::NofailMayFail);
@@ -202,73 +294,54 @@ impl Request {
         if gfp.bits() & !Gfp::all().bits() != 0 {
             return Err(GfpError::UnknownBits);
         }
-        let highest = match Self::highest_zone(gfp) {
-            Ok(zone) => zone,
-            Err(error) => return Err(error),
-        };
-        let migrate = match (gfp.contains(Gfp::MOVABLE), gfp.contains(Gfp::RECLAIMABLE)) {
-            (true, true) => return Err(GfpError::ManyTypes),
-            (true, false) => MigrateType::Movable,
-            (false, true) => MigrateType::Reclaimable,
-            (false, false) => MigrateType::Unmovable,
-        };
-        Ok(Self {
-            gfp,
-            order,
-            highest,
-            migrate,
-        })
-    }
-
-    /// The highest zone that may serve the flags (Linux: `gfp_zone`, with its table of bad
-    /// combinations).
-    const fn highest_zone(gfp: Gfp) -> Result<ZoneKind, GfpError> {
-        let dma = gfp.contains(Gfp::DMA);
-        let dma32 = gfp.contains(Gfp::DMA32);
-        let high = gfp.contains(Gfp::HIGHMEM);
-        match (dma, dma32, high) {
-            (false, false, false) => Ok(ZoneKind::Normal),
-            (true, false, false) => Ok(ZoneKind::Dma),
-            (false, true, false) => Ok(ZoneKind::Dma32),
-            (false, false, true) if gfp.contains(Gfp::MOVABLE) => Ok(ZoneKind::Movable),
-            (false, false, true) => Ok(ZoneKind::Normal),
-            _ => Err(GfpError::ManyZones),
-        }
+        Ok(())
     }
 
     /// The flags.
     #[inline]
     #[must_use]
     pub const fn gfp(&self) -> Gfp {
-        self.gfp
+        Gfp::from_bits_retain(low_half(self.0))
     }
 
     /// The order.
     #[inline]
     #[must_use]
     pub const fn order(&self) -> Order {
-        self.order
+        Order::new_or_max(low_byte(self.0 >> ORDER_SHIFT) & 15)
     }
 
     /// The highest zone that may serve the request; lower ones are tried after it.
     #[inline]
     #[must_use]
     pub const fn highest(&self) -> ZoneKind {
-        self.highest
+        match low_byte(self.0 >> ZONE_SHIFT) {
+            0 => ZoneKind::Dma,
+            1 => ZoneKind::Dma32,
+            3 => ZoneKind::Movable,
+            _ => ZoneKind::Normal,
+        }
     }
 
     /// Whether the block is to be a compound page.
     #[inline]
     #[must_use]
     pub const fn is_compound(&self) -> bool {
-        self.gfp.contains(Gfp::COMP) && self.order.as_u8() > 0
+        self.gfp().contains(Gfp::COMP) && self.order().as_u8() > 0
     }
 
     /// Whose pageblocks serve the request.
     #[inline]
     #[must_use]
     pub const fn migrate(&self) -> MigrateType {
-        self.migrate
+        MigrateType::from_bits(low_byte(self.0 >> (ORDER_SHIFT + 4)) & 7)
+    }
+
+    /// Migrate type and order side by side: `type × 16 + order`, as in a frame's state word.
+    #[inline]
+    #[must_use]
+    pub(crate) const fn shape(self) -> usize {
+        crate::addr::to_index(self.0 >> ORDER_SHIFT) & 127
     }
 }
 

@@ -61,6 +61,32 @@ pub enum Step {
         /// Its order.
         order: Order,
     },
+    /// A block came from this CPU's own list.
+    Listed {
+        /// Its first frame.
+        pfn: Pfn,
+        /// Its order.
+        order: Order,
+    },
+    /// This CPU's own list was empty and was filled from the zone; the steps before this one did it.
+    Refilled {
+        /// How many blocks came.
+        blocks: u32,
+        /// Their order.
+        order: Order,
+    },
+    /// A block went to this CPU's own list.
+    Kept {
+        /// Its first frame.
+        pfn: Pfn,
+        /// Its order.
+        order: Order,
+    },
+    /// This CPU had too many and gave some back; the steps before this one did it.
+    Drained {
+        /// How many frames went.
+        frames: u32,
+    },
     /// The zone had nothing.
     Exhausted {
         /// Which one.

@@ -19,6 +19,8 @@ pub struct Census {
     pub isolated: u64,
     /// In blocks that somebody owns.
     pub live: u64,
+    /// In blocks on the lists of CPUs.
+    pub cached: u64,
     /// Reserved.
     pub reserved: u64,
 }
@@ -30,6 +32,7 @@ impl Census {
         self.free
             .saturating_add(self.isolated)
             .saturating_add(self.live)
+            .saturating_add(self.cached)
     }
 }
 
@@ -91,6 +94,7 @@ impl FreeAreas {
                 FrameState::Free if kind == MigrateType::Isolate => &mut recount.census.isolated,
                 FrameState::Free => &mut recount.census.free,
                 FrameState::Unique | FrameState::Shared => &mut recount.census.live,
+                FrameState::Cached => &mut recount.census.cached,
                 FrameState::Reserved | FrameState::Interior => &mut recount.census.reserved,
             };
             *tally = tally.saturating_add(frames);

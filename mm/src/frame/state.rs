@@ -21,6 +21,8 @@ pub enum FrameState {
     Unique = 3,
     /// First frame of a block that is reference-counted.
     Shared = 4,
+    /// First frame of a block on a CPU's own list.
+    Cached = 5,
 }
 
 /// What can happen to the first frame of a block.
@@ -45,16 +47,21 @@ pub enum Event {
     CutFree,
     /// A larger block is cut here: this frame starts an owned block of its own.
     CutOwned,
+    /// The owner gives the block back to a CPU's list.
+    Cache,
+    /// A CPU's list hands the block to an owner.
+    Serve,
 }
 
 impl FrameState {
     /// Every state.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Interior,
         Self::Free,
         Self::Reserved,
         Self::Unique,
         Self::Shared,
+        Self::Cached,
     ];
 
     /// The state with this number.
@@ -67,6 +74,7 @@ impl FrameState {
             2 => Some(Self::Reserved),
             3 => Some(Self::Unique),
             4 => Some(Self::Shared),
+            5 => Some(Self::Cached),
             _ => None,
         }
     }
@@ -92,8 +100,20 @@ impl FrameState {
             (Self::Free | Self::Unique | Self::Reserved, Event::Absorb) => Some(Self::Interior),
             (Self::Interior, Event::CutFree) => Some(Self::Free),
             (Self::Interior, Event::CutOwned) => Some(Self::Unique),
+            (Self::Unique, Event::Cache) => Some(Self::Cached),
+            (Self::Cached, Event::Serve) => Some(Self::Unique),
             _ => None,
         }
+    }
+
+    /// Whether a block starts here, and the word says its order.
+    #[inline]
+    #[must_use]
+    pub const fn starts_block(self) -> bool {
+        matches!(
+            self,
+            Self::Free | Self::Unique | Self::Shared | Self::Cached
+        )
     }
 
     /// Whether somebody outside the allocator owns the block.
@@ -112,13 +132,14 @@ impl FrameState {
             Self::Reserved => "reserved",
             Self::Unique => "unique",
             Self::Shared => "shared",
+            Self::Cached => "cached",
         }
     }
 }
 
 impl Event {
     /// Every event.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Reserve,
         Self::Adopt,
         Self::Allocate,
@@ -128,5 +149,7 @@ impl Event {
         Self::Absorb,
         Self::CutFree,
         Self::CutOwned,
+        Self::Cache,
+        Self::Serve,
     ];
 }

@@ -8,11 +8,13 @@
 //! the direct map (sparse), at a fixed place in one virtual array (vmemmap), or in one array in
 //! the direct map (flat). Look-ups are the same for all three.
 
+mod cached;
 mod claim;
 mod section;
 
 use core::ptr::NonNull;
 
+pub(crate) use self::claim::Claimed;
 pub use self::claim::{FreeError, PutOutcome, Reference};
 pub use self::section::SectionFrames;
 use super::{Frame, FrameState, Page};

@@ -15,7 +15,7 @@
 use core::fmt;
 
 use super::{Event, FrameState};
-use crate::addr::Order;
+use crate::addr::{Order, to_index};
 use crate::platform::NodeId;
 
 const ORDER_SHIFT: u32 = 4;
@@ -207,6 +207,22 @@ impl Word {
         narrow((self.0 >> MOBILITY_SHIFT) & MOBILITY_MASK)
     }
 
+    /// Mobility and order as they stand side by side: `mobility × 16 + order`.
+    #[inline]
+    #[must_use]
+    pub(crate) const fn shape(self) -> usize {
+        to_index(self.0 >> ORDER_SHIFT) & 0x7f
+    }
+
+    /// Whether this is the first frame of a block of exactly `order` with one owner: one
+    /// comparison.
+    #[inline]
+    #[must_use]
+    pub(crate) const fn is_unique_block(self, order: Order) -> bool {
+        let mask = NIBBLE << ORDER_SHIFT | NIBBLE;
+        self.0 & mask == widen(order.as_u8()) << ORDER_SHIFT | FrameState::Unique.bits()
+    }
+
     /// Whether the frames of the block act as one page.
     #[inline]
     #[must_use]
@@ -266,6 +282,43 @@ impl Word {
     #[must_use]
     pub const fn flag_bits(flags: PageFlags) -> u64 {
         widen32(flags.bits()) << FLAGS_SHIFT
+    }
+}
+
+/// The word of the first frame of a block on a CPU's list.
+///
+/// # Invariants
+/// Its state is [`FrameState::Cached`], its order at most the largest.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CachedWord(Word);
+
+impl CachedWord {
+    /// The word for a block of a zone and order that serves requests of a mobility.
+    #[must_use]
+    pub const fn new(home: ZoneId, order: Order, mobility: u8) -> Self {
+        // INVARIANT: the state is set here; `Order` bounds the order.
+        Self(Word::unique(home, order, mobility).with_state(FrameState::Cached))
+    }
+
+    /// The word itself.
+    #[inline]
+    #[must_use]
+    pub const fn word(self) -> Word {
+        self.0
+    }
+
+    /// The order of the block.
+    #[inline]
+    #[must_use]
+    pub const fn order(self) -> Order {
+        self.0.order()
+    }
+
+    /// The word of the same block with an owner.
+    #[inline]
+    #[must_use]
+    pub const fn unique(self) -> Word {
+        self.0.with_state(FrameState::Unique)
     }
 }
 

@@ -132,6 +132,22 @@ impl fmt::Display for Sentence {
                 f,
                 "merged with the free buddy; the block at frame {pfn} has order {order} now"
             ),
+            Step::Listed { pfn, order } => write!(
+                f,
+                "took the block of order {order} at frame {pfn} from this CPU's own list"
+            ),
+            Step::Refilled { blocks, order } => write!(
+                f,
+                "so this CPU's empty list got {blocks} blocks of order {order}"
+            ),
+            Step::Kept { pfn, order } => write!(
+                f,
+                "put the block of order {order} at frame {pfn} on this CPU's own list"
+            ),
+            Step::Drained { frames } => write!(
+                f,
+                "so this CPU, which had too many, gave {frames} frames back to the zone"
+            ),
             Step::Exhausted { .. } => f.write_str("has no block that fits"),
         }
     }

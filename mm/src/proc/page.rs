@@ -130,6 +130,7 @@ const fn in_words(state: FrameState) -> &'static str {
         FrameState::Reserved => "reserved: present, but never handed to the allocator",
         FrameState::Unique => "in use, one owner",
         FrameState::Shared => "in use, reference-counted",
+        FrameState::Cached => "free, on a CPU's own list",
     }
 }
 

@@ -6,11 +6,13 @@ use core::fmt;
 use super::{Block, Core, Memory};
 use crate::addr::{Order, Pfn};
 use crate::buddy::{Gfp, GfpError, Request, Step, Trace};
+use crate::frame::Claimed;
 use crate::mem::Exclusive;
 use crate::platform::{NodeId, Platform};
 use crate::report::Corruption;
+use crate::sync::Pin;
 use crate::sync::atomic::Ordering;
-use crate::zone::{Node, Zone};
+use crate::zone::{Kept, Node, Zone};
 
 /// Why there are no pages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -60,10 +62,15 @@ impl<P: Platform> Memory<P> {
     ///
     /// # Errors
     /// [`AllocError`].
-    #[inline]
+    #[inline(always)]
     pub fn alloc_pages(&self, gfp: Gfp, order: Order) -> Result<Pfn, AllocError> {
         let request = Request::new(gfp, order)?;
-        Ok(self.alloc_request(&request, &mut ())?.leak().first())
+        let core = self.core().ok_or(AllocError::NotUp)?;
+        match self.alloc_at_hand(core, request, &mut ()) {
+            Some(block) if !core.is_treated(request) => Ok(block.leak().first()),
+            Some(block) => self.prepared_page(core, request, block),
+            None => self.page_from_zones(core, request),
+        }
     }
 
     /// Allocates one page (Linux: `alloc_page`). Context: as [`Self::alloc_block`].
@@ -75,14 +82,81 @@ impl<P: Platform> Memory<P> {
         self.alloc_pages(gfp, Order::ZERO)
     }
 
-    /// Serves a checked request from the best zone that stays above its `low` mark (Linux:
-    /// `get_page_from_freelist`), or the slow way.
+    #[inline(never)]
+    fn prepared_page(
+        &self,
+        core: &Core,
+        request: Request,
+        block: Exclusive,
+    ) -> Result<Pfn, AllocError> {
+        let block = self.prepare_or_else(core, request, block, &mut ())?;
+        Ok(block.leak().first())
+    }
+
+    #[inline(never)]
+    fn page_from_zones(&self, core: &Core, request: Request) -> Result<Pfn, AllocError> {
+        let block = self.alloc_from_zones(core, request, &mut ())?;
+        Ok(block.leak().first())
+    }
+
+    /// Serves a checked request: from this CPU's own list of the nearest zone, which asks nobody
+    /// (what is there was taken from the zone before), or else from the zones.
+    #[inline(always)]
     pub(crate) fn alloc_request(
         &self,
         request: &Request,
         trace: &mut impl Trace,
     ) -> Result<Exclusive, AllocError> {
         let core = self.core().ok_or(AllocError::NotUp)?;
+        // By value: constant flags and orders stay constants then.
+        let request = *request;
+        let Some(block) = self.alloc_at_hand(core, request, trace) else {
+            return self.alloc_from_zones(core, request, trace);
+        };
+        if !core.is_treated(request) {
+            return Ok(block);
+        }
+        self.prepare_or_else(core, request, block, trace)
+    }
+
+    /// Prepares a block, or finds another one if it is damaged.
+    #[inline(never)]
+    fn prepare_or_else(
+        &self,
+        core: &Core,
+        request: Request,
+        block: Exclusive,
+        trace: &mut impl Trace,
+    ) -> Result<Exclusive, AllocError> {
+        match self.prepare(core, &request, block) {
+            Some(block) => Ok(block),
+            None => self.alloc_from_zones(core, request, trace),
+        }
+    }
+
+    /// A block from this CPU's own list of the nearest zone, if there is one.
+    #[inline(always)]
+    fn alloc_at_hand(
+        &self,
+        core: &Core,
+        request: Request,
+        trace: &mut impl Trace,
+    ) -> Option<Exclusive> {
+        let pin = Pin::new(&self.platform);
+        let zone = core.nearest_zone(pin.cpu(), request.highest())?;
+        zone.take_listed(&pin, &core.frames, request, trace)
+    }
+
+    /// Serves a request from the best zone that stays above its `low`
+    /// mark (Linux: `get_page_from_freelist`), or the slow way.
+    #[inline(never)]
+    fn alloc_from_zones(
+        &self,
+        core: &Core,
+        request: Request,
+        trace: &mut impl Trace,
+    ) -> Result<Exclusive, AllocError> {
+        let request = &request;
         let node = core.node(NodeId(0)).ok_or(AllocError::NoSuchNode)?;
         let low = |zone: &Zone| zone.watermarks().low_floor(request.highest());
         match self.alloc_above(core, node, request, low, trace) {
@@ -109,9 +183,15 @@ impl<P: Platform> Memory<P> {
                     trace.step(Step::Short { home, free, floor });
                     break;
                 }
-                let Some(block) = zone.alloc(&self.platform, request, trace) else {
-                    break;
+                trace.step(Step::Zone { home });
+                let pin = Pin::new(&self.platform);
+                let listed = zone.alloc_listed(&pin, &core.frames, request, trace);
+                drop(pin);
+                let block = match listed {
+                    Some(block) => Some(block),
+                    None => zone.alloc(&self.platform, request, trace),
                 };
+                let Some(block) = block else { break };
                 let block = self.prepare(core, request, block);
                 if block.is_some() {
                     return block;
@@ -159,29 +239,63 @@ impl<P: Platform> Memory<P> {
         self.release_traced(block, &mut ());
     }
 
-    pub(crate) fn release_traced(&self, mut block: Exclusive, trace: &mut impl Trace) {
+    pub(crate) fn release_traced(&self, block: Exclusive, trace: &mut impl Trace) {
         let (pfn, order) = (block.frames().first(), block.order());
-        let Some(core) = self.core() else {
-            return self.lose(pfn, order);
+        let core = self.core();
+        let claimed = core.and_then(|core| Some((core, core.frames.claimed(block)?)));
+        match claimed {
+            Some((core, claimed)) => self.release_claimed(core, claimed, order, trace),
+            None => self.lose(pfn, order),
+        }
+    }
+
+    /// Gives a block of `order` back.
+    #[inline(always)]
+    pub(crate) fn release_claimed(
+        &self,
+        core: &Core,
+        claimed: Claimed<'_>,
+        order: Order,
+        trace: &mut impl Trace,
+    ) {
+        let claimed = if core.treats_free_pages {
+            claimed.map(|block| self.treat_free(core, block))
+        } else {
+            claimed
         };
-        core.wipe(&self.platform, &mut block);
-        let zone = core
-            .frames
-            .frame(pfn)
-            .and_then(|frame| core.zone(frame.word().zone_id()));
-        let Some(zone) = zone else {
-            return self.lose(pfn, order);
+        let word = claimed.word();
+        let Some(zone) = core.zone(word.zone_id()) else {
+            return self.lose(claimed.into_block().leak().first(), order);
         };
-        if zone.free(&self.platform, block, trace).is_err() {
-            self.lose(pfn, order);
+        let pin = Pin::new(&self.platform);
+        let kept = zone.free_listed(&pin, &core.frames, claimed, order, trace);
+        drop(pin);
+        if let Kept::Refused(block) = kept {
+            self.release_to_zone(zone, block, order, trace);
+        }
+    }
+
+    #[inline(never)]
+    fn release_to_zone(&self, zone: &Zone, block: Exclusive, order: Order, trace: &mut impl Trace) {
+        if let Err(block) = zone.free(&self.platform, block, trace) {
+            self.lose(block.leak().first(), order);
         }
     }
 
     /// Reports a block that belongs nowhere: its record names no zone, or a wrong one.
     #[cold]
+    #[inline(never)]
     pub(super) fn lose(&self, pfn: Pfn, order: Order) {
         self.platform
             .corruption(&Corruption::LostBlock { pfn, order });
+    }
+
+    /// Poisons or zeroes pages on their way in.
+    #[cold]
+    #[inline(never)]
+    fn treat_free(&self, core: &Core, mut block: Exclusive) -> Exclusive {
+        core.wipe(&self.platform, &mut block);
+        block
     }
 }
 

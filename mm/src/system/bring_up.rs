@@ -4,9 +4,11 @@
 
 use core::fmt;
 
-use super::{Core, Memory, Options, Tuning};
+use super::cpus::{Cpus, NOWHERE};
+use super::{Core, Memory, Options, PageLists, Tuning};
 use crate::addr::{PfnRange, to_count, to_index};
-use crate::buddy::{Area, AreaSlots, FreeAreas, MigrateType};
+use crate::buddy::pageset::Gauges;
+use crate::buddy::{Area, AreaSlots, FreeAreas, MigrateType, PageSet};
 use crate::collections::SetBank;
 use crate::config::SECTION_FRAMES;
 use crate::frame::{AddSectionError, FrameTable, ZoneId};
@@ -15,7 +17,7 @@ use crate::memblock::{AllocError, Memblock, NodeChoice, NodeFrames, Request};
 use crate::platform::{MemoryModel, NodeId, Platform};
 use crate::report::Corruption;
 use crate::sync::atomic::AtomicU64;
-use crate::sync::{SpinLock, rank};
+use crate::sync::{OwnerCell, PerCpu, Presence, PresenceState, SpinLock, rank};
 use crate::zone::plan::{NodePlan, Plan};
 use crate::zone::{Node, Zone, ZoneKind, ZoneParts};
 
@@ -132,12 +134,18 @@ impl<P: Platform> Memory<P> {
         for (node, plan) in nodes.iter_mut().zip(plan.nodes()) {
             builder.areas(node, plan, &frames)?;
         }
+        let cpus = builder.cpus()?;
+        builder.page_lists(&mut nodes, options.page_lists)?;
         builder.mark_reserved(&frames, &nodes)?;
 
         let mut core = Core {
             frames,
             nodes,
             options,
+            treats_new_pages: options.page_poison
+                || (options.init_on_alloc && !options.init_on_free),
+            treats_free_pages: options.page_poison || options.init_on_free,
+            cpus,
             tuning: SpinLock::new(rank::SETTINGS, Tuning::INITIAL),
             quarantined: AtomicU64::new(0),
             summary,
@@ -162,6 +170,7 @@ impl<P: Platform> Memory<P> {
             .map(Zone::managed)
             .fold(0, u64::saturating_add);
         core.summary = summary;
+        core.cpus.find_nearest(&core.nodes);
         core.first_watermarks();
         self.core.set(core).map_err(|_| BringUpError::AlreadyUp)?;
         Ok(summary)
@@ -302,6 +311,38 @@ impl<P: Platform> Builder<'_, P> {
                 let ram = self.take_table(to_count(size_of::<Area>()), id)?;
                 zone.add_area(self.platform, records, ram, MigrateType::Movable)?;
             }
+        }
+        Ok(())
+    }
+
+    /// An array with an element for each CPU.
+    fn by_cpu<T>(
+        &mut self,
+        node: NodeId,
+        element: impl FnMut(usize) -> T,
+    ) -> Result<Array<T>, BringUpError> {
+        let cpus = usize::try_from(self.platform.cpus()).unwrap_or(usize::MAX);
+        let bytes = Array::<T>::bytes_for(cpus).unwrap_or(u64::MAX);
+        let ram = self.take_table(bytes, node)?;
+        Ok(Array::carve(self.platform, ram, cpus, element)?)
+    }
+
+    fn cpus(&mut self) -> Result<Cpus, BringUpError> {
+        let states = self.by_cpu(NodeId(0), |_| PresenceState::present())?;
+        let nearest = self.by_cpu(NodeId(0), |_| [NOWHERE; 8])?;
+        Ok(Cpus::new(Presence::new(states), nearest))
+    }
+
+    /// Each CPU's own page lists for each zone.
+    fn page_lists(&mut self, nodes: &mut [Node], lists: PageLists) -> Result<(), BringUpError> {
+        if lists == PageLists::Off {
+            return Ok(());
+        }
+        let zones = nodes.iter_mut().flat_map(Node::zones_mut);
+        for zone in zones.filter(|zone| zone.is_populated()) {
+            let home = zone.id();
+            let set = |_| OwnerCell::new(PageSet::new(home), Gauges::default());
+            zone.install_pagesets(PerCpu::new(self.by_cpu(home.node, set)?));
         }
         Ok(())
     }

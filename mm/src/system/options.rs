@@ -14,6 +14,18 @@ pub struct Options {
     pub page_poison: bool,
     /// `transparent_hugepage=`: whether memory shall be kept fit for huge pages.
     pub huge_pages: HugePages,
+    /// `percpu_pagelists=`: whether CPUs have page lists of their own.
+    pub page_lists: PageLists,
+}
+
+/// How CPUs keep pages at hand.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PageLists {
+    /// Not at all: every request takes the zone lock. For machines with little memory and one
+    /// CPU, and to look at the buddy allocator itself.
+    Off,
+    /// As many as the way in which they are used asks for, as current Linux does.
+    Tuned,
 }
 
 /// Who gets huge pages without asking for them by name (Linux: `transparent_hugepage=`).
@@ -44,12 +56,13 @@ impl Options {
             init_on_free: false,
             page_poison: profile.is_debug(),
             huge_pages: HugePages::Always,
+            page_lists: PageLists::Tuned,
         }
     }
 
     /// The same with what the kernel command line says: `init_on_alloc=`, `init_on_free=` and
-    /// `page_poison=`, each `0`/`1`/`off`/`on`, and `transparent_hugepage=`, which is `always`,
-    /// `madvise` or `never`. Other words are left to others; a value that is none of these goes
+    /// `page_poison=`, each `0`/`1`/`off`/`on`; `transparent_hugepage=`, which is `always`,
+    /// `madvise` or `never`; and `percpu_pagelists=`, which is `off` or `tuned`. Other words are left to others; a value that is none of these goes
     /// to `refused` and changes nothing.
     #[must_use]
     pub fn with_command_line<'a>(
@@ -65,6 +78,14 @@ impl Options {
                 "init_on_alloc" => &mut self.init_on_alloc,
                 "init_on_free" => &mut self.init_on_free,
                 "page_poison" => &mut self.page_poison,
+                "percpu_pagelists" => {
+                    match value {
+                        "off" => self.page_lists = PageLists::Off,
+                        "tuned" => self.page_lists = PageLists::Tuned,
+                        _ => refused(word),
+                    }
+                    continue;
+                }
                 "transparent_hugepage" => {
                     match value {
                         "always" => self.huge_pages = HugePages::Always,
@@ -104,6 +125,7 @@ mod tests {
                 init_on_free: true,
                 page_poison: false,
                 huge_pages: HugePages::Never,
+                page_lists: PageLists::Tuned,
             }
         );
         assert_eq!(refused, ["page_poison=maybe"]);

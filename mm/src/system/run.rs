@@ -4,6 +4,7 @@
 use core::fmt;
 use core::ptr::NonNull;
 
+use super::drain::Ask;
 use super::held::Held;
 use super::{AllocError, Home, Memory};
 use crate::addr::{Order, PfnRange};
@@ -11,6 +12,7 @@ use crate::buddy::{Gfp, RangeError, Request};
 use crate::mem::Exclusive;
 use crate::platform::Platform;
 use crate::report::Corruption;
+use crate::zone::Pause;
 
 /// Why [`Memory::alloc_pages_exact`] failed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -188,6 +190,11 @@ impl<P: Platform> Memory<P> {
         for zone in self.zones() {
             if !zone.is_managed() || !zone.span().covers(range) {
                 continue;
+            }
+            // Free pages on the lists of CPUs would be in the way.
+            let _pause = Pause::new(zone);
+            if let Some(core) = self.core() {
+                let _ = self.drain_zones(core, || core::iter::once(zone), Ask::Everybody);
             }
             let mut whole: Option<Exclusive> = None;
             let join = |block| {

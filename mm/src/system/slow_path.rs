@@ -35,6 +35,10 @@ impl<P: Platform> Memory<P> {
         if found.is_none() && request.gfp().contains(Gfp::NOFAIL) {
             found = self.alloc_with(core, node, request, AllocFlags::HARDER, trace);
         }
+        // Free pages may hide in the lists of CPUs.
+        if found.is_none() && self.drain_for(core, request) {
+            found = self.alloc_with(core, node, request, flags, trace);
+        }
         found.ok_or_else(|| {
             self.report_failure(core, request);
             AllocError::OutOfMemory

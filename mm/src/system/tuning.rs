@@ -8,6 +8,7 @@
 use core::fmt;
 
 use super::{Core, Memory};
+use crate::buddy::pageset::limits;
 use crate::config::PAGE_SHIFT;
 use crate::platform::Platform;
 use crate::zone::watermark::policy::{self, Marks, Share};
@@ -24,6 +25,9 @@ pub struct Tuning {
     pub watermark_scale_factor: u32,
     /// `lowmem_reserve_ratio`: by which each zone divides what is above it; 0 keeps nothing.
     pub lowmem_reserve_ratio: [u32; ZoneKind::COUNT],
+    /// `percpu_pagelist_high_fraction`: which part of a zone all CPUs together may have on their
+    /// lists; 0 leaves it to what they do.
+    pub percpu_pagelist_high_fraction: u32,
 }
 
 /// Why a setting was refused. Nothing was changed.
@@ -38,6 +42,8 @@ pub enum TuningError {
     },
     /// `watermark_scale_factor` is not in [`policy::SCALE_FACTORS`].
     ScaleFactor,
+    /// `percpu_pagelist_high_fraction` is neither 0 nor at least [`limits::HIGH_FRACTION_MIN`].
+    HighFraction,
 }
 
 impl Tuning {
@@ -47,6 +53,7 @@ impl Tuning {
         chosen_min_free_kbytes: None,
         watermark_scale_factor: policy::SCALE_FACTOR,
         lowmem_reserve_ratio: policy::RESERVE_RATIO,
+        percpu_pagelist_high_fraction: 0,
     };
 }
 
@@ -92,6 +99,17 @@ impl<P: Platform> Memory<P> {
         ratio: [u32; ZoneKind::COUNT],
     ) -> Result<(), TuningError> {
         self.tune(|tuning| tuning.lowmem_reserve_ratio = ratio)
+    }
+
+    /// Sets `vm.percpu_pagelist_high_fraction`. Context: task.
+    ///
+    /// # Errors
+    /// [`TuningError`].
+    pub fn set_percpu_pagelist_high_fraction(&self, fraction: u32) -> Result<(), TuningError> {
+        if fraction != 0 && fraction < limits::HIGH_FRACTION_MIN {
+            return Err(TuningError::HighFraction);
+        }
+        self.tune(|tuning| tuning.percpu_pagelist_high_fraction = fraction)
     }
 
     /// Computes `min_free_kbytes` and all watermarks anew, from the memory there is now (Linux:
@@ -156,6 +174,7 @@ impl Core {
     /// Writes marks and reserves to every zone.
     fn apply(&self, tuning: &Tuning) {
         let all = self.zones().map(Zone::managed).fold(0, u64::saturating_add);
+        let near = u32::try_from(self.cpus.presence.cpus().count()).unwrap_or(u32::MAX);
         for node in self.nodes.iter() {
             let managed = ZoneKind::ALL.map(|kind| node.zone(kind).managed());
             let protection = policy::protection(&managed, &tuning.lowmem_reserve_ratio);
@@ -167,6 +186,9 @@ impl Core {
                 let factor = tuning.watermark_scale_factor;
                 let marks: Marks = policy::marks(tuning.min_free_kbytes, share, factor);
                 zone.watermarks().set(marks, kept);
+                let fraction = tuning.percpu_pagelist_high_fraction;
+                let lists = limits::limits(zone.managed(), marks.low, near, fraction);
+                zone.set_list_limits(lists);
             }
         }
     }
@@ -186,6 +208,9 @@ impl fmt::Display for TuningError {
             Self::ScaleFactor => {
                 let (least, most) = (policy::SCALE_FACTORS.start(), policy::SCALE_FACTORS.end());
                 write!(f, "not from {least} to {most}")
+            }
+            Self::HighFraction => {
+                write!(f, "neither 0 nor at least {}", limits::HIGH_FRACTION_MIN)
             }
         }
     }

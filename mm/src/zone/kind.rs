@@ -33,15 +33,11 @@ impl ZoneKind {
     ];
 
     /// The kind's place in [`ALL`](Self::ALL).
+    #[inline]
     #[must_use]
+    #[expect(clippy::as_conversions, reason = "a fieldless enum's discriminant")]
     pub const fn index(self) -> usize {
-        match self {
-            Self::Dma => 0,
-            Self::Dma32 => 1,
-            Self::Normal => 2,
-            Self::Movable => 3,
-            Self::Device => 4,
-        }
+        self as usize
     }
 
     /// The name in `/proc` files and in the boot log.

@@ -60,6 +60,10 @@ impl Node {
         &self.zones[kind.index()]
     }
 
+    pub(crate) fn zones_mut(&mut self) -> impl Iterator<Item = &mut Zone> {
+        self.zones.iter_mut()
+    }
+
     pub(crate) const fn zone_mut(&mut self, kind: ZoneKind) -> &mut Zone {
         &mut self.zones[kind.index()]
     }

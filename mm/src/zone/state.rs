@@ -4,19 +4,21 @@
 use super::ZoneKind;
 use super::watermark::{self, Watermarks};
 use crate::addr::{Order, Pfn, PfnRange};
-use crate::buddy::{Census, FreeAreas, MigrateType, Request, Stats, Step, Trace};
+use crate::buddy::pageset::limits::{Limits, SharedLimits};
+use crate::buddy::pageset::{Gauges, PageSetStats};
+use crate::buddy::{Census, FreeAreas, MigrateType, PageSet, Request, Stats, Step, Trace};
 use crate::config::ORDERS;
 use crate::frame::{FrameTable, Word, ZoneId};
 use crate::mem::Exclusive;
 use crate::platform::Platform;
 use crate::report::{Check, Corruption};
-use crate::sync::atomic::{AtomicU64, Ordering};
-use crate::sync::{IrqGuard, SpinLock, rank};
+use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use crate::sync::{IrqGuard, PerCpu, SpinLock, rank};
 
 /// One kind's memory on one node.
 #[derive(Debug)]
 pub struct Zone {
-    home: ZoneId,
+    pub(super) home: ZoneId,
     kind: ZoneKind,
     pub(super) span: PfnRange,
     present: u64,
@@ -24,8 +26,13 @@ pub struct Zone {
     managed: AtomicU64,
     /// Mirror of the free areas' count: written under the zone lock, read by anyone.
     free: AtomicU64,
-    watermarks: Watermarks,
+    pub(super) watermarks: Watermarks,
     pub(super) areas: SpinLock<FreeAreas>,
+    /// What each CPU has at hand.
+    pub(super) pagesets: PerCpu<PageSet, Gauges>,
+    pub(super) list_limits: SharedLimits,
+    /// While this is not zero, nothing goes onto the lists.
+    pub(super) paused: AtomicU32,
 }
 
 /// What a zone is made of.
@@ -68,6 +75,9 @@ impl Zone {
             free: AtomicU64::new(0),
             watermarks: Watermarks::new(),
             areas: SpinLock::new(rank::ZONE, areas),
+            pagesets: PerCpu::empty(),
+            list_limits: SharedLimits::new(),
+            paused: AtomicU32::new(0),
         }
     }
 
@@ -143,6 +153,7 @@ impl Zone {
         watermark::spares(self.free_frames(), order, floor)
     }
 
+    #[inline]
     pub(super) fn unlock<P: Platform>(&self, areas: IrqGuard<'_, FreeAreas, P>) {
         self.free.store(areas.free_frames(), Ordering::Relaxed);
         drop(areas);
@@ -156,7 +167,6 @@ impl Zone {
         request: &Request,
         trace: &mut impl Trace,
     ) -> Option<Exclusive> {
-        trace.step(Step::Zone { home: self.home });
         let mut areas = self.areas.lock(platform);
         let block = Self::take(&mut areas, platform, request, self.home, trace);
         self.unlock(areas);
@@ -295,7 +305,11 @@ impl Zone {
             blocks,
             pageblocks: areas.pageblocks(self.span),
             free: areas.free_frames(),
-            stats: *areas.stats(),
+            stats: self.pagesets().fold(*areas.stats(), |stats, set| Stats {
+                allocated: stats.allocated.wrapping_add(set.allocated),
+                freed: stats.freed.wrapping_add(set.freed),
+                ..stats
+            }),
         }
     }
 
@@ -324,6 +338,28 @@ impl Zone {
             });
         }
         Ok(census)
+    }
+
+    /// What each CPU has at hand, by CPU (`/proc/zoneinfo`: `pagesets`). Context: any.
+    pub fn pagesets(&self) -> impl Iterator<Item = PageSetStats> {
+        self.pagesets.shared().map(Gauges::read)
+    }
+
+    /// What each CPU may have at hand. Context: any.
+    #[must_use]
+    pub fn list_limits(&self) -> Limits {
+        self.list_limits.get()
+    }
+
+    /// Sets what each CPU may have at hand; it takes note when it fetches or gives back the next
+    /// time. The caller holds the settings lock.
+    pub(crate) fn set_list_limits(&self, limits: Limits) {
+        self.list_limits.set(limits);
+    }
+
+    /// Gives the CPUs their lists.
+    pub(crate) fn install_pagesets(&mut self, pagesets: PerCpu<PageSet, Gauges>) {
+        self.pagesets = pagesets;
     }
 
     /// Prepares the zone for the frames of a section.

@@ -49,7 +49,9 @@ impl<C: SimConfig> Iterator for Blocks<'_, C> {
             let state = word.state().unwrap_or_else(|| panic!("{pfn}: {word:?}"));
             self.next += match state {
                 FrameState::Interior | FrameState::Reserved => 1,
-                FrameState::Free | FrameState::Unique | FrameState::Shared => word.order().frames(),
+                FrameState::Free | FrameState::Unique | FrameState::Shared | FrameState::Cached => {
+                    word.order().frames()
+                }
             };
             if state != FrameState::Interior {
                 return Some(Found { pfn, word });
@@ -91,6 +93,7 @@ impl Recount {
         match word.state() {
             Some(FrameState::Reserved) => self.census.reserved += 1,
             Some(FrameState::Unique | FrameState::Shared) => self.census.live += frames,
+            Some(FrameState::Cached) => self.census.cached += frames,
             Some(FrameState::Free) => {
                 let kind = zone.pageblock_type(memory.platform(), pfn);
                 let kind = kind.unwrap_or_else(|| panic!("{pfn} has no pageblock"));

@@ -8,6 +8,19 @@ pub trait SimConfig: Send + Sync + 'static {
     const PROFILE: Profile;
     /// How frame records are found.
     const MODEL: MemoryModel;
+    /// Whether CPUs have page lists unless a test says otherwise. Most tests look at the free areas
+    /// themselves.
+    const LISTS: bool = false;
+}
+
+/// The same with page lists.
+#[derive(Debug)]
+pub struct Listed<C>(std::marker::PhantomData<fn() -> C>);
+
+impl<C: SimConfig> SimConfig for Listed<C> {
+    const PROFILE: Profile = C::PROFILE;
+    const MODEL: MemoryModel = C::MODEL;
+    const LISTS: bool = true;
 }
 
 /// A profile as a type.
@@ -75,7 +88,7 @@ impl SimModel for Flat {
 macro_rules! for_every_config {
     ($($body:ident),* $(,)?) => {$(
         mod $body {
-            use $crate::sim::{Debug, Flat, Hardened, Plain, Sparse, Vmemmap};
+            use $crate::sim::{Debug, Flat, Hardened, Listed, Plain, Sparse, Vmemmap};
 
             #[test]
             fn plain_sparse() { super::$body::<(Plain, Sparse)>(); }
@@ -95,6 +108,10 @@ macro_rules! for_every_config {
             fn debug_vmemmap() { super::$body::<(Debug, Vmemmap)>(); }
             #[test]
             fn debug_flat() { super::$body::<(Debug, Flat)>(); }
+            #[test]
+            fn listed_plain_sparse() { super::$body::<Listed<(Plain, Sparse)>>(); }
+            #[test]
+            fn listed_debug_vmemmap() { super::$body::<Listed<(Debug, Vmemmap)>>(); }
         }
     )*};
 }

@@ -81,6 +81,10 @@ impl Cpus {
         }
     }
 
+    pub(super) fn count(&self) -> u32 {
+        self.cpus.len() as u32
+    }
+
     /// The CPU of this thread. A thread without one takes CPU 0 for good, if that is free: so a
     /// test with one thread need not think about CPUs.
     pub(super) fn current(&self) -> CpuId {

@@ -10,11 +10,11 @@ use mm::memblock::firmware::FirmwareRegion;
 use mm::memblock::params::{CoreSize, Params};
 use mm::memblock::setup::{self, LowMemory, SetupError, SetupPolicy};
 use mm::memblock::{Direction, GrowError, Memblock};
-use mm::platform::{NodeId, Platform};
-use mm::system::{BringUpError, FreeEarlyError, Memory, Options, Summary};
+use mm::platform::{CpuId, NodeId, Platform};
+use mm::system::{BringUpError, FreeEarlyError, Memory, Options, PageLists, Summary};
 use mm::zone::plan::{CoreWish, NodePlan, Plan, PlanError};
 
-use super::{SimConfig, SimPlatform};
+use super::{OnCpu, SimConfig, SimPlatform};
 use crate::oracles::{self, Shape};
 use crate::sim::Ram;
 use crate::window::Window;
@@ -109,7 +109,13 @@ impl<C: SimConfig> Machine<C> {
             reserved: Vec::new(),
             homes: Vec::new(),
             wish: CoreWish::default(),
-            options: Options::for_profile(C::PROFILE),
+            options: Options {
+                page_lists: match C::LISTS {
+                    true => PageLists::Tuned,
+                    false => PageLists::Off,
+                },
+                ..Options::for_profile(C::PROFILE)
+            },
             cpus: 1,
             direction: Direction::TopDown,
             early_limit: PhysAddr::MAX,
@@ -128,6 +134,17 @@ impl<C: SimConfig> Machine<C> {
     #[must_use]
     pub const fn hardware(&self) -> &SimPlatform<C> {
         self.memory.platform()
+    }
+
+    /// Puts this thread on a CPU that no other thread runs on; with the thread, the CPU is away, and
+    /// others may take what it has on its page lists.
+    pub fn cpu(&self, cpu: u32) -> Running<'_, C> {
+        let token = self.hardware().cpu(cpu);
+        self.memory.return_cpu();
+        Running {
+            memory: &self.memory,
+            token,
+        }
     }
 
     /// The free blocks right after boot.
@@ -163,6 +180,8 @@ impl<C: SimConfig> Machine<C> {
     pub fn finish(mut self) {
         self.finished = true;
         oracles::check(&self.memory);
+        assert!(self.memory.drain_all_pages(), "a CPU keeps its pages");
+        oracles::check(&self.memory);
         oracles::check_quiet(&self.memory);
         self.initial.assert_same(&Shape::of(&self.memory));
     }
@@ -186,6 +205,30 @@ impl<C: SimConfig> Drop for Machine<C> {
         if !self.finished && !thread::panicking() {
             panic!("a test dropped its machine without calling `finish`");
         }
+    }
+}
+
+/// This thread runs on a CPU of a machine that is up, until the value is dropped.
+#[derive(Debug)]
+#[must_use = "the thread leaves the CPU when this is dropped"]
+pub struct Running<'a, C: SimConfig> {
+    memory: &'a Memory<SimPlatform<C>>,
+    token: OnCpu<'a>,
+}
+
+impl<C: SimConfig> Running<'_, C> {
+    /// Which CPU.
+    #[must_use]
+    pub const fn id(&self) -> CpuId {
+        self.token.id()
+    }
+}
+
+impl<C: SimConfig> Drop for Running<'_, C> {
+    fn drop(&mut self) {
+        // SAFETY: this thread holds the CPU's token until the field is dropped, after this; the
+        // next one to take it returns first, in `Machine::cpu`.
+        unsafe { self.memory.leave_cpu() };
     }
 }
 

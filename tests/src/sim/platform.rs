@@ -110,7 +110,8 @@ impl<C: SimConfig> SimPlatform<C> {
 // library uses them except tests that damage free memory on purpose; (3) nothing interrupts a
 // host thread in this process; (4) a CPU token is held by one thread at a time; (5, 6) the window
 // is reserved for the frame table alone, as large as the machine's last frame needs, and `alias`
-// maps each place of it once; (7) bytes of a memory file that were never written are zero.
+// maps each place of it once; (7) bytes of a memory file that were never written are zero; (8) a thread keeps
+// its CPU token; (9) tokens are numbered from 0.
 unsafe impl<C: SimConfig> Platform for SimPlatform<C> {
     const PROFILE: Profile = C::PROFILE;
     const MODEL: MemoryModel = C::MODEL;
@@ -129,6 +130,17 @@ unsafe impl<C: SimConfig> Platform for SimPlatform<C> {
 
     fn current_cpu(&self) -> CpuId {
         self.cpus.current()
+    }
+
+    fn cpus(&self) -> u32 {
+        self.cpus.count()
+    }
+
+    /// The other thread gets the host's CPU; a machine that waits for a CPU which does nothing
+    /// soon gives up.
+    fn relax(&self, rounds: u32) -> bool {
+        std::thread::yield_now();
+        rounds < 1_000
     }
 
     fn irq_save(&self) -> IrqState {

@@ -10,7 +10,7 @@ use mm::report::Corruption;
 use mm::system::{Block, Memory};
 use mm_tests::oracles::{Blocks, Owners};
 use mm_tests::seed::{Random, seed};
-use mm_tests::sim::{Checked, Machine, SimConfig, SimPlatform, Usual, Vmemmap};
+use mm_tests::sim::{Checked, Listed, Machine, SimConfig, SimPlatform, Usual, Vmemmap};
 
 const MIB: u64 = 1 << 20;
 
@@ -25,7 +25,7 @@ fn hammer<C: SimConfig>(cpus: u32, operations: u64) {
         for cpu in 1..=cpus {
             let (machine, owners, handed) = (&machine, &owners, &handed);
             scope.spawn(move || {
-                let _here = machine.hardware().cpu(cpu);
+                let _here = machine.cpu(cpu);
                 let mut random = Random::new(seed ^ u64::from(cpu));
                 let mut live: Vec<Handle<'_, C>> = Vec::new();
                 for _ in 0..operations {
@@ -37,6 +37,8 @@ fn hammer<C: SimConfig>(cpus: u32, operations: u64) {
             });
         }
     });
+    let reports = machine.hardware().take_reports();
+    assert!(reports.is_empty(), "{reports:?}");
     machine.check();
     for block in handed.into_inner().unwrap() {
         give(&machine, &owners, block);
@@ -102,6 +104,13 @@ fn three_cpus_never_get_the_same_frame_with_all_checks_on() {
 }
 
 #[test]
+fn cpus_with_page_lists_never_get_the_same_frame() {
+    hammer::<Listed<Usual>>(8, 6_000);
+    hammer::<Listed<Checked>>(3, 2_500);
+    hammer::<Listed<(mm_tests::sim::Plain, Vmemmap)>>(2, 10_000);
+}
+
+#[test]
 fn references_dropped_on_many_cpus_free_the_block_once() {
     let machine = Machine::<Usual>::new().ram(0, 16 * MIB).cpus(5).boot();
     for _ in 0..300 {
@@ -111,7 +120,7 @@ fn references_dropped_on_many_cpus_free_the_block_once() {
             for cpu in 1..=4 {
                 let (twin, machine) = (shared.clone(), &machine);
                 scope.spawn(move || {
-                    let _here = machine.hardware().cpu(cpu);
+                    let _here = machine.cpu(cpu);
                     for _ in 0..50 {
                         drop(twin.clone());
                         let pfn = machine.get_page(twin.pfn()).unwrap();

@@ -4,16 +4,19 @@ use mm::addr::{Order, Pfn, PfnRange};
 use mm::buddy::Gfp;
 use mm::frame::{Event, FrameState, PutOutcome};
 use mm::mem::{EarlyRam, Exclusive};
+use mm::system::PageLists;
 use mm_tests::oracles::state_hash;
 use mm_tests::sim::{Checked, Machine, Plain, SimConfig, Usual, Vmemmap};
 
-use Event::{Absorb, Adopt, Allocate, CutFree, CutOwned, LastPut, Release, Reserve, Share};
-use FrameState::{Free, Interior, Reserved, Shared, Unique};
+use Event::{
+    Absorb, Adopt, Allocate, Cache, CutFree, CutOwned, LastPut, Release, Reserve, Serve, Share,
+};
+use FrameState::{Cached, Free, Interior, Reserved, Shared, Unique};
 
 const MIB: u64 = 1 << 20;
 
 /// Everything that may happen; whatever is not here may not.
-const LEGAL: [(FrameState, Event, FrameState); 12] = [
+const LEGAL: [(FrameState, Event, FrameState); 14] = [
     (Interior, Reserve, Reserved),
     (Interior, Adopt, Unique),
     (Interior, CutFree, Free),
@@ -26,6 +29,8 @@ const LEGAL: [(FrameState, Event, FrameState); 12] = [
     (Unique, Share, Shared),
     (Unique, Absorb, Interior),
     (Shared, LastPut, Unique),
+    (Unique, Cache, Cached),
+    (Cached, Serve, Unique),
 ];
 
 fn expected(state: FrameState, event: Event) -> Option<FrameState> {
@@ -36,7 +41,7 @@ fn expected(state: FrameState, event: Event) -> Option<FrameState> {
 }
 
 #[test]
-fn the_table_allows_twelve_changes_and_refuses_all_others() {
+fn the_table_allows_fourteen_changes_and_refuses_all_others() {
     let mut allowed = 0;
     for state in FrameState::ALL {
         for event in Event::ALL {
@@ -48,7 +53,7 @@ fn the_table_allows_twelve_changes_and_refuses_all_others() {
             allowed += usize::from(state.after(event).is_some());
         }
     }
-    assert_eq!(allowed, 12);
+    assert_eq!(allowed, 14);
 }
 
 /// A token for frames that was come by dishonestly.
@@ -69,6 +74,11 @@ impl<C: SimConfig> Stage<C> {
         let machine = Machine::<C>::new()
             .ram(0, 16 * MIB)
             .reserve(3 * MIB, 4096)
+            .options(|options| {
+                if state == Cached {
+                    options.page_lists = PageLists::Tuned;
+                }
+            })
             .boot();
         let pfn = match state {
             // Behind the end of RAM, in a section that has records.
@@ -87,6 +97,12 @@ impl<C: SimConfig> Stage<C> {
                 let block = machine.alloc_block(Gfp::KERNEL, Order::ZERO).unwrap();
                 let pfn = block.pfn();
                 core::mem::forget(block.share().unwrap());
+                pfn
+            }
+            Cached => {
+                let pfn = machine.alloc_page(Gfp::KERNEL).unwrap();
+                // SAFETY: allocated above.
+                unsafe { machine.free_pages(pfn, Order::ZERO) }.unwrap();
                 pfn
             }
         };
@@ -110,6 +126,8 @@ impl<C: SimConfig> Stage<C> {
                 let ram = stolen(machine, PfnRange::block(pfn, Order::ZERO));
                 table.adopt(ram, home, drop).is_ok()
             }
+            // The page is taken off its list first, which are two changes.
+            Allocate if self.state() == Cached => return None,
             Allocate => {
                 let range = PfnRange::block(pfn, Order::ZERO);
                 let run = machine.alloc_contig_range(range, Gfp::KERNEL);
@@ -124,7 +142,7 @@ impl<C: SimConfig> Stage<C> {
             },
             // SAFETY: where nobody holds a reference, the call must refuse.
             LastPut => unsafe { machine.put_page(pfn) }.is_ok(),
-            Absorb | CutFree | CutOwned => return None,
+            Absorb | CutFree | CutOwned | Cache | Serve => return None,
         };
         Some(accepted)
     }
@@ -161,7 +179,7 @@ fn matrix<C: SimConfig>() {
             stage.machine.abandon();
         }
     }
-    assert_eq!(tried, 30);
+    assert_eq!(tried, 35);
 }
 
 #[test]

@@ -6,7 +6,7 @@
 //! tokens for one block.
 
 use crate::addr::{Order, Pfn, PfnRange};
-use crate::frame::{Event, Frame, FrameState, FrameTable, Word, ZoneId};
+use crate::frame::{CachedWord, Event, Frame, FrameState, FrameTable, Word, ZoneId};
 use crate::mem::{EarlyRam, Exclusive};
 use crate::platform::NodeId;
 use crate::report::{Check, Corruption};
@@ -64,6 +64,45 @@ pub enum PutOutcome {
     Shared,
     /// It was the last one: the block is the caller's, to be freed.
     Last(Exclusive),
+}
+
+/// A block together with its record.
+#[derive(Debug)]
+#[must_use = "dropping the token leaks the block"]
+pub(crate) struct Claimed<'a> {
+    block: Exclusive,
+    frame: &'a Frame,
+    word: Word,
+}
+
+impl Claimed<'_> {
+    /// What the record says.
+    #[inline]
+    pub(crate) const fn word(&self) -> Word {
+        self.word
+    }
+
+    /// The block alone.
+    #[inline]
+    pub(crate) fn into_block(self) -> Exclusive {
+        self.block
+    }
+
+    /// Does something to the block's bytes.
+    #[inline]
+    pub(crate) fn map(self, change: impl FnOnce(Exclusive) -> Exclusive) -> Self {
+        let first = self.block.frames();
+        let block = change(self.block);
+        debug_assert_eq!(block.frames(), first, "another block");
+        Self { block, ..self }
+    }
+
+    /// Marks the block as one on a CPU's list. Answers its first frame.
+    #[inline(always)]
+    pub(crate) fn cache(self, word: CachedWord) -> Pfn {
+        self.frame.publish(word.word());
+        self.block.leak().first()
+    }
 }
 
 impl FrameTable {
@@ -212,33 +251,72 @@ impl FrameTable {
     /// The caller owns the block: it was handed out as a raw number, was not reclaimed since,
     /// and nobody uses its bytes any more. (The checks are diagnosis: a block that was freed and
     /// handed out again in the same shape cannot be told from the one meant.)
+    #[inline]
     pub unsafe fn reclaim(&self, pfn: Pfn, order: Order) -> Result<Exclusive, FreeError> {
-        let frame = self.frame(pfn).ok_or(FreeError::NotPresent)?;
+        // SAFETY: the caller's word.
+        Ok(unsafe { self.claim(pfn, order) }?.block)
+    }
+
+    /// As [`Self::reclaim`], with the record that says so.
+    ///
+    /// # Errors
+    /// As [`Self::reclaim`].
+    ///
+    /// # Safety
+    /// As [`Self::reclaim`].
+    #[inline(always)]
+    pub(crate) unsafe fn claim(&self, pfn: Pfn, order: Order) -> Result<Claimed<'_>, FreeError> {
+        if let Some(frame) = self.frame(pfn) {
+            let word = frame.word_acquire();
+            if word.is_unique_block(order) && pfn.is_aligned(order) {
+                // SAFETY: (1) the caller's word; (2) only adopted frames become unique.
+                let block = unsafe { Exclusive::new(PfnRange::block(pfn, order)) };
+                return Ok(Claimed { block, frame, word });
+            }
+        }
+        Err(self.why_not_free(pfn, order))
+    }
+
+    /// A block with its record; `None` if the token is not for a block of this table.
+    pub(crate) fn claimed(&self, block: Exclusive) -> Option<Claimed<'_>> {
+        let frame = self.frame(block.frames().first())?;
+        let word = frame.word();
+        Some(Claimed { block, frame, word })
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn why_not_free(&self, pfn: Pfn, order: Order) -> FreeError {
+        let Some(frame) = self.frame(pfn) else {
+            return FreeError::NotPresent;
+        };
         if !pfn.is_aligned(order) {
-            return Err(FreeError::Misaligned);
+            return FreeError::Misaligned;
         }
         let word = frame.word_acquire();
         match word.state() {
-            Some(FrameState::Unique) if word.order() == order => {}
-            Some(FrameState::Unique) => {
-                return Err(FreeError::WrongOrder {
-                    actual: word.order(),
-                });
-            }
-            Some(FrameState::Shared) => return Err(FreeError::Shared),
-            Some(FrameState::Free) => return Err(FreeError::AlreadyFree),
-            Some(FrameState::Reserved) => return Err(FreeError::Reserved),
-            Some(FrameState::Interior) => return Err(self.why_interior(pfn)),
-            None => return Err(FreeError::Damaged),
+            Some(FrameState::Unique) => FreeError::WrongOrder {
+                actual: word.order(),
+            },
+            Some(FrameState::Shared) => FreeError::Shared,
+            Some(FrameState::Free | FrameState::Cached) => FreeError::AlreadyFree,
+            Some(FrameState::Reserved) => FreeError::Reserved,
+            Some(FrameState::Interior) => self.why_interior(pfn),
+            None => FreeError::Damaged,
         }
-        // SAFETY: (1) the caller's word; (2) only adopted frames become unique.
-        Ok(unsafe { Exclusive::new(PfnRange::block(pfn, order)) })
     }
 
     fn why_interior(&self, pfn: Pfn) -> FreeError {
         match self.head(pfn) {
             None => FreeError::NotPresent,
-            Some(head) if head.frame().word().is(FrameState::Free) => FreeError::AlreadyFree,
+            Some(head)
+                if matches!(
+                    head.frame().word().state(),
+                    Some(FrameState::Free | FrameState::Cached)
+                ) =>
+            {
+                FreeError::AlreadyFree
+            }
             Some(head) => FreeError::Interior { head: head.pfn() },
         }
     }

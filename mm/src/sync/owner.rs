@@ -1,0 +1,159 @@
+//! Data of one CPU that its owner uses without a lock.
+//!
+//! # Protocol
+//!
+//! The owner enters: pins itself, looks at `busy`, sets it, uses the value, clears it, and then
+//! looks at `drain_wanted`. All of it with plain loads and stores, since a pin leaves only
+//! contexts that *nest* on the same CPU (interrupts, NMI, exceptions): they come and are gone
+//! again between two instructions of the owner, like a signal handler on a thread. Compiler fences
+//! keep the use of the value between the two stores; the CPU sees its own stores in order. A
+//! nested context that finds `busy` set does without the value.
+//!
+//! Other CPUs never touch the value while its owner runs. They set `drain_wanted` and have the
+//! owner look; or they win the owner's [`Presence`](super::Presence) while it is away.
+
+use core::cell::UnsafeCell;
+use core::fmt;
+use core::marker::PhantomData;
+
+use super::atomic::{AtomicBool, Ordering, compiler_fence};
+
+/// A value that belongs to one CPU, and `S` beside it, which everybody may look at.
+///
+/// # Invariants
+/// While `busy` is set, one [`Entered`] exists, through which alone `value` is reached.
+#[repr(C, align(64))]
+pub struct OwnerCell<T, S = ()> {
+    busy: AtomicBool,
+    drain_wanted: AtomicBool,
+    shared: S,
+    value: UnsafeCell<T>,
+}
+
+// SAFETY: the value is reached by one context at a time, on whatever CPU, so `T: Send` is enough.
+unsafe impl<T: Send, S: Sync> Sync for OwnerCell<T, S> {}
+
+impl<T, S> OwnerCell<T, S> {
+    /// A cell around `value`.
+    pub const fn new(value: T, shared: S) -> Self {
+        Self {
+            busy: AtomicBool::new(false),
+            drain_wanted: AtomicBool::new(false),
+            shared,
+            value: UnsafeCell::new(value),
+        }
+    }
+
+    /// Enters, unless the code that this context interrupted is in there.
+    ///
+    /// # Safety
+    ///
+    /// Until the answer is dropped, the caller is pinned to the CPU that owns the cell; or it has
+    /// won the hand-over of that CPU, which keeps away from the cell meanwhile. Either way it
+    /// neither sleeps nor gives the answer to another thread.
+    #[inline(always)]
+    pub unsafe fn enter(&self) -> Option<Entered<'_, T, S>> {
+        if self.busy.load(Ordering::Relaxed) {
+            return None;
+        }
+        self.busy.store(true, Ordering::Relaxed);
+        compiler_fence(Ordering::SeqCst);
+        // INVARIANT: `busy` was clear, so nobody has a reference, and is set now: contexts that
+        // nest on this CPU see that, and others stay away (the caller's word).
+        Some(Entered {
+            cell: self,
+            _not_send: PhantomData,
+        })
+    }
+
+    /// What everybody may look at. Context: any CPU.
+    #[inline]
+    pub const fn shared(&self) -> &S {
+        &self.shared
+    }
+
+    /// Asks the owner to drain. Context: any CPU.
+    pub fn want_drain(&self) {
+        self.drain_wanted.store(true, Ordering::Release);
+    }
+
+    /// Whether somebody asked, and was not served yet. Context: any CPU.
+    #[inline]
+    pub fn is_drain_wanted(&self) -> bool {
+        self.drain_wanted.load(Ordering::Relaxed)
+    }
+
+    /// Whether the drain that was asked for is done: what it did is visible then.
+    pub fn is_drained(&self) -> bool {
+        !self.drain_wanted.load(Ordering::Acquire)
+    }
+
+    /// Takes note that what was asked for is done. Only who just used the value says so.
+    pub fn drained(&self) {
+        self.drain_wanted.store(false, Ordering::Release);
+    }
+
+    /// The value: `&mut self` proves that nobody else is there.
+    pub fn get_mut(&mut self) -> &mut T {
+        self.value.get_mut()
+    }
+}
+
+/// The right to use what an [`OwnerCell`] holds.
+///
+/// # Invariants
+/// The cell's `busy` was set for this value.
+#[derive(Debug)]
+#[must_use = "the cell is left when this is dropped"]
+pub struct Entered<'a, T, S> {
+    cell: &'a OwnerCell<T, S>,
+    /// Whoever entered is bound to one CPU.
+    _not_send: PhantomData<*mut T>,
+}
+
+impl<'a, T, S> Entered<'a, T, S> {
+    /// The value, and what everybody may look at.
+    #[inline(always)]
+    pub fn parts(&mut self) -> (&mut T, &'a S) {
+        // SAFETY: the invariants: while `busy` is set for us, nobody else has a reference; and
+        // `&mut self` makes this one unique.
+        let value = unsafe { &mut *self.cell.value.get() };
+        (value, &self.cell.shared)
+    }
+}
+
+impl<T, S> Drop for Entered<'_, T, S> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        compiler_fence(Ordering::SeqCst);
+        self.cell.busy.store(false, Ordering::Relaxed);
+        compiler_fence(Ordering::SeqCst);
+    }
+}
+
+impl<T, S: fmt::Debug> fmt::Debug for OwnerCell<T, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OwnerCell")
+            .field("busy", &self.busy)
+            .field("drain_wanted", &self.drain_wanted)
+            .field("shared", &self.shared)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_nested_context_does_without() {
+        let cell = OwnerCell::new(1, ());
+        // SAFETY: one thread; that it enters twice is what is tested.
+        let enter = || unsafe { cell.enter() };
+        let mut outer = enter().unwrap();
+        *outer.parts().0 += 1;
+        assert!(enter().is_none());
+        drop(outer);
+        assert_eq!(enter().map(|mut entered| *entered.parts().0), Some(2));
+    }
+}

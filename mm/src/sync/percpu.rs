@@ -1,0 +1,150 @@
+//! One value for each CPU.
+
+use core::marker::PhantomData;
+
+use super::owner::Entered;
+use super::{OwnerCell, Seized};
+use crate::mem::Array;
+use crate::platform::{CpuId, Platform};
+
+/// The calling task stays on this CPU, and no other task runs there, until the value is dropped.
+#[derive(Debug)]
+#[must_use = "the task may move again when this is dropped"]
+pub struct Pin<'a, P: Platform> {
+    platform: &'a P,
+    cpu: CpuId,
+    /// A pin holds the CPU that it was taken on.
+    _not_send: PhantomData<*mut ()>,
+}
+
+impl<'a, P: Platform> Pin<'a, P> {
+    /// Pins the caller. Context: any.
+    #[inline]
+    pub fn new(platform: &'a P) -> Self {
+        platform.pin();
+        Self {
+            platform,
+            cpu: platform.current_cpu(),
+            _not_send: PhantomData,
+        }
+    }
+
+    /// The machine.
+    #[inline]
+    #[must_use]
+    pub const fn platform(&self) -> &'a P {
+        self.platform
+    }
+
+    /// Which CPU it is.
+    #[inline]
+    #[must_use]
+    pub const fn cpu(&self) -> CpuId {
+        self.cpu
+    }
+}
+
+impl<P: Platform> Drop for Pin<'_, P> {
+    #[inline]
+    fn drop(&mut self) {
+        self.platform.unpin();
+    }
+}
+
+/// A value for each CPU, which the CPU itself uses without a lock, and `S` beside it: see
+/// [`OwnerCell`].
+#[derive(Debug)]
+pub struct PerCpu<T: 'static, S: 'static = ()> {
+    cells: Array<OwnerCell<T, S>>,
+}
+
+impl<T: Send, S: Sync> PerCpu<T, S> {
+    /// No CPU has one.
+    #[must_use]
+    pub const fn empty() -> Self {
+        Self {
+            cells: Array::empty(),
+        }
+    }
+
+    /// The cells of as many CPUs as there are elements.
+    #[must_use]
+    pub const fn new(cells: Array<OwnerCell<T, S>>) -> Self {
+        Self { cells }
+    }
+
+    /// What everybody may look at, by CPU.
+    pub fn shared(&self) -> impl Iterator<Item = &S> {
+        self.cells.iter().map(OwnerCell::shared)
+    }
+
+    /// A CPU's cell.
+    #[inline]
+    #[must_use]
+    pub fn cell(&self, cpu: CpuId) -> Option<&OwnerCell<T, S>> {
+        self.cells.at(u64::from(cpu.0))
+    }
+
+    /// Enters this CPU's value. `None` where this CPU has none, or the code that was interrupted
+    /// is using it. Whoever leaves looks at [`OwnerCell::is_drain_wanted`]. Context: any.
+    #[inline(always)]
+    pub fn enter<'a, P: Platform>(&'a self, pin: &'a Pin<'_, P>) -> Option<Owned<'a, T, S>> {
+        let cell = self.cell(pin.cpu())?;
+        // SAFETY: the pin holds the CPU that owns the cell for as long as the answer lives.
+        let entered = unsafe { cell.enter() }?;
+        Some(Owned { cell, entered })
+    }
+
+    /// Does what other CPUs asked for, if they did. If the code that was interrupted is using the
+    /// value, it will see the request when it is done. Context: any, on the CPU itself.
+    pub fn serve<P: Platform>(&self, pin: &Pin<'_, P>, drain: impl FnOnce(&mut T, &S)) {
+        let Some(cell) = self.cell(pin.cpu()).filter(|cell| cell.is_drain_wanted()) else {
+            return;
+        };
+        if let Some(mut owned) = self.enter(pin) {
+            let (value, shared) = owned.parts();
+            drain(value, shared);
+            cell.drained();
+        }
+    }
+
+    /// Uses the value of a CPU that is away, in its place. `false` if there is none, or the CPU
+    /// left in the midst of using it.
+    pub fn with_seized(&self, seized: &Seized<'_>, body: impl FnOnce(&mut T, &S)) -> bool {
+        let Some(cell) = self.cell(seized.cpu()) else {
+            return false;
+        };
+        // SAFETY: the hand-over was won, and the CPU keeps away (`Presence::leave`).
+        let Some(mut entered) = (unsafe { cell.enter() }) else {
+            return false;
+        };
+        let (value, shared) = entered.parts();
+        body(value, shared);
+        cell.drained();
+        true
+    }
+}
+
+/// This CPU's value, entered.
+#[derive(Debug)]
+pub struct Owned<'a, T, S> {
+    cell: &'a OwnerCell<T, S>,
+    entered: Entered<'a, T, S>,
+}
+
+impl<'a, T, S> Owned<'a, T, S> {
+    /// The value, and what everybody may look at.
+    #[inline(always)]
+    pub fn parts(&mut self) -> (&mut T, &'a S) {
+        self.entered.parts()
+    }
+
+    /// Leaves. Answers whether another CPU wants the value drained: [`PerCpu::serve`] it.
+    #[inline(always)]
+    #[must_use]
+    pub fn leave(self) -> bool {
+        let cell = self.cell;
+        drop(self.entered);
+        cell.is_drain_wanted()
+    }
+}

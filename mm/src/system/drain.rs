@@ -1,0 +1,140 @@
+//! Getting back what CPUs have on their lists (Linux: `drain_all_pages`), and CPUs that come and go.
+//!
+//! A CPU that is away has its place taken for a moment. One that runs is asked: its lists are
+//! marked, it is kicked, and it drains them itself, at once or when it is done with them. Waiting
+//! for it has a limit, is done with interrupts on and without locks; what it still has after that,
+//! it gives back later.
+#![forbid(unsafe_code)]
+
+use super::{Core, Memory};
+use crate::buddy::{Gfp, Request};
+use crate::platform::{CpuId, Platform};
+use crate::sync::Pin;
+use crate::zone::{Node, Zone};
+
+/// Which CPUs that run are asked to give back what they have, and waited for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Ask {
+    /// None: they do it when they use their lists the next time.
+    Nobody,
+    /// Those that have something.
+    WhoHasPages,
+    /// All: one that is putting a page on a list right now has nothing yet.
+    Everybody,
+}
+
+impl<P: Platform> Memory<P> {
+    /// Gives back what this CPU has on its lists (Linux: `drain_local_pages`). Context: any but NMI.
+    pub fn drain_local_pages(&self) {
+        let Some(core) = self.core() else { return };
+        let pin = Pin::new(&self.platform);
+        for zone in core.listed_zones() {
+            let _ = zone.drain_here(&pin, &core.frames);
+        }
+    }
+
+    /// Gives back what all CPUs have on their lists (Linux: `drain_all_pages`). Answers whether
+    /// all did; one that runs and does not answer in time gives its pages back later. Context:
+    /// task.
+    pub fn drain_all_pages(&self) -> bool {
+        self.core()
+            .is_none_or(|core| self.drain_zones(core, || core.listed_zones(), Ask::WhoHasPages))
+    }
+
+    /// Does what other CPUs asked this one for: to be called in the interrupt that
+    /// [`Platform::kick`] sends. Context: any but NMI.
+    pub fn drain_wanted(&self) {
+        let Some(core) = self.core() else { return };
+        let pin = Pin::new(&self.platform);
+        for zone in core.listed_zones() {
+            zone.serve_drain(&pin, &core.frames);
+        }
+    }
+
+    /// Drains all lists for a request. Answers whether there was anything on them.
+    pub(super) fn drain_for(&self, core: &Core, request: &Request) -> bool {
+        let listed = |zone: &Zone| core.cpus.presence.cpus().any(|cpu| zone.has_listed(cpu));
+        if !core.listed_zones().any(listed) {
+            return false;
+        }
+        let ask = match request.gfp().contains(Gfp::DIRECT_RECLAIM) {
+            true => Ask::WhoHasPages,
+            false => Ask::Nobody,
+        };
+        let _ = self.drain_zones(core, || core.listed_zones(), ask);
+        true
+    }
+
+    /// Drains the lists of some zones on all CPUs. Answers whether all gave back what they had.
+    pub(super) fn drain_zones<'a, Z: Iterator<Item = &'a Zone>>(
+        &self,
+        core: &Core,
+        zones: impl Fn() -> Z,
+        ask: Ask,
+    ) -> bool {
+        let pin = Pin::new(&self.platform);
+        let here = pin.cpu();
+        for zone in zones() {
+            let _ = zone.drain_here(&pin, &core.frames);
+        }
+        drop(pin);
+        let others = || core.cpus.presence.cpus().filter(|&cpu| cpu != here);
+        for cpu in others() {
+            self.drain_remote(core, zones(), cpu, ask);
+        }
+        let is_drained = |zone: &Zone| others().all(|cpu| zone.is_drained(cpu));
+        let mut rounds: u32 = 0;
+        while ask != Ask::Nobody && !zones().all(is_drained) {
+            if !self.platform.relax(rounds) {
+                break;
+            }
+            rounds = rounds.saturating_add(1);
+            // Whoever waits for this CPU meanwhile gets what it wants.
+            self.drain_wanted();
+            // A CPU may have gone away since it was asked.
+            for cpu in others().filter(|&cpu| !core.cpus.presence.is_present(cpu)) {
+                self.drain_remote(core, zones(), cpu, ask);
+            }
+        }
+        zones().all(is_drained)
+    }
+
+    /// Drains what another CPU has, or asks it to.
+    fn drain_remote<'a>(
+        &self,
+        core: &Core,
+        zones: impl Iterator<Item = &'a Zone>,
+        cpu: CpuId,
+        ask: Ask,
+    ) {
+        let irq = self.platform.irq_save();
+        let seized = core.cpus.presence.seize(cpu);
+        let mut asked = false;
+        for zone in zones {
+            match &seized {
+                // Nothing new comes from a CPU that is away, but a request may be left open.
+                Some(seized) if zone.has_listed(cpu) || !zone.is_drained(cpu) => {
+                    zone.drain_seized(seized, &core.frames, &self.platform);
+                }
+                None if zone.has_listed(cpu) || ask == Ask::Everybody => {
+                    zone.want_drain(cpu);
+                    asked = true;
+                }
+                _ => {}
+            }
+        }
+        drop(seized);
+        self.platform.irq_restore(irq);
+        if asked && ask != Ask::Nobody {
+            let _ = self.platform.kick(cpu);
+        }
+    }
+}
+
+impl Core {
+    /// Zones with lists.
+    fn listed_zones(&self) -> impl Iterator<Item = &Zone> {
+        let zones = self.nodes.iter().flat_map(Node::zones);
+        zones.filter(|zone| zone.is_populated())
+    }
+}
