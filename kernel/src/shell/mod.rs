@@ -70,6 +70,9 @@ impl CommandError {
 impl fmt::Display for CommandError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Unknown(name) if matches!(&**name, "exit" | "quit" | "halt" | "shutdown") => {
+                write!(f, "unknown command `{name}`: `poweroff` ends the machine")
+            }
             Self::Unknown(name) => write!(f, "unknown command `{name}` (try `help`)"),
             Self::Usage(reason) | Self::Failed(reason) => f.write_str(reason),
             Self::Interrupted => Interrupted.fmt(f),
