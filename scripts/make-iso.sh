@@ -1,8 +1,9 @@
 #!/bin/sh
 # Makes a bootable ISO image of a kernel: GRUB, for BIOS and UEFI, starts it through Multiboot2.
 #
-# usage: scripts/make-iso.sh ELF CMDLINE OUT [RAMDISK]
+# usage: scripts/make-iso.sh [--grub-line LINE]... ELF CMDLINE OUT [RAMDISK]
 #
+# Each LINE is a line of GRUB's script that runs before the kernel is loaded.
 # The image boots without a menu. GRUB's own messages go to the first serial line too. Runs of
 # spaces in CMDLINE become one.
 set -eu
@@ -12,7 +13,15 @@ fail() {
     exit 1
 }
 
-[ $# -eq 3 ] || [ $# -eq 4 ] || fail 'usage: make-iso.sh ELF CMDLINE OUT [RAMDISK]'
+usage='usage: make-iso.sh [--grub-line LINE]... ELF CMDLINE OUT [RAMDISK]'
+grub_lines=
+while [ "${1-}" = --grub-line ]; do
+    [ $# -ge 2 ] || fail "$usage"
+    grub_lines="$grub_lines    $2
+"
+    shift 2
+done
+[ $# -eq 3 ] || [ $# -eq 4 ] || fail "$usage"
 elf=$1
 cmdline=$2
 out=$3
@@ -57,6 +66,7 @@ cp "$elf" "$work/iso/boot/kernel"
     echo 'fi'
     echo 'insmod all_video'
     echo "menuentry kernel {"
+    printf '%s' "$grub_lines"
     printf '    multiboot2 /boot/kernel%s\n' "$words"
     if [ -n "$ramdisk" ]; then
         cp "$ramdisk" "$work/iso/boot/ramdisk"

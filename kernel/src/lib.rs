@@ -77,11 +77,17 @@ pub fn kmain(boot_info: &'static mut BootInfo, command_line: &'static str) -> ! 
     }
     arch::init_boot_cpu();
     let clock = arch::time::calibrate(params::is_set("icount"));
-    logger::init(params::get("loglevel").map_or(LevelFilter::Info, log_level));
+    let (level, refused) = log_level(params::get("loglevel"));
+    logger::init(level);
 
     log::info!("mm version {}", env!("CARGO_PKG_VERSION"));
     log::info!("Command line: {}", params::line());
     params::warn_unknown();
+    if let Some(level) = refused {
+        log::warn!(
+            "kernel parameter ignored: `loglevel={level}` is not off, error, warn, info, debug or trace"
+        );
+    }
     for warning in boot::warnings() {
         // `boot` has printed them: only the log still needs them.
         logger::remember(format_args!(
@@ -97,11 +103,13 @@ pub fn kmain(boot_info: &'static mut BootInfo, command_line: &'static str) -> ! 
     arch::enter_main_stack(on_main_stack)
 }
 
-fn log_level(level: &str) -> LevelFilter {
-    level.parse().unwrap_or_else(|_| {
-        kprintln!("loglevel={level}: not one of off, error, warn, info, debug, trace");
-        LevelFilter::Info
-    })
+/// What is logged, and the parameter's value if that is no level.
+fn log_level(value: Option<&str>) -> (LevelFilter, Option<&str>) {
+    match value.map(str::parse) {
+        None => (LevelFilter::Info, None),
+        Some(Ok(level)) => (level, None),
+        Some(Err(_)) => (LevelFilter::Info, value),
+    }
 }
 
 fn log_clock(source: RateSource) {

@@ -164,6 +164,6 @@ pub fn is_set(name: &str) -> bool {
 pub(crate) fn warn_unknown() {
     let unknown = |param: &Param<'_>| !known().iter().any(|known| known.name == param.name);
     for param in all().filter(unknown) {
-        log::warn!("unknown kernel parameter `{}` ignored", param.name);
+        log::warn!("kernel parameter ignored: `{}` is unknown", param.name);
     }
 }

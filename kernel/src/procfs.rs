@@ -35,10 +35,12 @@ macro_rules! proc_file {
     };
 }
 
-/// Finds a file.
+/// Finds a file by its path, or by its name under `/proc`.
 #[must_use]
 pub fn find(path: &str) -> Option<&'static ProcFile> {
-    files().iter().copied().find(|file| file.path == path)
+    let has_name = |file: &ProcFile| file.path.strip_prefix("/proc/") == Some(path);
+    let mut files = files().iter().copied();
+    files.find(|file| file.path == path || has_name(file))
 }
 
 /// All files by path.

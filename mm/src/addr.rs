@@ -5,11 +5,13 @@
 //! library lives here, so that boundary cases are tested in one place.
 #![forbid(unsafe_code)]
 
+mod direct_map;
 mod frame_number;
 mod order;
 mod phys;
 mod virt;
 
+pub use direct_map::DirectMap;
 pub use frame_number::{Pfn, PfnRange};
 pub use order::Order;
 pub use phys::{PhysAddr, PhysRange};

@@ -6,7 +6,7 @@
 //! frame of a block says anything**; the records of the others are all zero
 //! ([`FrameState::Interior`]). So handing out a 2 MiB block writes one record, not 512, and a
 //! section of metadata nobody has touched is valid as it is: zero. Which block an interior frame
-//! belongs to is found by looking at the at most ten places where its first frame can be
+//! belongs to is found by looking at the at most eleven places where its first frame can be
 //! ([`FrameTable::head`]).
 //!
 //! # Layout of a record
@@ -27,7 +27,9 @@
 //!
 //! A block is **unique** (one owner, plain stores) or **shared** (counted, every change a
 //! read-modify-write). `share` publishes; a speculative [`FrameTable::try_get`] on anything that
-//! is not shared is refused. [`FrameState::after`] is the whole state machine.
+//! is not shared is refused; the last put makes the block unique again, so that whoever dropped
+//! the last reference may free it. What may happen to the first frame of a block stands in
+//! [`FrameState::after`]; the other frames only become interior, or first ones of their own.
 
 mod page;
 mod record;

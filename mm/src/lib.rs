@@ -5,29 +5,29 @@
 //! [`system::Memory`] wires it all. The architecture is Linux's; `docs/glossary.md` maps its
 //! names to ours.
 //!
-//! | Level | Modules | Linux counterpart |
-//! |---|---|---|
-//! | 0 | [`addr`], [`config`], [`report`], [`platform`] | – |
-//! | 1 | [`sync`], [`mem`], [`collections`] | locks, lists |
-//! | 2 | [`memblock`], [`frame`] | `memblock.c`, `struct page`, sparsemem |
-//! | 3 | [`zone`], [`buddy`] | `pg_data_t`, `page_alloc.c` |
-//! | 8 | [`system`], [`adapters`], [`proc`] | `mm_init.c`, `/proc` |
+//! | Level | Module | What | Linux counterpart |
+//! |---|---|---|---|
+//! | 0 | [`addr`] | addresses, frame numbers, orders, ranges; a direct map | `pfn.h`, `__va` |
+//! | 0 | [`config`] | numbers that the architecture fixes | `page_types.h` |
+//! | 0 | [`report`] | one type for damage of any kind | `bad_page` |
+//! | 0 | [`platform`] | what the library asks of a machine | `arch/` |
+//! | 1 | [`sync`] | locks, a cell that is filled once, counters | `spinlock.h`, `refcount.h` |
+//! | 1 | [`mem`] | tokens for raw memory: [`RamClaim`](mem::RamClaim), [`EarlyRam`](mem::EarlyRam) | – |
+//! | 1 | [`collections`] | sets with their smallest member at hand | – |
+//! | 2 | [`memblock`] | memory before there are frames | `memblock.c`, `e820.c` |
+//! | 2 | [`frame`] | the record of every frame | `struct page`, sparsemem |
+//! | 3 | [`zone`] | nodes, zones and their [`Plan`](zone::plan::Plan) | `pg_data_t`, `mm_init.c` |
+//! | 3 | [`buddy`] | free blocks, migrate types, [`Gfp`](buddy::Gfp) | `page_alloc.c` |
+//! | 8 | [`system`] | [`Memory`](system::Memory) and its handles | `alloc_pages` and its kin |
+//! | 8 | [`adapters`] | doors for code that keeps raw numbers | `free_pages`, `put_page` |
+//! | 8 | [`proc`] | texts of the `/proc` files | `/proc` |
 //!
 //! A module uses modules of lower levels only.
 //!
-//! # Bringing memory up
-//!
-//! 1. Implement [`platform::Platform`]: where RAM is mapped, which CPU this is, interrupts off
-//!    and on, where damage is reported.
-//! 2. Make a [`memblock::Memblock`] from a [`mem::RamClaim`]; reserve what is in use; give the
-//!    firmware's map to [`memblock::setup::add_firmware_map`].
-//! 3. Compute a [`zone::plan::Plan`] and hand both to
-//!    [`Memory::bring_up`](system::Memory::bring_up).
-//! 4. Allocate: [`Memory::alloc_block`](system::Memory::alloc_block) gives an owning handle,
-//!    [`Memory::alloc_pages`](system::Memory::alloc_pages) a plain frame number.
-//!
 //! Nothing here allocates, panics on bad input, or keeps state outside a
 //! [`Memory`](system::Memory) value.
+//!
+#![doc = include_str!("bring_up.md")]
 #![cfg_attr(not(test), no_std)]
 
 pub mod adapters;

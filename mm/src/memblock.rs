@@ -212,7 +212,10 @@ impl Memblock {
         self.limit = limit;
     }
 
-    /// Allows tables to grow: everything in use must be reserved by now.
+    /// Allows tables to outgrow their [`INLINE_REGIONS`] slots, into free RAM of this memblock.
+    /// Growing writes to that RAM, so by now everything in use must be reserved, and the
+    /// platform's direct map must answer. Without this call a change that needs one region more
+    /// is a [`GrowError::Forbidden`]: few machines have so many, so call it as soon as both hold.
     pub const fn allow_growth(&mut self) {
         self.growth = Growth::Allowed;
     }

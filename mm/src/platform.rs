@@ -153,7 +153,9 @@ pub unsafe trait Platform: Sync + 'static {
         false
     }
 
-    /// Where the library reaches the bytes of `range`, or `None` if it cannot.
+    /// Where the library reaches the bytes of `range`, or `None` if it cannot. Where RAM is mapped
+    /// at one offset, a [`DirectMap`](crate::addr::DirectMap) answers this and
+    /// [`virt_to_phys`](Self::virt_to_phys).
     ///
     /// Context: any.
     fn direct_map(&self, range: PhysRange) -> Option<NonNull<u8>>;

@@ -5,12 +5,15 @@
 //! have as many of them as it likes (tests do).
 #![forbid(unsafe_code)]
 
+mod adopt;
 mod alloc;
+mod batch;
 mod block;
 mod bring_up;
 mod bulk;
 mod cpus;
 mod drain;
+mod held;
 mod options;
 mod run;
 mod shared;
@@ -19,6 +22,7 @@ mod tuning;
 
 use core::fmt;
 
+pub use adopt::FreeEarlyError;
 pub use alloc::AllocError;
 pub use block::Block;
 pub use bring_up::{BringUpError, Summary};

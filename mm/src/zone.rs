@@ -14,6 +14,7 @@ mod kind;
 mod listed;
 mod node;
 pub mod plan;
+mod ranges;
 mod state;
 pub mod watermark;
 

@@ -5,7 +5,6 @@ pub mod ktest;
 pub mod lean;
 pub mod maps;
 pub mod oracles;
-pub mod random;
 pub mod seed;
 pub mod sim;
 pub mod window;

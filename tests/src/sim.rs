@@ -13,14 +13,18 @@
 mod config;
 mod cpus;
 mod explicit;
+mod gaps;
 mod machine;
+mod pages;
 mod platform;
 mod ram;
 
 pub use config::{Debug, Flat, Hardened, Listed, Plain, SimConfig, Sparse, Vmemmap};
 pub use cpus::{OnCpu, Trouble};
 pub use explicit::Given;
+pub use gaps::Gaps;
 pub use machine::{BootError, Builder, Machine, Running};
+pub use pages::OnMachine;
 pub use platform::SimPlatform;
 pub use ram::Ram;
 

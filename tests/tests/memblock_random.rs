@@ -11,7 +11,7 @@ use mm::memblock::params::Params;
 use mm::memblock::sanitize::FirmwareMap;
 use mm::memblock::setup::{LowMemory, SetupError, SetupPolicy, add_firmware_map};
 use mm::memblock::{Direction, Memblock, Region};
-use mm_tests::random;
+use mm_tests::seed::check;
 use mm_tests::window::Window;
 use proptest::collection::vec;
 use proptest::prelude::{Just, Strategy, any, prop_oneof};
@@ -178,15 +178,20 @@ fn bits() -> impl Strategy<Value = u32> {
 
 #[test]
 fn any_map_is_sanitised_as_the_model_says() {
-    random::check(20_000, &(entries(), bits()), |(entries, bits)| {
-        let map = FirmwareMap::new(&entries, bits);
-        let found: Vec<_> = map
-            .ranges()
-            .map(|found| (of_range(found.range), found.kind.as_e820()))
-            .collect();
-        prop_assert_eq!(found, sanitised(&entries, bits));
-        Ok(())
-    });
+    check(
+        "any_map",
+        20_000,
+        &(entries(), bits()),
+        |(entries, bits)| {
+            let map = FirmwareMap::new(&entries, bits);
+            let found: Vec<_> = map
+                .ranges()
+                .map(|found| (of_range(found.range), found.kind.as_e820()))
+                .collect();
+            prop_assert_eq!(found, sanitised(&entries, bits));
+            Ok(())
+        },
+    );
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -323,7 +328,8 @@ fn run(
 #[test]
 fn any_map_and_any_operations_give_the_models_memory_reserved_and_free() {
     let window = RefCell::new(Window::new(WINDOW, WINDOW_PAGES));
-    random::check(
+    check(
+        "any_operations",
         20_000,
         &(entries(), operations()),
         |(entries, operations)| {
@@ -353,13 +359,18 @@ fn command_line() -> impl Strategy<Value = String> {
 
 #[test]
 fn any_text_is_a_command_line() {
-    random::check(20_000, &(command_line(), entries()), |(line, entries)| {
-        let params = Params::parse(&line, |error| drop(error.to_string()));
-        let mut end = PhysAddr::ZERO;
-        for found in FirmwareMap::new(&entries, 46).edited(&params).ranges() {
-            prop_assert!(!found.range.is_empty() && end <= found.range.start());
-            end = found.range.end();
-        }
-        Ok(())
-    });
+    check(
+        "any_text",
+        20_000,
+        &(command_line(), entries()),
+        |(line, entries)| {
+            let params = Params::parse(&line, |error| drop(error.to_string()));
+            let mut end = PhysAddr::ZERO;
+            for found in FirmwareMap::new(&entries, 46).edited(&params).ranges() {
+                prop_assert!(!found.range.is_empty() && end <= found.range.start());
+                end = found.range.end();
+            }
+            Ok(())
+        },
+    );
 }

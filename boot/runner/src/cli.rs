@@ -8,7 +8,7 @@ use crate::image::KernelImage;
 use crate::input::Input;
 use crate::iso::MediumError;
 use crate::kernel::BuildError;
-use crate::machine::Debugger;
+use crate::machine::{CpuCount, Debugger};
 use crate::options::{BootOptions, Invocation};
 use crate::outcome::{Outcome, RanCommands};
 use crate::tools::ToolError;
@@ -79,13 +79,20 @@ fn run(args: impl IntoIterator<Item = OsString>) -> Result<u8, CliError> {
 fn boot(options: BootOptions) -> Result<u8, CliError> {
     // QEMU first: a missing one is installed or reported before minutes go into a build.
     crate::tools::qemu().map_err(|error| CliError::Run(MediumError::from(error).into()))?;
+    if options.machine.cpus != CpuCount::ONE {
+        say("the kernel runs on the first CPU; it does not start the others yet");
+    }
     let image = options.kernel.build().map_err(CliError::Build)?;
     if options.machine.debugger == Debugger::Gdb {
         say(&gdb_hint(&image));
     }
-    let (ran_commands, input) = match &options.cmdline.commands {
-        Some(_) => (RanCommands::Yes, Input::Nothing),
-        None => (RanCommands::No, Input::of_stdin()),
+    let input = match &options.cmdline.commands {
+        Some(_) => Input::Nothing,
+        None => Input::of_stdin(),
+    };
+    let ran_commands = match input {
+        Input::Nothing | Input::Lines => RanCommands::Yes,
+        Input::Keys => RanCommands::No,
     };
     if input == Input::Keys {
         say("Ctrl-A X leaves the machine, Ctrl-A C is QEMU's monitor");

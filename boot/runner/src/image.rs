@@ -8,6 +8,7 @@ use object::Endianness;
 use object::elf::{FileHeader64, PT_LOAD};
 use object::read::elf::{FileHeader, ProgramHeader};
 
+use crate::machine::Firmware;
 use crate::size::MemorySize;
 
 /// A built kernel.
@@ -17,29 +18,62 @@ pub struct KernelImage {
     pub elf: PathBuf,
 }
 
-/// A machine too small to load the kernel into: QEMU would start it all the same, and the CPU
-/// would run into nothing.
+/// What a machine needs above the image for the kernel to come up: the firmware's tables at the
+/// top (128 KiB in QEMU), page tables, the frame table where it does not fit below the image, and
+/// some pages to hand out. The test `boot::least_memory` boots with no more.
+const ROOM_ABOVE_IMAGE: u64 = 1 << 20;
+/// What GRUB needs under SeaBIOS to load the kernel from a CD; with 12 MiB it hangs.
+const LEAST_FOR_BIOS: u64 = 16 << 20;
+/// What OVMF needs; with 56 MiB it never gets to the CD.
+const LEAST_FOR_UEFI: u64 = 64 << 20;
+
+/// A machine too small for the kernel, or for what loads it: QEMU would start it all the same,
+/// and often end in nothing or without a word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooLittleMemory {
     /// What the machine has.
     pub memory: MemorySize,
+    /// What it needs.
+    pub needed: MemorySize,
+    /// What loads the kernel.
+    pub firmware: Firmware,
     /// The physical address at which the kernel's image ends.
-    pub needed: u64,
+    pub image_end: u64,
 }
 
 impl KernelImage {
-    /// Checks that the image lies inside `memory`.
+    /// The least memory with which the kernel comes up when `firmware` loads it; `None` for a
+    /// file that is no 64-bit ELF.
+    #[must_use]
+    pub fn least_memory(&self, firmware: Firmware) -> Option<MemorySize> {
+        least_memory(self.end()?, firmware)
+    }
+
+    /// Checks that the kernel can come up with `memory`.
     ///
     /// A file that is no 64-bit ELF passes: QEMU has its own words for it.
-    pub(crate) fn fits_into(&self, memory: MemorySize) -> Result<(), TooLittleMemory> {
-        match self.end() {
-            Some(needed) if needed > memory.bytes() => Err(TooLittleMemory { memory, needed }),
+    pub(crate) fn fits_into(
+        &self,
+        memory: MemorySize,
+        firmware: Firmware,
+    ) -> Result<(), TooLittleMemory> {
+        let Some(image_end) = self.end() else {
+            return Ok(());
+        };
+        match least_memory(image_end, firmware) {
+            Some(needed) if memory < needed => Err(TooLittleMemory {
+                memory,
+                needed,
+                firmware,
+                image_end,
+            }),
             _ => Ok(()),
         }
     }
 
     /// The physical address after the last byte of the loaded image.
-    fn end(&self) -> Option<u64> {
+    #[must_use]
+    pub fn end(&self) -> Option<u64> {
         let file = fs::read(&self.elf).ok()?;
         let data = file.as_slice();
         let header = FileHeader64::<Endianness>::parse(data).ok()?;
@@ -58,34 +92,82 @@ impl KernelImage {
     }
 }
 
+fn least_memory(image_end: u64, firmware: Firmware) -> Option<MemorySize> {
+    let with_room = image_end.saturating_add(ROOM_ABOVE_IMAGE);
+    MemorySize::of_pages_around(match firmware {
+        Firmware::Direct => with_room,
+        Firmware::Bios => with_room.max(LEAST_FOR_BIOS),
+        Firmware::Uefi => with_room.max(LEAST_FOR_UEFI),
+    })
+}
+
 impl core::error::Error for TooLittleMemory {}
 
 impl fmt::Display for TooLittleMemory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { memory, needed } = self;
-        let needed = needed.div_ceil(1024);
+        let Self {
+            memory,
+            needed,
+            firmware,
+            image_end,
+        } = self;
+        let image_end = image_end.div_ceil(1024);
         write!(
             f,
-            "--memory {memory} is too little: the kernel alone is loaded up to {needed}K"
+            "--memory {memory} is too little: with --firmware {firmware} it takes {needed}; the \
+             kernel alone is loaded up to {image_end}K"
         )
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::KernelImage;
+    use super::{KernelImage, least_memory};
+    use crate::machine::Firmware;
     use crate::size::MemorySize;
 
+    fn size(text: &str) -> MemorySize {
+        text.parse().unwrap()
+    }
+
     #[test]
-    fn an_image_fits_when_its_last_byte_does() {
+    fn the_least_memory_is_enough_and_a_page_less_is_not() {
         let elf = std::env::current_exe().unwrap();
         let image = KernelImage { elf };
         let end = image.end().unwrap();
         assert!(end > 4096);
-        let error = image.fits_into("4K".parse().unwrap()).unwrap_err();
-        assert_eq!(error.needed, end);
-        assert!(error.to_string().starts_with("--memory 4K is too little"));
-        assert_eq!(image.fits_into(MemorySize::DEFAULT), Ok(()));
+        for firmware in [Firmware::Direct, Firmware::Bios, Firmware::Uefi] {
+            let least = image.least_memory(firmware).unwrap();
+            assert_eq!(image.fits_into(least, firmware), Ok(()));
+            let less = size(&(least.bytes() - 4096).to_string());
+            let error = image.fits_into(less, firmware).unwrap_err();
+            assert_eq!((error.needed, error.image_end), (least, end));
+        }
+        assert_eq!(
+            image.fits_into(MemorySize::DEFAULT, Firmware::Direct),
+            Ok(())
+        );
+    }
+
+    #[test]
+    fn the_message_says_what_it_takes_and_why() {
+        let needs = |end, firmware| least_memory(end, firmware).unwrap().to_string();
+        assert_eq!(needs(0x54_e000, Firmware::Direct), "6456K");
+        assert_eq!(needs(0x54_d801, Firmware::Direct), "6456K");
+        assert_eq!(needs(0x54_e000, Firmware::Bios), "16M");
+        assert_eq!(needs(20 << 20, Firmware::Bios), "21M");
+        assert_eq!(needs(0x54_e000, Firmware::Uefi), "64M");
+        let error = super::TooLittleMemory {
+            memory: size("5500K"),
+            needed: size("6456K"),
+            firmware: Firmware::Direct,
+            image_end: 0x54_e000,
+        };
+        assert_eq!(
+            error.to_string(),
+            "--memory 5500K is too little: with --firmware direct it takes 6456K; the kernel \
+             alone is loaded up to 5432K"
+        );
     }
 
     #[test]
@@ -93,6 +175,6 @@ mod tests {
         let image = KernelImage {
             elf: "/dev/null".into(),
         };
-        assert_eq!(image.fits_into("4K".parse().unwrap()), Ok(()));
+        assert_eq!(image.fits_into(size("4K"), Firmware::Direct), Ok(()));
     }
 }

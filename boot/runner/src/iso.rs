@@ -8,7 +8,7 @@ use std::process::Command;
 use crate::cmdline::CommandLine;
 use crate::host::{Doing, HostError, workspace_root};
 use crate::image::KernelImage;
-use crate::machine::Firmware;
+use crate::machine::{Firmware, Machine};
 use crate::qemu_args::{BootMedium, UefiFlash};
 use crate::tools::{self, ToolError};
 
@@ -23,28 +23,28 @@ pub enum MediumError {
     Script(String),
 }
 
-/// Prepares what `firmware` boots `image` from; new files go to `folder`.
+/// Prepares what `machine` boots `image` from; new files go to `folder`.
 ///
 /// # Errors
 /// Missing programs, or a failure of the script that makes the image.
 pub(crate) fn medium(
-    firmware: Firmware,
+    machine: &Machine,
     image: &KernelImage,
     cmdline: &CommandLine,
     folder: &Path,
 ) -> Result<BootMedium, MediumError> {
     let cmdline = cmdline.to_string();
     let kernel = image.elf.clone();
-    match firmware {
+    match machine.firmware {
         Firmware::Direct => Ok(BootMedium::Elf { kernel, cmdline }),
         Firmware::Bios => {
             tools::iso_tools()?;
-            let iso = make_iso(&kernel, &cmdline, folder)?;
+            let iso = make_iso(&kernel, &cmdline, &machine.grub_lines, folder)?;
             Ok(BootMedium::Cd { iso, uefi: None })
         }
         Firmware::Uefi => {
             let installed = tools::iso_tools()?;
-            let iso = make_iso(&kernel, &cmdline, folder)?;
+            let iso = make_iso(&kernel, &cmdline, &machine.grub_lines, folder)?;
             let variables = folder.join("variables.fd");
             fs::copy(&installed.variables, &variables)
                 .map_err(HostError::at(Doing::Copy, &variables))?;
@@ -60,12 +60,14 @@ pub(crate) fn medium(
 fn make_iso(
     kernel: &Path,
     cmdline: &str,
+    grub_lines: &[String],
     folder: &Path,
 ) -> Result<std::path::PathBuf, MediumError> {
     let iso = folder.join("kernel.iso");
     let script = workspace_root().join("scripts/make-iso.sh");
     let output = Command::new("bash")
         .arg(&script)
+        .args(grub_lines.iter().flat_map(|line| ["--grub-line", line]))
         .arg(kernel)
         .arg(cmdline)
         .arg(&iso)

@@ -39,10 +39,22 @@ const FRAME_POINTERS: &str =
 /// Which kernel to build.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct KernelBuild {
+    /// Which package of the workspace.
+    pub package: Package,
     /// How hard the compiler works.
     pub optimisation: Optimisation,
     /// How much the kernel's allocators check.
     pub profile: Profile,
+}
+
+/// A package of the workspace that is a kernel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Package {
+    /// The reference kernel.
+    #[default]
+    Kernel,
+    /// The example: it knows no profiles.
+    MinimalKernel,
 }
 
 /// How hard the compiler works.
@@ -97,9 +109,10 @@ impl KernelBuild {
             return Err(BuildError::Cargo(status));
         }
 
-        let built = target_dir.join(TARGET).join(self.folder()).join("kernel");
+        let name = self.package.name();
+        let built = target_dir.join(TARGET).join(self.folder()).join(name);
         let images = folder.join("images");
-        let elf = images.join(format!("kernel-{}-{}", self.folder(), self.profile));
+        let elf = images.join(format!("{name}-{}-{}", self.folder(), self.profile));
         fs::create_dir_all(&images).map_err(HostError::at(Doing::Create, &images))?;
         // Renamed into place: a QEMU that reads the old image keeps the old file.
         let fresh = elf.with_extension("new");
@@ -113,7 +126,7 @@ impl KernelBuild {
         let mut cargo = Command::new(program);
         cargo
             .current_dir(workspace_root())
-            .args(["build", "--package", "kernel"]);
+            .args(["build", "--package", self.package.name()]);
         // The outer cargo has just brought the lock file up to date for the whole workspace, so
         // `--locked` always holds. Its `--offline` leaves no trace; CARGO_NET_OFFLINE is
         // inherited, and with all packages at hand a locked build does not ask the network.
@@ -141,6 +154,15 @@ impl KernelBuild {
         match self.optimisation {
             Optimisation::Release => "release",
             Optimisation::None => "debug",
+        }
+    }
+}
+
+impl Package {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Kernel => "kernel",
+            Self::MinimalKernel => "minimal-kernel",
         }
     }
 }
@@ -190,7 +212,7 @@ impl fmt::Display for BuildError {
 
 #[cfg(test)]
 mod tests {
-    use super::{FRAME_POINTERS, HOST_ONLY_VARIABLES, KernelBuild, Optimisation, Profile};
+    use super::{FRAME_POINTERS, HOST_ONLY_VARIABLES, KernelBuild, Optimisation, Package, Profile};
     use std::ffi::OsStr;
     use std::path::Path;
 
@@ -214,10 +236,19 @@ mod tests {
             format!("{common} --release")
         );
         let debug = KernelBuild {
+            package: Package::Kernel,
             optimisation: Optimisation::None,
             profile: Profile::Debug,
         };
         assert_eq!(arguments(debug), common);
+        let example = KernelBuild {
+            package: Package::MinimalKernel,
+            ..debug
+        };
+        assert_eq!(
+            arguments(example),
+            common.replace("--package kernel", "--package minimal-kernel")
+        );
     }
 
     #[test]

@@ -19,6 +19,9 @@ pub struct Machine {
     /// A QEMU CPU model with optional features; `None` is QEMU's default, or, where the memory
     /// needs it, one that can address all of it.
     pub cpu: Option<String>,
+    /// Lines of GRUB's script that run before the kernel is loaded; only with a firmware that
+    /// boots GRUB.
+    pub grub_lines: Vec<String>,
     /// How guest time passes.
     pub clock: Clock,
     /// Whether there is a screen.
@@ -37,6 +40,7 @@ impl Default for Machine {
             memory: MemorySize::DEFAULT,
             cpus: CpuCount::ONE,
             cpu: None,
+            grub_lines: Vec::new(),
             clock: Clock::Host,
             screen: Screen::None,
             debugger: Debugger::None,

@@ -49,7 +49,7 @@ impl Invocation {
                 }
                 Arg::Short(letter) => return Err(UsageError::UnknownOption(format!("-{letter}"))),
                 Arg::Value(word) => {
-                    return Err(UsageError::UnknownCommand(
+                    return Err(UsageError::UnexpectedWord(
                         word.to_string_lossy().into_owned(),
                     ));
                 }
@@ -69,6 +69,7 @@ impl BootOptions {
             "cpus" => machine.cpus = named("--cpus", &text(parser)?)?,
             "machine" => machine.board = named("--machine", &text(parser)?)?,
             "firmware" => machine.firmware = named("--firmware", &text(parser)?)?,
+            "grub-line" => machine.grub_lines.push(text(parser)?),
             "cpu" => machine.cpu = Some(text(parser)?),
             "cmdline" => self.cmdline.text = text(parser)?,
             "profile" => self.kernel.profile = named("--profile", &text(parser)?)?,
@@ -90,6 +91,9 @@ impl BootOptions {
         let length = self.cmdline.clone().with_counting().to_string().len();
         if length > CommandLine::CAPACITY {
             return Err(UsageError::CommandLineTooLong(length));
+        }
+        if machine.firmware == Firmware::Direct && !machine.grub_lines.is_empty() {
+            return Err(UsageError::NoGrub);
         }
         if machine.board == Board::MicroVm {
             if machine.firmware != Firmware::Direct {
@@ -167,6 +171,9 @@ mod tests {
             "pc",
             "--firmware",
             "uefi",
+            "--grub-line",
+            "insmod mmap",
+            "--grub-line=ls",
             "--cpu",
             "Nehalem",
             "--cmdline",
@@ -192,6 +199,7 @@ mod tests {
             (machine.board, machine.firmware),
             (Board::Pc, Firmware::Uefi)
         );
+        assert_eq!(machine.grub_lines, ["insmod mmap", "ls"]);
         assert_eq!(machine.cpu.as_deref(), Some("Nehalem"));
         assert_eq!(machine.clock, Clock::Instructions);
         assert_eq!(
@@ -241,12 +249,13 @@ mod tests {
         );
     }
 
-    const NONSENSE: [(&str, &str); 13] = [
+    const NONSENSE: [(&str, &str); 14] = [
         ("--frobnicate", "there is no option --frobnicate"),
         ("-x", "there is no option -x"),
         (
             "frobnicate",
-            "`frobnicate` is neither an option nor a command",
+            "unexpected argument `frobnicate`: only options are understood, behind a `--` of \
+             their own, as in `cargo run -- --memory 1G`; shell commands go to --exec",
         ),
         ("--memory", "--memory needs a value"),
         ("--debug=yes", "--debug takes no value"),
@@ -263,6 +272,11 @@ mod tests {
         (
             "--firmware ofw",
             "--firmware: `ofw` is not direct, bios or uefi",
+        ),
+        (
+            "--grub-line ls",
+            "--grub-line is for GRUB, which --firmware direct does without; \
+             use --firmware bios or uefi",
         ),
         (
             "--profile x",

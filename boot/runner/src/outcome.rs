@@ -20,7 +20,8 @@ pub enum Outcome {
     Faulted,
     /// The CPU could not even deliver a double fault: no report is possible.
     TripleFaulted,
-    /// The machine was switched off from outside: by the user in QEMU's monitor or window.
+    /// The machine was switched off from outside, by the user in QEMU's monitor or window, or
+    /// restarted: QEMU is told to end then.
     SwitchedOff,
     /// The kernel ended the machine with a value that means nothing.
     UnknownVerdict(u8),
@@ -65,13 +66,13 @@ impl Outcome {
         }
     }
 
-    /// The runner's exit status. Leaving an interactive shell is success; leaving a machine
-    /// that was to run commands is not.
+    /// The runner's exit status. Leaving an interactive shell is success, whatever was tried in
+    /// it; leaving a machine that was to run commands is not.
     #[must_use]
     pub const fn exit_status(self, ran_commands: RanCommands) -> u8 {
         match (self, ran_commands) {
-            (Self::Passed, _) | (Self::SwitchedOff, RanCommands::No) => 0,
-            (Self::CommandFailed, _) => 1,
+            (Self::Passed, _) | (Self::SwitchedOff | Self::CommandFailed, RanCommands::No) => 0,
+            (Self::CommandFailed, RanCommands::Yes) => 1,
             (Self::Panicked, _) => 101,
             (Self::Faulted | Self::TripleFaulted, _) => 102,
             (Self::BootFailed, _) => 103,
@@ -86,9 +87,9 @@ impl Outcome {
 /// Whether the kernel was given commands to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RanCommands {
-    /// `--exec`.
+    /// Those of `--exec`, or lines from a file or pipe.
     Yes,
-    /// An interactive shell.
+    /// None: the shell was on a terminal.
     No,
 }
 
@@ -105,7 +106,12 @@ impl fmt::Display for Outcome {
             ),
             Self::Faulted => write!(f, "the CPU raised a fault that the kernel could not handle"),
             Self::TripleFaulted => write!(f, "the CPU took a triple fault and reset the machine"),
-            Self::SwitchedOff => write!(f, "the machine was switched off without a verdict"),
+            Self::SwitchedOff => {
+                write!(
+                    f,
+                    "the machine was restarted or switched off before the commands were done"
+                )
+            }
             Self::UnknownVerdict(value) => {
                 write!(
                     f,
@@ -176,5 +182,12 @@ mod tests {
         assert_eq!(left, Outcome::SwitchedOff);
         assert_eq!(left.exit_status(RanCommands::No), 0);
         assert_eq!(left.exit_status(RanCommands::Yes), 105);
+        assert!(left.to_string().contains("restarted or switched off"));
+    }
+
+    #[test]
+    fn what_failed_in_a_shell_on_a_terminal_was_seen_there() {
+        assert_eq!(Outcome::CommandFailed.exit_status(RanCommands::No), 0);
+        assert_eq!(Outcome::Panicked.exit_status(RanCommands::No), 101);
     }
 }

@@ -55,6 +55,15 @@ impl MemorySize {
         self.bytes
     }
 
+    /// The whole pages that `bytes` bytes take; `None` for none, or more than x86_64 addresses.
+    pub(crate) fn of_pages_around(bytes: u64) -> Option<Self> {
+        let bytes = bytes.checked_next_multiple_of(PAGE)?;
+        // INVARIANT: (1) a multiple by the line above, and the range is checked here.
+        (1..=ARCHITECTURAL_LIMIT)
+            .contains(&bytes)
+            .then_some(Self { bytes })
+    }
+
     /// How many physical address bits a CPU needs for this much memory; `None` when the 40 that
     /// QEMU's models have are enough.
     #[must_use]
@@ -186,6 +195,16 @@ mod tests {
         ] {
             assert_eq!(text.parse::<MemorySize>(), Err(error), "{text}");
         }
+    }
+
+    #[test]
+    fn bytes_take_whole_pages() {
+        let pages = |bytes| MemorySize::of_pages_around(bytes).map(MemorySize::bytes);
+        assert_eq!(pages(0), None);
+        assert_eq!((pages(1), pages(4096)), (Some(4096), Some(4096)));
+        assert_eq!(pages(4097), Some(8192));
+        assert_eq!(pages(1 << 52), Some(1 << 52));
+        assert_eq!((pages((1 << 52) + 1), pages(u64::MAX)), (None, None));
     }
 
     #[test]

@@ -14,8 +14,8 @@ pub const HELP: &str = include_str!("help.txt");
 pub enum UsageError {
     /// No option has this name.
     UnknownOption(String),
-    /// No subcommand has this name.
-    UnknownCommand(String),
+    /// A word that is neither an option nor the value of one.
+    UnexpectedWord(String),
     /// The option needs a value.
     MissingValue(String),
     /// The option takes none.
@@ -37,6 +37,8 @@ pub enum UsageError {
         /// The name and the known ones.
         name: UnknownName,
     },
+    /// Lines for GRUB on a machine that boots without it.
+    NoGrub,
     /// `microvm` has no CD drive to boot GRUB from.
     NoFirmwareOnMicroVm(Firmware),
     /// `microvm` has no PCI bus for a VGA adapter.
@@ -64,7 +66,7 @@ impl From<lexopt::Error> for UsageError {
             lexopt::Error::UnexpectedValue { option, .. } => Self::UnexpectedValue(option),
             lexopt::Error::UnexpectedOption(option) => Self::UnknownOption(option),
             lexopt::Error::UnexpectedArgument(word) => {
-                Self::UnknownCommand(word.to_string_lossy().into_owned())
+                Self::UnexpectedWord(word.to_string_lossy().into_owned())
             }
             // The other variants come from lexopt's own value parsers, which are not used here.
             _ => Self::NotUnicode,
@@ -78,7 +80,11 @@ impl fmt::Display for UsageError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::UnknownOption(option) => write!(f, "there is no option {option}"),
-            Self::UnknownCommand(word) => write!(f, "`{word}` is neither an option nor a command"),
+            Self::UnexpectedWord(word) => write!(
+                f,
+                "unexpected argument `{word}`: only options are understood, behind a `--` of \
+                 their own, as in `cargo run -- --memory 1G`; shell commands go to --exec"
+            ),
             Self::MissingValue(option) => write!(f, "{option} needs a value"),
             Self::UnexpectedValue(option) => write!(f, "{option} takes no value"),
             Self::NotUnicode => write!(f, "an argument is not valid UTF-8"),
@@ -96,6 +102,11 @@ impl fmt::Display for UsageError {
                 )
             }
             Self::UnknownValue { option, name } => write!(f, "{option}: {name}"),
+            Self::NoGrub => write!(
+                f,
+                "--grub-line is for GRUB, which --firmware direct does without; \
+                 use --firmware bios or uefi"
+            ),
             Self::NoFirmwareOnMicroVm(firmware) => write!(
                 f,
                 "--firmware {firmware} boots from a CD and --machine microvm has no drive for one; \

@@ -76,16 +76,16 @@ impl Boot {
     /// When the kernel does not fit, QEMU cannot be started or `output` not be written; QEMU is
     /// gone in any case.
     pub fn run(&self, input: Input, output: &mut dyn Write) -> Result<Finished, RunError> {
-        self.image.fits_into(self.machine.memory)?;
+        let machine = &self.machine;
+        self.image.fits_into(machine.memory, machine.firmware)?;
         let qemu = tools::qemu().map_err(MediumError::from)?;
         let here = Path::new("a temporary folder");
         let folder = tempfile::tempdir().map_err(HostError::at(Doing::Create, here))?;
-        let machine = &self.machine;
         let cmdline = match machine.clock {
             Clock::Host => self.cmdline.clone(),
             Clock::Instructions => self.cmdline.clone().with_counting(),
         };
-        let medium = iso::medium(machine.firmware, &self.image, &cmdline, folder.path())?;
+        let medium = iso::medium(machine, &self.image, &cmdline, folder.path())?;
         let log = ResetLog(folder.path().join("resets.log"));
 
         let mut command = dies_with_us(&qemu);

@@ -1,10 +1,17 @@
 //! The program itself, as a user or a script meets it.
-#![expect(clippy::unwrap_used, reason = "a test may fail")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::arithmetic_side_effects,
+    reason = "a test may fail"
+)]
 
 use core::time::Duration;
-use std::io::Write;
-use std::process::{Command, Stdio};
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Write};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Instant;
+
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_mm-run");
 
@@ -28,6 +35,7 @@ fn help_is_on_standard_output_and_success() {
         "--cpus",
         "--machine",
         "--firmware",
+        "--grub-line",
         "--cpu",
         "--cmdline",
         "--profile",
@@ -47,6 +55,7 @@ fn help_is_on_standard_output_and_success() {
 fn a_wrong_argument_is_named_and_the_status_is_2() {
     for (line, reason) in [
         ("--frobnicate", "there is no option --frobnicate"),
+        ("frobnicate", "unexpected argument `frobnicate`"),
         ("--memory lots", "`lots` is not an amount of memory"),
         (
             "--machine microvm --firmware uefi",
@@ -61,25 +70,128 @@ fn a_wrong_argument_is_named_and_the_status_is_2() {
     }
 }
 
-#[test]
-fn lines_on_standard_input_are_typed_into_the_shell_which_then_ends() {
+/// Runs the program with `lines` on its standard input; its status and what the machine printed.
+fn typed(lines: &str) -> (Option<i32>, String) {
     let mut program = Command::new(PROGRAM)
         .args(["--timeout", "60"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    program
-        .stdin
-        .take()
-        .unwrap()
-        .write_all(b"echo typed line\necho without line end")
-        .unwrap();
+    let mut stdin = program.stdin.take().unwrap();
+    stdin.write_all(lines.as_bytes()).unwrap();
+    drop(stdin);
     let output = program.wait_with_output().unwrap();
     let serial = String::from_utf8_lossy(&output.stdout).replace('\r', "");
-    assert_eq!(output.status.code(), Some(0), "{serial}");
+    (output.status.code(), serial)
+}
+
+#[test]
+fn lines_on_standard_input_are_typed_into_the_shell_which_then_ends() {
+    let (status, serial) = typed("echo typed line\necho without line end");
+    assert_eq!(status, Some(0), "{serial}");
     assert!(serial.contains("\ntyped line\n"), "{serial}");
     assert!(serial.contains("\nwithout line end\n"), "{serial}");
+}
+
+#[test]
+fn cpus_that_will_not_be_started_are_mentioned() {
+    let (status, _, stderr) = run("--cpus 2 --timeout 60 --exec help");
+    assert_eq!(status, Some(0), "{stderr}");
+    assert!(stderr.contains("runs on the first CPU"), "{stderr}");
+}
+
+#[test]
+fn a_failed_command_on_standard_input_shows_in_the_status() {
+    for lines in [
+        "frobnicate\necho the rest still runs",
+        "echo the rest still runs; frobnicate; poweroff",
+        "echo the rest still runs; 'open",
+    ] {
+        let (status, serial) = typed(lines);
+        assert_eq!(status, Some(1), "{lines}: {serial}");
+    }
+}
+
+/// The program with a terminal on its standard input, and the other end of that terminal.
+fn on_a_terminal() -> (Child, File) {
+    let keyboard = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&keyboard).unwrap();
+    unlockpt(&keyboard).unwrap();
+    let name = ptsname(&keyboard, Vec::new()).unwrap();
+    let terminal = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(name.to_str().unwrap())
+        .unwrap();
+    let program = Command::new(PROGRAM)
+        .args(["--timeout", "60"])
+        .stdin(terminal)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    (program, File::from(keyboard))
+}
+
+/// What the program prints.
+struct Screen {
+    output: ChildStdout,
+    /// Read, but not yet looked at.
+    rest: Vec<u8>,
+}
+
+impl Screen {
+    /// Reads up to and with the next `text`.
+    fn until(&mut self, text: &str) -> String {
+        loop {
+            let mut windows = self.rest.windows(text.len());
+            if let Some(at) = windows.position(|part| part == text.as_bytes()) {
+                let seen: Vec<u8> = self.rest.drain(..at + text.len()).collect();
+                return String::from_utf8_lossy(&seen).into_owned();
+            }
+            let mut piece = [0; 512];
+            let count = self.output.read(&mut piece).unwrap();
+            let so_far = String::from_utf8_lossy(&self.rest);
+            assert_ne!(count, 0, "no {text:?} in {so_far}");
+            self.rest.extend(&piece[..count]);
+        }
+    }
+}
+
+#[test]
+fn ctrl_c_stops_a_command_and_the_shell_goes_on() {
+    let (mut program, mut keyboard) = on_a_terminal();
+    let output = program.stdout.take().unwrap();
+    let rest = Vec::new();
+    let mut screen = Screen { output, rest };
+    let banner = screen.until("mm> ");
+    assert!(banner.contains("`poweroff` to leave"), "{banner}");
+
+    for (command, begun) in [
+        ("stress 1000000000", "seed"),
+        ("workload 1000000000 1", "digest"),
+        ("bench; bench; bench; bench", "BENCH "),
+        ("time stress 1000000000; echo not reached", "seed"),
+    ] {
+        keyboard
+            .write_all(format!("{command}\r").as_bytes())
+            .unwrap();
+        // The echo first, which is the command's own text.
+        screen.until("\r\n");
+        screen.until(begun);
+        keyboard.write_all(b"\x03").unwrap();
+        let said = screen.until("mm> ");
+        assert!(said.contains("^C"), "{command}: {said}");
+        assert!(said.contains(": error: interrupted"), "{command}: {said}");
+        assert!(!said.contains("not reached"), "{command}: {said}");
+    }
+
+    keyboard.write_all(b"stress 1000\r").unwrap();
+    let said = screen.until("mm> ");
+    assert!(said.contains("no violations"), "{said}");
+    keyboard.write_all(b"poweroff\r").unwrap();
+    // What failed on the terminal was seen there.
+    assert_eq!(program.wait().unwrap().code(), Some(0));
 }
 
 #[test]

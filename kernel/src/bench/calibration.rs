@@ -21,7 +21,7 @@ pub(super) fn calibrate(counting: bool) -> Result<(), BenchError> {
     if !counting {
         kprintln!(
             "BENCH-CALIBRATION 1000 nops = {nops}, dec/jnz loop of 1000 = {dec_jnz}: \
-             TSC cycles (not instructions; run with --icount to count those)"
+             TSC ticks (not instructions; run with --icount to count those)"
         );
         return Ok(());
     }

@@ -5,6 +5,7 @@ use crate::arch::irq::IrqGuard;
 use crate::arch::time::tsc;
 use crate::kprintln;
 use crate::num::to_u64;
+use crate::shell::interrupt;
 use core::hint::black_box;
 
 /// What a benchmark measures with; each call prints one result line.
@@ -45,7 +46,7 @@ impl Bencher {
         mut finish: impl FnMut(S) -> Result<(), BenchError>,
     ) -> Result<(), BenchError> {
         let mut least = u64::MAX;
-        for _ in 0..ROUNDS {
+        for () in rounds() {
             let mut state = prepare()?;
             least = least.min(time_loop(operations, |index| operation(&mut state, index)));
             finish(state)?;
@@ -69,7 +70,7 @@ impl Bencher {
         mut finish: impl FnMut(S) -> Result<(), BenchError>,
     ) -> Result<(), BenchError> {
         let mut least = u64::MAX;
-        for _ in 0..ROUNDS {
+        for () in rounds() {
             let mut state = prepare()?;
             let irq = IrqGuard::new();
             let start = tsc();
@@ -94,6 +95,10 @@ impl Bencher {
     }
 
     fn print(&self, suffix: &str, operations: usize, total: u64) {
+        if interrupt::pending() {
+            // Not all rounds were run: there is no figure.
+            return;
+        }
         // One decimal, rounded to nearest.
         let count = to_u64(operations).max(1);
         let half = count.checked_div(2).unwrap_or(0);
@@ -108,11 +113,14 @@ impl Bencher {
     }
 }
 
-fn least_round(round: impl FnMut() -> u64) -> u64 {
-    core::iter::repeat_with(round)
-        .take(ROUNDS)
-        .min()
-        .unwrap_or(0)
+/// The rounds of a measurement, until Ctrl-C. The terminal is looked at between them, where
+/// nothing is timed.
+fn rounds() -> impl Iterator<Item = ()> {
+    (0..ROUNDS).map_while(|_| interrupt::check().ok())
+}
+
+fn least_round(mut round: impl FnMut() -> u64) -> u64 {
+    rounds().map(|()| round()).min().unwrap_or(0)
 }
 
 /// Ticks of `operations` calls, with interrupts off.

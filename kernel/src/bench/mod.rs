@@ -2,7 +2,7 @@
 //!
 //! Under QEMU's `-icount shift=0` a TSC tick is one guest instruction, so the figures are exact
 //! and the same on every host. `calibration` proves that before anything
-//! is measured. Without instruction counting the same command prints TSC cycles, as a cross-check.
+//! is measured. Without instruction counting the same command prints TSC ticks, as a cross-check.
 //!
 //! How a figure comes about: interrupts off; a round times a loop of operations; the least of
 //! [`ROUNDS`] rounds counts; the least of as many rounds of an empty loop is taken off.
@@ -13,8 +13,8 @@ mod measure;
 pub use measure::Bencher;
 
 use crate::registry::{registry, sorted};
-use crate::shell::parse::glob_list;
-use crate::shell::{CommandError, CommandResult};
+use crate::shell::parse::{glob_list, unmatched_glob};
+use crate::shell::{CommandError, CommandResult, interrupt};
 use crate::{command, kprintln, params};
 use alloc::string::String;
 use core::fmt;
@@ -94,7 +94,7 @@ macro_rules! bench {
     };
 }
 
-command! { "bench", "[--list | GLOB[,GLOB]...]", "run benchmarks: instructions per operation", bench_command }
+command! { "bench", "[--list | GLOB[,GLOB]...]", "run benchmarks: TSC ticks per operation, which are instructions with --icount", bench_command }
 
 fn bench_command(arguments: &[String]) -> CommandResult {
     match arguments {
@@ -111,27 +111,30 @@ fn bench_command(arguments: &[String]) -> CommandResult {
 }
 
 fn run_matching(patterns: &str) -> CommandResult {
+    let names = benches().iter().map(|bench| bench.name);
+    if let Some(pattern) = unmatched_glob(patterns, names) {
+        return Err(CommandError::failed(format_args!(
+            "no benchmark matches `{pattern}`; `bench --list` lists them"
+        )));
+    }
     calibration::calibrate(params::is_set("icount")).map_err(CommandError::failed)?;
 
-    let mut ran: usize = 0;
     let mut failed: usize = 0;
     for bench in sorted(benches(), |bench| bench.name) {
         if !glob_list(patterns, bench.name) {
             continue;
         }
-        ran = ran.saturating_add(1);
+        interrupt::check()?;
         if let Err(error) = (bench.run)(&mut Bencher::new(bench.name)) {
             kprintln!("BENCH {} FAILED: {error}", bench.name);
             failed = failed.saturating_add(1);
         }
     }
 
-    match (ran, failed) {
-        (0, _) => Err(CommandError::failed(format_args!(
-            "no benchmark matches `{patterns}`"
-        ))),
-        (_, 0) => Ok(()),
-        (_, failed) => Err(CommandError::failed(format_args!("{failed} failed"))),
+    interrupt::check()?;
+    match failed {
+        0 => Ok(()),
+        failed => Err(CommandError::failed(format_args!("{failed} failed"))),
     }
 }
 

@@ -19,7 +19,7 @@ use mm::memblock::params::Params;
 use mm::memblock::setup::{LowMemory, SetupError, SetupPolicy, add_firmware_map};
 use mm::memblock::{AllocError, Floor, GrowError, Memblock, Request};
 use mm::platform::{NodeId, Platform};
-use mm::system::{BringUpError, Options, Summary, TuningError};
+use mm::system::{BringUpError, FreeEarlyError, Options, Summary, TuningError};
 use mm::zone::plan::{CoreWish, NodePlan, Plan, PlanError};
 use spin::Once;
 
@@ -50,6 +50,7 @@ enum Failure {
     Tables(AllocError),
     BringUp(BringUpError),
     Tuning(TuningError),
+    FreeEarly(FreeEarlyError),
 }
 
 impl fmt::Display for Failure {
@@ -62,6 +63,7 @@ impl fmt::Display for Failure {
             Self::Tables(error) => write!(f, "no memory for page tables: {error}"),
             Self::BringUp(error) => error.fmt(f),
             Self::Tuning(error) => error.fmt(f),
+            Self::FreeEarly(error) => error.fmt(f),
         }
     }
 }
@@ -137,7 +139,7 @@ fn try_bring_up(info: &'static BootInfo) -> Result<(), Failure> {
     for page in frame_table::take_rest() {
         MEMORY
             .free_early(NodeId(0), page)
-            .map_err(Failure::BringUp)?;
+            .map_err(|(error, _)| Failure::FreeEarly(error))?;
     }
     // Those pages count too.
     MEMORY.recompute_watermarks().map_err(Failure::Tuning)?;

@@ -1,19 +1,21 @@
 //! Shell commands for pages: `alloc`, `free`, `page`, `explain`.
 
-use super::{Kernel, MEMORY, Pages};
+use super::{Kernel, MEMORY, Pages, holder};
 use crate::arch::lock::IrqLock;
-use crate::console::Console;
-use crate::shell::{CommandError, CommandResult};
+use crate::shell::interrupt::Output;
+use crate::shell::{self, CommandError, CommandResult};
 use crate::{command, kprint, kprintln};
 use alloc::collections::BTreeMap;
-use alloc::string::String;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::fmt;
 use mm::addr::{Order, Pfn};
 use mm::buddy::Gfp;
 use mm::proc::Recording;
 
 command! { "alloc", "ORDER [GFP]", "allocate 2^ORDER pages and keep them, e.g. `alloc 3 KERNEL|ZERO`", alloc_command }
 command! { "free", "ID|all", "free what `alloc` keeps", free_command }
-command! { "page", "PFN", "everything about one page frame", page_command }
+command! { "page", "PFN", "everything about one page frame, e.g. `page 0x1000`", page_command }
 command! { "explain", "alloc ORDER [GFP]", "allocate once and tell every step", explain_command }
 
 static KEPT: IrqLock<Kept> = IrqLock::new(Kept {
@@ -27,12 +29,29 @@ struct Kept {
     blocks: BTreeMap<u64, Pages>,
 }
 
+/// The blocks that `alloc` keeps, in words.
+struct KeptIds;
+
+impl fmt::Display for KeptIds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ids: Vec<String> = KEPT.lock().blocks.keys().map(u64::to_string).collect();
+        match ids.as_slice() {
+            [] => f.write_str("nothing is kept"),
+            ids => write!(f, "kept: {}", ids.join(", ")),
+        }
+    }
+}
+
 /// An order and flags, as commands take them.
 pub(super) fn request(arguments: &[String]) -> Result<(Gfp, Order), CommandError> {
     let (order, flags) = match arguments {
         [order] => (order, "KERNEL"),
         [order, flags] => (order, flags.as_str()),
-        _ => return Err(CommandError::usage("expected an order and, perhaps, flags")),
+        _ => {
+            return Err(CommandError::usage(format_args!(
+                "expected an order and, perhaps, flags; {KeptIds}"
+            )));
+        }
     };
     let number = order.parse::<u8>().ok().and_then(Order::new);
     let order = number.ok_or_else(|| {
@@ -41,7 +60,12 @@ pub(super) fn request(arguments: &[String]) -> Result<(Gfp, Order), CommandError
             Order::MAX
         ))
     })?;
-    let gfp = flags.parse::<Gfp>().map_err(CommandError::usage)?;
+    let mut gfp = Gfp::empty();
+    for word in flags.split('|') {
+        gfp |= word
+            .parse::<Gfp>()
+            .map_err(|unknown| CommandError::usage(format_args!("`{word}`: {unknown}")))?;
+    }
     Ok((gfp, order))
 }
 
@@ -65,9 +89,9 @@ fn alloc_command(arguments: &[String]) -> CommandResult {
 
 fn free_command(arguments: &[String]) -> CommandResult {
     let [id] = arguments else {
-        return Err(CommandError::usage(
-            "expected the id that `alloc` printed, or `all`",
-        ));
+        return Err(CommandError::usage(format_args!(
+            "expected the id that `alloc` printed, or `all`; {KeptIds}"
+        )));
     };
     if id == "all" {
         let blocks = core::mem::take(&mut KEPT.lock().blocks);
@@ -76,10 +100,10 @@ fn free_command(arguments: &[String]) -> CommandResult {
     }
     let number: u64 = id
         .parse()
-        .map_err(|_| CommandError::usage(format_args!("`{id}` is not an id")))?;
+        .map_err(|_| CommandError::usage(format_args!("`{id}` is not an id; {KeptIds}")))?;
     let pages = KEPT.lock().blocks.remove(&number);
-    let pages =
-        pages.ok_or_else(|| CommandError::failed(format_args!("nothing has id {number}")))?;
+    let pages = pages
+        .ok_or_else(|| CommandError::failed(format_args!("nothing has id {number}; {KeptIds}")))?;
     kprintln!(
         "freed id {number}: frame {}, order {}",
         pages.pfn(),
@@ -111,11 +135,11 @@ fn page_command(arguments: &[String]) -> CommandResult {
     let [number] = arguments else {
         return Err(CommandError::usage("expected a frame number, e.g. 0x1000"));
     };
-    let digits = number
-        .strip_prefix("0x")
-        .map(|hex| u64::from_str_radix(hex, 16));
-    let pfn = digits.unwrap_or_else(|| number.parse());
-    let pfn = pfn.map_err(|_| CommandError::usage(format_args!("`{number}` is not a number")))?;
-    mm::proc::page(&MEMORY, Pfn::new(pfn), &mut Console)?;
+    let pfn = Pfn::new(shell::number(number)?);
+    mm::proc::page(&MEMORY, pfn, &mut Output)?;
+    if let Some(holder) = holder::of(pfn) {
+        // Aligned with the lines before.
+        kprintln!("  {:<11}{holder}", "held by");
+    }
     Ok(())
 }

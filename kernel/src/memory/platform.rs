@@ -7,13 +7,12 @@
 use super::frame_table;
 use crate::acpi;
 use crate::arch::{irq, local, smp, time};
-use crate::num::to_usize;
 use crate::panic;
 use alloc::vec::Vec;
 use core::ptr::NonNull;
 use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering::Relaxed;
-use mm::addr::{PhysAddr, PhysRange, VirtAddr};
+use mm::addr::{DirectMap, PhysAddr, PhysRange, VirtAddr};
 use mm::platform::{CpuId, IrqState, MapFrameTableError, MemoryModel, Platform, Profile};
 use mm::report::{AllocFailure, Corruption};
 use spin::Once;
@@ -51,15 +50,6 @@ pub struct KernelPlatform {
     next_failure_ns: AtomicU64,
 }
 
-/// RAM that the boot loader mapped.
-#[derive(Debug)]
-struct DirectMap {
-    /// Virtual address of physical address 0.
-    offset: u64,
-    /// The largest first: most questions are about it.
-    ram: Vec<PhysRange>,
-}
-
 impl KernelPlatform {
     pub(super) const fn new() -> Self {
         Self {
@@ -70,13 +60,15 @@ impl KernelPlatform {
 
     /// Says where RAM is mapped: `ram` at `offset`. To be called once, before memory comes up.
     pub(super) fn set_direct_map(&self, offset: u64, mut ram: Vec<PhysRange>) {
+        // Most questions are about the largest.
         ram.sort_unstable_by_key(|range| core::cmp::Reverse(range.size()));
-        self.map.call_once(|| DirectMap { offset, ram });
+        self.map
+            .call_once(|| DirectMap::new(VirtAddr::new(offset), ram.leak()));
     }
 
     /// Virtual address of physical address 0, once it is known.
     pub(super) fn physical_offset(&self) -> Option<u64> {
-        Some(self.map.get()?.offset)
+        Some(self.map.get()?.base().as_u64())
     }
 }
 
@@ -92,17 +84,12 @@ unsafe impl Platform for KernelPlatform {
 
     #[inline]
     fn direct_map(&self, range: PhysRange) -> Option<NonNull<u8>> {
-        let map = self.map.get()?;
-        map.ram.iter().find(|ram| ram.covers(range))?;
-        let address = map.offset.checked_add(range.start().as_u64())?;
-        NonNull::new(core::ptr::with_exposed_provenance_mut(to_usize(address)))
+        self.map.get()?.phys_to_virt(range)
     }
 
     #[inline]
     fn virt_to_phys(&self, addr: VirtAddr) -> Option<PhysAddr> {
-        let map = self.map.get()?;
-        let phys = PhysAddr::new(addr.as_u64().checked_sub(map.offset)?);
-        map.ram.iter().any(|ram| ram.contains(phys)).then_some(phys)
+        self.map.get()?.virt_to_phys(addr)
     }
 
     #[inline]

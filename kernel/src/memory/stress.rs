@@ -12,7 +12,7 @@ use super::{Kernel, MEMORY, Pages};
 use crate::arch::lock::IrqLock;
 use crate::arch::{smp, time};
 use crate::num::{to_u64, to_usize};
-use crate::shell::{CommandError, CommandResult};
+use crate::shell::{CommandError, CommandResult, interrupt, number};
 use crate::{command, kprintln, params};
 use alloc::string::String;
 use core::fmt;
@@ -24,12 +24,14 @@ use mm::report::Corruption;
 use mm::system::AllocError;
 use mm::zone::ZoneKind;
 
-command! { "stress", "[--cpus CPUS] N [SEED]", "N random page operations of every kind, on one CPU or many, everything checked", stress_command }
-crate::kernel_param!("seed", "NUMBER: start of the random tests");
+command! { "stress", "[--cpus CPUS] N [SEED]", "N random page operations of every kind, on one CPU or many, all checked, e.g. `stress 100000`", stress_command }
+crate::kernel_param!("seed", "NUMBER: start of the random tests, decimal or 0x…");
 
 /// The largest share of memory in use, and the share down to which it is drained, in per cent.
 const FULL: u64 = 90;
 const DRAINED: u64 = 50;
+/// Operations between two looks at the terminal: some milliseconds.
+const OPERATIONS_PER_LOOK: u64 = 256;
 
 /// Requests that are mixed, with the highest zone that each may come from.
 const REQUESTS: [(Gfp, ZoneKind); 7] = [
@@ -99,6 +101,12 @@ impl fmt::Display for Violation {
     }
 }
 
+impl From<Violation> for CommandError {
+    fn from(violation: Violation) -> Self {
+        Self::failed(violation)
+    }
+}
+
 /// How a run went.
 #[derive(Debug, Default)]
 struct Tally {
@@ -130,8 +138,9 @@ fn stress_command(arguments: &[String]) -> CommandResult {
         )));
     }
     let (count, seed) = match rest {
-        [count] => (count, seed_from_boot()),
-        [count, seed] => (count, number(seed)?),
+        [count] => (count, seed_from_boot()?),
+        // As the kernel's parameter is written, too.
+        [count, seed] => (count, number(seed.strip_prefix("seed=").unwrap_or(seed))?),
         _ => return Err(CommandError::usage("expected a number of operations")),
     };
     let operations = number(count)?;
@@ -139,7 +148,7 @@ fn stress_command(arguments: &[String]) -> CommandResult {
         1 => kprintln!("stress: {operations} operations, seed {seed}"),
         _ => kprintln!("stress: {operations} operations on {cpus} CPUs, seed {seed}"),
     }
-    let tally = stress(operations, seed, cpus).map_err(CommandError::failed)?;
+    let tally = stress(operations, seed, cpus)?;
     kprintln!(
         "stress: {} allocations, {} frees, {} times out of memory, up to {} % of memory in use",
         tally.allocations,
@@ -151,18 +160,19 @@ fn stress_command(arguments: &[String]) -> CommandResult {
     Ok(())
 }
 
-fn number(text: &str) -> Result<u64, CommandError> {
-    text.parse()
-        .map_err(|_| CommandError::usage(format_args!("`{text}` is not a number")))
+/// The seed of the kernel's command line, or a new one.
+fn seed_from_boot() -> Result<u64, CommandError> {
+    let Some(text) = params::get("seed") else {
+        return Ok(time::tsc());
+    };
+    number(text).map_err(|_| {
+        CommandError::failed(format_args!(
+            "the kernel parameter `seed={text}` is not a number"
+        ))
+    })
 }
 
-fn seed_from_boot() -> u64 {
-    params::get("seed")
-        .and_then(|text| text.parse().ok())
-        .unwrap_or_else(time::tsc)
-}
-
-/// Free blocks of every order, all zones and types together.
+/// Free blocks of every order, all zones and types together, with nothing on the lists of CPUs.
 fn free_blocks() -> [u64; ORDERS] {
     MEMORY.drain_all_pages();
     let mut total = [0_u64; ORDERS];
@@ -179,7 +189,7 @@ fn free_blocks() -> [u64; ORDERS] {
 
 /// Runs `operations`, shared out among the first `cpus` CPUs, all at once; each has a ledger and a
 /// seed of its own. The final comparison is made once, when all have given everything back.
-fn stress(operations: u64, seed: u64, cpus: u32) -> Result<Tally, Violation> {
+fn stress(operations: u64, seed: u64, cpus: u32) -> Result<Tally, CommandError> {
     let before = free_blocks();
     let total = IrqLock::new((Tally::default(), None));
     let each = operations.div_ceil(u64::from(cpus).max(1));
@@ -191,33 +201,34 @@ fn stress(operations: u64, seed: u64, cpus: u32) -> Result<Tally, Violation> {
         let mut total = total.lock();
         match outcome {
             Ok(tally) => total.0.add(&tally),
-            Err(violation) => {
-                total.1.get_or_insert(violation);
+            Err(error) => {
+                total.1.get_or_insert(error);
             }
         }
     });
     let mut total = total.lock();
-    if let Some(violation) = total.1.take() {
-        return Err(violation);
+    if let Some(error) = total.1.take() {
+        return Err(error);
     }
+    // Once with pages on lists, once without: those do not merge, so blocks are compared after.
     MEMORY.validate().map_err(Violation::Recount)?;
-    // What CPUs have at hand counts as free, but not as part of blocks.
-    MEMORY.drain_all_pages();
+    let free = free_blocks();
     MEMORY.validate().map_err(Violation::Recount)?;
-    for ((order, before), after) in Order::all().zip(before).zip(free_blocks()) {
+    for ((order, before), after) in Order::all().zip(before).zip(free) {
         if before != after {
-            return Err(Violation::Lost {
+            let lost = Violation::Lost {
                 order,
                 before,
                 after,
-            });
+            };
+            return Err(lost.into());
         }
     }
     Ok(core::mem::take(&mut total.0))
 }
 
 /// One CPU's share.
-fn stress_here(operations: u64, seed: u64, cpus: u32) -> Result<Tally, Violation> {
+fn stress_here(operations: u64, seed: u64, cpus: u32) -> Result<Tally, CommandError> {
     let mut tally = Tally::default();
     let frames = MEMORY.managed_frames();
     let share = frames.checked_div(u64::from(cpus)).unwrap_or(frames);
@@ -229,6 +240,9 @@ fn stress_here(operations: u64, seed: u64, cpus: u32) -> Result<Tally, Violation
         seed,
     };
     for serial in 0..operations {
+        if serial.is_multiple_of(OPERATIONS_PER_LOOK) {
+            interrupt::check()?;
+        }
         run.step(serial, &mut tally)?;
     }
     while run.live.len() > 0 {

@@ -9,7 +9,7 @@
 )]
 
 use super::MEMORY;
-use crate::shell::{CommandError, CommandResult};
+use crate::shell::{CommandError, CommandResult, interrupt, number};
 use crate::{command, kprintln};
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -26,6 +26,8 @@ command! { "workload", "N SEED", "the same N page operations for the same seed, 
 const SLOTS: usize = 4096;
 /// Digests that a run prints.
 const DIGESTS: u64 = 64;
+/// Operations between two looks at the terminal.
+const OPERATIONS_PER_LOOK: u32 = 1024;
 
 fn workload_command(arguments: &[String]) -> CommandResult {
     let [operations, seed] = arguments else {
@@ -48,6 +50,7 @@ fn workload_command(arguments: &[String]) -> CommandResult {
     let print = |Digest { requests, hash }| kprintln!("workload: digest {requests} {hash:#018x}");
     let mut refused = 0;
     let machine = Machine {
+        until_look: 0,
         refused: &mut refused,
     };
     let mut pages = Noted::new(machine, every, print);
@@ -55,6 +58,7 @@ fn workload_command(arguments: &[String]) -> CommandResult {
     let before = lower_marks().map_err(CommandError::failed)?;
     let outcome = mm_workload::run(&mut pages, &mut slots, seed, operations);
     restore_marks(&before).map_err(CommandError::failed)?;
+    interrupt::check()?;
     kprintln!(
         "workload: {} served, {} failed, {} freed, hash {:#018x}",
         outcome.served,
@@ -85,13 +89,10 @@ fn restore_marks(before: &Tuning) -> Result<(), TuningError> {
     MEMORY.set_lowmem_reserve_ratio(before.lowmem_reserve_ratio)
 }
 
-fn number(text: &str) -> Result<u64, CommandError> {
-    text.parse()
-        .map_err(|_| CommandError::usage(format_args!("`{text}` is not a number")))
-}
-
 /// This kernel's page allocator.
 struct Machine<'a> {
+    /// Operations until the terminal is looked at.
+    until_look: u32,
     /// Blocks that were not taken back.
     refused: &'a mut u64,
 }
@@ -116,6 +117,15 @@ impl Pages for Machine<'_> {
         if unsafe { MEMORY.free_pages(Pfn::new(first), order) }.is_err() {
             *self.refused = self.refused.saturating_add(1);
         }
+    }
+
+    fn is_stopped(&mut self) -> bool {
+        let Some(rest) = self.until_look.checked_sub(1) else {
+            self.until_look = OPERATIONS_PER_LOOK;
+            return interrupt::check().is_err();
+        };
+        self.until_look = rest;
+        false
     }
 }
 

@@ -1,9 +1,10 @@
 //! Commands of the shell itself: `help`, `echo`, `dmesg`, `cat`, `time`, `poweroff`, `reboot`.
 
-use super::{Command, CommandError, CommandResult, commands, no_arguments, run};
-use crate::arch::exit::{self, Status};
+use super::interrupt::Output;
+use super::{Command, CommandError, CommandResult};
+use super::{commands, no_arguments, run_words, session_status};
+use crate::arch::exit;
 use crate::arch::time;
-use crate::console::Console;
 use crate::logger::{self, Stamp};
 use crate::registry::sorted;
 use crate::{command, kprint, kprintln, procfs};
@@ -12,10 +13,10 @@ use alloc::string::String;
 command! { "help", "[COMMAND]", "list the commands, or describe one", help }
 command! { "echo", "[WORD]...", "print the words", echo }
 command! { "dmesg", "", "print the kernel log", dmesg }
-command! { "cat", "[FILE]...", "print files of /proc; without a name, list them", cat }
+command! { "cat", "[FILE]...", "print files of /proc, e.g. `cat meminfo`; without a name, list them", cat }
 command! { "time", "[COMMAND [ARG]...]", "show the time since boot, or how long a command takes", time }
-command! { "poweroff", "", "end the machine", poweroff }
-command! { "reboot", "", "restart the machine", reboot }
+command! { "poweroff", "", "end the machine; the host is told whether a command failed", poweroff }
+command! { "reboot", "", "restart the machine; one that `cargo run` started ends instead", reboot }
 
 fn help(arguments: &[String]) -> CommandResult {
     let list = sorted(commands(), |command| command.name);
@@ -63,7 +64,7 @@ fn echo(arguments: &[String]) -> CommandResult {
 
 fn dmesg(arguments: &[String]) -> CommandResult {
     no_arguments(arguments)?;
-    Ok(logger::dump(&mut Console)?)
+    Ok(logger::dump(&mut Output)?)
 }
 
 fn cat(arguments: &[String]) -> CommandResult {
@@ -75,14 +76,14 @@ fn cat(arguments: &[String]) -> CommandResult {
     for path in arguments {
         let file = procfs::find(path)
             .ok_or_else(|| CommandError::failed(format_args!("no such file: {path}")))?;
-        (file.print)(&mut Console)?;
+        (file.print)(&mut Output)?;
     }
     Ok(())
 }
 
 fn time(arguments: &[String]) -> CommandResult {
     let start = time::now_ns();
-    let Some((name, rest)) = arguments.split_first() else {
+    let Some(name) = arguments.first() else {
         let rate = time::rate().unwrap_or(0);
         kprintln!(
             "{} since boot; the TSC runs at {rate} Hz",
@@ -90,19 +91,20 @@ fn time(arguments: &[String]) -> CommandResult {
         );
         return Ok(());
     };
-    let result = run(name, rest);
+    let result = run_words(arguments);
     let took = time::now_ns().saturating_sub(start);
     kprintln!("{} {name}", Stamp { ns: took });
-    result
+    result.map_err(|_| CommandError::Inner)
 }
 
 fn poweroff(arguments: &[String]) -> CommandResult {
     no_arguments(arguments)?;
     kprintln!("Powering off.");
-    exit::exit(Status::Pass)
+    exit::exit(session_status())
 }
 
 fn reboot(arguments: &[String]) -> CommandResult {
     no_arguments(arguments)?;
+    kprintln!("Restarting.");
     exit::reboot()
 }

@@ -8,7 +8,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
-command! { "crash", "KIND", "fail on purpose; without KIND, list the kinds", crash }
+command! { "crash", "KIND", "fail on purpose; without KIND, an error and a list of the kinds", crash }
 
 /// Name, cause and description of a way to crash.
 type Kind = (&'static str, fn() -> CommandResult, &'static str);
@@ -62,10 +62,12 @@ fn crash(arguments: &[String]) -> CommandResult {
         return Err(CommandError::usage("which kind?"));
     };
     no_arguments(rest)?;
-    let (_, run, _) = KINDS
-        .into_iter()
-        .find(|(name, _, _)| name == kind)
-        .ok_or_else(|| CommandError::usage(format_args!("unknown kind `{kind}`")))?;
+    let Some((_, run, _)) = KINDS.into_iter().find(|(name, _, _)| name == kind) else {
+        let names = KINDS.map(|(name, _, _)| name).join(", ");
+        return Err(CommandError::usage(format_args!(
+            "unknown kind `{kind}`, known are {names}"
+        )));
+    };
     run()?;
     Err(CommandError::failed("the kernel survived"))
 }

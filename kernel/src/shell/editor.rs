@@ -4,6 +4,7 @@
 //! up and down arrows (history) work as people expect. It knows no device: bytes come in through
 //! [`LineEditor::feed`], the echo goes to a `fmt::Write`.
 
+use super::interrupt::CTRL_C;
 use alloc::collections::VecDeque;
 use alloc::string::String;
 use core::fmt::{self, Write};
@@ -13,7 +14,6 @@ const MAX_LINE: usize = 1024;
 /// Lines remembered.
 const MAX_HISTORY: usize = 32;
 
-const CTRL_C: u8 = 0x03;
 const BACKSPACE: u8 = 0x08;
 const CTRL_U: u8 = 0x15;
 const ESCAPE: u8 = 0x1b;

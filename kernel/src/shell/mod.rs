@@ -8,6 +8,7 @@ mod commands;
 mod crash;
 pub mod editor;
 mod info;
+pub mod interrupt;
 pub mod parse;
 
 use crate::arch::exit::{self, Status};
@@ -16,8 +17,9 @@ use crate::registry::registry;
 use crate::{console, kprint, kprintln};
 use alloc::string::String;
 use core::fmt;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use editor::{Event, LineEditor};
+use interrupt::Interrupted;
 
 /// What the shell prints when it is ready for a line.
 const PROMPT: &str = "mm> ";
@@ -47,6 +49,10 @@ pub enum CommandError {
     Usage(String),
     /// The command ran and did not succeed.
     Failed(String),
+    /// Ctrl-C ended it.
+    Interrupted,
+    /// A command that ran inside this one failed, and that was printed.
+    Inner,
 }
 
 impl CommandError {
@@ -66,13 +72,24 @@ impl fmt::Display for CommandError {
         match self {
             Self::Unknown(name) => write!(f, "unknown command `{name}` (try `help`)"),
             Self::Usage(reason) | Self::Failed(reason) => f.write_str(reason),
+            Self::Interrupted => Interrupted.fmt(f),
+            Self::Inner => f.write_str("the command inside failed"),
         }
     }
 }
 
 impl From<fmt::Error> for CommandError {
     fn from(_: fmt::Error) -> Self {
+        if interrupt::pending() {
+            return Self::Interrupted;
+        }
         Self::failed("could not print")
+    }
+}
+
+impl From<Interrupted> for CommandError {
+    fn from(_: Interrupted) -> Self {
+        Self::Interrupted
     }
 }
 
@@ -115,16 +132,28 @@ pub fn ready_tsc() -> u64 {
     READY.load(Ordering::Relaxed)
 }
 
+/// Whether a command has failed since boot: the machine ends with a status that says so.
+static FAILED: AtomicBool = AtomicBool::new(false);
+
+/// The status to end with: how the commands so far went.
+fn session_status() -> Status {
+    if FAILED.load(Ordering::Relaxed) {
+        Status::CommandFailed
+    } else {
+        Status::Pass
+    }
+}
+
 /// Reads and runs lines until the machine is powered off.
 pub fn interactive() -> ! {
     READY.store(time::tsc(), Ordering::Relaxed);
     let mut editor = LineEditor::new();
-    kprintln!("Type `help` for a list of commands.");
+    kprintln!("Type `help` for a list of commands, `poweroff` to leave; Ctrl-C stops a command.");
     loop {
         kprint!("{PROMPT}");
         if let Event::Line(line) = read_line(&mut editor) {
-            // Each command has said what went wrong; a terminal has no exit status.
-            let _ = run_line(&line);
+            interrupt::begin();
+            run_line(&line, &FAILED);
         }
     }
 }
@@ -132,7 +161,7 @@ pub fn interactive() -> ! {
 fn read_line(editor: &mut LineEditor) -> Event {
     let mut echo = console::Console;
     loop {
-        let Some(byte) = console::read() else {
+        let Some(byte) = interrupt::next_key() else {
             smp::serve_work();
             core::hint::spin_loop();
             continue;
@@ -147,46 +176,51 @@ fn read_line(editor: &mut LineEditor) -> Event {
 /// Runs the commands of `exec=` and ends the machine with a status that tells how it went.
 pub fn execute_and_exit(line: &str) -> ! {
     READY.store(time::tsc(), Ordering::Relaxed);
-    let status = if run_line(line) {
-        Status::Pass
-    } else {
-        Status::CommandFailed
-    };
-    exit::exit(status)
+    run_line(line, &FAILED);
+    exit::exit(session_status())
 }
 
-/// Runs all commands of a line, whether or not the ones before succeeded, and says whether all did.
+/// Runs all commands of a line, whether or not the ones before succeeded, until Ctrl-C.
 ///
-/// What goes wrong is printed.
-pub fn run_line(line: &str) -> bool {
+/// What goes wrong is printed, and sets `failed`: at once, since `poweroff` may follow.
+pub fn run_line(line: &str, failed: &AtomicBool) {
     let commands = match parse::parse(line) {
         Ok(commands) => commands,
         Err(error) => {
             kprintln!("error: {error}");
-            return false;
+            failed.store(true, Ordering::Relaxed);
+            return;
         }
     };
-    let mut all_succeeded = true;
     for words in commands {
-        all_succeeded &= run_words(&words);
+        if run_words(&words).is_err() {
+            failed.store(true, Ordering::Relaxed);
+        }
+        if interrupt::pending() {
+            return;
+        }
     }
-    all_succeeded
 }
 
-fn run_words(words: &[String]) -> bool {
+/// Runs one command and prints what goes wrong.
+fn run_words(words: &[String]) -> CommandResult {
     let Some((name, arguments)) = words.split_first() else {
-        return true;
+        return Ok(());
     };
-    let result = run(name, arguments);
-    if let Err(error) = &result {
-        kprintln!("{name}: error: {error}");
-        if matches!(error, CommandError::Usage(_))
-            && let Some(command) = find(name)
-        {
-            kprintln!("usage: {} {}", command.name, command.usage);
-        }
+    let result = match interrupt::check() {
+        Ok(()) => run(name, arguments),
+        Err(interrupted) => Err(interrupted.into()),
+    };
+    match &result {
+        Ok(()) | Err(CommandError::Inner) => {}
+        Err(error) => kprintln!("{name}: error: {error}"),
     }
-    result.is_ok()
+    if matches!(result, Err(CommandError::Usage(_)))
+        && let Some(command) = find(name)
+    {
+        kprintln!("usage: {} {}", command.name, command.usage);
+    }
+    result
 }
 
 /// Runs one command.
@@ -206,6 +240,15 @@ pub fn find(name: &str) -> Option<&'static Command> {
         .iter()
         .copied()
         .find(|command| command.name == name)
+}
+
+/// Reads a number, decimal or with `0x` before it.
+///
+/// # Errors
+///
+/// Names the text that is none.
+pub fn number(text: &str) -> Result<u64, CommandError> {
+    parse::number(text).ok_or_else(|| CommandError::usage(format_args!("`{text}` is not a number")))
 }
 
 /// Fails if there are arguments: for commands that take none.

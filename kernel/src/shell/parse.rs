@@ -101,6 +101,18 @@ fn push<T>(list: &mut Vec<T>, item: T) -> Result<(), ParseError> {
     Ok(())
 }
 
+/// A number, decimal or with `0x` before it.
+#[must_use]
+pub fn number(text: &str) -> Option<u64> {
+    // `from_str_radix` takes a sign, too.
+    let (digits, radix) = match text.strip_prefix("0x").or(text.strip_prefix("0X")) {
+        Some(hex) => (hex, 16),
+        None => (text, 10),
+    };
+    let unsigned = !digits.starts_with('+');
+    u64::from_str_radix(digits, radix).ok().filter(|_| unsigned)
+}
+
 /// Whether `name` matches a glob: `*` is any run of characters, `?` is any one.
 #[must_use]
 pub fn glob(pattern: &str, name: &str) -> bool {
@@ -134,6 +146,17 @@ pub fn glob(pattern: &str, name: &str) -> bool {
         .unwrap_or_default()
         .iter()
         .all(|&c| c == b'*')
+}
+
+/// The first glob of a comma-separated list that matches none of `names`.
+#[must_use]
+pub fn unmatched_glob<N: AsRef<str>>(
+    patterns: &str,
+    names: impl Iterator<Item = N> + Clone,
+) -> Option<&str> {
+    patterns
+        .split(',')
+        .find(|pattern| !names.clone().any(|name| glob(pattern, name.as_ref())))
 }
 
 /// Whether `name` matches any glob of a comma-separated list.

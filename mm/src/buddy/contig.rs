@@ -73,10 +73,7 @@ impl FreeAreas {
     }
 
     /// Whether the pageblocks around a range are the zone's and in use.
-    fn check_blocks(&self, range: PfnRange) -> Result<(), RangeError> {
-        if range.is_empty() {
-            return Err(RangeError::Empty);
-        }
+    pub(crate) fn check_blocks(&self, range: PfnRange) -> Result<(), RangeError> {
         for pfn in Self::blocks_around(range) {
             match self.kind_at(pfn) {
                 None => return Err(RangeError::NotInZone { pfn }),
@@ -161,7 +158,7 @@ impl FreeAreas {
         self.merge_pair(place, &mut ());
     }
 
-    /// Takes exactly the frames of `range`, whose pageblocks are isolated, if all are free.
+    /// Takes exactly the frames of `range`, if its pageblocks are isolated and all are free.
     /// The tokens of the pieces go to `each`, lowest first.
     pub(crate) fn take_range<P: Platform>(
         &mut self,
@@ -169,9 +166,11 @@ impl FreeAreas {
         mobility: MigrateType,
         mut each: impl FnMut(Exclusive),
     ) -> Result<(), RangeError> {
-        if let Some(obstacle) = self.first_obstacle(range) {
-            return Err(obstacle);
+        let mut blocks = Self::blocks_around(range);
+        if let Some(pfn) = blocks.find(|&pfn| self.kind_at(pfn) != Some(MigrateType::Isolate)) {
+            return Err(RangeError::Busy { pfn });
         }
+        self.check_frames(range)?;
         for pfn in Self::blocks_around(range) {
             let Some(place) = self.place_of(pfn) else {
                 continue;
@@ -193,15 +192,10 @@ impl FreeAreas {
         Ok(())
     }
 
-    /// Whether the frames of a range could be taken right now, as far as they themselves go.
-    pub(crate) fn check_range(&self, range: PfnRange) -> Result<(), RangeError> {
-        self.check_blocks(range)?;
-        self.first_obstacle(range).map_or(Ok(()), Err)
-    }
-
-    /// The first reason why the frames of a range, cannot be taken.
-    fn first_obstacle(&self, range: PfnRange) -> Option<RangeError> {
-        Self::blocks_around(range).find_map(|start| {
+    /// Whether the frames of a range could be taken right now, as far as they themselves go: the
+    /// first reason why not is the error.
+    pub(crate) fn check_frames(&self, range: PfnRange) -> Result<(), RangeError> {
+        let obstacle = Self::blocks_around(range).find_map(|start| {
             let place = self.place_of(start)?;
             let area = self.areas.at(place.slot)?.as_deref()?;
             let look = |(at, word)| self.obstacle(area.frames.pfn(at), word, range);
@@ -210,7 +204,8 @@ impl FreeAreas {
                 Some(pair) => look(pair),
                 None => area.walk(place.block).find_map(look),
             }
-        })
+        });
+        obstacle.map_or(Ok(()), Err)
     }
 
     /// Why what starts at `pfn` stands in the way of taking `range`, if it does.

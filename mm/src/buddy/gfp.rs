@@ -89,26 +89,10 @@ impl Gfp {
         .difference(Self::RECLAIM);
     /// For huge pages.
     pub const TRANSHUGE: Self = Self::TRANSHUGE_LIGHT.union(Self::DIRECT_RECLAIM);
-}
 
-/// A word that is no flag.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct UnknownFlag;
-
-impl fmt::Display for UnknownFlag {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("no such flag; known are KERNEL, ATOMIC, USER, HIGHUSER_MOVABLE, NOWAIT, NOIO, NOFS, TRANSHUGE, DMA, DMA32, MOVABLE, RECLAIMABLE, ZERO, COMP, …")
-    }
-}
-
-impl core::error::Error for UnknownFlag {}
-
-/// Reads names joined by `|`, in any case, with or without Linux's `GFP_` and `__GFP_`.
-impl core::str::FromStr for Gfp {
-    type Err = UnknownFlag;
-
-    fn from_str(text: &str) -> Result<Self, UnknownFlag> {
-        const GROUPS: [(&str, Gfp); 11] = [
+    /// The names that can be parsed, with what they stand for: usual requests, then single flags.
+    pub fn names() -> impl Iterator<Item = (&'static str, Self)> {
+        const REQUESTS: [(&str, Gfp); 12] = [
             ("ATOMIC", Gfp::ATOMIC),
             ("KERNEL", Gfp::KERNEL),
             ("KERNEL_ACCOUNT", Gfp::KERNEL_ACCOUNT),
@@ -120,7 +104,35 @@ impl core::str::FromStr for Gfp {
             ("HIGHUSER_MOVABLE", Gfp::HIGHUSER_MOVABLE),
             ("TRANSHUGE_LIGHT", Gfp::TRANSHUGE_LIGHT),
             ("TRANSHUGE", Gfp::TRANSHUGE),
+            ("RECLAIM", Gfp::RECLAIM),
         ];
+        REQUESTS.into_iter().chain(Self::all().iter_names())
+    }
+}
+
+/// A word that is no flag.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct UnknownFlag;
+
+impl fmt::Display for UnknownFlag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("no such flag; known are")?;
+        let mut separator = " ";
+        for (name, _) in Gfp::names() {
+            write!(f, "{separator}{name}")?;
+            separator = ", ";
+        }
+        Ok(())
+    }
+}
+
+impl core::error::Error for UnknownFlag {}
+
+/// Reads names joined by `|`, in any case, with or without Linux's `GFP_` and `__GFP_`.
+impl core::str::FromStr for Gfp {
+    type Err = UnknownFlag;
+
+    fn from_str(text: &str) -> Result<Self, UnknownFlag> {
         text.split('|').try_fold(Self::empty(), |all, word| {
             let word = word.trim();
             let word = word.strip_prefix("__").unwrap_or(word);
@@ -128,9 +140,7 @@ impl core::str::FromStr for Gfp {
                 .strip_prefix("GFP_")
                 .or(word.strip_prefix("gfp_"))
                 .unwrap_or(word);
-            let groups = GROUPS.iter().copied();
-            let mut known = groups.chain(Self::all().iter_names());
-            let found = known.find(|(name, _)| name.eq_ignore_ascii_case(word));
+            let found = Self::names().find(|(name, _)| name.eq_ignore_ascii_case(word));
             found.map(|(_, flag)| all.union(flag)).ok_or(UnknownFlag)
         })
     }
@@ -349,6 +359,16 @@ mod tests {
         assert_eq!("atomic | dma32".parse(), Ok(Gfp::ATOMIC.union(Gfp::DMA32)));
         assert_eq!("KERNEL|".parse::<Gfp>(), Err(UnknownFlag));
         assert_eq!("whatever".parse::<Gfp>(), Err(UnknownFlag));
+    }
+
+    #[test]
+    fn the_error_lists_each_name_that_can_be_parsed() {
+        let text = UnknownFlag.to_string();
+        let (_, names) = text.split_once("known are ").unwrap();
+        assert!(names.split(", ").eq(Gfp::names().map(|(name, _)| name)));
+        for (name, flags) in Gfp::names() {
+            assert_eq!(name.parse(), Ok(flags), "{name}");
+        }
     }
 
     #[test]

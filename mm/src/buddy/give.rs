@@ -7,6 +7,7 @@ use super::free_areas::FreeAreas;
 use super::index::Place;
 use super::trace::{Step, Trace};
 use crate::addr::{Order, to_index};
+use crate::frame::Event;
 use crate::mem::Exclusive;
 
 impl FreeAreas {
@@ -33,6 +34,25 @@ impl FreeAreas {
         } else {
             self.insert(section, start, order, trace);
         }
+        Ok(())
+    }
+
+    /// Gives back a single page that may be in a list twice: if its record does not say that it
+    /// has an owner who may free it, or names another zone, it comes back.
+    #[inline]
+    pub(crate) fn give_page(&mut self, page: Exclusive) -> Result<(), Exclusive> {
+        let pfn = page.frames().first();
+        let section = pfn.section().wrapping_sub(self.first_section);
+        let Some(Some(area)) = self.areas.at(section) else {
+            return Err(page);
+        };
+        let word = area.word(pfn.section_offset());
+        let owned = word.order() == Order::ZERO && word.after(Event::Release).is_some();
+        if !owned || !word.belongs_to(self.home) {
+            return Err(page);
+        }
+        let start = page.leak().first().section_offset();
+        self.insert(section, start, Order::ZERO, &mut ());
         Ok(())
     }
 

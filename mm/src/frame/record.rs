@@ -3,7 +3,7 @@
 
 use core::mem::size_of;
 
-use super::{FrameState, PageFlags, Word};
+use super::{PageFlags, Word};
 use crate::sync::RefCount;
 use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -56,9 +56,10 @@ impl Frame {
     }
 
     /// Moves the block from one state to another and leaves the flags, which others may be
-    /// changing, as they are: one read-modify-write. The caller knows that the state is `from`.
+    /// changing, as they are: one read-modify-write. `to` is `from` in another state, and the
+    /// caller knows that the state still is that of `from`.
     #[inline]
-    pub(crate) fn change_state(&self, from: FrameState, to: FrameState) {
+    pub(crate) fn change_state(&self, from: Word, to: Word) {
         self.state
             .fetch_xor(from.bits() ^ to.bits(), Ordering::AcqRel);
     }

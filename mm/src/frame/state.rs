@@ -1,7 +1,9 @@
 //! The states a frame can be in, and which may follow which.
 //!
 //! The set is closed and the transitions are a table, so that a test can execute every
-//! combination. A frame changes hands only through [`FrameState::Free`].
+//! combination. The frame table asks it before it changes a record
+//! ([`Word::after`](super::Word::after)). A frame changes hands only through
+//! [`FrameState::Free`].
 #![forbid(unsafe_code)]
 
 /// Who has a frame.
@@ -37,9 +39,7 @@ pub enum Event {
     Release,
     /// The owner lets others hold references.
     Share,
-    /// The only reference left becomes an owner again.
-    Unshare,
-    /// The last reference is dropped.
+    /// The last reference is dropped: whoever dropped it is the owner, and may free the block.
     LastPut,
     /// The block becomes part of a larger one.
     Absorb,
@@ -94,10 +94,10 @@ impl FrameState {
         match (self, event) {
             (Self::Interior, Event::Reserve) => Some(Self::Reserved),
             (Self::Interior | Self::Reserved, Event::Adopt) => Some(Self::Unique),
-            (Self::Free, Event::Allocate) | (Self::Shared, Event::Unshare) => Some(Self::Unique),
-            (Self::Unique, Event::Release) | (Self::Shared, Event::LastPut) => Some(Self::Free),
+            (Self::Free, Event::Allocate) | (Self::Shared, Event::LastPut) => Some(Self::Unique),
+            (Self::Unique, Event::Release) => Some(Self::Free),
             (Self::Unique, Event::Share) => Some(Self::Shared),
-            (Self::Free | Self::Unique, Event::Absorb) => Some(Self::Interior),
+            (Self::Free | Self::Unique | Self::Reserved, Event::Absorb) => Some(Self::Interior),
             (Self::Interior, Event::CutFree) => Some(Self::Free),
             (Self::Interior, Event::CutOwned) => Some(Self::Unique),
             (Self::Unique, Event::Cache) => Some(Self::Cached),
@@ -139,13 +139,12 @@ impl FrameState {
 
 impl Event {
     /// Every event.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 11] = [
         Self::Reserve,
         Self::Adopt,
         Self::Allocate,
         Self::Release,
         Self::Share,
-        Self::Unshare,
         Self::LastPut,
         Self::Absorb,
         Self::CutFree,

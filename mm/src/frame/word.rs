@@ -14,7 +14,7 @@
 
 use core::fmt;
 
-use super::FrameState;
+use super::{Event, FrameState};
 use crate::addr::{Order, to_index};
 use crate::platform::NodeId;
 
@@ -158,6 +158,21 @@ impl Word {
     #[must_use]
     pub const fn is(self, state: FrameState) -> bool {
         self.0 & NIBBLE == state.bits()
+    }
+
+    /// The same word after `event`, or `None` if that may not happen to the block: what
+    /// [`FrameState::after`] says. The record of an interior frame says nothing else.
+    #[inline]
+    #[must_use]
+    pub const fn after(self, event: Event) -> Option<Self> {
+        let Some(state) = self.state() else {
+            return None;
+        };
+        match state.after(event) {
+            Some(FrameState::Interior) => Some(Self::INTERIOR),
+            Some(next) => Some(self.with_state(next)),
+            None => None,
+        }
     }
 
     /// The same word in another state.

@@ -55,6 +55,18 @@ impl EarlyRam {
         (Self { range: low }, Self { range: high })
     }
 
+    /// Makes one token of two for neighbouring ranges.
+    ///
+    /// # Errors
+    /// Both, if the second does not start where the first ends.
+    pub(crate) fn join(self, next: Self) -> Result<Self, (Self, Self)> {
+        if self.range.end() != next.range.start() {
+            return Err((self, next));
+        }
+        let range = PhysRange::new(self.range.start(), next.range.end());
+        range.map(|range| Self { range }).ok_or((self, next))
+    }
+
     /// Gives up ownership for good and says which bytes they were: for memory that is never
     /// given back, or whose owner is written down elsewhere.
     pub const fn leak(self) -> PhysRange {

@@ -69,6 +69,13 @@ pub enum ParamError<'a> {
     TooMany(&'a str),
 }
 
+impl Default for Params {
+    /// [`Params::NONE`].
+    fn default() -> Self {
+        Self::NONE
+    }
+}
+
 impl Params {
     /// No wishes at all.
     pub const NONE: Self = Self {

@@ -38,7 +38,9 @@ pub enum LowMemory {
 /// What the boot steps need to know about machine and wishes.
 #[derive(Clone, Copy, Debug)]
 pub struct SetupPolicy<'a> {
-    /// The CPU's physical address bits.
+    /// The CPU's physical address bits: CPUID leaf 8000_0008h, EAX bits 7:0; 36 on a CPU without
+    /// that leaf (SDM vol. 3A, 4.1.4). What the map has above is cut off, with a
+    /// [`SetupLine::Repaired`].
     pub phys_bits: u32,
     /// What becomes of the first MiB.
     pub low_memory: LowMemory,

@@ -124,6 +124,24 @@ mod tests {
         assert!(count.is_saturated());
     }
 
+    /// Many CPUs may count at once before one of them notices: the value must be far from zero on
+    /// either side, and stay there.
+    #[test]
+    fn a_count_past_its_limit_is_pinned_in_the_middle_of_the_unused_half() {
+        let last = RefCount::new(MAX - 1);
+        assert!(last.inc_not_zero());
+        assert_eq!((last.get(), last.is_saturated()), (MAX, false));
+        assert_eq!(last.dec(), Dropped::Shared);
+        assert_eq!(last.get(), MAX - 1);
+        for start in [MAX, MAX + 1, SATURATED, u32::MAX] {
+            let count = RefCount::new(start);
+            for _ in 0..3 {
+                assert!(count.inc_not_zero());
+                assert_eq!(count.get(), SATURATED, "from {start:#x}");
+            }
+        }
+    }
+
     #[test]
     fn zero_is_neither_revived_nor_freed_twice() {
         let count = RefCount::new(1);

@@ -245,7 +245,7 @@ impl<P: Platform> Memory<P> {
         let claimed = core.and_then(|core| Some((core, core.frames.claimed(block)?)));
         match claimed {
             Some((core, claimed)) => self.release_claimed(core, claimed, order, trace),
-            None => self.report_lost(pfn, order),
+            None => self.lose(pfn, order),
         }
     }
 
@@ -265,7 +265,7 @@ impl<P: Platform> Memory<P> {
         };
         let word = claimed.word();
         let Some(zone) = core.zone(word.zone_id()) else {
-            return self.report_lost(claimed.into_block().leak().first(), order);
+            return self.lose(claimed.into_block().leak().first(), order);
         };
         let pin = Pin::new(&self.platform);
         let kept = zone.free_listed(&pin, &core.frames, claimed, order, trace);
@@ -276,29 +276,42 @@ impl<P: Platform> Memory<P> {
     }
 
     #[inline(never)]
-    fn release_to_zone(&self, zone: &Zone, block: Exclusive, order: Order, trace: &mut impl Trace) {
+    pub(super) fn release_to_zone(
+        &self,
+        zone: &Zone,
+        block: Exclusive,
+        order: Order,
+        trace: &mut impl Trace,
+    ) {
         if let Err(block) = zone.free(&self.platform, block, trace) {
-            self.report_lost(block.leak().first(), order);
+            self.lose(block.leak().first(), order);
         }
-    }
-
-    /// Reports a block that belongs nowhere.
-    #[cold]
-    #[inline(never)]
-    fn report_lost(&self, pfn: Pfn, order: Order) {
-        self.platform
-            .corruption(&Corruption::LostBlock { pfn, order });
     }
 
     /// Poisons or zeroes pages on their way in.
     #[cold]
     #[inline(never)]
-    fn treat_free(&self, core: &Core, mut block: Exclusive) -> Exclusive {
-        if core.options.page_poison {
-            block.poison(&self.platform);
-        } else if core.options.init_on_free {
-            block.zero(&self.platform);
-        }
+    pub(super) fn treat_free(&self, core: &Core, mut block: Exclusive) -> Exclusive {
+        core.wipe(&self.platform, &mut block);
         block
+    }
+
+    /// Reports a block that belongs nowhere: its record names no zone, or a wrong one.
+    #[cold]
+    pub(super) fn lose(&self, pfn: Pfn, order: Order) {
+        self.platform
+            .corruption(&Corruption::LostBlock { pfn, order });
+    }
+}
+
+impl Core {
+    /// What happens to the bytes of a block on its way in, before the zone's lock is taken.
+    #[inline]
+    pub(super) fn wipe<P: Platform>(&self, platform: &P, block: &mut Exclusive) {
+        if self.options.page_poison {
+            block.poison(platform);
+        } else if self.options.init_on_free {
+            block.zero(platform);
+        }
     }
 }

@@ -4,6 +4,7 @@
 use core::fmt;
 use core::ptr::NonNull;
 
+use super::held::Held;
 use super::{AllocError, Home, SharedBlock};
 use crate::addr::{Order, Pfn, PfnRange};
 use crate::buddy::{Gfp, Request, Trace};
@@ -20,16 +21,13 @@ use crate::mem::Exclusive;
 /// ```
 #[must_use = "dropping a block returns it to its zone"]
 pub struct Block<H: Home> {
-    /// Missing only while the block is being given up.
-    frames: Option<Exclusive>,
-    home: H,
+    held: Held<H>,
 }
 
 impl<H: Home> Block<H> {
     pub(crate) const fn new(frames: Exclusive, home: H) -> Self {
         Self {
-            frames: Some(frames),
-            home,
+            held: Held::new(frames, home),
         }
     }
 
@@ -90,15 +88,13 @@ impl<H: Home> Block<H> {
 
     /// The block's record.
     fn record(&self) -> Option<&Frame> {
-        self.home.memory().frames()?.frame(self.pfn())
+        self.held.home.memory().frames()?.frame(self.pfn())
     }
 
     /// Which frames.
     #[must_use]
     pub fn frames(&self) -> PfnRange {
-        self.frames
-            .as_ref()
-            .map_or(PfnRange::EMPTY, Exclusive::frames)
+        self.held.frames()
     }
 
     /// The first frame.
@@ -117,34 +113,26 @@ impl<H: Home> Block<H> {
     /// long as the block lives. Context: any.
     #[must_use]
     pub fn as_ptr(&self) -> Option<NonNull<u8>> {
-        self.frames.as_ref()?.as_ptr(self.home.memory().platform())
+        self.held.as_ptr()
     }
 
     /// The bytes; empty if the platform does not reach them. Context: any.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
-        let platform = self.home.memory().platform();
-        self.frames
-            .as_ref()
-            .and_then(|frames| frames.bytes(platform))
-            .unwrap_or_default()
+        self.held.bytes()
     }
 
     /// The bytes, to be written; empty if the platform does not reach them. Context: any.
     #[must_use]
     pub fn bytes_mut(&mut self) -> &mut [u8] {
-        let platform = self.home.memory().platform();
-        self.frames
-            .as_mut()
-            .and_then(|frames| frames.bytes_mut(platform))
-            .unwrap_or_default()
+        self.held.bytes_mut()
     }
 
     /// Gives up the handle for a plain frame number, to be freed with
     /// [`Memory::free_pages`](super::Memory::free_pages).
     #[must_use = "the pages leak unless they are freed by number"]
     pub fn into_raw(mut self) -> Pfn {
-        self.frames
+        self.held
             .take()
             .map_or(Pfn::ZERO, |frames| frames.leak().first())
     }
@@ -154,9 +142,9 @@ impl<H: Home> Block<H> {
     /// # Errors
     /// The block, if its record was damaged.
     pub fn share(mut self) -> Result<SharedBlock<H>, Self> {
-        let home = self.home;
+        let home = self.held.home;
         let order = self.order();
-        let (Some(frames), Some(table)) = (self.frames.take(), home.memory().frames()) else {
+        let (Some(frames), Some(table)) = (self.held.take(), home.memory().frames()) else {
             return Err(self);
         };
         match table.share(frames) {
@@ -168,8 +156,8 @@ impl<H: Home> Block<H> {
 
 impl<H: Home> Drop for Block<H> {
     fn drop(&mut self) {
-        if let Some(frames) = self.frames.take() {
-            self.home.memory().release(frames);
+        if let Some(frames) = self.held.take() {
+            self.held.home.memory().release(frames);
         }
     }
 }

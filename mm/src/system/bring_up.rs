@@ -6,13 +6,13 @@ use core::fmt;
 
 use super::cpus::{Cpus, NOWHERE};
 use super::{Core, Memory, Options, PageLists, Tuning};
-use crate::addr::{Pfn, PfnRange, to_count, to_index};
+use crate::addr::{PfnRange, to_count, to_index};
 use crate::buddy::pageset::Gauges;
 use crate::buddy::{Area, AreaSlots, FreeAreas, MigrateType, PageSet};
 use crate::collections::SetBank;
 use crate::config::SECTION_FRAMES;
-use crate::frame::{AddSectionError, FrameState, FrameTable, ZoneId};
-use crate::mem::{Array, CarveError, EarlyRam, Exclusive};
+use crate::frame::{AddSectionError, FrameTable, ZoneId};
+use crate::mem::{Array, CarveError, EarlyRam};
 use crate::memblock::{AllocError, Memblock, NodeChoice, NodeFrames, Request};
 use crate::platform::{MemoryModel, NodeId, Platform};
 use crate::report::Corruption;
@@ -39,8 +39,6 @@ pub enum BringUpError {
     Corrupt(Corruption),
     /// More nodes than a frame's record can name.
     TooManyNodes(usize),
-    /// Memory to be given to a node does not lie in its zones.
-    OutsideNode(PfnRange),
 }
 
 impl fmt::Display for BringUpError {
@@ -52,7 +50,6 @@ impl fmt::Display for BringUpError {
             Self::Section(error) => write!(f, "frame table: {error:?}"),
             Self::Corrupt(corruption) => corruption.fmt(f),
             Self::TooManyNodes(nodes) => write!(f, "{nodes} nodes: at most {MAX_NODES} are known"),
-            Self::OutsideNode(frames) => write!(f, "frames {frames:?} are not of that node"),
         }
     }
 }
@@ -161,7 +158,8 @@ impl<P: Platform> Memory<P> {
         } = builder;
         memblock.hand_over(&mut |free, ram| {
             if outcome.is_ok() {
-                outcome = core.adopt(&self.platform, free, ram);
+                let adopted = core.adopt(&self.platform, node_of(&free), ram);
+                outcome = adopted.map_err(|(corruption, _)| corruption);
             }
         });
         outcome?;
@@ -184,92 +182,6 @@ impl<P: Platform> Memory<P> {
         self.core()
             .map_or_else(Summary::default, |core| core.summary)
     }
-
-    /// Gives memory that was reserved or allocated early to the allocator (Linux:
-    /// `free_reserved_area`, `memblock_free_late`): whole frames only. Context: task.
-    ///
-    /// # Errors
-    /// [`BringUpError`] if memory is not up, or a frame was handed out already.
-    pub fn free_early(&self, node: NodeId, ram: EarlyRam) -> Result<(), BringUpError> {
-        let core = self.core().ok_or(BringUpError::Unreachable)?;
-        let frames = ram.range().whole_frames();
-        let zones = core.node(node).into_iter().flat_map(Node::zones);
-        let inside = zones
-            .filter(|zone| zone.is_populated())
-            .map(|zone| zone.span().intersect(frames).frames())
-            .fold(0, u64::saturating_add);
-        if inside != frames.frames() {
-            return Err(BringUpError::OutsideNode(frames));
-        }
-        let free = NodeFrames {
-            node: Some(node),
-            frames,
-        };
-        core.adopt(&self.platform, free, ram)
-    }
-}
-
-impl Core {
-    /// Hands a range to the zones of its node.
-    fn adopt<P: Platform>(
-        &self,
-        platform: &P,
-        free: NodeFrames,
-        ram: EarlyRam,
-    ) -> Result<(), BringUpError> {
-        let node = self.node(node_of(&free)).ok_or(BringUpError::Unreachable)?;
-        // A range is free as a whole or was reserved as a whole.
-        let first = self.frames.frame(free.frames.first());
-        if first.is_some_and(|frame| frame.word().is(FrameState::Reserved)) {
-            self.frames.forget_reserved(&ram);
-        }
-        let mut rest = ram;
-        for zone in zones_by_address(node) {
-            let here = zone.span().intersect(free.frames);
-            let Some(below) = here.addrs().start().offset_from(rest.range().start()) else {
-                continue;
-            };
-            if here.is_empty() {
-                continue;
-            }
-            let (_, from_here) = rest.split_at(below);
-            let (ram, above) = from_here.split_at(here.addrs().size());
-            rest = above;
-            self.frames.adopt(ram, zone.id(), |block| {
-                self.adopt_block(platform, zone, block)
-            })?;
-        }
-        Ok(())
-    }
-
-    fn adopt_block<P: Platform>(&self, platform: &P, zone: &Zone, mut block: Exclusive) {
-        if self.options.page_poison {
-            block.poison(platform);
-        } else if self.options.init_on_free {
-            block.zero(platform);
-        }
-        let frames = block.frames();
-        // What the platform does not reach can be neither zeroed nor checked: it stays out.
-        let reachable = block.as_ptr(platform).is_some();
-        if !reachable || zone.adopt(platform, block).is_err() {
-            let (pfn, order) = (frames.first(), crate::addr::Order::ZERO);
-            platform.corruption(&Corruption::LostBlock { pfn, order });
-        }
-    }
-}
-
-/// A node's zones, lowest first: Movable may start below or above Normal's end, never inside.
-fn zones_by_address(node: &Node) -> impl Iterator<Item = &Zone> {
-    let mut next = Pfn::ZERO;
-    core::iter::from_fn(move || {
-        let ahead = node
-            .zones()
-            .iter()
-            .filter(|zone| zone.is_populated() && zone.span().first() >= next);
-        let zone = ahead.min_by_key(|zone| zone.span().first())?;
-        next = zone.span().end();
-        Some(zone)
-    })
 }
 
 impl<P: Platform> Builder<'_, P> {

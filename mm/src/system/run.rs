@@ -5,6 +5,7 @@ use core::fmt;
 use core::ptr::NonNull;
 
 use super::drain::Ask;
+use super::held::Held;
 use super::{AllocError, Home, Memory};
 use crate::addr::{Order, PfnRange};
 use crate::buddy::{Gfp, RangeError, Request};
@@ -64,42 +65,47 @@ impl core::error::Error for ContigError {}
 /// An exclusively owned run of contiguous frames of any length; dropping it returns them.
 #[must_use = "dropping a run returns it to its zone"]
 pub struct PageRun<H: Home> {
-    /// Missing only while the run is being given up.
-    frames: Option<Exclusive>,
-    home: H,
+    held: Held<H>,
 }
 
 impl<H: Home> PageRun<H> {
+    const fn new(frames: Exclusive, home: H) -> Self {
+        Self {
+            held: Held::new(frames, home),
+        }
+    }
+
     /// Which frames.
     #[must_use]
     pub fn frames(&self) -> PfnRange {
-        self.frames
-            .as_ref()
-            .map_or(PfnRange::EMPTY, Exclusive::frames)
+        self.held.frames()
     }
 
     /// Where the kernel reaches the first byte. Context: any.
     #[must_use]
     pub fn as_ptr(&self) -> Option<NonNull<u8>> {
-        self.frames.as_ref()?.as_ptr(self.home.memory().platform())
+        self.held.as_ptr()
+    }
+
+    /// The bytes; empty if the platform does not reach them. Context: any.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        self.held.bytes()
     }
 
     /// The bytes, to be written; empty if the platform does not reach them. Context: any.
     #[must_use]
     pub fn bytes_mut(&mut self) -> &mut [u8] {
-        let platform = self.home.memory().platform();
-        self.frames
-            .as_mut()
-            .and_then(|frames| frames.bytes_mut(platform))
-            .unwrap_or_default()
+        self.held.bytes_mut()
     }
 }
 
 impl<H: Home> Drop for PageRun<H> {
     fn drop(&mut self) {
-        let memory = self.home.memory();
+        let home = self.held.home;
+        let memory = home.memory();
         let Some(table) = memory.frames() else { return };
-        let mut rest = self.frames.take();
+        let mut rest = self.held.take();
         while let Some(run) = rest {
             let (block, more) = table.first_block(run);
             memory.release(block);
@@ -135,20 +141,11 @@ impl<P: Platform> Memory<P> {
         let frames = bytes.div_ceil(crate::config::PAGE_SIZE);
         let end = block.frames().first().saturating_add(frames);
         let Some(table) = self.frames().filter(|_| frames < order.frames()) else {
-            return Ok(PageRun {
-                frames: Some(block),
-                home: self,
-            });
+            return Ok(PageRun::new(block, self));
         };
         let (used, spare) = table.carve_up(block, end);
-        drop(PageRun {
-            frames: Some(spare),
-            home: self,
-        });
-        Ok(PageRun {
-            frames: Some(used),
-            home: self,
-        })
+        drop(PageRun::new(spare, self));
+        Ok(PageRun::new(used, self))
     }
 
     /// Allocates exactly the frames of `range` (Linux: `alloc_contig_range`). All must be free:
@@ -179,10 +176,7 @@ impl<P: Platform> Memory<P> {
         if options.is_some_and(|options| options.init_on_alloc) || gfp.contains(Gfp::ZERO) {
             frames.zero(&self.platform);
         }
-        Ok(PageRun {
-            frames: Some(frames),
-            home: self,
-        })
+        Ok(PageRun::new(frames, self))
     }
 
     /// Takes the range from the zone it belongs to: nodes may lie among each other, so several
@@ -212,8 +206,14 @@ impl<P: Platform> Memory<P> {
             };
             match zone.alloc_range(&self.platform, range, request.migrate(), join) {
                 Ok(()) => return whole.ok_or(None),
-                Err(error @ RangeError::NotInZone { .. }) => refused = Some(error),
-                Err(error) => return Err(Some(error)),
+                Err(error) => {
+                    // What was taken before it failed goes back.
+                    drop(whole.map(|taken| PageRun::new(taken, self)));
+                    match error {
+                        RangeError::NotInZone { .. } => refused = Some(error),
+                        _ => return Err(Some(error)),
+                    }
+                }
             }
         }
         Err(refused)

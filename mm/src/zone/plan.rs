@@ -116,7 +116,8 @@ pub struct Plan<'a> {
 
 impl<'a> Plan<'a> {
     /// Plans nodes and zones. Node `n` goes into `nodes[n]`; what `nodes` held is overwritten.
-    /// Context: boot.
+    /// The plan borrows them, and is needed until memory is up: an array on the boot stack will
+    /// do, `[NodePlan::EMPTY; 1]` on a machine without NUMA. Context: boot.
     ///
     /// # Errors
     /// [`PlanError`].

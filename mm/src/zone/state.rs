@@ -6,9 +6,7 @@ use super::watermark::{self, Watermarks};
 use crate::addr::{Order, Pfn, PfnRange};
 use crate::buddy::pageset::limits::{Limits, SharedLimits};
 use crate::buddy::pageset::{Gauges, PageSetStats};
-use crate::buddy::{
-    Census, FreeAreas, MigrateType, PageSet, RangeError, Request, Stats, Step, Trace,
-};
+use crate::buddy::{Census, FreeAreas, MigrateType, PageSet, Request, Stats, Step, Trace};
 use crate::config::ORDERS;
 use crate::frame::{FrameTable, Word, ZoneId};
 use crate::mem::Exclusive;
@@ -22,7 +20,7 @@ use crate::sync::{IrqGuard, PerCpu, SpinLock, rank};
 pub struct Zone {
     pub(super) home: ZoneId,
     kind: ZoneKind,
-    span: PfnRange,
+    pub(super) span: PfnRange,
     present: u64,
     /// Written while memory is handed over, read by anyone.
     managed: AtomicU64,
@@ -245,6 +243,31 @@ impl Zone {
         given
     }
 
+    /// Gives single pages back under one hold of the lock (Linux: `free_pcppages_bulk`), up to
+    /// the first that is of another zone or that nobody owns any more: it came a second time.
+    /// Answers how many places were dealt with, empty ones included. Context: as [`Self::free`].
+    pub(crate) fn free_bulk<P: Platform>(
+        &self,
+        platform: &P,
+        pages: &mut [Option<Exclusive>],
+    ) -> usize {
+        let mut areas = self.areas.lock(platform);
+        let (mut given, mut dealt): (u64, usize) = (0, 0);
+        for place in pages {
+            if let Some(page) = place.take() {
+                if let Err(page) = areas.give_page(page) {
+                    *place = Some(page);
+                    break;
+                }
+                given = given.wrapping_add(1);
+            }
+            dealt = dealt.wrapping_add(1);
+        }
+        areas.note_free(given);
+        self.unlock(areas);
+        dealt
+    }
+
     /// Hands memory to the allocator that it did not have before. Context: boot or task.
     ///
     /// # Errors
@@ -260,71 +283,6 @@ impl Zone {
         self.managed.fetch_add(order.frames(), Ordering::Relaxed);
         self.unlock(areas);
         Ok(())
-    }
-
-    /// Takes exactly the frames of `range`, whose pageblocks must hold nothing in use there.
-    /// Context: task.
-    ///
-    /// # Errors
-    /// [`RangeError`]; nothing is changed then.
-    pub(crate) fn alloc_range<P: Platform>(
-        &self,
-        platform: &P,
-        range: PfnRange,
-        kind: MigrateType,
-        mut each: impl FnMut(Exclusive),
-    ) -> Result<(), RangeError> {
-        self.check_span(range)?;
-        let mut areas = self.areas.lock(platform);
-        // Most refusals are found before anything is isolated.
-        areas.check_range(range)?;
-        areas.isolate(range)?;
-        let mut taken: u64 = 0;
-        let outcome = areas.take_range::<P>(range, kind, |block| {
-            taken = taken.wrapping_add(block.frames().frames());
-            each(block);
-        });
-        areas.unisolate(range);
-        areas.note_alloc_frames(taken);
-        self.unlock(areas);
-        outcome
-    }
-
-    /// Takes the pageblocks around `range` out of use. Context: task.
-    ///
-    /// # Errors
-    /// [`RangeError`]; nothing is changed then.
-    pub fn isolate<P: Platform>(&self, platform: &P, range: PfnRange) -> Result<(), RangeError> {
-        self.check_span(range)?;
-        let mut areas = self.areas.lock(platform);
-        let outcome = areas.isolate(range);
-        self.unlock(areas);
-        outcome
-    }
-
-    /// The first frame of a range that lies outside the zone's span.
-    fn check_span(&self, range: PfnRange) -> Result<(), RangeError> {
-        let (first, end) = (range.first(), self.span.end());
-        if range.is_empty() || self.span.covers(range) {
-            return Ok(());
-        }
-        let pfn = if self.span.contains(first) {
-            end
-        } else {
-            first
-        };
-        Err(RangeError::NotInZone { pfn })
-    }
-
-    /// Puts the pageblocks around `range` back into use. Context: task.
-    pub fn unisolate<P: Platform>(&self, platform: &P, range: PfnRange) {
-        let range = range.intersect(self.span);
-        if range.is_empty() {
-            return;
-        }
-        let mut areas = self.areas.lock(platform);
-        areas.unisolate(range);
-        self.unlock(areas);
     }
 
     /// The migrate type of the pageblock around a frame, if the zone has memory there.

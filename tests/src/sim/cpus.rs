@@ -59,6 +59,8 @@ pub(super) struct Cpus {
     /// `(held, taken)` pairs ever seen.
     edges: Mutex<BTreeSet<(&'static str, &'static str)>>,
     troubles: Mutex<Vec<Trouble>>,
+    /// Locks taken so far, on all CPUs.
+    taken_locks: AtomicU64,
 }
 
 thread_local! {
@@ -75,6 +77,7 @@ impl Cpus {
             taken: Mutex::new(vec![false; count as usize]),
             edges: Mutex::default(),
             troubles: Mutex::default(),
+            taken_locks: AtomicU64::new(0),
         }
     }
 
@@ -131,19 +134,22 @@ impl Cpus {
         IrqState::new(u64::from(cpu) << 32 | u64::from(depth))
     }
 
-    pub(super) fn irq_restore(&self, state: IrqState) {
+    /// Unmasks interrupts if they were unmasked before; answers whether they are now.
+    pub(super) fn irq_restore(&self, state: IrqState) -> bool {
         let (cpu, here) = self.here();
         let depth = here.irq_depth.load(Ordering::Relaxed);
         let before = depth.wrapping_sub(1);
         if depth == 0 || state.flags() != u64::from(cpu) << 32 | u64::from(before) {
             self.note(Trouble::IrqsUnbalanced { cpu });
-            return;
+            return false;
         }
         here.irq_depth.store(before, Ordering::Relaxed);
+        before == 0
     }
 
     pub(super) fn lock_acquired(&self, class: LockClass) {
         let (_, here) = self.here();
+        self.taken_locks.fetch_add(1, Ordering::Relaxed);
         let mut held = here.locks.lock().unwrap();
         for above in held.iter() {
             self.edges.lock().unwrap().insert((above.name, class.name));
@@ -167,6 +173,11 @@ impl Cpus {
                 lock: class.name,
             }),
         }
+    }
+
+    /// How many locks were taken so far, of those that the library reports.
+    pub(super) fn taken_locks(&self) -> u64 {
+        self.taken_locks.load(Ordering::Relaxed)
     }
 
     fn note(&self, trouble: Trouble) {

@@ -11,7 +11,7 @@ use mm::memblock::params::{CoreSize, Params};
 use mm::memblock::setup::{self, LowMemory, SetupError, SetupPolicy};
 use mm::memblock::{Direction, GrowError, Memblock};
 use mm::platform::{CpuId, NodeId, Platform};
-use mm::system::{BringUpError, Memory, Options, PageLists, Summary};
+use mm::system::{BringUpError, FreeEarlyError, Memory, Options, PageLists, Summary};
 use mm::zone::plan::{CoreWish, NodePlan, Plan, PlanError};
 
 use super::{OnCpu, SimConfig, SimPlatform};
@@ -30,6 +30,8 @@ pub enum BootError {
     Plan(PlanError),
     /// The library could not be brought up.
     BringUp(BringUpError),
+    /// The library does not take what was held back.
+    FreeEarly(FreeEarlyError),
 }
 
 /// What a machine is made of, before it boots.
@@ -357,7 +359,7 @@ impl<C: SimConfig> Builder<C> {
         for ram in held_back {
             memory
                 .free_early(NodeId(0), ram)
-                .map_err(BootError::BringUp)?;
+                .map_err(|(error, _)| BootError::FreeEarly(error))?;
         }
         let initial = Shape::of(&memory);
         Ok(Machine {

@@ -5,13 +5,16 @@ use std::ptr::NonNull;
 use std::sync::Mutex;
 
 use mm::addr::{PhysAddr, PhysRange, VirtAddr};
+use mm::mem::{EarlyRam, RamClaim};
+use mm::memblock::{Floor, Memblock, Request};
 use mm::platform::{
     CpuId, IrqState, LockClass, MapFrameTableError, MemoryModel, Platform, Profile,
 };
 use mm::report::{AllocFailure, Corruption};
 
 use super::cpus::Cpus;
-use super::{OnCpu, Ram, SimConfig, Trouble};
+use super::gaps::Stops;
+use super::{Gaps, OnCpu, Ram, SimConfig, Trouble};
 
 /// A platform over simulated hardware. `C` picks profile and memory model.
 #[derive(Debug)]
@@ -21,6 +24,7 @@ pub struct SimPlatform<C: SimConfig> {
     reports: Mutex<Vec<Corruption>>,
     /// What failed last, and how often anything did.
     failures: Mutex<(u64, String)>,
+    stops: Stops,
     /// What the platform does about damage: goes on, or panics.
     panics: bool,
     config: PhantomData<C>,
@@ -33,6 +37,7 @@ impl<C: SimConfig> SimPlatform<C> {
             cpus: Cpus::new(cpus),
             reports: Mutex::default(),
             failures: Mutex::default(),
+            stops: Stops::new(),
             panics,
             config: PhantomData,
         }
@@ -47,6 +52,38 @@ impl<C: SimConfig> SimPlatform<C> {
     /// Puts this thread on a CPU that no other thread runs on.
     pub fn cpu(&self, cpu: u32) -> OnCpu<'_> {
         self.cpus.enter(cpu)
+    }
+
+    /// Stops a CPU whenever it has unmasked its interrupts, for a visit by another one.
+    #[must_use]
+    pub fn gaps(&self, cpu: u32) -> Gaps {
+        self.stops.stop(cpu)
+    }
+
+    /// Ends what [`gaps`](Self::gaps) began.
+    pub fn no_more_gaps(&self) {
+        self.stops.let_go();
+    }
+
+    /// How many locks were taken so far, on all CPUs. Only the debug profile tells the platform.
+    #[must_use]
+    pub fn taken_locks(&self) -> u64 {
+        self.cpus.taken_locks()
+    }
+
+    /// A token for a range of RAM, past the library's back.
+    ///
+    /// # Safety
+    ///
+    /// The range is RAM, reserved on the machine, and nobody has a token for it; or nothing is read or
+    /// written through the token, and what counts is that the library refuses it.
+    pub unsafe fn early_ram(&self, range: PhysRange) -> EarlyRam {
+        // SAFETY: (1, 2, 3) the caller's word; (4) nothing is freed by range; (5, 6) the token is
+        // the caller's, who has one machine.
+        let mut memblock = Memblock::new(unsafe { RamClaim::new() });
+        memblock.add(self, range).unwrap();
+        let request = Request::bytes(range.size()).floor(Floor::Required(range.start()));
+        memblock.alloc_raw(self, &request).unwrap()
     }
 
     /// Takes the damage reports that came in so far, oldest first.
@@ -111,7 +148,9 @@ unsafe impl<C: SimConfig> Platform for SimPlatform<C> {
     }
 
     fn irq_restore(&self, state: IrqState) {
-        self.cpus.irq_restore(state);
+        if self.cpus.irq_restore(state) {
+            self.stops.gap(self.cpus.current().0);
+        }
     }
 
     fn corruption(&self, report: &Corruption) {

@@ -5,10 +5,9 @@ use mm::buddy::Gfp;
 use mm::frame::ZoneId;
 use mm::system::{AllocError, Block, Memory, PageRun, SharedBlock};
 use mm_tests::oracles::Owners;
-use mm_tests::seed::{Random, seed};
+use mm_tests::seed::{Random, check, seed};
 use mm_tests::sim::{Checked, Debug, Machine, Plain, SimConfig, SimPlatform, Usual, Vmemmap};
 use proptest::prelude::*;
-use proptest::test_runner::{Config, RngSeed, TestError, TestRunner};
 
 use crate::model::{Model, in_a_word, range_in_a_word};
 use crate::worlds::{WORLDS, world};
@@ -326,32 +325,14 @@ fn play<C: SimConfig>(machine: Machine<C>, ops: &[Op], check_every: usize) {
     machine.finish();
 }
 
-/// How long a failure is shrunk; the mutants' harness does not wait for it.
-fn shrinks() -> u32 {
-    let wanted = std::env::var("PROPTEST_MAX_SHRINK_ITERS").ok();
-    wanted.and_then(|text| text.parse().ok()).unwrap_or(2_000)
-}
-
 /// Plays random operations in a world; a failure is shrunk to few operations.
 fn explore<C: SimConfig>(name: &str, cases: u32, steps: usize) {
     for number in 0..WORLDS {
-        let config = Config {
-            cases,
-            rng_seed: RngSeed::Fixed(seed(name)),
-            failure_persistence: None,
-            max_shrink_iters: shrinks(),
-            ..Config::default()
-        };
         let ops = prop::collection::vec(op(), 1..steps);
-        let outcome = TestRunner::new(config).run(&ops, |ops| {
+        check(&format!("{name}, world {number}"), cases, &ops, |ops| {
             play(world::<C>(number).boot(), &ops, 64);
             Ok(())
         });
-        match outcome {
-            Ok(()) => {}
-            Err(TestError::Fail(why, ops)) => panic!("world {number}: {why}: {ops:?}"),
-            Err(TestError::Abort(why)) => panic!("world {number}: {why}"),
-        }
     }
 }
 

@@ -8,7 +8,7 @@ use mm::buddy::{Gfp, MigrateType, Request, policy};
 use mm::collections::{Members, SetBank};
 use mm::frame::{Event, FrameState, FrameTable, PageFlags, Word, ZoneId};
 use mm::mem::{Array, RamClaim};
-use mm::memblock::{self, Memblock};
+use mm::memblock::Memblock;
 use mm::platform::{IrqState, NodeId};
 use mm::sync::RefCount;
 use mm::zone::plan::{CoreWish, NodePlan, Plan};
@@ -254,12 +254,10 @@ fn a_carved_bank_answers_for_sets_and_numbers_it_does_not_have() {
         .ram(0, 16 << 20)
         .reserve(8 << 20, 1 << 20)
         .boot();
-    // SAFETY: (1) RAM of this machine, (2, 3) reserved there for this test, (4) never freed.
-    let mut early = Memblock::new(unsafe { RamClaim::new() });
-    let range = PhysRange::from_size(PhysAddr::new(8 << 20), 1 << 20);
-    early.add(machine.hardware(), range).unwrap();
-    let request = memblock::Request::bytes(SetBank::bytes_for(3, 5_000).unwrap());
-    let ram = early.alloc_raw(machine.hardware(), &request).unwrap();
+    let bytes = SetBank::bytes_for(3, 5_000).unwrap();
+    let range = PhysRange::from_size(PhysAddr::new(8 << 20), bytes);
+    // SAFETY: reserved on this machine, for this test.
+    let ram = unsafe { machine.hardware().early_ram(range) };
     let bank = SetBank::carve(machine.hardware(), ram, 3, 5_000).unwrap();
     let bank = std::cell::RefCell::new(bank);
     everywhere("SetBank", |set, member| {

@@ -3,6 +3,7 @@
 mod against_the_model;
 mod basics;
 mod boundaries;
+mod bulk;
 mod concurrency;
 mod early;
 mod fragmentation;
@@ -12,6 +13,7 @@ mod misuse;
 mod model;
 mod page_lists;
 mod poison;
+mod ranges;
 mod replay;
 mod shapes;
 mod states;

@@ -2,11 +2,12 @@
 
 use core::ptr::NonNull;
 
-use mm::addr::{Order, Pfn};
+use mm::addr::{Order, Pfn, PhysAddr, PhysRange};
 use mm::buddy::{Gfp, GfpError};
 use mm::frame::FreeError;
+use mm::platform::NodeId;
 use mm::report::{Check, Corruption};
-use mm::system::AllocError;
+use mm::system::{AllocError, FreeEarlyError};
 use mm_tests::oracles::{Blocks, Found, state_hash};
 use mm_tests::seed::{Random, seed};
 use mm_tests::sim::{Machine, SimConfig, Usual};
@@ -266,35 +267,49 @@ fn a_request_that_contradicts_itself_is_refused() {
     });
 }
 
+fn kib(start: u64, size: u64) -> PhysRange {
+    PhysRange::from_size(PhysAddr::new(start << 10), size << 10)
+}
+
 #[test]
 fn reserved_memory_is_given_back_to_its_own_node_only() {
-    use mm::mem::RamClaim;
-    use mm::memblock::{Floor, Memblock, Request};
-    use mm::platform::NodeId;
-    use mm::system::BringUpError;
-
     let mut machine = Machine::<Usual>::new()
         .ram(0, 16 * MIB)
         .reserve(5 * MIB, 64 << 10)
         .boot();
-    // SAFETY: (1) the range below is RAM; (2, 3) it is reserved on the machine, whose own
-    // memblock is gone, and nobody uses it; (4) nothing is freed by range.
-    let mut early = Memblock::new(unsafe { RamClaim::new() });
-    let range = mm::addr::PhysRange::from_size(mm::addr::PhysAddr::new(5 * MIB), 64 << 10);
-    early.add(machine.hardware(), range).unwrap();
-    let request = Request::bytes(32 << 10).floor(Floor::Required(range.start()));
-    let one = early.alloc_raw(machine.hardware(), &request).unwrap();
-    let other = early.alloc_raw(machine.hardware(), &request).unwrap();
+    // SAFETY: reserved on the machine, whose own memblock is gone; nobody uses it.
+    let ram = unsafe { machine.hardware().early_ram(kib(5 << 10, 64)) };
+    let (one, other) = ram.split_at(32 << 10);
 
     let before = state_hash(&machine);
-    let refused = machine.free_early(NodeId(1), one);
-    assert!(matches!(refused, Err(BringUpError::OutsideNode(_))));
-    assert_eq!(state_hash(&machine), before);
+    let whole = one.range();
+    let (refused, one) = machine.free_early(NodeId(1), one).unwrap_err();
+    assert_eq!(refused, FreeEarlyError::OutsideNode(whole.whole_frames()));
+    assert_eq!((one.range(), state_hash(&machine)), (whole, before));
 
     let managed = machine.managed_frames();
     machine.free_early(NodeId(0), other).unwrap();
     assert_eq!(machine.managed_frames(), managed + 8);
+    // What was refused is whole: it can go where it belongs.
+    machine.free_early(NodeId(0), one).unwrap();
+    assert_eq!(machine.managed_frames(), managed + 16);
     machine.check();
     machine.rebase();
+    machine.finish();
+}
+
+#[test]
+fn early_memory_that_was_handed_over_in_part_comes_back_whole() {
+    let machine = Machine::<Usual>::new()
+        .ram(0, 16 * MIB)
+        .reserve(5 * MIB, 64 << 10)
+        .boot();
+    // SAFETY: the upper half was handed over as the machine came up, so it must be refused.
+    let ram = unsafe { machine.hardware().early_ram(kib(5 << 10, 128)) };
+    let (range, before) = (ram.range(), state_hash(&machine));
+    let (refused, ram) = machine.free_early(NodeId(0), ram).unwrap_err();
+    let first = Pfn::new((5 * MIB + (64 << 10)) >> 12);
+    assert_eq!(refused, FreeEarlyError::NotReserved(first));
+    assert_eq!((ram.range(), state_hash(&machine)), (range, before));
     machine.finish();
 }

@@ -1,38 +1,14 @@
 //! R64, the host's half: a deterministic sequence gives one sequence of frame numbers, whatever
 //! the profile and the memory model, and wherever it runs.
 
-use mm::addr::{Order, Pfn};
 use mm::buddy::Gfp;
 use mm_tests::for_every_config;
-use mm_tests::sim::{Given, Listed, Machine, SimConfig, Usual};
-use mm_workload::{Class, Live, Outcome, Pages};
+use mm_tests::sim::{Given, Listed, OnMachine, SimConfig, Usual};
+use mm_workload::{Live, Outcome};
 
 const SEED: u64 = 0x6d6d;
 const OPERATIONS: u64 = 100_000;
 const SLOTS: usize = 4_096;
-
-/// A machine's page allocator, as the sequence sees it.
-struct OnMachine<'m, C: SimConfig>(&'m Machine<C>);
-
-impl<C: SimConfig> Pages for OnMachine<'_, C> {
-    fn alloc(&mut self, class: Class, order: u8) -> Option<u64> {
-        let gfp = match class {
-            Class::Kernel => Gfp::KERNEL,
-            Class::Cache => Gfp::KERNEL | Gfp::RECLAIMABLE,
-            Class::User => Gfp::HIGHUSER_MOVABLE,
-            Class::Dma32 => Gfp::KERNEL | Gfp::DMA32,
-            Class::Dma => Gfp::KERNEL | Gfp::DMA,
-        };
-        let pfn = self.0.alloc_pages(gfp, Order::new(order)?).ok()?;
-        Some(pfn.as_u64())
-    }
-
-    fn free(&mut self, first: u64, order: u8) {
-        let order = Order::new(order).unwrap();
-        // SAFETY: the sequence frees what it allocated, once.
-        unsafe { self.0.free_pages(Pfn::new(first), order) }.unwrap();
-    }
-}
 
 /// Free memory as a small machine has it: some of it below 16 MiB, holes, odd ends.
 fn given() -> Given {
@@ -47,7 +23,12 @@ fn given() -> Given {
 fn play<C: SimConfig>(seed: u64) -> Outcome {
     let machine = given().boot::<C>();
     let mut slots = vec![None::<Live>; SLOTS];
-    let outcome = mm_workload::run(&mut OnMachine(&machine), &mut slots, seed, OPERATIONS);
+    let outcome = mm_workload::run(
+        &mut OnMachine::new(&machine, Gfp::empty()),
+        &mut slots,
+        seed,
+        OPERATIONS,
+    );
     machine.finish();
     outcome
 }

@@ -1,17 +1,15 @@
 //! R16: every state meets every event, on the table alone and through the interface.
 
-use mm::addr::{Order, Pfn, PfnRange, PhysRange};
+use mm::addr::{Order, Pfn, PfnRange};
 use mm::buddy::Gfp;
-use mm::frame::{Event, FrameState};
-use mm::mem::{EarlyRam, RamClaim};
-use mm::memblock::{Floor, Memblock, Request};
+use mm::frame::{Event, FrameState, PutOutcome};
+use mm::mem::{EarlyRam, Exclusive};
 use mm::system::PageLists;
 use mm_tests::oracles::state_hash;
 use mm_tests::sim::{Checked, Machine, Plain, SimConfig, Usual, Vmemmap};
 
 use Event::{
     Absorb, Adopt, Allocate, Cache, CutFree, CutOwned, LastPut, Release, Reserve, Serve, Share,
-    Unshare,
 };
 use FrameState::{Cached, Free, Interior, Reserved, Shared, Unique};
 
@@ -26,11 +24,11 @@ const LEGAL: [(FrameState, Event, FrameState); 14] = [
     (Free, Allocate, Unique),
     (Free, Absorb, Interior),
     (Reserved, Adopt, Unique),
+    (Reserved, Absorb, Interior),
     (Unique, Release, Free),
     (Unique, Share, Shared),
     (Unique, Absorb, Interior),
-    (Shared, Unshare, Unique),
-    (Shared, LastPut, Free),
+    (Shared, LastPut, Unique),
     (Unique, Cache, Cached),
     (Cached, Serve, Unique),
 ];
@@ -56,6 +54,13 @@ fn the_table_allows_fourteen_changes_and_refuses_all_others() {
         }
     }
     assert_eq!(allowed, 14);
+}
+
+/// A token for frames that was come by dishonestly.
+fn stolen<C: SimConfig>(machine: &Machine<C>, frames: PfnRange) -> EarlyRam {
+    // SAFETY: nothing is read or written through the token; what counts is what the frame table
+    // makes of it.
+    unsafe { machine.hardware().early_ram(frames.addrs()) }
 }
 
 /// A machine with a frame in a given state.
@@ -110,19 +115,6 @@ impl<C: SimConfig> Stage<C> {
         self.machine.page(self.pfn).unwrap().state().unwrap()
     }
 
-    /// A token for the frame's bytes that was come by dishonestly.
-    fn stolen(&self) -> EarlyRam {
-        let range = PfnRange::block(self.pfn, Order::ZERO).addrs();
-        // SAFETY: deliberately none (3): the machine's own memblock had these bytes. Nothing is
-        // read or written through the token; what counts is that the frame table refuses it.
-        let mut memblock = Memblock::new(unsafe { RamClaim::new() });
-        memblock.add(self.machine.hardware(), range).unwrap();
-        let request = Request::bytes(PhysRange::size(range)).floor(Floor::Required(range.start()));
-        memblock
-            .alloc_raw(self.machine.hardware(), &request)
-            .unwrap()
-    }
-
     /// Tries an event through the interface; `None` where there is no call that would do it.
     fn attempt(&self, event: Event) -> Option<bool> {
         let table = self.machine.frames().unwrap();
@@ -130,7 +122,10 @@ impl<C: SimConfig> Stage<C> {
         let (machine, pfn) = (&self.machine, self.pfn);
         let accepted = match event {
             Reserve => table.reserve_once(pfn, home).is_ok(),
-            Adopt => table.adopt(self.stolen(), home, drop).is_ok(),
+            Adopt => {
+                let ram = stolen(machine, PfnRange::block(pfn, Order::ZERO));
+                table.adopt(ram, home, drop).is_ok()
+            }
             // The page is taken off its list first, which are two changes.
             Allocate if self.state() == Cached => return None,
             Allocate => {
@@ -147,7 +142,7 @@ impl<C: SimConfig> Stage<C> {
             },
             // SAFETY: where nobody holds a reference, the call must refuse.
             LastPut => unsafe { machine.put_page(pfn) }.is_ok(),
-            Unshare | Absorb | CutFree | CutOwned | Cache | Serve => return None,
+            Absorb | CutFree | CutOwned | Cache | Serve => return None,
         };
         Some(accepted)
     }
@@ -168,6 +163,12 @@ fn matrix<C: SimConfig>() {
             let again = (state, event) == (Reserved, Reserve);
             let after = state.after(event);
             assert_eq!(accepted, after.is_some() || again, "{state:?} {event:?}");
+            // Whoever drops the last reference by number has the block freed at once.
+            let after = if (state, event) == (Shared, LastPut) {
+                after.and_then(|owned| owned.after(Release))
+            } else {
+                after
+            };
             if let Some(after) = after {
                 // Freed, the page merges with what is around it.
                 let merged = after == Free && stage.state() == Interior;
@@ -212,6 +213,75 @@ fn blocks_are_cut_and_absorbed_as_the_table_says() {
     drop(shared);
     assert_eq!((state(pfn), twin.count()), (Shared, 1));
     drop(twin);
-    assert!(matches!(state(pfn), Free | Interior), "LastPut");
+    assert!(matches!(state(pfn), Free | Interior), "freed");
     machine.finish();
+}
+
+#[test]
+fn the_last_reference_makes_its_holder_the_owner() {
+    let machine = Machine::<Usual>::with_ram(16 * MIB);
+    let table = machine.frames().unwrap();
+    let pfn = machine.alloc_page(Gfp::KERNEL).unwrap();
+    let state = || machine.page(pfn).unwrap().state().unwrap();
+    // SAFETY: allocated just above, and known by this number only.
+    let token = unsafe { table.reclaim(pfn, Order::ZERO) }.unwrap();
+    let (first, second) = (table.share(token).unwrap(), table.try_get(pfn).unwrap());
+    assert_eq!(table.put(first), Ok(PutOutcome::Shared));
+    assert_eq!(state(), Shared);
+    let Ok(PutOutcome::Last(token)) = table.put(second) else {
+        panic!("it was the last reference");
+    };
+    assert_eq!(state(), Unique, "LastPut");
+    // So it can be shared anew, or freed.
+    let again = table.share(token).unwrap();
+    // SAFETY: the reference just taken, as a number.
+    unsafe { machine.put_page(again.into_raw()) }.unwrap();
+    machine.finish();
+}
+
+#[test]
+fn reserved_frames_that_are_given_back_become_blocks() {
+    let machine = Machine::<Usual>::new()
+        .ram(0, 16 * MIB)
+        .reserve(3 * MIB, 16 << 10)
+        .boot();
+    let pfns = PfnRange::from_count(Pfn::new((3 * MIB) >> 12), 4).unwrap();
+    let state = |pfn| machine.page(pfn).unwrap().state().unwrap();
+    assert!(pfns.iter().all(|pfn| state(pfn) == Reserved));
+    let home = machine.zone_of(pfns.first()).unwrap().id();
+    let mut blocks = 0;
+    let each = |block: Exclusive| {
+        let states: Vec<_> = block.frames().iter().map(state).collect();
+        assert_eq!(states, [Unique, Interior, Interior, Interior]);
+        blocks += 1;
+    };
+    let table = machine.frames().unwrap();
+    table.adopt(stolen(&machine, pfns), home, each).unwrap();
+    assert_eq!(blocks, 1);
+    machine.abandon();
+}
+
+#[test]
+fn memory_that_cannot_be_adopted_comes_back_from_there_on() {
+    // Four reserved frames, then some that belong to a free block: as two blocks, and as one.
+    for (start, adopted) in [(0x304, 4), (0x300, 0)] {
+        let machine = Machine::<Usual>::new()
+            .ram(0, 16 * MIB)
+            .reserve(start << 12, 16 << 10)
+            .boot();
+        let first = Pfn::new(start);
+        let home = machine.zone_of(first).unwrap().id();
+        let before = state_hash(&machine);
+        let pfns = PfnRange::from_count(first, 8).unwrap();
+        let mut count = 0;
+        let each = |block: Exclusive| count += block.frames().frames();
+        let table = machine.frames().unwrap();
+        let refused = table.adopt(stolen(&machine, pfns), home, each);
+        let (_, rest) = refused.unwrap_err();
+        assert_eq!(count, adopted);
+        let left = PfnRange::from_count(first.saturating_add(adopted), 8 - adopted).unwrap();
+        assert_eq!(rest.range(), left.addrs());
+        assert_eq!(state_hash(&machine) == before, adopted == 0);
+        machine.abandon();
+    }
 }

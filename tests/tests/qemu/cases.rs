@@ -40,6 +40,13 @@ pub(crate) const BOOTS: &[Boot] = &[
     boot("pc_uefi", "--machine pc --firmware uefi"),
 ];
 
+/// Machines on which the example kernel must come up.
+pub(crate) const EXAMPLE_MACHINES: &[Boot] = &[
+    boot("q35", ""),
+    boot("microvm_max_6G", "--machine microvm --cpu max --memory 6G"),
+    boot("pc_bios_64M", "--machine pc --firmware bios --memory 64M"),
+];
+
 /// A boot that must end with a message and a status, not in a hang or a crash.
 pub(crate) struct Ending {
     /// Name of the test, after its group's.
@@ -62,9 +69,9 @@ pub(crate) const REFUSALS: &[Ending] = &[
         "there is no option --frobnicate",
     ),
     usage(
-        "unknown_subcommand",
+        "unexpected_word",
         "frobnicate",
-        "neither an option nor a command",
+        "unexpected argument `frobnicate`",
     ),
     usage("nonsense_size", "--memory lots", "not an amount of memory"),
     usage("negative_size", "--memory -1G", "not an amount of memory"),
@@ -83,6 +90,16 @@ pub(crate) const REFUSALS: &[Ending] = &[
         "size_below_the_kernel",
         "--memory 2M",
         "--memory 2M is too little",
+    ),
+    usage(
+        "size_of_the_bare_image",
+        "--memory 5632K",
+        "is too little: with --firmware direct it takes ",
+    ),
+    usage(
+        "size_below_grubs_needs",
+        "--memory 12M --firmware bios",
+        "is too little: with --firmware bios it takes 16M",
     ),
     usage(
         "unknown_machine",
@@ -112,6 +129,34 @@ pub(crate) const REFUSALS: &[Ending] = &[
         exec: Some("echo one; frobnicate; echo two"),
         status: 1,
         says: "unknown command `frobnicate`",
+    },
+    Ending {
+        name: "failed_command_before_poweroff",
+        options: "",
+        exec: Some("frobnicate; poweroff"),
+        status: 1,
+        says: "Powering off.",
+    },
+    Ending {
+        name: "failed_command_inside_time",
+        options: "",
+        exec: Some("time frobnicate"),
+        status: 1,
+        says: "\nfrobnicate: error: unknown command `frobnicate`",
+    },
+    Ending {
+        name: "seed_that_is_no_number",
+        options: "--cmdline seed=seven",
+        exec: Some("stress 10"),
+        status: 1,
+        says: "the kernel parameter `seed=seven` is not a number",
+    },
+    Ending {
+        name: "restart_before_the_commands_are_done",
+        options: "",
+        exec: Some("reboot; echo not reached"),
+        status: 105,
+        says: "restarted or switched off before the commands were done",
     },
     Ending {
         name: "panic",
@@ -184,6 +229,14 @@ pub(crate) const REFUSALS: &[Ending] = &[
         says: "no memory for the frame table",
     },
     Ending {
+        name: "elf_loaded_over_a_range_that_is_no_memory",
+        // GRUB takes the image's place out of the map that it hands to the kernel.
+        options: "--firmware bios --grub-line 'insmod mmap' --grub-line 'cutmem 0x200000 0x280000'",
+        exec: Some("help"),
+        status: 103,
+        says: "was loaded where the firmware reports no memory, at 0x200000",
+    },
+    Ending {
         name: "ram_past_the_cpus_width",
         options: "--cpu Nehalem,phys-bits=36 --memory 80G",
         exec: Some("help"),
@@ -249,7 +302,12 @@ pub(crate) const ODDITIES: &[Ending] = &[
     odd(
         "unknown_parameter",
         "--cmdline frobnicate=1",
-        "unknown kernel parameter `frobnicate` ignored",
+        "kernel parameter ignored: `frobnicate` is unknown",
+    ),
+    odd(
+        "loglevel_that_is_none",
+        "--cmdline loglevel=loud",
+        "kernel parameter ignored: `loglevel=loud` is not off, error, warn, info, debug or trace",
     ),
 ];
 

@@ -32,9 +32,16 @@ pub(crate) enum GuestError {
     Run(RunError),
 }
 
-/// A line of options as the words that the shell would make of it.
+/// A line of options as the words that a shell would make of it: blanks part words, except
+/// between single quotes.
 pub(crate) fn words(line: &str) -> impl Iterator<Item = OsString> {
-    line.split_whitespace().map(OsString::from)
+    let mut quoted = false;
+    let words = line.split(move |character: char| {
+        quoted ^= character == '\'';
+        character.is_whitespace() && !quoted
+    });
+    let words = words.filter(|word| !word.is_empty());
+    words.map(|word| OsString::from(word.replace('\'', "")))
 }
 
 /// Options that describe a boot.
@@ -48,8 +55,13 @@ pub(crate) fn options(line: &str) -> Result<Box<BootOptions>, GuestError> {
 
 /// Boots the kernel of `options` to run `commands`.
 pub(crate) fn boot(options: &BootOptions, commands: &str) -> Result<Recorded, GuestError> {
-    let mut cmdline = options.cmdline.clone();
-    cmdline.commands = Some(commands.parse().map_err(GuestError::Commands)?);
+    let mut options = options.clone();
+    options.cmdline.commands = Some(commands.parse().map_err(GuestError::Commands)?);
+    start(&options)
+}
+
+/// Boots the kernel of `options` with their command line.
+pub(crate) fn start(options: &BootOptions) -> Result<Recorded, GuestError> {
     let limit = match options.machine.firmware {
         Firmware::Direct => DIRECT_LIMIT,
         Firmware::Bios | Firmware::Uefi => FIRMWARE_LIMIT,
@@ -58,14 +70,14 @@ pub(crate) fn boot(options: &BootOptions, commands: &str) -> Result<Recorded, Gu
     let boot = Boot {
         image,
         machine: options.machine.clone(),
-        cmdline,
+        cmdline: options.cmdline.clone(),
         timeout: Some(limit),
     };
     boot.record().map_err(GuestError::Run)
 }
 
 /// The kernel of `build`, built once.
-fn kernel(build: KernelBuild) -> Result<KernelImage, BuildError> {
+pub(crate) fn kernel(build: KernelBuild) -> Result<KernelImage, BuildError> {
     static BUILT: Mutex<Option<HashMap<KernelBuild, KernelImage>>> = Mutex::new(None);
     let mut built = BUILT
         .lock()

@@ -1,5 +1,6 @@
-//! The kernel in QEMU, as tests of `cargo test`: boots ([`cases`]), benchmarks against their
-//! budgets ([`budgets`]), and each in-kernel test by its name on each machine ([`ktests`]).
+//! The kernel in QEMU, as tests of `cargo test`: boots ([`cases`]), the example kernel, benchmarks
+//! against their budgets ([`budgets`]), and each in-kernel test by its name on each machine
+//! ([`ktests`]).
 //!
 //! QEMU is installed when it is missing, as by `cargo run`. Only a listing (`-- --list`) leaves
 //! the machine as it is: without QEMU it shows the boots and says that it knows no more.
@@ -14,14 +15,16 @@ mod replay;
 
 use std::process::ExitCode;
 
+use boot_runner::kernel::Package;
+use boot_runner::machine::Firmware;
 use boot_runner::options::Invocation;
-use boot_runner::outcome::RanCommands;
+use boot_runner::outcome::{Outcome, RanCommands};
 use boot_runner::tools;
 use libtest_mimic::{Arguments, Failed, Trial};
 
 use cases::{
-    BOOT_COMMANDS, BOOT_SAYS, BOOTS, Boot, DIVISIONS, Ending, ODDITIES, REFUSALS, REPLAYS,
-    TREATMENTS, Treatment,
+    BOOT_COMMANDS, BOOT_SAYS, BOOTS, Boot, DIVISIONS, EXAMPLE_MACHINES, Ending, ODDITIES, REFUSALS,
+    REPLAYS, TREATMENTS, Treatment,
 };
 use cpus::CPUS;
 
@@ -35,6 +38,13 @@ fn main() -> ExitCode {
     let boots = BOOTS
         .iter()
         .map(|case| trial("boot", case.name, || comes_up(case)));
+    let examples = EXAMPLE_MACHINES
+        .iter()
+        .map(|case| trial("example_kernel", case.name, || example_comes_up(case)));
+    let least = [Firmware::Direct, Firmware::Bios, Firmware::Uefi].map(|firmware| {
+        let name = format!("least_memory_{firmware}");
+        trial("boot", &name, move || comes_up_with_the_least(firmware))
+    });
     let endings = [
         ("bad_input", REFUSALS),
         ("odd_input", ODDITIES),
@@ -56,12 +66,19 @@ fn main() -> ExitCode {
         .iter()
         .map(|case| trial("cpus", case.name, || cpus::come_up(case)));
     let mut trials: Vec<Trial> = boots
+        .chain(examples)
+        .chain(least)
         .chain(endings)
         .chain(treatments)
         .chain(replays)
         .chain(cpus)
         .collect();
     trials.extend([
+        trial(
+            "bad_input",
+            "elf_loaded_over_a_reserved_range",
+            refuses_reserved_memory,
+        ),
         trial(
             "counting",
             "boot_stays_within_its_budget",
@@ -121,6 +138,60 @@ fn succeeds_and_says(options: &str, commands: &str, texts: &[&str]) -> Result<()
     }
 }
 
+/// The example kernel comes up, finds memory, uses some, and misses none at the end.
+fn example_comes_up(case: &Boot) -> Result<(), Failed> {
+    let mut options = guest::options(case.options)?;
+    options.kernel.package = Package::MinimalKernel;
+    let recorded = guest::start(&options)?;
+    let (outcome, serial) = (recorded.finished.outcome, &recorded.serial);
+    let says = ["Zone ranges:", "512 pages: [mem 0x", "pages are free again"];
+    if outcome != Outcome::Passed || !says.iter().all(|text| serial.contains(text)) {
+        return Err(format!("{outcome}, or not all of {says:?}:\n{serial}").into());
+    }
+    Ok(())
+}
+
+/// The kernel comes up with the least memory that the runner lets it have.
+fn comes_up_with_the_least(firmware: Firmware) -> Result<(), Failed> {
+    let mut options = guest::options("")?;
+    let image = guest::kernel(options.kernel)?;
+    options.machine.firmware = firmware;
+    options.machine.memory = image
+        .least_memory(firmware)
+        .ok_or("the kernel is no 64-bit ELF")?;
+    let recorded = guest::boot(&options, "stress 200; echo up and running")?;
+    let outcome = recorded.finished.outcome;
+    if outcome.exit_status(RanCommands::Yes) != 0 {
+        let memory = options.machine.memory;
+        return Err(format!("{memory}: {outcome}\n{}", recorded.serial).into());
+    }
+    Ok(())
+}
+
+/// SeaBIOS keeps the top of memory for itself. A machine so small that the kernel's image reaches
+/// into that is told so; the runner would ask for more memory, but the last `-m` counts.
+fn refuses_reserved_memory() -> Result<(), Failed> {
+    let mut options = guest::options("")?;
+    let image = guest::kernel(options.kernel)?;
+    let end = image.end().ok_or("the kernel is no 64-bit ELF")?;
+    let kib = end.next_multiple_of(8 << 10) / 1024 + 16;
+    let arguments = format!(
+        "-m {kib}K -object memory-backend-ram,id=small,size={kib}K -machine memory-backend=small"
+    );
+    let arguments = arguments.split(' ').map(Into::into);
+    options.machine.extra_args.extend(arguments);
+    let recorded = guest::boot(&options, "help")?;
+    let (outcome, serial) = (recorded.finished.outcome, &recorded.serial);
+    let says = [
+        "boot: error: the kernel image ",
+        "which the firmware reserves",
+    ];
+    if outcome != Outcome::BootFailed || !says.iter().all(|text| serial.contains(text)) {
+        return Err(format!("{outcome}, or not all of {says:?}:\n{serial}").into());
+    }
+    Ok(())
+}
+
 /// `stress` and the in-kernel tests of memory find nothing.
 fn survives_stress(case: &Treatment) -> Result<(), Failed> {
     let mut options = guest::options(case.options)?;
@@ -161,8 +232,10 @@ fn ending(case: &Ending) -> Result<(u8, String), Failed> {
         }
         Err(error) => Err(error.into()),
         Ok(recorded) => {
-            let status = recorded.finished.outcome.exit_status(RanCommands::Yes);
-            Ok((status, recorded.finished.qemu_messages + &recorded.serial))
+            let outcome = recorded.finished.outcome;
+            let said = recorded.finished.qemu_messages + &recorded.serial;
+            let status = outcome.exit_status(RanCommands::Yes);
+            Ok((status, format!("{said}\n{outcome}")))
         }
     }
 }

@@ -5,10 +5,9 @@ use std::fmt::Write;
 
 use boot_runner::outcome::RanCommands;
 use libtest_mimic::Failed;
-use mm::addr::{Order, Pfn};
 use mm::buddy::Gfp;
-use mm_tests::sim::{Given, Machine, SimConfig, Usual};
-use mm_workload::{Class, Digest, Live, Noted, Pages};
+use mm_tests::sim::{Given, OnMachine, Usual};
+use mm_workload::{Digest, Live, Noted};
 
 use crate::guest;
 
@@ -91,7 +90,9 @@ fn play(free: &[(u64, u64)], every: u64) -> Run {
     machine.set_lowmem_reserve_ratio([0; 5]).unwrap();
     let mut digests = Vec::new();
     let mut slots = vec![None::<Live>; SLOTS];
-    let mut pages = Noted::new(OnMachine(&machine), every, |digest| digests.push(digest));
+    // The other node is there for the tables only.
+    let on_machine = OnMachine::new(&machine, Gfp::THISNODE);
+    let mut pages = Noted::new(on_machine, every, |digest| digests.push(digest));
     let outcome = mm_workload::run(&mut pages, &mut slots, SEED, OPERATIONS);
     machine.finish();
     Run {
@@ -131,29 +132,4 @@ fn difference(free: &[(u64, u64)], host: &Run, kernel: &Run) -> String {
         counts(kernel)
     );
     text
-}
-
-/// A simulated machine's page allocator, as the sequence sees it.
-struct OnMachine<'m, C: SimConfig>(&'m Machine<C>);
-
-impl<C: SimConfig> Pages for OnMachine<'_, C> {
-    fn alloc(&mut self, class: Class, order: u8) -> Option<u64> {
-        let gfp = match class {
-            Class::Kernel => Gfp::KERNEL,
-            Class::Cache => Gfp::KERNEL | Gfp::RECLAIMABLE,
-            Class::User => Gfp::HIGHUSER_MOVABLE,
-            Class::Dma32 => Gfp::KERNEL | Gfp::DMA32,
-            Class::Dma => Gfp::KERNEL | Gfp::DMA,
-        };
-        // The other node is there for the tables only.
-        let gfp = gfp | Gfp::THISNODE;
-        let pfn = self.0.alloc_pages(gfp, Order::new(order)?).ok()?;
-        Some(pfn.as_u64())
-    }
-
-    fn free(&mut self, first: u64, order: u8) {
-        let order = Order::new(order).unwrap();
-        // SAFETY: the sequence frees what it allocated, once.
-        unsafe { self.0.free_pages(Pfn::new(first), order) }.unwrap();
-    }
 }

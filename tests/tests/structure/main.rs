@@ -1,7 +1,8 @@
-//! The shape of the sources: who may use whom, where `unsafe` may be, what must not compile, and
-//! whether the tests notice faults.
+//! The shape of the sources: who may use whom, where `unsafe` may be, what must not compile, what
+//! the documents say, and whether the tests notice faults.
 
 mod compile_fail;
+mod documents;
 mod levels;
 mod mutants;
 mod sources;

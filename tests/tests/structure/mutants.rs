@@ -11,11 +11,14 @@
 //! ```
 
 use std::fs;
-use std::io::Read;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Command, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use serde_json::Value;
 
 use crate::sources::root;
 
@@ -115,7 +118,8 @@ fn all_mutants_are_killed() {
 fn kill(wanted: impl Fn(&Mutant) -> bool) {
     let tree = root().join("target/mutants/tree");
     copy(&root(), &tree);
-    let healthy = judge(&tree);
+    name_apart(&tree);
+    let healthy = judge(&tree, &SUITES);
     assert!(
         matches!(healthy, Verdict::Alive),
         "without a mutant: {healthy:?}"
@@ -123,13 +127,20 @@ fn kill(wanted: impl Fn(&Mutant) -> bool) {
 
     let mut survivors = Vec::new();
     for mutant in mutants().iter().filter(|mutant| wanted(mutant)) {
+        let start = Instant::now();
         let path = tree.join(&mutant.file);
         let text = fs::read_to_string(&path).unwrap();
         fs::write(&path, mutant.applied(&text)).unwrap();
-        let verdict = judge(&tree);
+        let mut suites = SUITES;
+        // The tests of its own area are the likeliest to notice it.
+        suites.sort_by_key(|suite| !suite.is_about(&mutant.file));
+        let verdict = judge(&tree, &suites);
         fs::write(&path, text).unwrap();
         match verdict {
-            Verdict::Killed(test) => println!("{}: killed by {test}", mutant.name),
+            Verdict::Killed(test) => {
+                let seconds = start.elapsed().as_secs();
+                println!("{}: killed by {test} ({seconds} s)", mutant.name);
+            }
             verdict => survivors.push(format!("{} ({verdict:?}): {}", mutant.name, mutant.what)),
         }
     }
@@ -147,22 +158,27 @@ enum Verdict {
     Killed(String),
 }
 
-/// The tests, those first that notice most. What takes long and notices nothing that the others
-/// miss is left out.
-const STAGES: [(&[&str], &[&str]); 2] = [
-    (
-        &["--package", "mm-tests", "--test", "frames"],
-        &[
-            "--skip",
-            "firmware::",
-            "--skip",
-            "replay::",
-            "--skip",
-            "concurrency::",
-        ],
-    ),
-    (
-        &[
+/// Tests that are built and run together.
+#[derive(Clone, Copy)]
+struct Suite {
+    /// The sources that they alone are about, if there are such.
+    area: Option<&'static str>,
+    /// What cargo is to build.
+    tests: &'static [&'static str],
+    /// Parts that take long and notice nothing that the others miss.
+    skipped: &'static [&'static str],
+}
+
+/// In the order in which they are asked, unless a mutant lies in the area of a later one.
+const SUITES: [Suite; 2] = [
+    Suite {
+        area: None,
+        tests: &["--package", "mm-tests", "--test", "frames"],
+        skipped: &["replay::", "concurrency::"],
+    },
+    Suite {
+        area: Some("mm/src/memblock"),
+        tests: &[
             "--package",
             "mm",
             "--lib",
@@ -173,95 +189,113 @@ const STAGES: [(&[&str], &[&str]); 2] = [
             "--test",
             "memblock_tables",
         ],
-        &[],
-    ),
+        skipped: &[],
+    },
 ];
 
-fn judge(tree: &Path) -> Verdict {
-    for (what, filter) in STAGES {
-        let output = cargo(tree, what).args(["--quiet", "--no-run"]).output();
-        let output = output.expect("cargo runs");
-        if !output.status.success() {
-            println!("{}", String::from_utf8_lossy(&output.stderr));
+impl Suite {
+    fn is_about(&self, file: &Path) -> bool {
+        self.area.is_some_and(|area| file.starts_with(area))
+    }
+}
+
+/// Builds and runs the suites until a test fails.
+fn judge(tree: &Path, suites: &[Suite]) -> Verdict {
+    for suite in suites {
+        let Some(programs) = build(tree, suite) else {
             return Verdict::NotBuilt;
-        }
-        let (status, said) = run(cargo(tree, what).arg("--").args(filter));
-        match status {
-            Some(status) if status.success() => {}
-            Some(_) => return Verdict::Killed(killer(&said)),
-            None => return Verdict::Killed("a test that never ended".to_owned()),
+        };
+        assert!(!programs.is_empty(), "cargo built no tests");
+        for program in programs {
+            if let Some(test) = run(tree, &program, suite.skipped) {
+                return Verdict::Killed(test);
+            }
         }
     }
     Verdict::Alive
 }
 
-/// The tests that failed, as far as their names came through.
-fn killer(said: &str) -> String {
-    let failed = said.lines().filter_map(|line| {
-        let name = line.strip_prefix("test ")?.strip_suffix(" ... FAILED")?;
-        Some(name.trim_end_matches(" - should panic"))
-    });
-    let names: Vec<_> = failed.collect();
-    match names.as_slice() {
-        [] => "a crash".to_owned(),
-        [one] => (*one).to_owned(),
-        [one, rest @ ..] => format!("{one} and {} more", rest.len()),
-    }
+/// Gives the packages of a tree another version. With one target directory for both, cargo would
+/// take what was built from the tree for the workspace's own, and the other way round: names of
+/// packages and places within a workspace are all that it goes by.
+fn name_apart(tree: &Path) {
+    let manifest = tree.join("Cargo.toml");
+    let text = fs::read_to_string(&manifest).unwrap();
+    let ours = concat!("version = \"", env!("CARGO_PKG_VERSION"), "\"");
+    let theirs = text.replacen(ours, "version = \"0.0.0-mutant\"", 1);
+    assert_ne!(text, theirs, "no version to replace");
+    fs::write(manifest, theirs).unwrap();
 }
 
-fn cargo(tree: &Path, what: &[&str]) -> Command {
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo
-        .args(["test", "--locked"])
-        .args(what)
+/// Builds tests; the answer is the programs. What the tree shares with the workspace (all that
+/// comes from elsewhere) is built already, since both use one target directory.
+fn build(tree: &Path, suite: &Suite) -> Option<Vec<PathBuf>> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let output = Command::new(cargo)
+        .args(["test", "--offline", "--no-run", "--quiet"])
+        .args(["--message-format", "json-render-diagnostics"])
+        .args(suite.tests)
         .arg("--target-dir")
-        .arg(root().join("target/mutants/target"))
+        .arg(root().join("target"))
+        .current_dir(tree)
+        .stdin(Stdio::null())
+        .output()
+        .expect("cargo runs");
+    if !output.status.success() {
+        println!("{}", String::from_utf8_lossy(&output.stderr));
+        return None;
+    }
+    let said = String::from_utf8(output.stdout).unwrap();
+    let messages = said.lines().map(serde_json::from_str::<Value>);
+    let programs = messages.filter_map(|message| {
+        let program = message.unwrap()["executable"].as_str()?.to_owned();
+        Some(program.into())
+    });
+    Some(programs.collect())
+}
+
+/// Runs tests up to the first that fails; the answer is its name.
+fn run(tree: &Path, program: &Path, skipped: &[&str]) -> Option<String> {
+    let mut tests = Command::new(program)
+        .args(skipped.iter().flat_map(|part| ["--skip", part]))
         .env("RUST_BACKTRACE", "0")
         .env("PROPTEST_MAX_SHRINK_ITERS", "0")
         .env_remove("MM_SEED")
-        .current_dir(tree)
-        .stdin(Stdio::null());
-    cargo
-}
-
-/// Runs tests; no status if they had to be stopped.
-fn run(tests: &mut Command) -> (Option<ExitStatus>, String) {
-    let mut child = tests
+        .current_dir(tree.join("tests"))
+        .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let mut stdout = child.stdout.take().unwrap();
+    let stdout = BufReader::new(tests.stdout.take().unwrap());
+    let (tell, failed) = mpsc::channel();
     let reader = thread::spawn(move || {
-        let mut said = Vec::new();
-        let _ = stdout.read_to_end(&mut said);
-        String::from_utf8_lossy(&said).into_owned()
+        for line in stdout.lines().map_while(Result::ok) {
+            if let Some(test) = failed_test(&line) {
+                // Nobody listens any more once the first has been heard of.
+                let _ = tell.send(test.to_owned());
+            }
+        }
     });
-    let start = Instant::now();
-    let status = loop {
-        if let Some(status) = child.try_wait().unwrap() {
-            break Some(status);
-        }
-        if start.elapsed() > PATIENCE {
-            stop(child.id());
-            let _ = child.wait();
-            break None;
-        }
-        thread::sleep(Duration::from_millis(50));
-    };
-    (status, reader.join().unwrap())
+    // The channel closes when the tests close their end of the pipe.
+    let first = failed.recv_timeout(PATIENCE);
+    if !matches!(first, Err(RecvTimeoutError::Disconnected)) {
+        tests.kill().unwrap();
+    }
+    let status = tests.wait().unwrap();
+    reader.join().unwrap();
+    match first {
+        Ok(test) => Some(test),
+        Err(RecvTimeoutError::Timeout) => Some("a test that never ended".to_owned()),
+        Err(RecvTimeoutError::Disconnected) if status.success() => None,
+        Err(RecvTimeoutError::Disconnected) => Some(format!("a crash: {status}")),
+    }
 }
 
-/// Stops cargo and the tests it started.
-fn stop(cargo: u32) {
-    let children = fs::read_to_string(format!("/proc/{cargo}/task/{cargo}/children"));
-    let children = children.unwrap_or_default();
-    for id in children
-        .split_whitespace()
-        .chain([cargo.to_string().as_str()])
-    {
-        let _ = Command::new("kill").args(["-KILL", id]).status();
-    }
+/// The test that a line says has failed.
+fn failed_test(line: &str) -> Option<&str> {
+    let name = line.strip_prefix("test ")?.strip_suffix(" ... FAILED")?;
+    Some(name.trim_end_matches(" - should panic"))
 }
 
 /// Copies what differs, so that cargo builds again only what changed.

@@ -47,6 +47,10 @@ pub trait Pages {
     fn alloc(&mut self, class: Class, order: u8) -> Option<u64>;
     /// Gives back what [`alloc`](Self::alloc) gave out.
     fn free(&mut self, first: u64, order: u8);
+    /// Whether the sequence is to end before its time; asked before each operation.
+    fn is_stopped(&mut self) -> bool {
+        false
+    }
 }
 
 /// A block in use.
@@ -99,6 +103,7 @@ fn choose_order(random: &mut Random) -> u8 {
 
 /// Plays `operations` allocations and frees that follow from `seed` alone, then gives everything
 /// back. At most `slots.len()` blocks are live at a time; what `slots` held is overwritten.
+/// Ends early, with everything given back, when [`Pages::is_stopped`] says so.
 pub fn run(
     pages: &mut impl Pages,
     slots: &mut [Option<Live>],
@@ -109,6 +114,9 @@ pub fn run(
     let mut random = Random::new(seed);
     let mut outcome = Outcome::START;
     for _ in 0..operations {
+        if pages.is_stopped() {
+            break;
+        }
         let place = random.below_index(slots.len());
         let (class, order) = (Class::choose(&mut random), choose_order(&mut random));
         let Some(slot) = slots.get_mut(place) else {

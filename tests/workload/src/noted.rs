@@ -52,4 +52,8 @@ impl<P: Pages, F: FnMut(Digest)> Pages for Noted<P, F> {
     fn free(&mut self, first: u64, order: u8) {
         self.pages.free(first, order);
     }
+
+    fn is_stopped(&mut self) -> bool {
+        self.pages.is_stopped()
+    }
 }

@@ -6,8 +6,9 @@
 //! tokens for one block.
 
 use crate::addr::{Order, Pfn, PfnRange};
-use crate::frame::{CachedWord, Event, FrameState, FrameTable, Word, ZoneId};
+use crate::frame::{CachedWord, Event, Frame, FrameState, FrameTable, Word, ZoneId};
 use crate::mem::{EarlyRam, Exclusive};
+use crate::platform::NodeId;
 use crate::report::{Check, Corruption};
 use crate::sync::Dropped;
 
@@ -70,7 +71,7 @@ pub enum PutOutcome {
 #[must_use = "dropping the token leaks the block"]
 pub(crate) struct Claimed<'a> {
     block: Exclusive,
-    frame: &'a super::Frame,
+    frame: &'a Frame,
     word: Word,
 }
 
@@ -105,85 +106,95 @@ impl Claimed<'_> {
 }
 
 impl FrameTable {
+    /// The record of a frame that `event` may happen to, its word, and what that will be.
+    #[inline]
+    fn before(&self, pfn: Pfn, event: Event) -> Result<(&Frame, Word, Word), Corruption> {
+        let found = self.frame(pfn).and_then(|frame| {
+            let word = frame.word();
+            Some((frame, word, word.after(event)?))
+        });
+        found.ok_or_else(|| self.bad_state(pfn))
+    }
+
+    /// The report of a frame that is not in the state that it should be in.
+    #[cold]
+    fn bad_state(&self, pfn: Pfn) -> Corruption {
+        let word = self.frame(pfn).map_or(Word::INTERIOR, Frame::word);
+        Corruption::BadRecord {
+            pfn,
+            word: word.bits(),
+            check: Check::State,
+        }
+    }
+
     /// Marks a frame as present but out of the allocator's reach, unless it is marked already
     /// (two reserved ranges may share a frame). Context: boot.
     ///
     /// # Errors
     /// [`Corruption::BadRecord`] if the frame was handed to the allocator before.
     pub fn reserve_once(&self, pfn: Pfn, home: ZoneId) -> Result<(), Corruption> {
-        let frame = self.frame(pfn).ok_or(Corruption::BadRecord {
-            pfn,
-            word: 0,
-            check: Check::State,
-        })?;
-        let word = frame.word();
-        if word.is(FrameState::Reserved) {
-            return Ok(());
+        match self.before(pfn, Event::Reserve) {
+            Ok((frame, ..)) => frame.publish(Word::reserved(home)),
+            Err(_) if self.reserved_in(pfn).is_some() => {}
+            Err(corruption) => return Err(corruption),
         }
-        if word
-            .state()
-            .and_then(|state| state.after(Event::Reserve))
-            .is_none()
-        {
-            return Err(Corruption::BadRecord {
-                pfn,
-                word: word.bits(),
-                check: Check::State,
-            });
-        }
-        frame.publish(Word::reserved(home));
         Ok(())
     }
 
+    /// The node of a frame that is present but out of the allocator's reach. Context: any.
+    pub(crate) fn reserved_in(&self, pfn: Pfn) -> Option<NodeId> {
+        let word = self.frame(pfn)?.word();
+        word.is(FrameState::Reserved).then(|| word.zone_id().node)
+    }
+
     /// Turns RAM from early allocation into blocks of frames, the largest first that fit, each
-    /// handed to `each`. The range must be whole frames of one zone. Context: boot.
+    /// handed to `each`; a reservation ends with that. The range must be whole frames of one
+    /// zone, all reserved or none. Context: boot or task.
     ///
     /// # Errors
-    /// [`Corruption::BadRecord`] if a frame was handed out before; the frames from there on stay
-    /// as they are.
+    /// [`Corruption::BadRecord`] if a frame was handed out before, and what is left of the RAM:
+    /// the frames from there on stay as they are.
     pub fn adopt(
         &self,
         ram: EarlyRam,
         home: ZoneId,
         mut each: impl FnMut(Exclusive),
-    ) -> Result<(), Corruption> {
-        for (pfn, order) in ram.leak().whole_frames().blocks(Order::MAX) {
-            let frame = self.frame(pfn).ok_or(Corruption::BadRecord {
-                pfn,
-                word: 0,
-                check: Check::State,
-            })?;
-            let word = frame.word();
-            if word
-                .state()
-                .and_then(|state| state.after(Event::Adopt))
-                .is_none()
-            {
-                return Err(Corruption::BadRecord {
-                    pfn,
-                    word: word.bits(),
-                    check: Check::State,
-                });
-            }
+    ) -> Result<(), (Corruption, EarlyRam)> {
+        let mut rest = ram;
+        for (pfn, order) in rest.range().whole_frames().blocks(Order::MAX) {
+            let block = PfnRange::block(pfn, order);
+            let frame = match self.adoptable(block) {
+                Ok(frame) => frame,
+                Err(corruption) => return Err((corruption, rest)),
+            };
+            let bytes = block.end().addr().offset_from(rest.range().start());
+            let (ram, above) = rest.split_at(bytes.unwrap_or_default());
+            rest = above;
+            let _ = ram.leak();
             frame.publish(Word::unique(home, order, 0));
             // SAFETY: (1) the RAM's token was consumed, so nobody else has the bytes, and the state
             // word says that no token for the frames was made before; (2) it came from memblock.
-            each(unsafe { Exclusive::new(PfnRange::block(pfn, order)) });
+            each(unsafe { Exclusive::new(block) });
         }
+        let _ = rest.leak();
         Ok(())
     }
 
-    /// Ends the reservation of the frames of `ram`: their records forget it, so that they can be
-    /// [adopted](Self::adopt). Context: boot or task.
-    pub fn forget_reserved(&self, ram: &EarlyRam) {
-        for pfn in ram.range().whole_frames().iter() {
-            let Some(frame) = self.frame(pfn) else {
-                continue;
-            };
-            if frame.word().is(FrameState::Reserved) {
-                frame.publish(Word::INTERIOR);
+    /// The record of the first frame of a block to be adopted. If the frames are reserved, those
+    /// behind the first become its interior; frames that never were anything are that already.
+    fn adoptable(&self, block: PfnRange) -> Result<&Frame, Corruption> {
+        let (first, word, _) = self.before(block.first(), Event::Adopt)?;
+        if word.is(FrameState::Reserved) {
+            let mut frames = block.iter();
+            if let Some(pfn) = frames.find(|&pfn| self.reserved_in(pfn).is_none()) {
+                return Err(self.bad_state(pfn));
+            }
+            for pfn in block.iter().skip(1) {
+                let (frame, _, interior) = self.before(pfn, Event::Absorb)?;
+                frame.publish(interior);
             }
         }
+        Ok(first)
     }
 }
 
@@ -192,7 +203,7 @@ impl FrameTable {
     /// answers the two sides. Context: any; the caller owns the block.
     pub(crate) fn carve_up(&self, block: Exclusive, at: Pfn) -> (Exclusive, Exclusive) {
         let first = block.frames().first();
-        let word = self.frame(first).map_or(Word::INTERIOR, super::Frame::word);
+        let word = self.frame(first).map_or(Word::INTERIOR, Frame::word);
         let (low, high) = Self::split(block, at);
         for part in [&low, &high] {
             for (pfn, order) in part.frames().blocks(Order::MAX) {
@@ -349,16 +360,12 @@ impl FrameTable {
     /// The token, if the record does not show a block with one owner.
     pub fn share(&self, block: Exclusive) -> Result<Reference, Exclusive> {
         let pfn = block.frames().first();
-        let Some(frame) = self.frame(pfn) else {
+        let Ok((frame, unique, shared)) = self.before(pfn, Event::Share) else {
             return Err(block);
         };
-        let word = frame.word();
-        if !word.is(FrameState::Unique) {
-            return Err(block);
-        }
         // A reader that still knows the block from an earlier life takes a reference only once
         // the count says so, and by then the state must say shared.
-        frame.change_state(FrameState::Unique, FrameState::Shared);
+        frame.change_state(unique, shared);
         frame.refs().set(1);
         let _ = block.leak();
         Ok(Reference { pfn })
@@ -386,28 +393,15 @@ impl FrameTable {
     /// [`Corruption`] if the block is not shared or its count was lost; nothing is freed then.
     pub fn put(&self, reference: Reference) -> Result<PutOutcome, Corruption> {
         let pfn = reference.pfn;
-        let missing = Corruption::BadRecord {
-            pfn,
-            word: 0,
-            check: Check::State,
-        };
-        let frame = self.frame(pfn).ok_or(missing)?;
-        let word = frame.word();
-        if !word.is(FrameState::Shared) {
-            return Err(Corruption::BadRecord {
-                pfn,
-                word: word.bits(),
-                check: Check::State,
-            });
-        }
+        let (frame, shared, unique) = self.before(pfn, Event::LastPut)?;
         match frame.refs().dec() {
             Dropped::Shared => Ok(PutOutcome::Shared),
             Dropped::Saturated => Err(Corruption::RefcountSaturated { pfn }),
             Dropped::Last => {
-                frame.change_state(FrameState::Shared, FrameState::Unique);
+                frame.change_state(shared, unique);
                 // SAFETY: (1) the last reference is gone and none can be taken from zero, so the
                 // block is ours alone; (2) only adopted frames become shared.
-                let block = unsafe { Exclusive::new(PfnRange::block(pfn, word.order())) };
+                let block = unsafe { Exclusive::new(PfnRange::block(pfn, shared.order())) };
                 Ok(PutOutcome::Last(block))
             }
         }

@@ -4,7 +4,7 @@ use core::ptr::NonNull;
 
 use crate::addr::{Order, Pfn, PfnRange, to_index};
 use crate::config::{SECTION_FRAME_SHIFT, SECTION_FRAMES};
-use crate::frame::{Frame, FrameState, Word};
+use crate::frame::{Event, Frame, Word};
 use crate::mem::Exclusive;
 use crate::platform::Platform;
 use crate::report::Corruption;
@@ -67,7 +67,8 @@ impl SectionFrames {
     ) -> Result<Exclusive, Corruption> {
         let (pfn, frame) = (self.pfn(offset), self.at(offset));
         let found = frame.word();
-        let intact = found.is(FrameState::Free) && found.order() >= order && pfn.is_aligned(order);
+        let is_free = found.after(Event::Allocate).is_some();
+        let intact = is_free && found.order() >= order && pfn.is_aligned(order);
         if !intact {
             return Err(Corruption::NotFree {
                 pfn,

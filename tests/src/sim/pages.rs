@@ -1,0 +1,43 @@
+//! A simulated machine's page allocator, as a sequence of [`mm_workload`] sees it.
+
+use mm::addr::{Order, Pfn};
+use mm::buddy::Gfp;
+use mm_workload::{Class, Pages};
+
+use super::{Machine, SimConfig};
+
+/// Plays a sequence on a machine.
+#[derive(Debug)]
+pub struct OnMachine<'m, C: SimConfig> {
+    machine: &'m Machine<C>,
+    also: Gfp,
+}
+
+impl<'m, C: SimConfig> OnMachine<'m, C> {
+    /// Every request has the flags `also` beside those of its class.
+    #[must_use]
+    pub const fn new(machine: &'m Machine<C>, also: Gfp) -> Self {
+        Self { machine, also }
+    }
+}
+
+impl<C: SimConfig> Pages for OnMachine<'_, C> {
+    fn alloc(&mut self, class: Class, order: u8) -> Option<u64> {
+        let gfp = match class {
+            Class::Kernel => Gfp::KERNEL,
+            Class::Cache => Gfp::KERNEL | Gfp::RECLAIMABLE,
+            Class::User => Gfp::HIGHUSER_MOVABLE,
+            Class::Dma32 => Gfp::KERNEL | Gfp::DMA32,
+            Class::Dma => Gfp::KERNEL | Gfp::DMA,
+        };
+        let order = Order::new(order)?;
+        let pfn = self.machine.alloc_pages(gfp | self.also, order).ok()?;
+        Some(pfn.as_u64())
+    }
+
+    fn free(&mut self, first: u64, order: u8) {
+        let order = Order::new(order).unwrap();
+        // SAFETY: a sequence frees what it allocated, once.
+        unsafe { self.machine.free_pages(Pfn::new(first), order) }.unwrap();
+    }
+}
