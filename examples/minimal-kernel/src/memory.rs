@@ -34,7 +34,8 @@ pub(crate) static MEMORY: Memory<Machine> = Memory::new(Machine {
 
 // SAFETY: (1, 2) `direct_map` is filled once, with RAM that the boot loader mapped for good; who
 // may use which part of it is the claim's affair, below; (3) `cli` masks interrupts, and nothing
-// moves a task; (4) there is one CPU; (5, 6, 7) the defaults promise nothing.
+// moves a task; (4, 8, 9) there is one CPU, which does one thing after the other; (5, 6, 7) the
+// defaults promise nothing.
 unsafe impl Platform for Machine {
     fn direct_map(&self, range: PhysRange) -> Option<NonNull<u8>> {
         self.direct_map.get()?.phys_to_virt(range)

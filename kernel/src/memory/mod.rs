@@ -7,7 +7,7 @@
 //! | `bring_up` | from the map to a page allocator, with Linux's boot lines |
 //! | `frame_table`, `stacks` | page tables for the frame table and for kernel stacks |
 //! | `holder` | whose a frame is that the page allocator never had |
-//! | `files`, `pages`, `stress`, `sysctl`, `workload` | `/proc` files and shell commands |
+//! | `files`, `pages`, `pcp`, `stress`, `sysctl`, `workload` | `/proc` files and shell commands |
 //! | `benches`, `tests` | benchmarks and in-kernel tests |
 
 mod benches;
@@ -18,6 +18,7 @@ mod frame_table;
 mod holder;
 mod ledger;
 mod pages;
+mod pcp;
 mod platform;
 mod random;
 pub(crate) mod stacks;
@@ -44,6 +45,10 @@ kernel_param!("init_on_free", "0|1: zero pages when they come back");
 kernel_param!("page_poison", "0|1: fill free pages and check them");
 
 kernel_param!(
+    "percpu_pagelists",
+    "off|tuned: whether CPUs keep free pages at hand"
+);
+kernel_param!(
     "transparent_hugepage",
     "always|madvise|never: keep memory fit for huge pages, by a larger vm.min_free_kbytes"
 );
@@ -68,6 +73,13 @@ unsafe impl Home for Kernel {
     fn memory(&self) -> &Memory<KernelPlatform> {
         &MEMORY
     }
+}
+
+/// Frames that nobody has: those on the lists of CPUs are given back first. For tests that compare
+/// before and after.
+pub(crate) fn free_frames() -> u64 {
+    MEMORY.drain_all_pages();
+    MEMORY.free_frames()
 }
 
 /// An owned block of pages of this kernel.

@@ -16,6 +16,7 @@ command! { "sysctl", "[NAME[=VALUE]]", "show or set vm.*, e.g. `sysctl vm.min_fr
 enum Setting {
     LowmemReserveRatio,
     MinFreeKbytes,
+    PercpuPagelistHighFraction,
     WatermarkScaleFactor,
 }
 
@@ -57,9 +58,13 @@ impl From<TuningError> for SysctlError {
 
 impl Setting {
     /// All of them, by name.
-    const ALL: [(&str, Self); 3] = [
+    const ALL: [(&str, Self); 4] = [
         ("vm.lowmem_reserve_ratio", Self::LowmemReserveRatio),
         ("vm.min_free_kbytes", Self::MinFreeKbytes),
+        (
+            "vm.percpu_pagelist_high_fraction",
+            Self::PercpuPagelistHighFraction,
+        ),
         ("vm.watermark_scale_factor", Self::WatermarkScaleFactor),
     ];
 
@@ -83,6 +88,9 @@ impl Setting {
                 MEMORY.set_lowmem_reserve_ratio(ratio)?;
             }
             Self::MinFreeKbytes => MEMORY.set_min_free_kbytes(value.trim().parse()?)?,
+            Self::PercpuPagelistHighFraction => {
+                MEMORY.set_percpu_pagelist_high_fraction(value.trim().parse()?)?;
+            }
             Self::WatermarkScaleFactor => {
                 MEMORY.set_watermark_scale_factor(value.trim().parse()?)?;
             }
@@ -102,6 +110,9 @@ impl Setting {
                 kprintln!();
             }
             Self::MinFreeKbytes => kprintln!("{}", tuning.min_free_kbytes),
+            Self::PercpuPagelistHighFraction => {
+                kprintln!("{}", tuning.percpu_pagelist_high_fraction);
+            }
             Self::WatermarkScaleFactor => kprintln!("{}", tuning.watermark_scale_factor),
         }
     }
@@ -164,6 +175,21 @@ ktest! {
         ktest_eq!(before.map(|before| MEMORY.set_watermark_scale_factor(before)), Some(Ok(())));
         ktest_eq!(wide > narrow, true);
         ktest_eq!(steps(), narrow);
+        Ok(())
+    }
+
+    fn the_share_of_page_lists_is_a_setting() {
+        let fraction = Setting::PercpuPagelistHighFraction;
+        ktest_eq!(fraction.set("7"), Err(SysctlError::Refused(TuningError::HighFraction)));
+        let highs = || MEMORY.zones().map(|zone| {
+            let limits = zone.list_limits();
+            (limits.high_min, limits.high_max)
+        }).collect::<alloc::vec::Vec<_>>();
+        let before = highs();
+        ktest_eq!(fraction.set("8"), Ok(()));
+        ktest_eq!(highs().iter().all(|(least, most)| least == most), true);
+        ktest_eq!(fraction.set("0"), Ok(()));
+        ktest_eq!(highs(), before);
         Ok(())
     }
 }

@@ -3,7 +3,7 @@
 use super::bring_up::boot_map;
 use super::holder::Holder;
 use super::ledger::Ledger;
-use super::{Kernel, MEMORY, Pages};
+use super::{Kernel, MEMORY, Pages, free_frames};
 use crate::ktest::Failure;
 use crate::num::to_usize;
 use crate::{ktest, ktest_assert, ktest_eq};
@@ -38,9 +38,9 @@ fn take_everything() -> Result<Ledger, Failure> {
 ktest! {
     fn every_page_handed_out_is_ram_that_nobody_uses() {
         let map = boot_map().ok_or_else(|| Failure::new("memory is not up"))?;
-        let free_before = MEMORY.free_frames();
+        let free_before = free_frames();
         let mut live = take_everything()?;
-        ktest_eq!(MEMORY.free_frames(), 0);
+        ktest_eq!(free_frames(), 0);
         let mut seen: u64 = 0;
         while let Some(entry) = live.swap_remove(0) {
             let pages = entry.map_err(|(_, error)| Failure::new(error))?.pages;
@@ -54,7 +54,7 @@ ktest! {
         }
         drop(live);
         ktest_assert!(seen > 0);
-        ktest_eq!(MEMORY.free_frames(), free_before);
+        ktest_eq!(free_frames(), free_before);
         MEMORY.validate().map_err(Failure::new)?;
         Ok(())
     }
@@ -76,24 +76,25 @@ ktest! {
 
 ktest! {
     fn a_dropped_block_is_free_again_and_zeroed_when_asked() {
-        let before = MEMORY.free_frames();
+        let before = free_frames();
         let order = Order::new(3).unwrap_or_default();
         let mut pages = Pages::alloc(Kernel, Gfp::KERNEL, order).map_err(Failure::new)?;
         pages.bytes_mut().fill(0xff);
         let pfn = pages.pfn();
-        ktest_eq!(MEMORY.free_frames(), before.saturating_sub(8));
+        ktest_eq!(free_frames(), before.saturating_sub(8));
         drop(pages);
-        ktest_eq!(MEMORY.free_frames(), before);
         let zeroed = Pages::alloc(Kernel, Gfp::KERNEL.union(Gfp::ZERO), order).map_err(Failure::new)?;
         ktest_eq!(zeroed.pfn(), pfn);
         ktest_assert!(zeroed.bytes().iter().all(|&byte| byte == 0));
+        drop(zeroed);
+        ktest_eq!(free_frames(), before);
         Ok(())
     }
 }
 
 ktest! {
     fn references_keep_a_block_until_the_last_is_dropped() {
-        let before = MEMORY.free_frames();
+        let before = free_frames();
         let pages = Pages::alloc(Kernel, Gfp::KERNEL, Order::ZERO).map_err(Failure::new)?;
         let pfn = pages.pfn();
         ktest_assert!(MEMORY.get_page(pfn).is_none(), "a block with one owner gave a reference");
@@ -103,24 +104,24 @@ ktest! {
         drop(first);
         ktest_eq!(MEMORY.page(pfn).and_then(|page| page.state()), Some(FrameState::Shared));
         drop(second);
-        ktest_eq!(MEMORY.free_frames(), before);
+        ktest_eq!(free_frames(), before);
         Ok(())
     }
 }
 
 ktest! {
     fn an_exact_range_can_be_taken_and_given_back() {
-        let before = MEMORY.free_frames();
+        let before = free_frames();
         let probe = Pages::alloc(Kernel, Gfp::KERNEL, Order::MAX).map_err(Failure::new)?;
         let first = probe.pfn();
         drop(probe);
         let range = PfnRange::from_count(first.saturating_add(3), 700).unwrap_or_default();
         let run = MEMORY.alloc_contig_range(range, Gfp::KERNEL).map_err(Failure::new)?;
         ktest_eq!(run.frames(), range);
-        ktest_eq!(MEMORY.free_frames(), before.saturating_sub(700));
+        ktest_eq!(free_frames(), before.saturating_sub(700));
         ktest_assert!(MEMORY.alloc_contig_range(range, Gfp::KERNEL).is_err());
         drop(run);
-        ktest_eq!(MEMORY.free_frames(), before);
+        ktest_eq!(free_frames(), before);
         MEMORY.validate().map_err(Failure::new)?;
         Ok(())
     }
@@ -130,6 +131,7 @@ ktest! {
     /// The first one may turn a pageblock over, as any allocation does.
     fn explain_leaves_the_free_blocks_as_it_found_them() {
         let blocks = || {
+            MEMORY.drain_all_pages();
             let mut text = String::new();
             mm::proc::pagetypeinfo(&MEMORY, &mut text).map(|()| text).map_err(Failure::new)
         };
@@ -180,7 +182,35 @@ ktest! {
             .map_err(Failure::new)?;
         let split = steps.steps().filter(|step| matches!(step, Step::Split { .. })).count();
         ktest_eq!(splits().wrapping_sub(before), crate::num::to_u64(split));
-        ktest_assert!(steps.steps().any(|step| matches!(step, Step::Found { pfn, .. } if pfn == pages.pfn())));
+        let got = |step| matches!(step, Step::Found { pfn, .. } | Step::Listed { pfn, .. } if pfn == pages.pfn());
+        ktest_assert!(steps.steps().any(got));
+        Ok(())
+    }
+}
+
+ktest! {
+    fn a_page_given_back_is_the_next_one_handed_out_and_asks_nobody() {
+        let pfn = Pages::alloc(Kernel, Gfp::KERNEL, Order::ZERO).map_err(Failure::new)?.pfn();
+        let mut steps = Recording::new();
+        let pages = Pages::alloc_traced(Kernel, Gfp::KERNEL, Order::ZERO, &mut steps)
+            .map_err(Failure::new)?;
+        let lists_are_on = MEMORY.options().is_some_and(|options| options.page_lists.are_on());
+        if lists_are_on {
+            let listed = Step::Listed { pfn, order: Order::ZERO };
+            ktest_assert!(steps.steps().eq([listed]), "{steps}");
+        }
+        ktest_eq!(pages.pfn(), pfn);
+        Ok(())
+    }
+
+    fn nothing_is_on_lists_after_a_drain() {
+        crate::arch::smp::run_on_each(u32::MAX, &|_| {
+            drop(Pages::alloc(Kernel, Gfp::KERNEL, Order::ZERO));
+        });
+        ktest_assert!(MEMORY.drain_all_pages(), "a CPU did not answer");
+        let sets = MEMORY.zones().flat_map(|zone| zone.pagesets());
+        ktest_eq!(sets.map(|set| set.count).sum::<u64>(), 0);
+        MEMORY.validate().map_err(Failure::new)?;
         Ok(())
     }
 }

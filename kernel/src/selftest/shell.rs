@@ -40,7 +40,7 @@ ktest! {
     }
 
     fn ctrl_c_ends_the_line_and_leaves_nothing_behind() {
-        let free = crate::memory::MEMORY.free_frames();
+        let free = crate::memory::free_frames();
         interrupt::take_in(b'x');
         interrupt::take_in(CTRL_C);
         let results = [
@@ -56,7 +56,7 @@ ktest! {
             ktest_eq!(result, Err(CommandError::Interrupted));
         }
         ktest_assert!(!rest);
-        ktest_eq!(crate::memory::MEMORY.free_frames(), free);
+        ktest_eq!(crate::memory::free_frames(), free);
         ktest_assert!(succeeds("stress 100"));
         Ok(())
     }

@@ -10,7 +10,7 @@ use crate::arch::irq::IrqGuard;
 use crate::arch::lock::IrqLock;
 use crate::arch::{local, probe, registers, smp, time, trap};
 use crate::ktest::Failure;
-use crate::memory::{Kernel, MEMORY, Pages};
+use crate::memory::{Kernel, MEMORY, Pages, free_frames};
 use crate::num::{to_u64, to_usize};
 use crate::{ktest, ktest_assert, ktest_eq, logger, sched};
 use alloc::format;
@@ -243,7 +243,7 @@ ktest! {
     }
 
     fn all_cpus_allocate_and_free_pages() {
-        let free = MEMORY.free_frames();
+        let free = free_frames();
         let wrong = IrqLock::new(None);
         smp::run_on_each(u32::MAX, &|cpu| {
             let mark = low_byte_of(cpu);
@@ -260,18 +260,18 @@ ktest! {
             }
         });
         complaint(&wrong)?;
-        ktest_eq!(MEMORY.free_frames(), free);
+        ktest_eq!(free_frames(), free);
         MEMORY.validate().map_err(Failure::new)?;
         Ok(())
     }
 
     fn blocks_may_be_freed_on_another_cpu() {
-        let free = MEMORY.free_frames();
+        let free = free_frames();
         for cpu in smp::cpus() {
             let pages = Pages::alloc(Kernel, Gfp::KERNEL, Order::ZERO).map_err(Failure::new)?;
             smp::run_on(cpu.id(), move || drop(pages)).map_err(Failure::new)?;
         }
-        ktest_eq!(MEMORY.free_frames(), free);
+        ktest_eq!(free_frames(), free);
         MEMORY.validate().map_err(Failure::new)?;
         Ok(())
     }

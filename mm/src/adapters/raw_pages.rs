@@ -66,9 +66,9 @@ impl<P: Platform> Memory<P> {
         Ok(())
     }
 
-    /// Gives back every page in `pages` and empties the places (Linux: `free_pages_bulk`), under
-    /// one hold of the zone's lock for as many neighbours in the list as are of one zone, 64 at
-    /// most. Context: any but NMI.
+    /// Gives back every page in `pages` and empties the places (Linux: `free_pages_bulk`). They go
+    /// onto this CPU's lists all at once; without lists, under one hold of the zone's lock for as
+    /// many neighbours in the list as are of one zone, 64 at most. Context: any but NMI.
     ///
     /// # Errors
     /// The first [`FreeError`] with its place; the pages before it were freed.
@@ -81,9 +81,7 @@ impl<P: Platform> Memory<P> {
     ) -> Result<(), (usize, FreeError)> {
         // SAFETY: the caller's word, passed on; that a page is in the list twice is found out
         // before it is free twice.
-        self.free_list(pages, |table, pfn| unsafe {
-            table.reclaim(pfn, Order::ZERO)
-        })
+        self.free_list(pages, |table, pfn| unsafe { table.claim(pfn, Order::ZERO) })
     }
 
     /// Allocates pages and answers their address (Linux: `__get_free_pages`). Pages that the

@@ -264,6 +264,11 @@ impl PageSet {
         self.lists[list.number()].rise(frames);
     }
 
+    /// Whether a list has a block at hand.
+    pub(crate) const fn has_at_hand(&self, list: List) -> bool {
+        !self.lists[list.number()].is_empty()
+    }
+
     /// Puts a block fetched from the zone on a list.
     pub(crate) fn stock(&mut self, list: List, pfn: Pfn, frames: &FrameTable) {
         self.lists[list.number()].push(pfn, frames);

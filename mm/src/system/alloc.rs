@@ -276,26 +276,31 @@ impl<P: Platform> Memory<P> {
     }
 
     #[inline(never)]
-    fn release_to_zone(&self, zone: &Zone, block: Exclusive, order: Order, trace: &mut impl Trace) {
+    pub(super) fn release_to_zone(
+        &self,
+        zone: &Zone,
+        block: Exclusive,
+        order: Order,
+        trace: &mut impl Trace,
+    ) {
         if let Err(block) = zone.free(&self.platform, block, trace) {
             self.lose(block.leak().first(), order);
         }
     }
 
-    /// Reports a block that belongs nowhere: its record names no zone, or a wrong one.
-    #[cold]
-    #[inline(never)]
-    pub(super) fn lose(&self, pfn: Pfn, order: Order) {
-        self.platform
-            .corruption(&Corruption::LostBlock { pfn, order });
-    }
-
     /// Poisons or zeroes pages on their way in.
     #[cold]
     #[inline(never)]
-    fn treat_free(&self, core: &Core, mut block: Exclusive) -> Exclusive {
+    pub(super) fn treat_free(&self, core: &Core, mut block: Exclusive) -> Exclusive {
         core.wipe(&self.platform, &mut block);
         block
+    }
+
+    /// Reports a block that belongs nowhere: its record names no zone, or a wrong one.
+    #[cold]
+    pub(super) fn lose(&self, pfn: Pfn, order: Order) {
+        self.platform
+            .corruption(&Corruption::LostBlock { pfn, order });
     }
 }
 

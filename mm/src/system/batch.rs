@@ -1,55 +1,113 @@
-//! Single pages that go back together, under few holds of a zone's lock.
+//! Single pages that go back together: onto this CPU's lists under one entry, or to their zone under
+//! few holds of its lock.
 #![forbid(unsafe_code)]
 
 use super::{Core, Memory};
 use crate::addr::{Order, Pfn};
-use crate::frame::{Event, Frame, FrameTable, FreeError};
+use crate::frame::{Claimed, Event, Frame, FrameTable, FreeError};
 use crate::mem::Exclusive;
 use crate::platform::Platform;
+use crate::sync::Pin;
 
 /// Pages that go back under one hold of the zone lock, at most.
 const PAGES: usize = 64;
 
 impl<P: Platform> Memory<P> {
-    /// Frees every page in `pages`, which `reclaim` makes tokens of, and empties the places.
+    /// Frees every page in `pages`, which `claim` makes tokens of, and empties the places.
     ///
     /// # Errors
     /// The first [`FreeError`] with its place; the pages before it were freed.
-    pub(crate) fn free_list(
-        &self,
+    #[inline(always)]
+    pub(crate) fn free_list<'m>(
+        &'m self,
         pages: &mut [Option<Pfn>],
-        reclaim: impl Fn(&FrameTable, Pfn) -> Result<Exclusive, FreeError>,
+        claim: impl Fn(&'m FrameTable, Pfn) -> Result<Claimed<'m>, FreeError>,
     ) -> Result<(), (usize, FreeError)> {
-        let Some(core) = self.core() else {
-            let place = pages.iter().position(Option::is_some);
-            return place.map_or(Ok(()), |place| Err((place, FreeError::NotPresent)));
-        };
+        let core = self.core();
         let mut start: usize = 0;
-        for part in pages.chunks_mut(PAGES) {
-            let mut batch = [const { None }; PAGES];
-            let mut stopped = None;
-            for (place, (page, token)) in part.iter().zip(&mut batch).enumerate() {
-                let Some(pfn) = *page else { continue };
-                match reclaim(&core.frames, pfn) {
-                    Ok(page) => *token = Some(page),
-                    Err(error) => {
-                        stopped = Some((place, error));
-                        break;
-                    }
-                }
-            }
-            let outcome = self.release_batch(core, &mut batch);
-            let first = outcome.map_or_else(Some, |()| stopped);
-            let freed = first.map_or(part.len(), |(place, _)| place);
-            for page in part.iter_mut().take(freed) {
-                *page = None;
-            }
-            if let Some((place, error)) = first {
-                return Err((start.saturating_add(place), error));
-            }
-            start = start.saturating_add(freed);
+        while let Some(ahead) = pages.iter().skip(start).position(Option::is_some) {
+            start = start.saturating_add(ahead);
+            let Some(core) = core else {
+                return Err((start, FreeError::NotPresent));
+            };
+            let rest = &mut pages[start..];
+            let dealt = self.free_listed(core, rest, &claim);
+            let dealt = match dealt {
+                // The lists do not take the first one.
+                Ok(0) => self.free_to_zones(core, rest, &claim),
+                dealt => dealt,
+            };
+            let dealt = dealt.map_err(|(place, error)| (start.saturating_add(place), error))?;
+            start = start.saturating_add(dealt);
         }
         Ok(())
+    }
+
+    /// Puts pages on this CPU's lists of the zone that the first one is of, up to the first that
+    /// they do not take. Answers how many places are empty now.
+    #[inline(always)]
+    fn free_listed<'m>(
+        &'m self,
+        core: &'m Core,
+        pages: &mut [Option<Pfn>],
+        claim: &impl Fn(&'m FrameTable, Pfn) -> Result<Claimed<'m>, FreeError>,
+    ) -> Result<usize, (usize, FreeError)> {
+        let first = pages.iter().flatten().next();
+        let frame = first.and_then(|pfn| core.frames.frame(*pfn));
+        let Some(zone) = frame.and_then(|frame| core.zone(frame.word().zone_id())) else {
+            return Ok(0);
+        };
+        let pin = Pin::new(&self.platform);
+        let mut stopped = None;
+        let dealt = zone.free_listed_bulk(&pin, &core.frames, pages, |pfn| {
+            // What has to be treated first is not done while the lists are in use.
+            let claimed = claim(&core.frames, pfn);
+            let claimed = claimed.map_err(|error| stopped = Some(error)).ok()?;
+            (!core.treats_free_pages).then_some(claimed)
+        });
+        stopped.map_or(Ok(dealt), |error| Err((dealt, error)))
+    }
+
+    /// Gives up to [`PAGES`] pages back to their zones, or page by page to the lists if they have
+    /// to be treated. Answers how many places are empty now.
+    #[cold]
+    #[inline(never)]
+    fn free_to_zones<'m>(
+        &'m self,
+        core: &'m Core,
+        pages: &mut [Option<Pfn>],
+        claim: &impl Fn(&'m FrameTable, Pfn) -> Result<Claimed<'m>, FreeError>,
+    ) -> Result<usize, (usize, FreeError)> {
+        let count = pages.len().min(PAGES);
+        let part = &mut pages[..count];
+        if core.options.page_lists.are_on() {
+            for (place, page) in part.iter_mut().enumerate() {
+                let Some(pfn) = *page else { continue };
+                let claimed = claim(&core.frames, pfn).map_err(|error| (place, error))?;
+                self.release_claimed(core, claimed, Order::ZERO, &mut ());
+                *page = None;
+            }
+            return Ok(count);
+        }
+        let mut batch = [const { None }; PAGES];
+        let mut stopped = None;
+        for (place, (page, token)) in part.iter().zip(&mut batch).enumerate() {
+            let Some(pfn) = *page else { continue };
+            match claim(&core.frames, pfn) {
+                Ok(page) => *token = Some(page.into_block()),
+                Err(error) => {
+                    stopped = Some((place, error));
+                    break;
+                }
+            }
+        }
+        let outcome = self.release_batch(core, &mut batch);
+        let first = outcome.map_or_else(Some, |()| stopped);
+        let freed = first.map_or(count, |(place, _)| place);
+        for page in part.iter_mut().take(freed) {
+            *page = None;
+        }
+        first.map_or(Ok(count), Err)
     }
 
     /// Gives a batch back, all neighbours of one zone under one hold of its lock.
@@ -61,7 +119,7 @@ impl<P: Platform> Memory<P> {
         core: &Core,
         batch: &mut [Option<Exclusive>],
     ) -> Result<(), (usize, FreeError)> {
-        if core.options.page_poison || core.options.init_on_free {
+        if core.treats_free_pages {
             for page in batch.iter_mut().flatten() {
                 core.wipe(&self.platform, page);
             }

@@ -28,6 +28,14 @@ pub enum PageLists {
     Tuned,
 }
 
+impl PageLists {
+    /// Whether there are any.
+    #[must_use]
+    pub const fn are_on(self) -> bool {
+        !matches!(self, Self::Off)
+    }
+}
+
 /// Who gets huge pages without asking for them by name (Linux: `transparent_hugepage=`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum HugePages {
@@ -62,8 +70,8 @@ impl Options {
 
     /// The same with what the kernel command line says: `init_on_alloc=`, `init_on_free=` and
     /// `page_poison=`, each `0`/`1`/`off`/`on`; `transparent_hugepage=`, which is `always`,
-    /// `madvise` or `never`; and `percpu_pagelists=`, which is `off` or `tuned`. Other words are left to others; a value that is none of these goes
-    /// to `refused` and changes nothing.
+    /// `madvise` or `never`; and `percpu_pagelists=`, which is `off` or `tuned`. Other words are
+    /// left to others; a value that is none of these goes to `refused` and changes nothing.
     #[must_use]
     pub fn with_command_line<'a>(
         mut self,

@@ -127,6 +127,86 @@ impl Zone {
         Kept::Listed
     }
 
+    /// Takes up to `count` single pages from this CPU's lists, which are filled from the zone while
+    /// it has more than `floor` to spare; each goes to `sink`. Answers how many there were. Context:
+    /// any but NMI.
+    #[inline(always)]
+    pub(crate) fn alloc_listed_bulk<P: Platform>(
+        &self,
+        pin: &Pin<'_, P>,
+        frames: &FrameTable,
+        request: Request,
+        (count, floor): (usize, u64),
+        mut sink: impl FnMut(Exclusive),
+    ) -> usize {
+        let Some((list, mut own)) = List::serving(request).zip(self.pagesets.enter(pin)) else {
+            return 0;
+        };
+        let (set, gauges) = own.parts();
+        let platform = pin.platform();
+        let mut taken: usize = 0;
+        while taken < count {
+            let Some(page) = set.take(list, Order::ZERO, gauges) else {
+                set.rise(list, frames);
+                let filled = set.has_at_hand(list)
+                    || (self.spares(Order::ZERO, floor)
+                        && self.refill(set, gauges, list, frames, platform, &mut ()));
+                if filled {
+                    continue;
+                }
+                break;
+            };
+            if let Some(block) = Self::uncache(platform, frames, page, false) {
+                sink(block);
+                taken = taken.wrapping_add(1);
+            }
+        }
+        if own.leave() {
+            self.serve_drain(pin, frames);
+        }
+        taken
+    }
+
+    /// Puts single pages on this CPU's lists, up to the first that `claim` does not answer, that is
+    /// of another zone or has no list; their places are emptied. Answers how many places were dealt
+    /// with, empty ones included. Context: any but NMI.
+    #[inline(always)]
+    pub(crate) fn free_listed_bulk<'f, P: Platform>(
+        &self,
+        pin: &Pin<'_, P>,
+        frames: &FrameTable,
+        pages: &mut [Option<Pfn>],
+        mut claim: impl FnMut(Pfn) -> Option<Claimed<'f>>,
+    ) -> usize {
+        let Some(mut own) = self.pagesets.enter(pin) else {
+            return 0;
+        };
+        let (set, gauges) = own.parts();
+        let mut dealt: usize = 0;
+        for place in pages {
+            if let Some(pfn) = *place {
+                if self.is_paused() {
+                    break;
+                }
+                let Some(claimed) = claim(pfn) else { break };
+                let word = claimed.word();
+                let list = List::of(word).filter(|_| word.belongs_to(self.home));
+                // Not taken, the page stays its owner's.
+                let Some(list) = list else { break };
+                let pfn = claimed.cache(set.word(list));
+                if set.put(list, Order::ZERO, pfn, (frames, gauges)) {
+                    self.drain_surplus(set, gauges, list, frames, pin.platform(), &mut ());
+                }
+                *place = None;
+            }
+            dealt = dealt.wrapping_add(1);
+        }
+        if own.leave() {
+            self.serve_drain(pin, frames);
+        }
+        dealt
+    }
+
     /// Fetches blocks for an empty list. Answers whether there were any.
     #[cold]
     #[inline(never)]

@@ -41,6 +41,11 @@ impl Stack {
         self.word
     }
 
+    /// Whether none is at hand; there may be some below.
+    pub(super) const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
     /// Puts a block on top.
     #[inline]
     pub(super) fn push(&mut self, pfn: Pfn, frames: &FrameTable) {

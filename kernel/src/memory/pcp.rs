@@ -1,0 +1,48 @@
+//! `pcp`: the pages that each CPU keeps at hand (Linux: `/proc/zoneinfo`, `pagesets`), drawn.
+
+use super::MEMORY;
+use crate::shell::{CommandResult, no_arguments};
+use crate::{command, kprintln};
+use alloc::string::String;
+use mm::buddy::pageset::PageSetStats;
+
+command! { "pcp", "", "draw the pages that each CPU keeps at hand, zone by zone", pcp }
+
+/// Places of a bar.
+const WIDTH: u64 = 24;
+
+fn pcp(arguments: &[String]) -> CommandResult {
+    no_arguments(arguments)?;
+    if MEMORY.zones().all(|zone| zone.pagesets().next().is_none()) {
+        kprintln!("no CPU keeps pages at hand (percpu_pagelists=off)");
+        return Ok(());
+    }
+    kprintln!(
+        "node zone     cpu  at hand, up to `high`      count   high  handed out  refills  drains"
+    );
+    for zone in MEMORY.zones() {
+        for (cpu, set) in (0_u32..).zip(zone.pagesets()) {
+            kprintln!(
+                "{:>4} {:<8} {cpu:>3}  {} {:>6} {:>6} {:>11} {:>8} {:>7}",
+                zone.id().node,
+                zone.kind().name(),
+                bar(&set),
+                set.count,
+                set.high,
+                set.allocated,
+                set.refills,
+                set.drains
+            );
+        }
+    }
+    Ok(())
+}
+
+/// How full the lists are; a CPU that never used them has no `high` yet.
+fn bar(set: &PageSetStats) -> String {
+    let filled = set.count.saturating_mul(WIDTH);
+    let filled = filled.div_ceil(set.high.max(set.count).max(1));
+    (0..WIDTH)
+        .map(|place| if place < filled { '#' } else { '.' })
+        .collect()
+}
