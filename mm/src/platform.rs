@@ -188,6 +188,13 @@ pub unsafe trait Platform: Sync + 'static {
         1
     }
 
+    /// Which node a CPU belongs to: its requests ask that one first. A node that there is no memory on
+    /// has a nearest one that has. Default: node 0, as for one that does not exist. Context: boot.
+    fn node_of(&self, cpu: CpuId) -> NodeId {
+        let _ = cpu;
+        NodeId(0)
+    }
+
     /// Has a CPU call [`Memory::drain_wanted`](crate::system::Memory::drain_wanted) soon, in an
     /// interrupt for instance; answers whether it will. Default: no; what other CPUs hold in their
     /// lists is then out of reach until they allocate or free the next time. Context: any, with

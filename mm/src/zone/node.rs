@@ -3,6 +3,7 @@
 
 use super::{Zone, ZoneKind};
 use crate::addr::PfnRange;
+use crate::mem::Array;
 use crate::platform::NodeId;
 
 /// Memory at one distance from its CPUs (Linux: `pg_data_t`).
@@ -12,9 +13,11 @@ pub struct Node {
     span: PfnRange,
     present: u64,
     zones: [Zone; ZoneKind::COUNT],
+    others: Array<NodeId>,
 }
 
 impl Node {
+    /// A node that falls back to no other yet.
     pub(crate) const fn new(
         id: NodeId,
         span: PfnRange,
@@ -26,7 +29,13 @@ impl Node {
             span,
             present,
             zones,
+            others: Array::empty(),
         }
+    }
+
+    /// Sets which nodes to ask when this one has nothing.
+    pub(crate) fn install_others(&mut self, others: Array<NodeId>) {
+        self.others = others;
     }
 
     /// The node's number.
@@ -66,6 +75,14 @@ impl Node {
 
     pub(crate) const fn zone_mut(&mut self, kind: ZoneKind) -> &mut Zone {
         &mut self.zones[kind.index()]
+    }
+
+    /// The other nodes with memory, in the order in which they are asked when this one has none
+    /// (Linux: "Fallback order").
+    #[inline]
+    #[must_use]
+    pub fn others(&self) -> &[NodeId] {
+        &self.others
     }
 
     /// Zones that may serve a request whose highest zone is `highest`, best first: from there

@@ -8,7 +8,7 @@ use mm::addr::{PhysAddr, PhysRange, VirtAddr};
 use mm::mem::{EarlyRam, RamClaim};
 use mm::memblock::{Floor, Memblock, Request};
 use mm::platform::{
-    CpuId, IrqState, LockClass, MapFrameTableError, MemoryModel, Platform, Profile,
+    CpuId, IrqState, LockClass, MapFrameTableError, MemoryModel, NodeId, Platform, Profile,
 };
 use mm::report::{AllocFailure, Corruption};
 
@@ -21,6 +21,8 @@ use super::{Gaps, OnCpu, Ram, SimConfig, Trouble};
 pub struct SimPlatform<C: SimConfig> {
     pub(super) ram: Ram,
     pub(super) cpus: Cpus,
+    /// By CPU; node 0 for those that are not named.
+    cpu_nodes: Vec<NodeId>,
     reports: Mutex<Vec<Corruption>>,
     /// What failed last, and how often anything did.
     failures: Mutex<(u64, String)>,
@@ -31,10 +33,11 @@ pub struct SimPlatform<C: SimConfig> {
 }
 
 impl<C: SimConfig> SimPlatform<C> {
-    pub(super) fn new(ram: Ram, cpus: u32, panics: bool) -> Self {
+    pub(super) fn new(ram: Ram, cpus: u32, cpu_nodes: Vec<NodeId>, panics: bool) -> Self {
         Self {
             ram,
             cpus: Cpus::new(cpus),
+            cpu_nodes,
             reports: Mutex::default(),
             failures: Mutex::default(),
             stops: Stops::new(),
@@ -134,6 +137,11 @@ unsafe impl<C: SimConfig> Platform for SimPlatform<C> {
 
     fn cpus(&self) -> u32 {
         self.cpus.count()
+    }
+
+    fn node_of(&self, cpu: CpuId) -> NodeId {
+        let index = usize::try_from(cpu.0).unwrap();
+        self.cpu_nodes.get(index).copied().unwrap_or_default()
     }
 
     /// The other thread gets the host's CPU; a machine that waits for a CPU which does nothing
