@@ -5,6 +5,7 @@
 //! | `platform` | what `mm` asks of the machine |
 //! | `firmware` | the boot loader's map as `mm` wants it, and what must be reserved |
 //! | `bring_up` | from the map to a page allocator, with Linux's boot lines |
+//! | `nodes` | which memory and CPUs are near to each other |
 //! | `frame_table`, `stacks` | page tables for the frame table and for kernel stacks |
 //! | `holder` | whose a frame is that the page allocator never had |
 //! | `files`, `pages`, `pcp`, `stress`, `sysctl`, `workload` | `/proc` files and shell commands |
@@ -17,6 +18,7 @@ mod firmware;
 mod frame_table;
 mod holder;
 mod ledger;
+mod nodes;
 mod pages;
 mod pcp;
 mod platform;

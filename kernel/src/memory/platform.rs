@@ -4,7 +4,7 @@
     reason = "`mm::platform::Platform` is an unsafe trait: this is its implementation"
 )]
 
-use super::frame_table;
+use super::{frame_table, nodes};
 use crate::acpi;
 use crate::arch::{irq, local, pin, smp, time};
 use crate::panic;
@@ -13,7 +13,7 @@ use core::ptr::NonNull;
 use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering::Relaxed;
 use mm::addr::{DirectMap, PhysAddr, PhysRange, VirtAddr};
-use mm::platform::{CpuId, IrqState, MapFrameTableError, MemoryModel, Platform, Profile};
+use mm::platform::{CpuId, IrqState, MapFrameTableError, MemoryModel, NodeId, Platform, Profile};
 use mm::report::{AllocFailure, Corruption};
 use spin::Once;
 
@@ -111,6 +111,10 @@ unsafe impl Platform for KernelPlatform {
     fn cpus(&self) -> u32 {
         let named = acpi::get().cpus.len().max(1);
         u32::try_from(named).unwrap_or(u32::MAX)
+    }
+
+    fn node_of(&self, cpu: CpuId) -> NodeId {
+        nodes::node_of(cpu)
     }
 
     /// Interrupts the CPU, and waits until it took notice.
