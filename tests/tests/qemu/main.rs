@@ -11,6 +11,7 @@ mod counting;
 mod cpus;
 mod guest;
 mod ktests;
+mod nodes;
 mod replay;
 
 use std::process::ExitCode;
@@ -27,6 +28,7 @@ use cases::{
     REPLAYS, TREATMENTS, Treatment,
 };
 use cpus::CPUS;
+use nodes::NODES;
 
 /// Guests at a time: each keeps a host core busy.
 const MOST_GUESTS: usize = 2;
@@ -65,6 +67,9 @@ fn main() -> ExitCode {
     let cpus = CPUS
         .iter()
         .map(|case| trial("cpus", case.name, || cpus::come_up(case)));
+    let nodes = NODES
+        .iter()
+        .map(|case| trial("nodes", case.name, || nodes::come_up(case)));
     let mut trials: Vec<Trial> = boots
         .chain(examples)
         .chain(least)
@@ -72,6 +77,7 @@ fn main() -> ExitCode {
         .chain(treatments)
         .chain(replays)
         .chain(cpus)
+        .chain(nodes)
         .collect();
     trials.extend([
         trial(
