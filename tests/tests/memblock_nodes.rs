@@ -15,9 +15,11 @@ fn claim(node: u16, start: u64, end: u64) -> NodeRange {
     }
 }
 
-/// What becomes of RAM at 0 to 16 MiB and 32 to 48 MiB: the outcome, and start, end and node of each
-/// piece, in MiB.
-fn given(claims: &[NodeRange]) -> (Result<(), NodesError>, Vec<(u64, u64, Option<u16>)>) {
+/// Start and end of a piece of RAM, in MiB, and its node.
+type Piece = (u64, u64, Option<u16>);
+
+/// What becomes of RAM at 0 to 16 MiB and 32 to 48 MiB: the outcome, and the pieces.
+fn given(claims: &[NodeRange]) -> (Result<(), NodesError>, Vec<Piece>) {
     let mut window = Window::none();
     let mut memblock = window.memblock();
     for start in [0, 32 * MIB] {
@@ -34,7 +36,7 @@ fn given(claims: &[NodeRange]) -> (Result<(), NodesError>, Vec<(u64, u64, Option
     (outcome, pieces.collect())
 }
 
-const ALL_ON_NODE_0: [(u64, u64, Option<u16>); 2] = [(0, 16, Some(0)), (32, 48, Some(0))];
+const ALL_ON_NODE_0: [Piece; 2] = [(0, 16, Some(0)), (32, 48, Some(0))];
 
 #[test]
 fn ranges_in_any_order_name_the_nodes() {

@@ -64,16 +64,13 @@ impl Numa {
         for index in 0..u16::from(count) {
             let left = u64::from(count).saturating_sub(u64::from(index));
             // Whole MiB where that is possible; the last node has what is left.
-            let unit = if memory.bytes() >> 20 >= u64::from(count) {
-                1 << 20
-            } else {
-                1 << 12
-            };
+            let has_mib = memory.bytes() >> 20 >= u64::from(count);
+            let shift: u32 = if has_mib { 20 } else { 12 };
             let share = rest.div_euclid(left.max(1));
             let share = if left == 1 {
                 share
             } else {
-                share & !(unit - 1)
+                (share >> shift) << shift
             };
             rest = rest.saturating_sub(share);
             let (first, end) = (border(index), border(index.saturating_add(1)));
