@@ -98,8 +98,7 @@ fn hand_on<C: SimConfig>(steps: usize) {
         let here = machine.cpu(cpu);
         // Even CPUs mostly take, odd ones mostly give back.
         for _ in 0..random.below(200) {
-            let takes = random.below(8) != u64::from(cpu % 2 == 0) * 7;
-            let takes = if cpu % 2 == 0 { takes } else { !takes };
+            let takes = cpu.is_multiple_of(2) == (random.below(8) != 0);
             let order = Order::new([0, 0, 0, 0, 1, 2, 3, 9][random.below_index(8)]).unwrap();
             let gfp = [Gfp::KERNEL, Gfp::HIGHUSER_MOVABLE][random.below_index(2)];
             if takes {

@@ -33,10 +33,10 @@ const EQUALS: [&[&str]; 4] = [
 /// A room grows by changing this table, where a reviewer sees it.
 const ROOMS: [(&str, usize, usize); 5] = [
     ("platform", 130, 1),
-    ("sync", 340, 9),
+    ("sync", 600, 15),
     ("mem", 290, 16),
-    ("frame/table", 460, 16),
-    ("adapters", 160, 14),
+    ("frame/table", 540, 19),
+    ("adapters", 180, 16),
 ];
 
 /// Heads of modules that have a room below them: they cannot forbid `unsafe` for it, so they must
