@@ -146,6 +146,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_request_stays_open_until_it_is_done() {
+        let cell = OwnerCell::new((), ());
+        cell.want_drain();
+        assert!(cell.is_drain_wanted() && !cell.is_drained());
+        cell.drained();
+        assert!(!cell.is_drain_wanted() && cell.is_drained());
+    }
+
+    #[test]
     fn a_nested_context_does_without() {
         let cell = OwnerCell::new(1, ());
         // SAFETY: one thread; that it enters twice is what is tested.
