@@ -209,6 +209,18 @@ mod tests {
 ";
         assert_eq!(recording(&steps).to_string(), expected);
 
+        let merge = Step::Merge {
+            pfn: Pfn::new(0x40),
+            order: order(3),
+        };
+        assert_eq!(
+            recording(&[merge]).to_string(),
+            " 1. merged with the free buddy; the block at frame 0x40 has order 3 now\n"
+        );
+    }
+
+    #[test]
+    fn lists_of_cpus_are_named() {
         let listed = [
             Step::Refilled {
                 blocks: 63,
@@ -231,15 +243,6 @@ mod tests {
  4. so this CPU, which had too many, gave 126 frames back to the zone
 ";
         assert_eq!(recording(&listed).to_string(), expected);
-
-        let merge = Step::Merge {
-            pfn: Pfn::new(0x40),
-            order: order(3),
-        };
-        assert_eq!(
-            recording(&[merge]).to_string(),
-            " 1. merged with the free buddy; the block at frame 0x40 has order 3 now\n"
-        );
     }
 
     #[test]

@@ -29,11 +29,9 @@ struct Run {
 /// The kernel on a machine with these options answers as a simulated one.
 pub(crate) fn gives_the_frames_of_a_simulated_machine(options: &str) -> Result<(), Failed> {
     let commands = format!("workload {OPERATIONS} {SEED}");
-    let mut options = guest::options(options)?;
-    // How many pages a CPU keeps depends on the whole zone, of which the simulated machine has only
-    // what is free.
-    options.cmdline.text.push_str(" percpu_pagelists=off");
-    let recorded = guest::boot(&options, &commands)?;
+    // How many pages a CPU keeps at hand follows from all memory too.
+    let options = format!("{options} --cmdline percpu_pagelists=off");
+    let recorded = guest::boot(&*guest::options(&options)?, &commands)?;
     let serial = &recorded.serial;
     let outcome = recorded.finished.outcome;
     if outcome.exit_status(RanCommands::Yes) != 0 {

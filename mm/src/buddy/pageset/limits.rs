@@ -140,7 +140,8 @@ impl Pattern {
         };
         let batch = base.wrapping_shl(self.refill_doublings);
         if limits.high_min != limits.high_max && !short {
-            self.high = self.high.saturating_add(batch).min(limits.high_max);
+            self.high = self.high.saturating_add(batch);
+            self.clamp(limits);
         }
         // What is fetched must leave room for pages that are given back.
         let room = self.high.saturating_sub(count).saturating_sub(base);
@@ -179,6 +180,8 @@ impl Pattern {
         batch.max(over).min(most).max(1)
     }
 
+    /// Keeps `high` within the limits. In a tiny zone, and while limits change, the least may be more
+    /// than the most: the least holds then.
     fn clamp(&mut self, limits: Limits) {
         let most = limits.high_max.max(limits.high_min);
         self.high = self.high.clamp(limits.high_min, most);
@@ -256,6 +259,18 @@ mod tests {
             assert!(pattern.drain(limits, 5_001, (true, true)) >= 63);
         }
         assert_eq!(pattern.high, limits.high_min);
+    }
+
+    #[test]
+    fn the_least_holds_where_it_is_more_than_the_most() {
+        let tiny = limits(203, 40, 1, 0);
+        assert!(tiny.high_min > tiny.high_max, "{tiny:?}");
+        let mut pattern = Pattern::default();
+        for flags in [(true, true), (true, false), (false, false)] {
+            pattern.refill(tiny, Order::ZERO, 0, flags);
+            pattern.drain(tiny, tiny.high_min + 1, flags);
+            assert_eq!(pattern.high, tiny.high_min);
+        }
     }
 
     #[test]
