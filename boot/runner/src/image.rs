@@ -156,7 +156,7 @@ mod tests {
         assert_eq!(needs(0x54_e000, Firmware::Direct), "6456K");
         assert_eq!(needs(0x54_d801, Firmware::Direct), "6456K");
         assert_eq!(needs(0x54_e000, Firmware::Bios), "24M");
-        assert_eq!(needs(20 << 20, Firmware::Bios), "21M");
+        assert_eq!(needs(24 << 20, Firmware::Bios), "25M");
         assert_eq!(needs(0x54_e000, Firmware::Uefi), "64M");
         let error = super::TooLittleMemory {
             memory: size("5500K"),
