@@ -42,5 +42,7 @@ pub use record::Frame;
 
 pub use state::{Event, FrameState};
 pub(crate) use table::Claimed;
-pub use table::{AddSectionError, FrameTable, FreeError, PutOutcome, Reference, SectionFrames};
+pub use table::{
+    AddSectionError, FrameTable, FreeError, Origin, Origins, PutOutcome, Reference, SectionFrames,
+};
 pub use word::{CachedWord, PageFlags, Word, ZoneId};

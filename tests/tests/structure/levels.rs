@@ -35,7 +35,7 @@ const ROOMS: [(&str, usize, usize); 5] = [
     ("platform", 130, 1),
     ("sync", 600, 15),
     ("mem", 290, 16),
-    ("frame/table", 540, 19),
+    ("frame/table", 580, 20),
     ("adapters", 180, 16),
 ];
 
