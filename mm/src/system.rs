@@ -15,6 +15,7 @@ mod cpus;
 mod drain;
 mod held;
 mod options;
+mod origins;
 mod run;
 mod shared;
 mod slow_path;
@@ -26,15 +27,15 @@ pub use adopt::FreeEarlyError;
 pub use alloc::AllocError;
 pub use block::Block;
 pub use bring_up::{BringUpError, Summary};
-pub use options::{HugePages, Options, PageLists};
+pub use options::{HugePages, Options, PageLists, PageOwner};
 pub use run::{ContigError, ExactError, PageRun};
-pub use shared::SharedBlock;
+pub use shared::{Destructor, SharedBlock, ToZone};
 pub use tuning::{Tuning, TuningError};
 
 pub use crate::adapters::Home;
 use crate::addr::Pfn;
 use crate::buddy::{Census, Gfp, Request};
-use crate::frame::{FrameTable, Page, ZoneId};
+use crate::frame::{FrameTable, Origins, Page, ZoneId};
 use crate::mem::Array;
 use crate::platform::{CpuId, NodeId, Platform};
 use crate::report::Corruption;
@@ -62,6 +63,7 @@ pub(crate) struct Core {
     /// … or on their way in.
     treats_free_pages: bool,
     pub(crate) cpus: Cpus,
+    pub(crate) origins: Origins,
     tuning: SpinLock<Tuning>,
     /// Frames left out of circulation because they were found damaged.
     pub(crate) quarantined: AtomicU64,

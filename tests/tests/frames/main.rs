@@ -12,6 +12,7 @@ mod locks;
 mod misuse;
 mod model;
 mod nodes;
+mod origins;
 mod page_lists;
 mod poison;
 mod ranges;
