@@ -15,6 +15,8 @@ mod cpus;
 mod drain;
 mod held;
 mod options;
+mod reclaim;
+mod retry;
 mod run;
 mod shared;
 mod slow_path;
@@ -27,6 +29,7 @@ pub use alloc::AllocError;
 pub use block::Block;
 pub use bring_up::{BringUpError, Summary};
 pub use options::{HugePages, Options, PageLists};
+pub use reclaim::{Balance, ReclaimStats};
 pub use run::{ContigError, ExactError, PageRun};
 pub use shared::SharedBlock;
 pub use tuning::{Tuning, TuningError};
@@ -47,6 +50,7 @@ use cpus::Cpus;
 pub struct Memory<P: Platform> {
     platform: P,
     core: Once<Core>,
+    helpers: reclaim::Helpers,
 }
 
 /// What exists once memory is up.
@@ -61,6 +65,7 @@ pub(crate) struct Core {
     treats_free_pages: bool,
     pub(crate) cpus: Cpus,
     tuning: SpinLock<Tuning>,
+    reclaim: reclaim::Counters,
     /// Frames left out of circulation because they were found damaged.
     pub(crate) quarantined: AtomicU64,
     pub(crate) summary: Summary,
@@ -72,6 +77,7 @@ impl<P: Platform> Memory<P> {
         Self {
             platform,
             core: Once::new(),
+            helpers: reclaim::Helpers::new(),
         }
     }
 

@@ -6,6 +6,7 @@
 //! | `firmware` | the boot loader's map as `mm` wants it, and what must be reserved |
 //! | `bring_up` | from the map to a page allocator, with Linux's boot lines |
 //! | `frame_table`, `stacks` | page tables for the frame table and for kernel stacks |
+//! | `kswapd` | a thread for each node that reclaims when little is left |
 //! | `holder` | whose a frame is that the page allocator never had |
 //! | `files`, `pages`, `pcp`, `stress`, `sysctl`, `workload` | `/proc` files and shell commands |
 //! | `benches`, `tests` | benchmarks and in-kernel tests |
@@ -16,6 +17,7 @@ mod files;
 mod firmware;
 mod frame_table;
 mod holder;
+pub(crate) mod kswapd;
 mod ledger;
 mod pages;
 mod pcp;

@@ -147,6 +147,7 @@ impl<P: Platform> Memory<P> {
             treats_free_pages: options.page_poison || options.init_on_free,
             cpus,
             tuning: SpinLock::new(rank::SETTINGS, Tuning::INITIAL),
+            reclaim: super::reclaim::Counters::default(),
             quarantined: AtomicU64::new(0),
             summary,
         };

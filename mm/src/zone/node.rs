@@ -4,6 +4,7 @@
 use super::{Zone, ZoneKind};
 use crate::addr::PfnRange;
 use crate::platform::NodeId;
+use crate::sync::atomic::AtomicU32;
 
 /// Memory at one distance from its CPUs (Linux: `pg_data_t`).
 #[derive(Debug)]
@@ -12,6 +13,8 @@ pub struct Node {
     span: PfnRange,
     present: u64,
     zones: [Zone; ZoneKind::COUNT],
+    /// Runs of kswapd in a row that brought nothing.
+    pub(crate) kswapd_failures: AtomicU32,
 }
 
 impl Node {
@@ -26,6 +29,7 @@ impl Node {
             span,
             present,
             zones,
+            kswapd_failures: AtomicU32::new(0),
         }
     }
 
