@@ -8,7 +8,7 @@
 //! | `frame_table`, `stacks` | page tables for the frame table and for kernel stacks |
 //! | `kswapd` | a thread for each node that reclaims when little is left |
 //! | `holder` | whose a frame is that the page allocator never had |
-//! | `files`, `pages`, `pcp`, `stress`, `sysctl`, `workload` | `/proc` files and shell commands |
+//! | `files`, `oomtest`, `pages`, `pcp`, `stress`, `sysctl`, `workload` | `/proc` files and shell commands |
 //! | `benches`, `tests` | benchmarks and in-kernel tests |
 
 mod benches;
@@ -19,6 +19,7 @@ mod frame_table;
 mod holder;
 pub(crate) mod kswapd;
 mod ledger;
+mod oomtest;
 mod pages;
 mod pcp;
 mod platform;
