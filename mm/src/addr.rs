@@ -19,6 +19,17 @@ pub use virt::VirtAddr;
 
 const _: () = assert!(usize::BITS == 64, "x86_64 only");
 
+/// Private functions for conversions that `From` does not offer in const context.
+macro_rules! conversions {
+    ($($name:ident: $from:ty => $to:ty;)*) => {$(
+        #[inline]
+        const fn $name(value: $from) -> $to {
+            value as $to
+        }
+    )*};
+}
+pub(crate) use conversions;
+
 /// Turns a 64-bit count into an index.
 #[inline]
 #[must_use]

@@ -11,13 +11,13 @@
 //!
 //! # Layout of a record
 //!
-//! | word | free | unique | shared | anonymous, file *(later)* | slab, page table *(later)* |
-//! |---|---|---|---|---|---|
-//! | state | state, order, home | + mobility, kind, flags | same | same | same |
-//! | refs (32 bits) | – | – | reference count | reference count | live objects or entries |
-//! | maps (32 bits) | – | – | – | mapping count | – |
-//! | link | neighbours in the pageblock's free list | – | – | mapping | cache, or owning table |
-//! | private | – | owner's word | owner's word | index, or swap slot | first free object |
+//! | word | free | cached | unique | shared | anonymous, file *(later)* | slab, page table *(later)* |
+//! |---|---|---|---|---|---|---|
+//! | state | state, order, home | + mobility | + kind, flags | same | same | same |
+//! | refs (32 bits) | – | – | – | reference count | reference count | live objects or entries |
+//! | maps (32 bits) | – | – | – | – | mapping count | – |
+//! | link | neighbours in the pageblock's free list | the next one on the CPU's list | – | – | mapping | cache, or owning table |
+//! | private | – | – | owner's word | owner's word | index, or swap slot | first free object |
 //!
 //! Pages that reclaim looks at use `link` and `private` for mapping and index; their age is a
 //! generation in the state word's flags, found by scanning a section, so no list links are
@@ -42,5 +42,7 @@ pub use record::Frame;
 
 pub use state::{Event, FrameState};
 pub(crate) use table::Claimed;
-pub use table::{AddSectionError, FrameTable, FreeError, PutOutcome, Reference, SectionFrames};
+pub use table::{
+    AddSectionError, FrameTable, FreeError, Origin, Origins, PutOutcome, Reference, SectionFrames,
+};
 pub use word::{CachedWord, PageFlags, Word, ZoneId};

@@ -9,6 +9,7 @@
 //! | [`vmstat`] | counters of the whole machine | `vmstat_show` |
 //! | [`iomem`] | what lies where in physical memory | `r_show` |
 //! | [`page`] | everything about one frame | – |
+//! | [`page_owner`] | which line allocated each block in use | `read_page_owner` |
 //! | [`Recording`] | how an allocation found its block | – |
 //!
 //! The files are byte for byte what Linux prints, so that tools that parse those read these. The
@@ -29,6 +30,7 @@ mod explain;
 mod free_blocks;
 mod iomem;
 mod page;
+mod page_owner;
 mod zones;
 
 pub use counters::{meminfo, vmstat};
@@ -36,6 +38,7 @@ pub use explain::Recording;
 pub use free_blocks::{buddyinfo, pagetypeinfo};
 pub use iomem::{Resource, firmware_resources, iomem, with_inner};
 pub use page::page;
+pub use page_owner::page_owner;
 pub use zones::zoneinfo;
 
 use core::fmt;

@@ -15,6 +15,7 @@ mod cpus;
 mod drain;
 mod held;
 mod options;
+mod origins;
 mod reclaim;
 mod retry;
 mod run;
@@ -28,16 +29,16 @@ pub use adopt::FreeEarlyError;
 pub use alloc::AllocError;
 pub use block::Block;
 pub use bring_up::{BringUpError, Summary};
-pub use options::{HugePages, Options, PageLists};
+pub use options::{HugePages, Options, PageLists, PageOwner};
 pub use reclaim::{Balance, ReclaimStats};
 pub use run::{ContigError, ExactError, PageRun};
-pub use shared::SharedBlock;
+pub use shared::{Destructor, SharedBlock, ToZone};
 pub use tuning::{Tuning, TuningError};
 
 pub use crate::adapters::Home;
 use crate::addr::Pfn;
 use crate::buddy::{Census, Gfp, Request};
-use crate::frame::{FrameTable, Page, ZoneId};
+use crate::frame::{FrameTable, Origins, Page, ZoneId};
 use crate::mem::Array;
 use crate::platform::{CpuId, NodeId, Platform};
 use crate::report::Corruption;
@@ -64,6 +65,7 @@ pub(crate) struct Core {
     /// … or on their way in.
     treats_free_pages: bool,
     pub(crate) cpus: Cpus,
+    pub(crate) origins: Origins,
     tuning: SpinLock<Tuning>,
     reclaim: reclaim::Counters,
     /// Frames left out of circulation because they were found damaged.

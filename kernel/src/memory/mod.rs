@@ -48,6 +48,10 @@ kernel_param!("init_on_free", "0|1: zero pages when they come back");
 kernel_param!("page_poison", "0|1: fill free pages and check them");
 
 kernel_param!(
+    "page_owner",
+    "on|off: keep which line of the source allocated each block, for /proc/page_owner"
+);
+kernel_param!(
     "percpu_pagelists",
     "off|tuned: whether CPUs keep free pages at hand"
 );
@@ -57,8 +61,8 @@ kernel_param!(
 );
 
 kernel_param!(
-    "percpu_pagelists",
-    "off|tuned: whether CPUs keep pages at hand"
+    "page_owner",
+    "on|off: keep which line of the source allocated each block, for /proc/page_owner"
 );
 
 /// The machine's memory.

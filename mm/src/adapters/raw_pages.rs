@@ -89,6 +89,7 @@ impl<P: Platform> Memory<P> {
     ///
     /// # Errors
     /// [`GetPagesError`].
+    #[track_caller]
     pub fn get_free_pages(&self, gfp: Gfp, order: Order) -> Result<NonNull<u8>, GetPagesError> {
         let gfp = gfp.difference(Gfp::HIGHMEM);
         let block = self.alloc_block(gfp, order).map_err(GetPagesError::Alloc)?;
@@ -102,6 +103,7 @@ impl<P: Platform> Memory<P> {
     ///
     /// # Errors
     /// [`GetPagesError`].
+    #[track_caller]
     pub fn get_zeroed_page(&self, gfp: Gfp) -> Result<NonNull<u8>, GetPagesError> {
         self.get_free_pages(gfp.union(Gfp::ZERO), Order::ZERO)
     }
@@ -111,6 +113,7 @@ impl<P: Platform> Memory<P> {
     ///
     /// # Errors
     /// [`GetPagesError`].
+    #[track_caller]
     pub fn get_dma_pages(&self, gfp: Gfp, order: Order) -> Result<NonNull<u8>, GetPagesError> {
         self.get_free_pages(gfp.union(Gfp::DMA), order)
     }

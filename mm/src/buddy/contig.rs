@@ -97,6 +97,7 @@ impl FreeAreas {
                 block.kept = block.kind;
             }
             self.retype(place, MigrateType::Isolate);
+            self.isolated = self.isolated.wrapping_add(1);
         }
         Ok(())
     }
@@ -116,6 +117,7 @@ impl FreeAreas {
             }
             self.split_pair(place);
             self.retype(place, block.kept);
+            self.isolated = self.isolated.wrapping_sub(1);
             self.rejoin_pair(place);
         }
     }

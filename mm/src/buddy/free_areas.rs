@@ -35,6 +35,8 @@ pub(crate) struct FreeAreas {
     pub(super) blocks: ByKind<ByOrder<u64>>,
     /// Free frames outside isolated pageblocks.
     pub(super) free: u64,
+    /// Pageblocks that are isolated.
+    pub(super) isolated: u64,
     pub(super) stats: Stats,
 }
 
@@ -48,6 +50,7 @@ impl FreeAreas {
             index: Index::empty(),
             blocks: [[0; 16]; 8],
             free: 0,
+            isolated: 0,
             stats: Stats::ZERO,
         }
     }
@@ -67,6 +70,11 @@ impl FreeAreas {
     #[inline]
     pub(crate) const fn free_frames(&self) -> u64 {
         self.free
+    }
+
+    /// Whether any pageblock is isolated.
+    pub(crate) const fn has_isolated(&self) -> bool {
+        self.isolated != 0
     }
 
     /// What was done so far.

@@ -4,7 +4,7 @@
 use core::fmt;
 
 use super::MigrateType;
-use crate::addr::{Order, to_count};
+use crate::addr::{Order, conversions, to_count};
 use crate::zone::ZoneKind;
 
 bitflags::bitflags! {
@@ -220,15 +220,7 @@ impl Place {
     }
 }
 
-/// Conversions that `From` does not offer in const context; narrowing ones keep the low bits.
-macro_rules! conversions {
-    ($($name:ident: $from:ty => $to:ty;)*) => {$(
-        #[inline]
-        const fn $name(value: $from) -> $to {
-            value as $to
-        }
-    )*};
-}
+// Narrowing ones keep the low bits.
 conversions! {
     to_index32: u32 => usize;
     to_u64: u32 => u64;

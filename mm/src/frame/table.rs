@@ -10,12 +10,14 @@
 
 mod cached;
 mod claim;
+mod origin;
 mod section;
 
 use core::ptr::NonNull;
 
 pub(crate) use self::claim::Claimed;
 pub use self::claim::{FreeError, PutOutcome, Reference};
+pub use self::origin::{Origin, Origins};
 pub use self::section::SectionFrames;
 use super::{Frame, FrameState, Page};
 use crate::addr::{Order, Pfn, PhysRange, VirtAddr, to_count, to_index};

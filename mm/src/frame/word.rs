@@ -15,7 +15,7 @@
 use core::fmt;
 
 use super::{Event, FrameState};
-use crate::addr::{Order, to_index};
+use crate::addr::{Order, conversions, to_index};
 use crate::platform::NodeId;
 
 const ORDER_SHIFT: u32 = 4;
@@ -337,15 +337,7 @@ impl fmt::Debug for Word {
     }
 }
 
-/// Conversions that `From` does not offer in const context; narrowing ones get masked values.
-macro_rules! conversions {
-    ($($name:ident: $from:ty => $to:ty;)*) => {$(
-        #[inline]
-        const fn $name(value: $from) -> $to {
-            value as $to
-        }
-    )*};
-}
+// Narrowing ones get masked values.
 conversions! {
     widen: u8 => u64;
     widen16: u16 => u64;

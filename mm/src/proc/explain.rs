@@ -220,6 +220,32 @@ mod tests {
     }
 
     #[test]
+    fn lists_of_cpus_are_named() {
+        let listed = [
+            Step::Refilled {
+                blocks: 63,
+                order: Order::ZERO,
+            },
+            Step::Listed {
+                pfn: Pfn::new(0x40),
+                order: Order::ZERO,
+            },
+            Step::Kept {
+                pfn: Pfn::new(0x40),
+                order: Order::ZERO,
+            },
+            Step::Drained { frames: 126 },
+        ];
+        let expected = " \
+ 1. so this CPU's empty list got 63 blocks of order 0
+ 2. took the block of order 0 at frame 0x40 from this CPU's own list
+ 3. put the block of order 0 at frame 0x40 on this CPU's own list
+ 4. so this CPU, which had too many, gave 126 frames back to the zone
+";
+        assert_eq!(recording(&listed).to_string(), expected);
+    }
+
+    #[test]
     fn other_nodes_and_unknown_zones_are_named() {
         let steps = [3, 9].map(|index| Step::Zone {
             home: zone(2, index),

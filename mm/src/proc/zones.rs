@@ -1,14 +1,17 @@
 //! `/proc/zoneinfo`: sizes and counters of every zone.
 //!
 //! Zones without memory are printed too, as in Linux, but only down to `protection`. Not
-//! maintained yet and therefore missing: per-node statistics, `boost`, `promo`, `cma`, counters of reclaim and NUMA, `pagesets`,
-//! `node_unreclaimable`.
+//! maintained yet and therefore missing: per-node statistics, `boost`, `promo`, `cma`, counters of
+//! reclaim and NUMA, `vm stats threshold`, `node_unreclaimable`. A machine whose CPUs have no page
+//! lists prints no `pagesets`.
 #![forbid(unsafe_code)]
 
 use core::fmt::{self, Write};
 
 use super::{ZoneName, free_in_whole_pageblocks, nodes};
 use crate::addr::PfnRange;
+use crate::buddy::pageset::PageSetStats;
+use crate::buddy::pageset::limits::Limits;
 use crate::platform::Platform;
 use crate::system::Memory;
 use crate::zone::watermark::policy::{ByZone, Marks};
@@ -20,7 +23,7 @@ use crate::zone::{Node, Zone};
 /// Those of `out`.
 pub fn zoneinfo<P: Platform>(memory: &Memory<P>, out: &mut dyn Write) -> fmt::Result {
     for zone in nodes(memory).flat_map(Node::zones) {
-        ZoneText::of(zone, memory.platform()).write(out)?;
+        ZoneText::of(zone, memory.platform()).write(out, zone.pagesets())?;
     }
     Ok(())
 }
@@ -35,6 +38,7 @@ struct ZoneText {
     protection: ByZone,
     free: u64,
     free_in_whole_pageblocks: u64,
+    limits: Limits,
 }
 
 impl ZoneText {
@@ -49,10 +53,11 @@ impl ZoneText {
             protection: zone.watermarks().protection(),
             free: numbers.free,
             free_in_whole_pageblocks: free_in_whole_pageblocks(&numbers),
+            limits: zone.list_limits(),
         }
     }
 
-    fn write(&self, out: &mut dyn Write) -> fmt::Result {
+    fn write(&self, out: &mut dyn Write, sets: impl Iterator<Item = PageSetStats>) -> fmt::Result {
         writeln!(out, "{}", self.name)?;
         writeln!(out, "  pages free     {}", self.free)?;
         for (name, frames) in [
@@ -79,8 +84,37 @@ impl ZoneText {
         ] {
             writeln!(out, "      {name:<12} {frames}")?;
         }
+        let mut heading = "  pagesets\n";
+        for (cpu, set) in sets.enumerate() {
+            out.write_str(heading)?;
+            heading = "";
+            self.write_set(out, cpu, &set)?;
+        }
         let first = self.span.first().as_u64();
         writeln!(out, "  start_pfn:           {first}")
+    }
+
+    /// What a CPU has at hand.
+    fn write_set(&self, out: &mut dyn Write, cpu: usize, set: &PageSetStats) -> fmt::Result {
+        let Limits {
+            batch,
+            high_min,
+            high_max,
+        } = self.limits;
+        let (least, most) = (u64::from(high_min), u64::from(high_max));
+        // Limits that were changed hold for a CPU from its next refill or drain on.
+        let high = set.high.clamp(least, most.max(least));
+        writeln!(out, "    cpu: {cpu}")?;
+        for (name, frames) in [
+            ("count:", set.count),
+            ("high:", high),
+            ("batch:", u64::from(batch)),
+            ("high_min:", least),
+            ("high_max:", most),
+        ] {
+            writeln!(out, "              {name:<9} {frames}")?;
+        }
+        Ok(())
     }
 }
 
@@ -90,9 +124,9 @@ mod tests {
     use crate::platform::NodeId;
     use crate::zone::ZoneKind;
 
-    fn text(zone: &ZoneText) -> String {
+    fn text(zone: &ZoneText, sets: &[PageSetStats]) -> String {
         let mut text = String::new();
-        zone.write(&mut text).unwrap();
+        zone.write(&mut text, sets.iter().copied()).unwrap();
         text
     }
 
@@ -115,6 +149,16 @@ mod tests {
             protection: [0, 2950, 5876, 5876, 5876],
             free: 3840,
             free_in_whole_pageblocks: 3584,
+            limits: Limits {
+                batch: 1,
+                high_min: 12,
+                high_max: 120,
+            },
+        };
+        let used = PageSetStats {
+            count: 5,
+            high: 13,
+            ..PageSetStats::default()
         };
         let expected = "\
 Node 0, zone      DMA
@@ -128,9 +172,22 @@ Node 0, zone      DMA
         protection: (0, 2950, 5876, 5876, 5876)
       nr_free_pages 3840
       nr_free_pages_blocks 3584
+  pagesets
+    cpu: 0
+              count:    5
+              high:     13
+              batch:    1
+              high_min: 12
+              high_max: 120
+    cpu: 1
+              count:    0
+              high:     12
+              batch:    1
+              high_min: 12
+              high_max: 120
   start_pfn:           1
 ";
-        assert_eq!(text(&zone), expected);
+        assert_eq!(text(&zone, &[used, PageSetStats::default()]), expected);
     }
 
     #[test]
@@ -147,6 +204,7 @@ Node 0, zone      DMA
             protection: [0; 5],
             free: 0,
             free_in_whole_pageblocks: 0,
+            limits: Limits::default(),
         };
         let expected = "\
 Node 12, zone  Movable
@@ -159,6 +217,6 @@ Node 12, zone  Movable
         managed  0
         protection: (0, 0, 0, 0, 0)
 ";
-        assert_eq!(text(&zone), expected);
+        assert_eq!(text(&zone, &[]), expected);
     }
 }

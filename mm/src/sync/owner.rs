@@ -21,7 +21,7 @@ use super::atomic::{AtomicBool, Ordering, compiler_fence};
 /// A value that belongs to one CPU, and `S` beside it, which everybody may look at.
 ///
 /// # Invariants
-/// While `busy` is set, one [`Entered`] exists, through which alone `value` is reached.
+/// While `busy` is set, one `Entered` exists, through which alone `value` is reached.
 #[repr(C, align(64))]
 pub struct OwnerCell<T, S = ()> {
     busy: AtomicBool,
@@ -144,6 +144,15 @@ impl<T, S: fmt::Debug> fmt::Debug for OwnerCell<T, S> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_request_stays_open_until_it_is_done() {
+        let cell = OwnerCell::new((), ());
+        cell.want_drain();
+        assert!(cell.is_drain_wanted() && !cell.is_drained());
+        cell.drained();
+        assert!(!cell.is_drain_wanted() && cell.is_drained());
+    }
 
     #[test]
     fn a_nested_context_does_without() {

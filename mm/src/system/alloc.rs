@@ -53,6 +53,7 @@ impl<P: Platform> Memory<P> {
     ///
     /// # Errors
     /// [`AllocError`].
+    #[track_caller]
     pub fn alloc_block(&self, gfp: Gfp, order: Order) -> Result<Block<&Self>, AllocError> {
         Block::alloc(self, gfp, order)
     }
@@ -63,6 +64,7 @@ impl<P: Platform> Memory<P> {
     /// # Errors
     /// [`AllocError`].
     #[inline(always)]
+    #[track_caller]
     pub fn alloc_pages(&self, gfp: Gfp, order: Order) -> Result<Pfn, AllocError> {
         let request = Request::new(gfp, order)?;
         let core = self.core().ok_or(AllocError::NotUp)?;
@@ -78,11 +80,13 @@ impl<P: Platform> Memory<P> {
     /// # Errors
     /// [`AllocError`].
     #[inline]
+    #[track_caller]
     pub fn alloc_page(&self, gfp: Gfp) -> Result<Pfn, AllocError> {
         self.alloc_pages(gfp, Order::ZERO)
     }
 
     #[inline(never)]
+    #[track_caller]
     fn prepared_page(
         &self,
         core: &Core,
@@ -90,18 +94,22 @@ impl<P: Platform> Memory<P> {
         block: Exclusive,
     ) -> Result<Pfn, AllocError> {
         let block = self.prepare_or_else(core, request, block, &mut ())?;
+        core.note_origin(block.frames());
         Ok(block.leak().first())
     }
 
     #[inline(never)]
+    #[track_caller]
     fn page_from_zones(&self, core: &Core, request: Request) -> Result<Pfn, AllocError> {
         let block = self.alloc_from_zones(core, request, &mut ())?;
+        core.note_origin(block.frames());
         Ok(block.leak().first())
     }
 
     /// Serves a checked request: from this CPU's own list of the nearest zone, which asks nobody
     /// (what is there was taken from the zone before), or else from the zones.
     #[inline(always)]
+    #[track_caller]
     pub(crate) fn alloc_request(
         &self,
         request: &Request,
@@ -110,13 +118,15 @@ impl<P: Platform> Memory<P> {
         let core = self.core().ok_or(AllocError::NotUp)?;
         // By value: constant flags and orders stay constants then.
         let request = *request;
-        let Some(block) = self.alloc_at_hand(core, request, trace) else {
-            return self.alloc_from_zones(core, request, trace);
+        let found = match self.alloc_at_hand(core, request, trace) {
+            None => self.alloc_from_zones(core, request, trace),
+            Some(block) if !core.is_treated(request) => return Ok(block),
+            Some(block) => self.prepare_or_else(core, request, block, trace),
         };
-        if !core.is_treated(request) {
-            return Ok(block);
+        if let Ok(block) = &found {
+            core.note_origin(block.frames());
         }
-        self.prepare_or_else(core, request, block, trace)
+        found
     }
 
     /// Prepares a block, or finds another one if it is damaged.

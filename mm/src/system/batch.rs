@@ -52,6 +52,10 @@ impl<P: Platform> Memory<P> {
         pages: &mut [Option<Pfn>],
         claim: &impl Fn(&'m FrameTable, Pfn) -> Result<Claimed<'m>, FreeError>,
     ) -> Result<usize, (usize, FreeError)> {
+        // What has to be treated first is not done while the lists are in use.
+        if core.treats_free_pages {
+            return Ok(0);
+        }
         let first = pages.iter().flatten().next();
         let frame = first.and_then(|pfn| core.frames.frame(*pfn));
         let Some(zone) = frame.and_then(|frame| core.zone(frame.word().zone_id())) else {
@@ -60,10 +64,8 @@ impl<P: Platform> Memory<P> {
         let pin = Pin::new(&self.platform);
         let mut stopped = None;
         let dealt = zone.free_listed_bulk(&pin, &core.frames, pages, |pfn| {
-            // What has to be treated first is not done while the lists are in use.
             let claimed = claim(&core.frames, pfn);
-            let claimed = claimed.map_err(|error| stopped = Some(error)).ok()?;
-            (!core.treats_free_pages).then_some(claimed)
+            claimed.map_err(|error| stopped = Some(error)).ok()
         });
         stopped.map_or(Ok(dealt), |error| Err((dealt, error)))
     }

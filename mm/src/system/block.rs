@@ -5,7 +5,7 @@ use core::fmt;
 use core::ptr::NonNull;
 
 use super::held::Held;
-use super::{AllocError, Home, SharedBlock};
+use super::{AllocError, Destructor, Home, SharedBlock};
 use crate::addr::{Order, Pfn, PfnRange};
 use crate::buddy::{Gfp, Request, Trace};
 use crate::frame::{Frame, PageFlags};
@@ -36,6 +36,7 @@ impl<H: Home> Block<H> {
     ///
     /// # Errors
     /// [`AllocError`].
+    #[track_caller]
     pub fn alloc(home: H, gfp: Gfp, order: Order) -> Result<Self, AllocError> {
         Self::alloc_traced(home, gfp, order, &mut ())
     }
@@ -45,6 +46,7 @@ impl<H: Home> Block<H> {
     ///
     /// # Errors
     /// [`AllocError`].
+    #[track_caller]
     pub fn alloc_traced(
         home: H,
         gfp: Gfp,
@@ -141,7 +143,16 @@ impl<H: Home> Block<H> {
     ///
     /// # Errors
     /// The block, if its record was damaged.
-    pub fn share(mut self) -> Result<SharedBlock<H>, Self> {
+    pub fn share(self) -> Result<SharedBlock<H>, Self> {
+        self.share_with()
+    }
+
+    /// As [`Self::share`], with another destructor: `D` gets the block back when the last reference
+    /// is dropped. (A reference that is dropped [by number](super::Memory::put_page) knows of none.)
+    ///
+    /// # Errors
+    /// The block, if its record was damaged.
+    pub fn share_with<D: Destructor<H>>(mut self) -> Result<SharedBlock<H, D>, Self> {
         let home = self.held.home;
         let order = self.order();
         let (Some(frames), Some(table)) = (self.held.take(), home.memory().frames()) else {

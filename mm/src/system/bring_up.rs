@@ -5,13 +5,13 @@
 use core::fmt;
 
 use super::cpus::{Cpus, NOWHERE};
-use super::{Core, Memory, Options, PageLists, Tuning};
+use super::{Core, Memory, Options, PageLists, PageOwner, Tuning};
 use crate::addr::{PfnRange, to_count, to_index};
 use crate::buddy::pageset::Gauges;
 use crate::buddy::{Area, AreaSlots, FreeAreas, MigrateType, PageSet};
 use crate::collections::SetBank;
 use crate::config::SECTION_FRAMES;
-use crate::frame::{AddSectionError, FrameTable, ZoneId};
+use crate::frame::{AddSectionError, FrameTable, Origin, Origins, ZoneId};
 use crate::mem::{Array, CarveError, EarlyRam};
 use crate::memblock::{AllocError, Memblock, NodeChoice, NodeFrames, Request};
 use crate::platform::{MemoryModel, NodeId, Platform};
@@ -136,16 +136,17 @@ impl<P: Platform> Memory<P> {
         }
         let cpus = builder.cpus()?;
         builder.page_lists(&mut nodes, options.page_lists)?;
+        let origins = builder.origins(&frames, options.page_owner)?;
         builder.mark_reserved(&frames, &nodes)?;
 
         let mut core = Core {
             frames,
             nodes,
             options,
-            treats_new_pages: options.page_poison
-                || (options.init_on_alloc && !options.init_on_free),
-            treats_free_pages: options.page_poison || options.init_on_free,
+            treats_new_pages: options.touch_new_pages(),
+            treats_free_pages: options.touch_free_pages(),
             cpus,
+            origins,
             tuning: SpinLock::new(rank::SETTINGS, Tuning::INITIAL),
             reclaim: super::reclaim::Counters::default(),
             quarantined: AtomicU64::new(0),
@@ -332,6 +333,27 @@ impl<P: Platform> Builder<'_, P> {
         let states = self.by_cpu(NodeId(0), |_| PresenceState::present())?;
         let nearest = self.by_cpu(NodeId(0), |_| [NOWHERE; 8])?;
         Ok(Cpus::new(Presence::new(states), nearest))
+    }
+
+    /// Room for where frames were allocated, if that is to be kept.
+    fn origins(&mut self, frames: &FrameTable, kept: PageOwner) -> Result<Origins, BringUpError> {
+        if kept == PageOwner::Off {
+            return Ok(Origins::none());
+        }
+        let sections = to_index(frames.limit().section());
+        let bytes = Array::<Array<Origin>>::bytes_for(sections).unwrap_or(u64::MAX);
+        let ram = self.take_table(bytes, NodeId(0))?;
+        let mut table = Array::carve(self.platform, ram, sections, |_| Array::empty())?;
+        for (section, origins) in (0..).zip(table.iter_mut()) {
+            if frames.section(section).is_none() {
+                continue;
+            }
+            let bytes = Array::<Origin>::bytes_for(Origins::SECTION).unwrap_or(u64::MAX);
+            let ram = self.take_table(bytes, NodeId(0))?;
+            let none = |_| Origin::default();
+            *origins = Array::carve(self.platform, ram, Origins::SECTION, none)?;
+        }
+        Ok(Origins::new(table))
     }
 
     /// Each CPU's own page lists for each zone.

@@ -20,6 +20,7 @@ impl<P: Platform> Memory<P> {
     /// # Errors
     /// [`AllocError`] other than out of memory.
     #[inline]
+    #[track_caller]
     pub fn alloc_pages_bulk(
         &self,
         gfp: Gfp,
@@ -57,6 +58,7 @@ impl<P: Platform> Memory<P> {
 
     /// Fills places from whichever zones have something to spare, best first.
     #[inline(never)]
+    #[track_caller]
     fn fill_from_zones(
         &self,
         core: &Core,
@@ -77,6 +79,7 @@ impl<P: Platform> Memory<P> {
                     let Some(block) = self.prepare(core, request, block) else {
                         continue;
                     };
+                    core.note_origin(block.frames());
                     if let Some(place) = places.next() {
                         *place = Some(block.leak().first());
                         wanted = wanted.saturating_sub(1);
@@ -89,6 +92,7 @@ impl<P: Platform> Memory<P> {
             let Ok(block) = self.alloc_slow(core, node, request, &mut ()) else {
                 break;
             };
+            core.note_origin(block.frames());
             *place = Some(block.leak().first());
         }
         Ok(())

@@ -72,6 +72,9 @@ impl<P: Platform> Memory<P> {
         zones: impl Fn() -> Z,
         ask: Ask,
     ) -> bool {
+        if !core.options.page_lists.are_on() {
+            return true;
+        }
         let pin = Pin::new(&self.platform);
         let here = pin.cpu();
         for zone in zones() {
@@ -80,7 +83,7 @@ impl<P: Platform> Memory<P> {
         drop(pin);
         let others = || core.cpus.presence.cpus().filter(|&cpu| cpu != here);
         for cpu in others() {
-            self.drain_remote(core, zones(), cpu, ask);
+            self.drain_remote(core, &zones, cpu, ask);
         }
         let is_drained = |zone: &Zone| others().all(|cpu| zone.is_drained(cpu));
         let mut rounds: u32 = 0;
@@ -93,24 +96,24 @@ impl<P: Platform> Memory<P> {
             self.drain_wanted();
             // A CPU may have gone away since it was asked.
             for cpu in others().filter(|&cpu| !core.cpus.presence.is_present(cpu)) {
-                self.drain_remote(core, zones(), cpu, ask);
+                self.drain_remote(core, &zones, cpu, ask);
             }
         }
         zones().all(is_drained)
     }
 
     /// Drains what another CPU has, or asks it to.
-    fn drain_remote<'a>(
+    fn drain_remote<'a, Z: Iterator<Item = &'a Zone>>(
         &self,
         core: &Core,
-        zones: impl Iterator<Item = &'a Zone>,
+        zones: impl Fn() -> Z,
         cpu: CpuId,
         ask: Ask,
     ) {
         let irq = self.platform.irq_save();
         let seized = core.cpus.presence.seize(cpu);
         let mut asked = false;
-        for zone in zones {
+        for zone in zones() {
             match &seized {
                 // Nothing new comes from a CPU that is away, but a request may be left open.
                 Some(seized) if zone.has_listed(cpu) || !zone.is_drained(cpu) => {
@@ -125,8 +128,11 @@ impl<P: Platform> Memory<P> {
         }
         drop(seized);
         self.platform.irq_restore(irq);
-        if asked && ask != Ask::Nobody {
-            let _ = self.platform.kick(cpu);
+        if asked && ask != Ask::Nobody && !self.platform.kick(cpu) {
+            // Nobody waits for a CPU that was never started and has nothing.
+            for zone in zones() {
+                zone.unless_listed_forget_drain(cpu);
+            }
         }
     }
 }

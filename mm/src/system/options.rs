@@ -16,6 +16,17 @@ pub struct Options {
     pub huge_pages: HugePages,
     /// `percpu_pagelists=`: whether CPUs have page lists of their own.
     pub page_lists: PageLists,
+    /// `page_owner=`: whether it is kept which line of the source allocated each block.
+    pub page_owner: PageOwner,
+}
+
+/// Whether it is kept who allocated what (Linux: `page_owner=`): a word for each frame.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PageOwner {
+    /// No.
+    Off,
+    /// Yes: [`proc::page_owner`](crate::proc::page_owner) prints it.
+    On,
 }
 
 /// How CPUs keep pages at hand.
@@ -65,12 +76,26 @@ impl Options {
             page_poison: profile.is_debug(),
             huge_pages: HugePages::Always,
             page_lists: PageLists::Tuned,
+            page_owner: PageOwner::Off,
         }
+    }
+
+    /// Whether anything is done to every page on its way out, …
+    pub(super) const fn touch_new_pages(&self) -> bool {
+        self.page_poison
+            || (self.init_on_alloc && !self.init_on_free)
+            || matches!(self.page_owner, PageOwner::On)
+    }
+
+    /// … or on its way in.
+    pub(super) const fn touch_free_pages(&self) -> bool {
+        self.page_poison || self.init_on_free
     }
 
     /// The same with what the kernel command line says: `init_on_alloc=`, `init_on_free=` and
     /// `page_poison=`, each `0`/`1`/`off`/`on`; `transparent_hugepage=`, which is `always`,
-    /// `madvise` or `never`; and `percpu_pagelists=`, which is `off` or `tuned`. Other words are
+    /// `madvise` or `never`; `percpu_pagelists=`, which is `off` or `tuned`; and `page_owner=`, which is
+    /// `off` or `on`. Other words are
     /// left to others; a value that is none of these goes to `refused` and changes nothing.
     #[must_use]
     pub fn with_command_line<'a>(
@@ -86,6 +111,14 @@ impl Options {
                 "init_on_alloc" => &mut self.init_on_alloc,
                 "init_on_free" => &mut self.init_on_free,
                 "page_poison" => &mut self.page_poison,
+                "page_owner" => {
+                    match value {
+                        "off" => self.page_owner = PageOwner::Off,
+                        "on" => self.page_owner = PageOwner::On,
+                        _ => refused(word),
+                    }
+                    continue;
+                }
                 "percpu_pagelists" => {
                     match value {
                         "off" => self.page_lists = PageLists::Off,
@@ -123,7 +156,7 @@ mod tests {
     fn the_command_line_overrides_the_profile_and_nonsense_is_refused() {
         let mut refused = [""; 1];
         let options = Options::for_profile(Profile::Hardened).with_command_line(
-            "quiet init_on_alloc=0 page_poison=maybe init_on_free=on transparent_hugepage=never",
+            "quiet init_on_alloc=0 page_poison=maybe init_on_free=on transparent_hugepage=never page_owner=on",
             |word| refused = [word],
         );
         assert_eq!(
@@ -134,6 +167,7 @@ mod tests {
                 page_poison: false,
                 huge_pages: HugePages::Never,
                 page_lists: PageLists::Tuned,
+                page_owner: PageOwner::On,
             }
         );
         assert_eq!(refused, ["page_poison=maybe"]);

@@ -128,6 +128,7 @@ impl<P: Platform> Memory<P> {
     ///
     /// # Errors
     /// [`ExactError`].
+    #[track_caller]
     pub fn alloc_pages_exact(&self, gfp: Gfp, bytes: u64) -> Result<PageRun<&Self>, ExactError> {
         if bytes == 0 {
             return Err(ExactError::Empty);
@@ -153,6 +154,7 @@ impl<P: Platform> Memory<P> {
     ///
     /// # Errors
     /// [`ContigError`]; nothing is changed then, except that damaged memory leaves circulation.
+    #[track_caller]
     pub fn alloc_contig_range(
         &self,
         range: PfnRange,
@@ -175,6 +177,9 @@ impl<P: Platform> Memory<P> {
         }
         if options.is_some_and(|options| options.init_on_alloc) || gfp.contains(Gfp::ZERO) {
             frames.zero(&self.platform);
+        }
+        if let Some(core) = self.core() {
+            core.note_origin(frames.frames());
         }
         Ok(PageRun::new(frames, self))
     }

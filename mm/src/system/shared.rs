@@ -2,30 +2,53 @@
 #![forbid(unsafe_code)]
 
 use core::fmt;
+use core::marker::PhantomData;
 
-use super::Home;
+use super::{Block, Home};
 use crate::addr::{Order, Pfn};
 use crate::frame::{PutOutcome, Reference};
 use crate::platform::Platform;
 
+/// What happens to a shared block when its last reference is dropped (Linux: a compound page's
+/// destructor).
+pub trait Destructor<H: Home> {
+    /// Takes the block, of which the caller has become the owner. Context: that of whoever dropped
+    /// the last reference.
+    fn destroy(block: Block<H>);
+}
+
+/// The block goes back to its zone.
+#[derive(Clone, Copy, Debug)]
+pub enum ToZone {}
+
+impl<H: Home> Destructor<H> for ToZone {
+    #[inline]
+    fn destroy(block: Block<H>) {
+        drop(block);
+    }
+}
+
 /// One reference to a block that others may hold references to as well. Cloning it is Linux's
-/// `get_page`, dropping it `put_page`; the last drop returns the block to its zone.
-#[must_use = "dropping the last reference returns the block to its zone"]
-pub struct SharedBlock<H: Home> {
+/// `get_page`, dropping it `put_page`; the last drop gives the block to the destructor `D`, which by
+/// default returns it to its zone.
+#[must_use = "dropping the last reference gives the block up"]
+pub struct SharedBlock<H: Home, D: Destructor<H> = ToZone> {
     pfn: Pfn,
     /// Missing only where a damaged record refused to be counted.
     reference: Option<Reference>,
     order: Order,
     home: H,
+    destructor: PhantomData<fn() -> D>,
 }
 
-impl<H: Home> SharedBlock<H> {
+impl<H: Home, D: Destructor<H>> SharedBlock<H, D> {
     pub(super) const fn new(reference: Reference, order: Order, home: H) -> Self {
         Self {
             pfn: reference.pfn(),
             reference: Some(reference),
             order,
             home,
+            destructor: PhantomData,
         }
     }
 
@@ -51,7 +74,7 @@ impl<H: Home> SharedBlock<H> {
     }
 }
 
-impl<H: Home> Clone for SharedBlock<H> {
+impl<H: Home, D: Destructor<H>> Clone for SharedBlock<H, D> {
     fn clone(&self) -> Self {
         // Holding a reference keeps the count above zero, so this fails only if the record was
         // damaged; the twin then counts for nothing and frees nothing.
@@ -64,7 +87,7 @@ impl<H: Home> Clone for SharedBlock<H> {
     }
 }
 
-impl<H: Home> Drop for SharedBlock<H> {
+impl<H: Home, D: Destructor<H>> Drop for SharedBlock<H, D> {
     fn drop(&mut self) {
         let memory = self.home.memory();
         let (Some(table), Some(reference)) = (memory.frames(), self.reference.take()) else {
@@ -72,13 +95,13 @@ impl<H: Home> Drop for SharedBlock<H> {
         };
         match table.put(reference) {
             Ok(PutOutcome::Shared) => {}
-            Ok(PutOutcome::Last(block)) => memory.release(block),
+            Ok(PutOutcome::Last(block)) => D::destroy(Block::new(block, self.home)),
             Err(corruption) => memory.platform().corruption(&corruption),
         }
     }
 }
 
-impl<H: Home> fmt::Debug for SharedBlock<H> {
+impl<H: Home, D: Destructor<H>> fmt::Debug for SharedBlock<H, D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SharedBlock")
             .field("pfn", &self.pfn)

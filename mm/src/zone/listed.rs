@@ -5,8 +5,8 @@
 use super::Zone;
 use crate::addr::{Order, Pfn};
 use crate::buddy::pageset::Gauges;
-use crate::buddy::{List, PageSet, Request, Step, Trace};
-use crate::frame::{CachedWord, Claimed, FrameTable};
+use crate::buddy::{FreeAreas, List, PageSet, Request, Step, Trace};
+use crate::frame::{CachedWord, Claimed, FrameTable, Word};
 use crate::mem::Exclusive;
 use crate::platform::{CpuId, Platform};
 use crate::report::Corruption;
@@ -17,6 +17,11 @@ use crate::sync::{OwnerCell, Pin, Seized};
 const HOLD: usize = 64;
 /// Blocks fetched under one hold of the zone lock.
 const FETCH: u32 = 256;
+
+/// In [`Zone::paused`]: pageblocks are isolated, …
+const ISOLATED: u32 = 1;
+/// … and this for each [`Pause`].
+const PAUSE: u32 = 2;
 
 /// What became of a block that its owner gave back.
 pub(crate) enum Kept {
@@ -181,19 +186,29 @@ impl Zone {
         let Some(mut own) = self.pagesets.enter(pin) else {
             return 0;
         };
+        if self.is_paused() {
+            return 0;
+        }
         let (set, gauges) = own.parts();
         let mut dealt: usize = 0;
+        // Most pages of a list are of one kind.
+        let mut known: Option<(Word, List, CachedWord)> = None;
         for place in pages {
             if let Some(pfn) = *place {
-                if self.is_paused() {
-                    break;
-                }
                 let Some(claimed) = claim(pfn) else { break };
                 let word = claimed.word();
-                let list = List::of(word).filter(|_| word.belongs_to(self.home));
-                // Not taken, the page stays its owner's.
-                let Some(list) = list else { break };
-                let pfn = claimed.cache(set.word(list));
+                let (list, cached) = match known {
+                    Some((same, list, cached)) if same == word => (list, cached),
+                    _ => {
+                        let list = List::of(word).filter(|_| word.belongs_to(self.home));
+                        // Not taken, the page stays its owner's.
+                        let Some(list) = list else { break };
+                        let cached = set.word(list);
+                        known = Some((word, list, cached));
+                        (list, cached)
+                    }
+                };
+                let pfn = claimed.cache(cached);
                 if set.put(list, Order::ZERO, pfn, (frames, gauges)) {
                     self.drain_surplus(set, gauges, list, frames, pin.platform(), &mut ());
                 }
@@ -352,6 +367,15 @@ impl Zone {
         }
     }
 
+    /// Takes back what was asked of a CPU that cannot be reached, if it has nothing anyway.
+    pub(crate) fn unless_listed_forget_drain(&self, cpu: CpuId) {
+        if let Some(cell) = self.pagesets.cell(cpu)
+            && cell.shared().count() == 0
+        {
+            cell.drained();
+        }
+    }
+
     /// Whether a CPU did what was last asked of it.
     pub(crate) fn is_drained(&self, cpu: CpuId) -> bool {
         self.pagesets.cell(cpu).is_none_or(OwnerCell::is_drained)
@@ -361,6 +385,16 @@ impl Zone {
     #[inline]
     fn is_paused(&self) -> bool {
         self.paused.load(Ordering::Relaxed) != 0
+    }
+
+    /// Keeps blocks off the lists while pageblocks are isolated: what comes back to one of those
+    /// must not be handed out from a list. Context: zone lock held.
+    pub(super) fn note_isolation(&self, areas: &FreeAreas) {
+        if areas.has_isolated() {
+            self.paused.fetch_or(ISOLATED, Ordering::SeqCst);
+        } else {
+            self.paused.fetch_and(!ISOLATED, Ordering::SeqCst);
+        }
     }
 
     /// Whether there is less than the high mark.
@@ -384,13 +418,13 @@ pub(crate) struct Pause<'a>(&'a Zone);
 impl<'a> Pause<'a> {
     /// Begins. What is on the lists stays there until it is drained.
     pub(crate) fn new(zone: &'a Zone) -> Self {
-        zone.paused.fetch_add(1, Ordering::SeqCst);
+        zone.paused.fetch_add(PAUSE, Ordering::SeqCst);
         Self(zone)
     }
 }
 
 impl Drop for Pause<'_> {
     fn drop(&mut self) {
-        self.0.paused.fetch_sub(1, Ordering::SeqCst);
+        self.0.paused.fetch_sub(PAUSE, Ordering::SeqCst);
     }
 }

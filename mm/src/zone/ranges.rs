@@ -53,6 +53,7 @@ impl Zone {
                 each(block);
             });
             areas.unisolate(part);
+            self.note_isolation(&areas);
             areas.note_alloc_frames(taken);
             self.unlock(areas);
             if outcome.is_err() {
@@ -64,8 +65,10 @@ impl Zone {
         Ok(())
     }
 
-    /// Takes the pageblocks around `range` out of use (Linux: `start_isolate_page_range`).
-    /// Context: task.
+    /// Takes the pageblocks around `range` out of use (Linux: `start_isolate_page_range`). Nothing
+    /// goes onto the page lists of CPUs until all pageblocks of the zone are back; what is on them
+    /// already is served until it is drained
+    /// ([`Memory::drain_all_pages`](crate::system::Memory::drain_all_pages)). Context: task.
     ///
     /// # Errors
     /// [`RangeError`]; nothing is changed then.
@@ -92,6 +95,7 @@ impl Zone {
             let mut areas = self.areas.lock(platform);
             // Others may have been there since.
             let outcome = allows(&areas, part).and_then(|()| areas.isolate(part));
+            self.note_isolation(&areas);
             self.unlock(areas);
             if outcome.is_err() {
                 let (first, done) = (range.first().as_u64(), part.first().as_u64());
@@ -125,6 +129,7 @@ impl Zone {
         for part in parts(range.intersect(self.span)) {
             let mut areas = self.areas.lock(platform);
             areas.unisolate(part);
+            self.note_isolation(&areas);
             self.unlock(areas);
         }
     }

@@ -31,7 +31,7 @@ pub struct Zone {
     /// What each CPU has at hand.
     pub(super) pagesets: PerCpu<PageSet, Gauges>,
     pub(super) list_limits: SharedLimits,
-    /// While this is not zero, nothing goes onto the lists.
+    /// While this is not zero, nothing goes onto the lists; who says so is in `listed`.
     pub(super) paused: AtomicU32,
 }
 

@@ -26,6 +26,23 @@ pub struct MarksResults {
     pub zoneinfo: BTreeMap<String, ZoneMarks>,
     /// "Early memory node ranges".
     pub node_ranges: Vec<NodeRange>,
+    /// "DMA32 zone: N pages, LIFO batch:M", by `nodeN/ZONE`.
+    pub zone_pages: BTreeMap<String, ZonePages>,
+}
+
+/// What Linux prints about a zone when it makes its page lists.
+#[derive(Clone, Debug, Deserialize)]
+pub struct ZonePages {
+    /// Frames of memory, …
+    pub pages: u64,
+    /// … of which so many hold frame records, …
+    #[serde(default)]
+    pub memmap_pages: u64,
+    /// … and so many are reserved for DMA.
+    #[serde(default)]
+    pub reserved_pages: u64,
+    /// Frames that go over at once.
+    pub lifo_batch: Option<u32>,
 }
 
 /// Settings.
@@ -67,6 +84,17 @@ impl MarksFile {
     /// When a file cannot be read.
     #[must_use]
     pub fn all() -> Vec<(String, MarksResults)> {
+        let mut results = Self::results();
+        results.retain(|(_, result)| result.vm.is_some());
+        results
+    }
+
+    /// Every result, with the name of its file.
+    ///
+    /// # Panics
+    /// When a file cannot be read.
+    #[must_use]
+    pub fn results() -> Vec<(String, MarksResults)> {
         let files = read_all::<Self>().into_iter();
         let results = files.flat_map(|file| {
             let both = [Some(file.linux), file.linux_replay];
@@ -75,6 +103,6 @@ impl MarksFile {
                 .flatten()
                 .map(move |result| (name.clone(), result))
         });
-        results.filter(|(_, result)| result.vm.is_some()).collect()
+        results.collect()
     }
 }

@@ -6,7 +6,9 @@ use mm::frame::ZoneId;
 use mm::system::{AllocError, Block, Memory, PageRun, SharedBlock};
 use mm_tests::oracles::Owners;
 use mm_tests::seed::{Random, check, seed};
-use mm_tests::sim::{Checked, Debug, Machine, Plain, SimConfig, SimPlatform, Usual, Vmemmap};
+use mm_tests::sim::{
+    Checked, Debug, Listed, Machine, Plain, SimConfig, SimPlatform, Usual, Vmemmap,
+};
 use proptest::prelude::*;
 
 use crate::model::{Model, in_a_word, range_in_a_word};
@@ -259,6 +261,8 @@ impl<'m, C: SimConfig> Play<'m, C> {
     }
 
     fn isolate(&mut self, range: PfnRange, zone: u8) {
+        // What CPUs have at hand is not isolated with its pageblock.
+        self.machine.drain_local_pages();
         let populated = self.machine.zones().filter(|zone| zone.is_populated());
         let zones: Vec<_> = populated.collect();
         let zone = zones[usize::from(zone) % zones.len()];
@@ -350,6 +354,12 @@ fn small_worlds_agree_with_the_model_in_the_plain_profile_with_vmemmap() {
 fn small_worlds_agree_with_the_model_in_the_debug_profile() {
     explore::<Checked>("small_worlds_debug", 6, 200);
     explore::<(Debug, Vmemmap)>("small_worlds_debug_vmemmap", 2, 100);
+}
+
+#[test]
+fn small_worlds_agree_with_the_model_when_cpus_have_page_lists() {
+    explore::<Listed<Usual>>("small_worlds_lists", 12, 200);
+    explore::<Listed<(Debug, Vmemmap)>>("small_worlds_lists_debug", 2, 100);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use mm::system::AllocError;
 use mm_tests::for_every_config;
 use mm_tests::oracles::Owners;
 use mm_tests::seed::{Random, seed};
-use mm_tests::sim::{Machine, SimConfig};
+use mm_tests::sim::{Machine, SimConfig, Usual};
 
 const MIB: u64 = 1 << 20;
 
@@ -89,5 +89,36 @@ fn random_orders_in_random_order_leave_no_trace<C: SimConfig>() {
     for block in live {
         owners.giving(ram, block.pfn());
     }
+    machine.finish();
+}
+
+/// The last reference to a compound page gives it to its destructor, once, as an owned block.
+#[test]
+fn the_last_reference_calls_the_destructor() {
+    use mm::system::{Block, Destructor, Home};
+    use std::cell::RefCell;
+
+    thread_local! {
+        static DESTROYED: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
+    }
+    struct Noted;
+    impl<H: Home> Destructor<H> for Noted {
+        fn destroy(mut block: Block<H>) {
+            block.bytes_mut()[0] = 1;
+            DESTROYED.with_borrow_mut(|all| all.push(block.pfn().as_u64()));
+        }
+    }
+
+    let machine = Machine::<Usual>::with_ram(16 * MIB);
+    let block = machine
+        .alloc_block(Gfp::KERNEL | Gfp::COMP, Order::new(3).unwrap())
+        .unwrap();
+    let pfn = block.pfn().as_u64();
+    let first = block.share_with::<Noted>().unwrap();
+    let second = first.clone();
+    drop(first);
+    DESTROYED.with_borrow(|all| assert!(all.is_empty()));
+    drop(second);
+    DESTROYED.with_borrow(|all| assert_eq!(*all, [pfn]));
     machine.finish();
 }

@@ -108,7 +108,7 @@ fn a_lock_that_is_taken_is_refused_and_interrupts_are_back() {
     std::thread::scope(|scope| {
         let (lock, machine) = (&lock, &machine);
         scope.spawn(move || {
-            let here = machine.hardware().cpu(1);
+            let here = machine.cpu(1);
             assert!(lock.try_lock(machine.hardware()).is_none());
             assert_eq!(machine.hardware().current_cpu(), here.id());
         });

@@ -94,7 +94,7 @@ fn with_visitor(machine: &Machine<Checked>, gap: u64, visit: impl FnOnce() + Sen
     let gaps = machine.hardware().gaps(0);
     thread::scope(|scope| {
         scope.spawn(move || {
-            let _here = machine.hardware().cpu(1);
+            let _here = machine.cpu(1);
             let (mut visit, mut number) = (Some(visit), 0);
             gaps.each(|| {
                 number += 1;

@@ -6,12 +6,12 @@ use mm::addr::PfnRange;
 use mm::buddy::Gfp;
 use mm::proc;
 use mm::zone::ZoneKind;
-use mm_tests::sim::{Machine, Usual};
+use mm_tests::sim::{Listed, Machine, SimConfig, Usual};
 
 use super::parse;
 use super::{order, small, text, with_every_zone};
 
-fn vmstat(machine: &Machine<Usual>) -> BTreeMap<String, u64> {
+fn vmstat<C: SimConfig>(machine: &Machine<C>) -> BTreeMap<String, u64> {
     parse::vmstat(&text(|out| proc::vmstat(machine, out)))
 }
 
@@ -175,5 +175,45 @@ fn an_isolated_pageblock_is_counted_by_type_and_order_but_is_not_free_memory() {
 
     zone.unisolate(machine.platform(), range);
     assert_eq!(pageblocks(&machine), counts([("Movable", 3)]));
+    machine.finish();
+}
+
+#[test]
+fn pages_from_lists_count_and_pages_on_lists_are_not_free() {
+    let machine = Machine::<Listed<Usual>>::new()
+        .ram(0x10_0000, 255 << 20)
+        .cpus(2)
+        .boot();
+    drop(machine.alloc_block(Gfp::KERNEL, order(0)).unwrap());
+    let before = vmstat(&machine);
+    let page = machine.alloc_block(Gfp::KERNEL, order(0)).unwrap();
+    let taken = vmstat(&machine);
+    assert_eq!(change(&before, &taken), expected([("pgalloc_dma32", 1)]));
+    drop(page);
+    assert_eq!(change(&taken, &vmstat(&machine)), expected([("pgfree", 1)]));
+
+    let sets = |cpu: usize| {
+        let text = text(|out| proc::zoneinfo(&machine, out));
+        let (_, dma32) = text.split_once("zone    DMA32").unwrap();
+        let set = dma32.split("    cpu: ").nth(cpu + 1).unwrap();
+        let numbers = set
+            .lines()
+            .skip(1)
+            .take(5)
+            .map_while(|line| line.split_once(':'));
+        let numbers =
+            numbers.map(|(name, number)| (name.trim().to_owned(), number.trim().parse().unwrap()));
+        numbers.collect::<BTreeMap<String, u64>>()
+    };
+    let names = ["batch", "count", "high", "high_max", "high_min"];
+    assert!(sets(0).keys().eq(names) && sets(1).keys().eq(names));
+    assert!(sets(0)["count"] > 0 && sets(1)["count"] == 0);
+    assert!(sets(0)["high"] > sets(1)["high"], "it grew with use");
+    assert_eq!(sets(1)["high"], sets(1)["high_min"]);
+    machine.set_percpu_pagelist_high_fraction(8).unwrap();
+    assert_eq!(sets(0)["high_min"], sets(0)["high_max"]);
+    assert!(sets(0)["batch"] > 1);
+    machine.drain_all_pages();
+    assert_eq!(sets(0)["count"], 0);
     machine.finish();
 }

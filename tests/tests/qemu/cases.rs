@@ -99,7 +99,7 @@ pub(crate) const REFUSALS: &[Ending] = &[
     usage(
         "size_below_grubs_needs",
         "--memory 12M --firmware bios",
-        "is too little: with --firmware bios it takes 16M",
+        "is too little: with --firmware bios it takes 24M",
     ),
     usage(
         "unknown_machine",

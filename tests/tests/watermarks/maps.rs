@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use mm::buddy::pageset::limits;
 use mm::zone::ZoneKind;
 use mm::zone::watermark::policy::{self, ByZone, Marks, Share};
 use mm_tests::maps::{MarksFile, MarksResults, ZoneMarks};
@@ -146,4 +147,29 @@ fn every_map_file_has_the_marks_and_reserves_that_we_compute() {
     println!("{} of 147 results equal", 147 - differing.len());
     let listed: BTreeSet<_> = EXCEPTIONS.iter().map(|(name, _)| *name).collect();
     assert_eq!(differing, listed, "differing (left) against listed (right)");
+}
+
+/// Before 5.14 a quarter of at most 512 KiB went over at once, since then one of at most 1 MiB.
+const OLD_BATCH: u32 = 31;
+
+#[test]
+fn every_boot_log_has_the_batches_that_we_compute() {
+    let mut seen = 0;
+    for (name, result) in MarksFile::results() {
+        for (zone, pages) in &result.zone_pages {
+            let Some(linux) = pages.lifo_batch else {
+                continue;
+            };
+            let managed = pages.pages - pages.memmap_pages - pages.reserved_pages;
+            let ours = limits::batch(managed);
+            // Linux prints 0 and uses 1.
+            let linux = linux.max(1);
+            assert!(
+                linux == ours || linux == ours.min(OLD_BATCH),
+                "{name}: {zone}: {ours}, not {linux}"
+            );
+            seen += 1;
+        }
+    }
+    assert!(seen > 60, "{seen} batches");
 }

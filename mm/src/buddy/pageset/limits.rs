@@ -66,7 +66,8 @@ pub fn limits(managed: u64, low: u64, cpus: u32, fraction: u32) -> Limits {
     Limits {
         batch,
         high_min,
-        high_max,
+        // In a tiny zone the low mark is the larger part.
+        high_max: high_max.max(high_min),
     }
 }
 
@@ -139,7 +140,8 @@ impl Pattern {
         };
         let batch = base.wrapping_shl(self.refill_doublings);
         if limits.high_min != limits.high_max && !short {
-            self.high = self.high.saturating_add(batch).min(limits.high_max);
+            self.high = self.high.saturating_add(batch);
+            self.clamp(limits);
         }
         // What is fetched must leave room for pages that are given back.
         let room = self.high.saturating_sub(count).saturating_sub(base);
@@ -169,10 +171,8 @@ impl Pattern {
             self.high = self.high.saturating_sub(batch).max(limits.high_min);
         } else if limits.high_min != limits.high_max {
             let needed = batch.saturating_add(base);
-            self.high = self
-                .high
-                .max(needed)
-                .clamp(limits.high_min, limits.high_max);
+            self.high = self.high.max(needed);
+            self.clamp(limits);
         }
         let over = count.saturating_sub(self.high);
         // At least what is too much; of the rest, a batch stays for the next request.
@@ -180,6 +180,8 @@ impl Pattern {
         batch.max(over).min(most).max(1)
     }
 
+    /// Keeps `high` within the limits. In a tiny zone, and while limits change, the least may be more
+    /// than the most: the least holds then.
     fn clamp(&mut self, limits: Limits) {
         let most = limits.high_max.max(limits.high_min);
         self.high = self.high.clamp(limits.high_min, most);
@@ -202,6 +204,27 @@ mod tests {
         ] {
             assert_eq!(batch(managed), expected, "{managed}");
         }
+    }
+
+    #[test]
+    fn a_zone_with_marks_as_large_as_itself_has_limits_that_can_be_kept() {
+        for (managed, low) in [(205, 160), (1, 1), (0, 0), (100, 10_000)] {
+            let limits = limits(managed, low, 4, 0);
+            assert!(limits.high_min <= limits.high_max, "{limits:?}");
+            let mut pattern = Pattern::default();
+            for count in 1..300 {
+                assert!(pattern.drain(limits, count, (false, count % 2 == 0)) <= count);
+                let _ = pattern.refill(limits, Order::ZERO, count, (true, false));
+            }
+        }
+        // Settings change under the eyes of a CPU: it may see the old one of the two.
+        let torn = Limits {
+            batch: 1,
+            high_min: 40,
+            high_max: 25,
+        };
+        let mut pattern = Pattern::default();
+        assert!(pattern.drain(torn, 100, (true, false)) <= 100);
     }
 
     #[test]
@@ -236,6 +259,18 @@ mod tests {
             assert!(pattern.drain(limits, 5_001, (true, true)) >= 63);
         }
         assert_eq!(pattern.high, limits.high_min);
+    }
+
+    #[test]
+    fn the_least_holds_where_the_most_would_be_less() {
+        let tiny = limits(203, 40, 1, 0);
+        assert_eq!(tiny.high_min, tiny.high_max, "{tiny:?}");
+        let mut pattern = Pattern::default();
+        for flags in [(true, true), (true, false), (false, false)] {
+            pattern.refill(tiny, Order::ZERO, 0, flags);
+            pattern.drain(tiny, tiny.high_min + 1, flags);
+            assert_eq!(pattern.high, tiny.high_min);
+        }
     }
 
     #[test]

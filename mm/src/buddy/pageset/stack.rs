@@ -7,31 +7,37 @@ use crate::frame::{CachedWord, FrameTable};
 /// A link to nowhere.
 const END: u64 = u64::MAX;
 
-/// Blocks at hand.
-const HOT: usize = 32;
+/// Blocks at hand: as many as a batch has.
+const HOT: usize = 64;
 const HALF: usize = HOT / 2;
 
 /// Blocks of one type and order. Some are at hand without touching a record; those below them
 /// hang together by the list word of their records.
+///
+/// # Invariants
+/// `hot` is a ring: the blocks at hand are those from `bottom` up to below `top`, which are at
+/// most [`HOT`] apart and count on and on; a place is their remainder.
 #[derive(Debug)]
 pub(super) struct Stack {
     /// The state word of each of them.
     word: CachedWord,
-    len: usize,
-    hot: [u64; HOT],
+    top: usize,
+    bottom: usize,
     /// The newest of those that are linked.
     below: u64,
     linked: u64,
+    hot: [u64; HOT],
 }
 
 impl Stack {
     pub(super) const fn new(word: CachedWord) -> Self {
         Self {
             word,
-            len: 0,
-            hot: [0; HOT],
+            top: 0,
+            bottom: 0,
             below: END,
             linked: 0,
+            hot: [0; HOT],
         }
     }
 
@@ -42,35 +48,43 @@ impl Stack {
     }
 
     /// Whether none is at hand; there may be some below.
+    #[inline]
     pub(super) const fn is_empty(&self) -> bool {
-        self.len == 0
+        self.top == self.bottom
     }
 
     /// Puts a block on top.
     #[inline]
     pub(super) fn push(&mut self, pfn: Pfn, frames: &FrameTable) {
-        if self.len >= HOT {
+        if self.top.wrapping_sub(self.bottom) >= HOT {
             self.sink(frames);
         }
-        self.hot[self.len & (HOT - 1)] = pfn.as_u64();
-        self.len = self.len.wrapping_add(1);
+        self.hot[self.top & (HOT - 1)] = pfn.as_u64();
+        self.top = self.top.wrapping_add(1);
     }
 
     /// Takes the block on top of those at hand.
     #[inline]
     pub(super) fn pop(&mut self) -> Option<Pfn> {
-        self.len = self.len.checked_sub(1)?;
-        Some(Pfn::new(self.hot[self.len & (HOT - 1)]))
+        if self.is_empty() {
+            return None;
+        }
+        self.top = self.top.wrapping_sub(1);
+        Some(Pfn::new(self.hot[self.top & (HOT - 1)]))
     }
 
-    /// Takes the oldest of the blocks at hand, or one of those below them.
+    /// Takes one of the blocks below those at hand, or the oldest of these.
     pub(super) fn pop_old(&mut self, frames: &FrameTable) -> Option<Pfn> {
-        if let Some(pfn) = self.unlink(frames) {
-            return Some(pfn);
+        self.unlink(frames).or_else(|| self.pop_bottom())
+    }
+
+    #[inline]
+    fn pop_bottom(&mut self) -> Option<Pfn> {
+        if self.is_empty() {
+            return None;
         }
-        let oldest = *self.hot.first().filter(|_| self.len > 0)?;
-        self.hot.copy_within(1..self.len.min(HOT), 0);
-        self.len = self.len.wrapping_sub(1);
+        let oldest = self.hot[self.bottom & (HOT - 1)];
+        self.bottom = self.bottom.wrapping_add(1);
         Some(Pfn::new(oldest))
     }
 
@@ -78,30 +92,31 @@ impl Stack {
     #[cold]
     #[inline(never)]
     fn sink(&mut self, frames: &FrameTable) {
-        for &number in self.hot.iter().take(HALF) {
-            let Some(frame) = frames.frame(Pfn::new(number)) else {
-                continue;
-            };
-            frame.set_link(self.below);
-            self.below = number;
-            self.linked = self.linked.wrapping_add(1);
+        for _ in 0..HALF {
+            let Some(pfn) = self.pop_bottom() else { return };
+            if let Some(frame) = frames.frame(pfn) {
+                frame.set_link(self.below);
+                self.below = pfn.as_u64();
+                self.linked = self.linked.wrapping_add(1);
+            }
         }
-        self.hot.copy_within(HALF.., 0);
-        self.len = self.len.wrapping_sub(HALF);
     }
 
     /// Brings up to half an array of blocks up from below, in their order, if none is at hand.
     pub(super) fn rise(&mut self, frames: &FrameTable) {
-        if self.len > 0 {
+        if !self.is_empty() {
             return;
         }
         let count = usize::try_from(self.linked).unwrap_or(HOT).min(HALF);
-        for place in (0..count).rev() {
-            if let Some(pfn) = self.unlink(frames) {
-                self.hot[place] = pfn.as_u64();
-            }
+        self.top = self.top.wrapping_add(count);
+        self.bottom = self.top;
+        for _ in 0..count {
+            let Some(pfn) = self.unlink(frames) else {
+                return;
+            };
+            self.bottom = self.bottom.wrapping_sub(1);
+            self.hot[self.bottom & (HOT - 1)] = pfn.as_u64();
         }
-        self.len = count;
     }
 
     fn unlink(&mut self, frames: &FrameTable) -> Option<Pfn> {

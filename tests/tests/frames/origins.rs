@@ -1,0 +1,113 @@
+//! R03: with `page_owner=on`, every leaked page names the line that allocated it.
+
+use std::collections::BTreeMap;
+
+use mm::addr::{Order, Pfn};
+use mm::buddy::Gfp;
+use mm::proc::page_owner;
+use mm::system::{Block, PageOwner};
+use mm_tests::sim::{Listed, Machine, SimConfig, Usual};
+
+const MIB: u64 = 1 << 20;
+
+fn machine<C: SimConfig>() -> Machine<C> {
+    let machine = Machine::<C>::new().ram(0, 32 * MIB);
+    machine
+        .options(|options| options.page_owner = PageOwner::On)
+        .boot()
+}
+
+/// First frames in use, and the place that each names.
+fn dump<C: SimConfig>(machine: &Machine<C>) -> BTreeMap<u64, String> {
+    let mut text = String::new();
+    page_owner(machine, &mut text).unwrap();
+    let blocks = text.split_terminator("\n\n");
+    let parsed = blocks.map(|block| {
+        let lines: Vec<_> = block.lines().collect();
+        assert!(lines[0].starts_with("Page allocated via order "), "{block}");
+        let pfn = lines[1].strip_prefix("PFN 0x").unwrap();
+        let (pfn, _) = pfn.split_once(" type ").unwrap();
+        (
+            u64::from_str_radix(pfn, 16).unwrap(),
+            lines[2].trim().to_owned(),
+        )
+    });
+    parsed.collect()
+}
+
+/// A leaked page, and the first and the last line of the statement that allocated it.
+type Leak = (Pfn, u32, u32);
+
+/// Leaks pages in all ways there are.
+fn leak<C: SimConfig>(machine: &Machine<C>, round: u32) -> Vec<Leak> {
+    let order = Order::new((round % 4) as u8).unwrap();
+    let mut leaks = Vec::new();
+
+    let first = line!();
+    let pfn = machine.alloc_pages(Gfp::KERNEL, order).unwrap();
+    leaks.push((pfn, first, line!()));
+
+    let first = line!();
+    let pfn = machine.alloc_page(Gfp::ATOMIC).unwrap();
+    leaks.push((pfn, first, line!()));
+
+    let first = line!();
+    let block = machine.alloc_block(Gfp::HIGHUSER_MOVABLE, order).unwrap();
+    leaks.push((block.into_raw(), first, line!()));
+
+    let first = line!();
+    let block = Block::alloc(&**machine, Gfp::KERNEL, order).unwrap();
+    leaks.push((block.into_raw(), first, line!()));
+
+    let mut pages = [None; 3];
+    let first = line!();
+    let filled = machine.alloc_pages_bulk(Gfp::KERNEL, &mut pages);
+    let last = line!();
+    assert_eq!(filled, Ok(3));
+    leaks.extend(pages.into_iter().flatten().map(|pfn| (pfn, first, last)));
+
+    let first = line!();
+    let run = machine.alloc_pages_exact(Gfp::KERNEL, 4097).unwrap();
+    leaks.push((run.frames().first(), first, line!()));
+    core::mem::forget(run);
+    leaks
+}
+
+fn every_leak_is_named<C: SimConfig>() {
+    let machine = machine::<C>();
+    // Pages that come back leave nothing behind.
+    drop(machine.alloc_block(Gfp::KERNEL, Order::ZERO).unwrap());
+    assert!(dump(&machine).is_empty());
+
+    let mut leaks = Vec::new();
+    for round in 0..125 {
+        leaks.extend(leak(&machine, round));
+    }
+    assert_eq!(leaks.len(), 1_000);
+    let named = dump(&machine);
+    for (pfn, first, last) in leaks {
+        let place = &named[&pfn.as_u64()];
+        let (file, rest) = place.split_once(".rs:").unwrap();
+        let (line, _) = rest.split_once(':').unwrap();
+        let line: u32 = line.parse().unwrap();
+        let is_there = file.ends_with("origins") && (first..=last).contains(&line);
+        assert!(is_there, "{pfn}, from lines {first} to {last}: {place}");
+    }
+    machine.abandon();
+}
+
+#[test]
+fn a_thousand_planted_leaks_are_all_named() {
+    every_leak_is_named::<Usual>();
+    every_leak_is_named::<Listed<Usual>>();
+}
+
+#[test]
+fn without_the_option_nothing_is_kept_or_printed() {
+    let machine = Machine::<Usual>::with_ram(16 * MIB);
+    let block = machine.alloc_block(Gfp::KERNEL, Order::ZERO).unwrap();
+    assert!(!machine.keeps_origins() && machine.origin(block.pfn()).is_none());
+    assert!(dump(&machine).is_empty());
+    drop(block);
+    machine.finish();
+}
