@@ -16,6 +16,8 @@ mod drain;
 mod held;
 mod options;
 mod origins;
+mod reclaim;
+mod retry;
 mod run;
 mod shared;
 mod slow_path;
@@ -28,6 +30,7 @@ pub use alloc::AllocError;
 pub use block::Block;
 pub use bring_up::{BringUpError, Summary};
 pub use options::{HugePages, Options, PageLists, PageOwner};
+pub use reclaim::{Balance, ReclaimStats};
 pub use run::{ContigError, ExactError, PageRun};
 pub use shared::{Destructor, SharedBlock, ToZone};
 pub use tuning::{Tuning, TuningError};
@@ -48,6 +51,7 @@ use cpus::Cpus;
 pub struct Memory<P: Platform> {
     platform: P,
     core: Once<Core>,
+    helpers: reclaim::Helpers,
 }
 
 /// What exists once memory is up.
@@ -65,6 +69,7 @@ pub(crate) struct Core {
     pub(crate) cpus: Cpus,
     pub(crate) origins: Origins,
     tuning: SpinLock<Tuning>,
+    reclaim: reclaim::Counters,
     /// Frames left out of circulation because they were found damaged.
     pub(crate) quarantined: AtomicU64,
     pub(crate) summary: Summary,
@@ -76,6 +81,7 @@ impl<P: Platform> Memory<P> {
         Self {
             platform,
             core: Once::new(),
+            helpers: reclaim::Helpers::new(),
         }
     }
 

@@ -152,6 +152,7 @@ impl<P: Platform> Memory<P> {
             cpus,
             origins,
             tuning: SpinLock::new(rank::SETTINGS, Tuning::INITIAL),
+            reclaim: super::reclaim::Counters::default(),
             quarantined: AtomicU64::new(0),
             summary,
         };

@@ -5,6 +5,7 @@ use super::{Zone, ZoneKind};
 use crate::addr::PfnRange;
 use crate::mem::Array;
 use crate::platform::NodeId;
+use crate::sync::atomic::AtomicU32;
 
 /// Memory at one distance from its CPUs (Linux: `pg_data_t`).
 #[derive(Debug)]
@@ -14,6 +15,8 @@ pub struct Node {
     present: u64,
     zones: [Zone; ZoneKind::COUNT],
     others: Array<NodeId>,
+    /// Runs of kswapd in a row that brought nothing.
+    pub(crate) kswapd_failures: AtomicU32,
 }
 
 impl Node {
@@ -30,6 +33,7 @@ impl Node {
             present,
             zones,
             others: Array::empty(),
+            kswapd_failures: AtomicU32::new(0),
         }
     }
 

@@ -24,8 +24,8 @@ use boot_runner::tools;
 use libtest_mimic::{Arguments, Failed, Trial};
 
 use cases::{
-    BOOT_COMMANDS, BOOT_SAYS, BOOTS, Boot, DIVISIONS, EXAMPLE_MACHINES, Ending, ODDITIES, REFUSALS,
-    REPLAYS, TREATMENTS, Treatment,
+    BOOT_COMMANDS, BOOT_SAYS, BOOTS, Boot, DIVISIONS, EXAMPLE_MACHINES, Ending, ODDITIES,
+    PRESSURES, REFUSALS, REPLAYS, TREATMENTS, Treatment,
 };
 use cpus::CPUS;
 use nodes::NODES;
@@ -51,6 +51,7 @@ fn main() -> ExitCode {
         ("bad_input", REFUSALS),
         ("odd_input", ODDITIES),
         ("division", DIVISIONS),
+        ("pressure", PRESSURES),
     ];
     let endings = endings.iter().flat_map(|(group, cases)| {
         let one = |case: &'static Ending| trial(group, case.name, || ends_as_told(case));
