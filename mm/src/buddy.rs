@@ -38,6 +38,7 @@ mod validate;
 
 pub(crate) use area::Area;
 pub use contig::RangeError;
+pub(crate) use fallback::Mixing;
 pub(crate) use free_areas::{AreaSlots, FreeAreas};
 pub use gfp::{Gfp, GfpError, Request};
 pub use migrate::MigrateType;

@@ -52,7 +52,7 @@ pub use iter::{FreeRange, FreeRanges, FreeRangesDown, NodeFrames};
 pub use region::{Region, RegionFlags};
 pub use table::INLINE_REGIONS;
 
-use crate::addr::{PhysAddr, PhysRange};
+use crate::addr::{PfnRange, PhysAddr, PhysRange};
 use crate::mem::{EarlyRam, RamClaim};
 use crate::platform::{NodeId, Platform};
 use crate::report::{Check, Corruption};
@@ -327,10 +327,8 @@ impl Memblock {
     /// the frames that the tables themselves had grown into; each with the token that makes it
     /// the receiver's.
     pub fn hand_over(self, take: &mut dyn FnMut(NodeFrames, EarlyRam)) {
-        let mut give = |free: NodeFrames| take(free, self.claim.carve(free.frames.addrs()));
-        self.free_ranges()
-            .filter_map(|free| free.whole_frames())
-            .for_each(&mut give);
+        let mut give = |free: NodeFrames| take(free, self.hand_out(free.frames));
+        self.free_frames().for_each(&mut give);
         let own = |table: &Table| {
             let range = table.array_range()?;
             let node = self.memory_at(range.start())?.node;
@@ -339,6 +337,17 @@ impl Memblock {
         let own = [own(&self.memory), own(&self.reserved)];
         // From here on nobody looks at the tables.
         own.into_iter().flatten().for_each(give);
+    }
+
+    /// What is free, as whole frames, lowest first.
+    pub(crate) fn free_frames(&self) -> impl Iterator<Item = NodeFrames> {
+        self.free_ranges().filter_map(|free| free.whole_frames())
+    }
+
+    /// The token for frames that are handed over: free ones, each once. Nothing is allocated early
+    /// any more by then.
+    pub(crate) fn hand_out(&self, frames: PfnRange) -> EarlyRam {
+        self.claim.carve(frames.addrs())
     }
 
     fn table(&self, kind: TableKind) -> &Table {

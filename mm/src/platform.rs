@@ -231,6 +231,16 @@ pub unsafe trait Platform: Sync + 'static {
         false
     }
 
+    /// Wakes the thread that calls
+    /// [`Memory::populate_ahead`](crate::system::Memory::populate_ahead) for a node (Linux:
+    /// `pgdatinit`, which runs once); answers whether there is one. Default: no; requests populate
+    /// memory for themselves then. Context: that of the request, without locks of the library held;
+    /// must not allocate pages.
+    fn wake_populate(&self, node: NodeId) -> bool {
+        let _ = node;
+        false
+    }
+
     /// Marks the running task as one that reclaims memory, or takes the mark off; answers whether
     /// it was marked (Linux: `PF_MEMALLOC`). Default: `None`, there are no tasks; the library keeps
     /// one mark for all callers then, and they reclaim one at a time. Context: task.
@@ -275,12 +285,24 @@ pub unsafe trait Platform: Sync + 'static {
         None
     }
 
-    /// Maps part of the frame table. Default: unsupported. Context: boot or hotplug, task.
+    /// Pages that [`map_frame_table`](Self::map_frame_table) is given with the records of each section.
+    const FRAME_TABLE_PAGES: u64 = 0;
+
+    /// Maps the records of a section, which lie in `ram`, at `at`. The platform also gets `tables`,
+    /// [`FRAME_TABLE_PAGES`](Self::FRAME_TABLE_PAGES) pages of RAM for page tables, which hold anything:
+    /// they are its own from then on, whether it needs them or not. Default: unsupported. Context: that
+    /// of an allocation that may wait; interrupts are masked and locks of the library held, so it must
+    /// neither allocate pages nor sleep. One call at a time.
     ///
     /// # Errors
     /// See [`MapFrameTableError`].
-    fn map_frame_table(&self, at: VirtAddr, ram: PhysRange) -> Result<(), MapFrameTableError> {
-        let _ = (at, ram);
+    fn map_frame_table(
+        &self,
+        at: VirtAddr,
+        ram: PhysRange,
+        tables: PhysRange,
+    ) -> Result<(), MapFrameTableError> {
+        let _ = (at, ram, tables);
         Err(MapFrameTableError::Unsupported)
     }
 

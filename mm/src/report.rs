@@ -67,6 +67,11 @@ pub enum Corruption {
         /// Name of the lock wanted.
         wanted: &'static str,
     },
+    /// A section could not be populated: its memory stays out of use.
+    LostSection {
+        /// Its first frame.
+        pfn: Pfn,
+    },
     /// A block could not be given back when its handle was dropped.
     LostBlock {
         /// First frame of the block.
@@ -86,6 +91,8 @@ pub enum Check {
     FreeFrames,
     /// Frames a zone manages: free, isolated and live ones together.
     ManagedFrames,
+    /// Free frames in sections that are not populated yet.
+    LatentFrames,
     /// Live frames of a zone.
     LiveFrames,
     /// Blocks in use by state.
@@ -149,6 +156,9 @@ impl fmt::Display for Corruption {
             }
             Self::LockOrder { held, wanted } => {
                 write!(f, "lock `{wanted}` taken while `{held}` is held")
+            }
+            Self::LostSection { pfn } => {
+                write!(f, "the section at frame {pfn} could not be populated")
             }
             Self::LostBlock { pfn, order } => {
                 write!(

@@ -16,9 +16,11 @@ mod drain;
 mod held;
 mod options;
 mod origins;
+mod populate;
 mod reclaim;
 mod retry;
 mod run;
+mod sections;
 mod shared;
 mod slow_path;
 mod tuning;
@@ -29,7 +31,7 @@ pub use adopt::FreeEarlyError;
 pub use alloc::AllocError;
 pub use block::Block;
 pub use bring_up::{BringUpError, Summary};
-pub use options::{HugePages, Options, PageLists, PageOwner};
+pub use options::{HugePages, Options, PageLists, PageOwner, Populate};
 pub use reclaim::{Balance, ReclaimStats};
 pub use run::{ContigError, ExactError, PageRun};
 pub use shared::{Destructor, SharedBlock, ToZone};
@@ -68,6 +70,8 @@ pub(crate) struct Core {
     treats_free_pages: bool,
     pub(crate) cpus: Cpus,
     pub(crate) origins: Origins,
+    /// What was not populated at boot, if anything can be left.
+    latent: Option<populate::Latent>,
     tuning: SpinLock<Tuning>,
     reclaim: reclaim::Counters,
     /// Frames left out of circulation because they were found damaged.
@@ -131,11 +135,14 @@ impl<P: Platform> Memory<P> {
         self.nodes().iter().flat_map(Node::zones)
     }
 
-    /// The zone that a frame's record names. Context: any.
+    /// The zone that a frame's record names, or will name once there is one. Context: any.
     #[must_use]
     pub fn zone_of(&self, pfn: Pfn) -> Option<&Zone> {
         let core = self.core()?;
-        core.zone(core.frames.head(pfn)?.frame().word().zone_id())
+        match core.frames.head(pfn) {
+            Some(head) => core.zone(head.frame().word().zone_id()),
+            None => core.latent_zone(pfn),
+        }
     }
 
     /// A frame and its record, if the library knows it (Linux: `pfn_to_page`). Context: any.
@@ -184,6 +191,7 @@ impl<P: Platform> Memory<P> {
     /// The first [`Corruption`] found.
     pub fn validate(&self) -> Result<Census, Corruption> {
         let mut total = Census::default();
+        let _populated = self.stop_populating();
         for zone in self.zones() {
             let census = zone.validate(&self.platform)?;
             total.free = total.free.saturating_add(census.free);
@@ -191,6 +199,10 @@ impl<P: Platform> Memory<P> {
             total.live = total.live.saturating_add(census.live);
             total.cached = total.cached.saturating_add(census.cached);
             total.reserved = total.reserved.saturating_add(census.reserved);
+            total.latent = total.latent.saturating_add(census.latent);
+        }
+        if let Some(core) = self.core() {
+            self.validate_latent(core)?;
         }
         Ok(total)
     }

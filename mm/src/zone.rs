@@ -13,6 +13,7 @@
 
 pub mod distance;
 mod kind;
+mod latent;
 mod listed;
 mod node;
 pub mod plan;

@@ -13,7 +13,7 @@ use mm::mem::RamClaim;
 use mm::memblock::Memblock;
 use mm::platform::{CpuId, IrqState, LockClass, NodeId, Platform, Profile};
 use mm::report::Corruption;
-use mm::system::{HugePages, Memory, Options, PageLists, PageOwner};
+use mm::system::{HugePages, Memory, Options, PageLists, PageOwner, Populate};
 use mm::zone::plan::{CoreWish, NodePlan, Plan};
 
 /// Where RAM begins: above 4 GiB, so that all of it is in the Normal zone.
@@ -94,6 +94,7 @@ pub fn boot<const COUNTING: bool>(bytes: usize) -> Memory<Lean<COUNTING>> {
         huge_pages: HugePages::Never,
         page_lists: PageLists::Tuned,
         page_owner: PageOwner::Off,
+        populate: Populate::AtBoot,
     };
     memory.bring_up(memblock, &plan, options).unwrap();
     memory

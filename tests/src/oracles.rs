@@ -23,9 +23,9 @@ pub use owners::Owners;
 pub use recount::{Blocks, Found};
 pub use shape::Shape;
 
-use mm::addr::{Order, PfnRange};
+use mm::addr::{Order, Pfn, PfnRange};
 use mm::buddy::MigrateType;
-use mm::config::PAGE_SIZE;
+use mm::config::{PAGE_SIZE, SECTION_FRAMES};
 use mm::frame::FrameState;
 use mm::mem::poison;
 use mm::system::Memory;
@@ -52,8 +52,10 @@ pub fn check<C: SimConfig>(memory: &Memory<SimPlatform<C>>) {
             "O1: present, {name}"
         );
         let snapshot = zone.snapshot(memory.platform());
-        assert_eq!(zone.free_frames(), census.free, "O3: free, {name}");
-        assert_eq!(snapshot.free, census.free, "O3: free, {name}");
+        let free = census.free + census.latent;
+        assert_eq!(zone.free_frames(), free, "O3: free, {name}");
+        assert_eq!(snapshot.free, free, "O3: free, {name}");
+        assert_eq!(zone.latent_frames(), census.latent, "O3: latent, {name}");
         assert_eq!(snapshot.blocks, recount.blocks, "O3: blocks, {name}");
         assert_eq!(
             snapshot.stats.allocated - snapshot.stats.freed,
@@ -66,6 +68,34 @@ pub fn check<C: SimConfig>(memory: &Memory<SimPlatform<C>>) {
     check_shape(memory);
     if memory.options().is_some_and(|options| options.page_poison) {
         check_poison(memory);
+    }
+}
+
+/// Sections that have RAM but no records.
+#[must_use]
+pub fn latent_sections<C: SimConfig>(memory: &Memory<SimPlatform<C>>) -> Vec<u64> {
+    let ram = memory.platform().ram().ranges();
+    let sections = ram.flat_map(|range| {
+        let frames = range.whole_frames();
+        frames.first().section()..frames.end().as_u64().div_ceil(SECTION_FRAMES)
+    });
+    let mut latent: Vec<_> = sections
+        .filter(|&section| memory.page(Pfn::new(section * SECTION_FRAMES)).is_none())
+        .collect();
+    latent.dedup();
+    latent
+}
+
+/// O5 for sections that were latent at the start: nobody has anything of them now.
+///
+/// # Panics
+/// If somebody has.
+pub fn check_all_free<C: SimConfig>(memory: &Memory<SimPlatform<C>>, sections: &[u64]) {
+    let inside = Blocks::of(memory).filter(|found| sections.contains(&found.pfn.section()));
+    for Found { pfn, word } in inside {
+        let state = word.state();
+        let unused = matches!(state, Some(FrameState::Free | FrameState::Reserved));
+        assert!(unused, "O5: {pfn} is {state:?} at the end");
     }
 }
 
@@ -100,11 +130,7 @@ fn check_shape<C: SimConfig>(memory: &Memory<SimPlatform<C>>) {
 }
 
 /// Whether pageblock types allow the block and its buddy to merge.
-fn may_merge<C: SimConfig>(
-    memory: &Memory<SimPlatform<C>>,
-    pfn: mm::addr::Pfn,
-    order: Order,
-) -> bool {
+fn may_merge<C: SimConfig>(memory: &Memory<SimPlatform<C>>, pfn: Pfn, order: Order) -> bool {
     if order < Order::PAGEBLOCK {
         return true;
     }

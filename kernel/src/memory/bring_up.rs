@@ -18,9 +18,9 @@ use mm::config::PAGE_SIZE;
 use mm::mem::{EarlyRam, RamClaim};
 use mm::memblock::params::Params;
 use mm::memblock::setup::{LowMemory, SetupError, SetupPolicy, add_firmware_map};
-use mm::memblock::{AllocError, Floor, GrowError, Memblock, Request};
-use mm::platform::{NodeId, Platform};
-use mm::system::{BringUpError, FreeEarlyError, Options, Summary, TuningError};
+use mm::memblock::{Floor, GrowError, Memblock, Request};
+use mm::platform::Platform;
+use mm::system::{BringUpError, Options, Summary};
 use mm::zone::plan::{CoreWish, NodePlan, Plan, PlanError};
 use spin::Once;
 
@@ -48,10 +48,8 @@ enum Failure {
     Setup(SetupError),
     Reserve(GrowError),
     Plan(PlanError),
-    Tables(AllocError),
+    Tables(frame_table::PrepareError),
     BringUp(BringUpError),
-    Tuning(TuningError),
-    FreeEarly(FreeEarlyError),
 }
 
 impl fmt::Display for Failure {
@@ -61,10 +59,8 @@ impl fmt::Display for Failure {
             Self::Setup(error) => error.fmt(f),
             Self::Reserve(error) => error.fmt(f),
             Self::Plan(error) => write!(f, "no zones: {error}"),
-            Self::Tables(error) => write!(f, "no memory for page tables: {error}"),
+            Self::Tables(error) => error.fmt(f),
             Self::BringUp(error) => error.fmt(f),
-            Self::Tuning(error) => error.fmt(f),
-            Self::FreeEarly(error) => error.fmt(f),
         }
     }
 }
@@ -135,10 +131,7 @@ fn try_bring_up(info: &'static BootInfo) -> Result<(), Failure> {
     let summary = MEMORY
         .bring_up(memblock, &plan, options())
         .map_err(Failure::BringUp)?;
-    give_back_tables()?;
     nodes::log_orders();
-    // Those pages count too.
-    MEMORY.recompute_watermarks().map_err(Failure::Tuning)?;
     let ready_tsc = arch::time::tsc();
     BOOT_MAP.call_once(|| BootMap {
         firmware,
@@ -155,18 +148,6 @@ fn options() -> Options {
     options.with_command_line(params::line(), |word| {
         log::warn!("kernel parameter ignored: `{word}` has no such value");
     })
-}
-
-/// Gives back the pages that mapping the frame table did not take.
-fn give_back_tables() -> Result<(), Failure> {
-    for page in frame_table::take_rest() {
-        let zone = MEMORY.zone_of(page.range().start().frame());
-        let node = zone.map_or(NodeId(0), |zone| zone.id().node);
-        MEMORY
-            .free_early(node, page)
-            .map_err(|(error, _)| Failure::FreeEarly(error))?;
-    }
-    Ok(())
 }
 
 /// Takes out of memory what the boot loader did not map, such as RAM that only the command line

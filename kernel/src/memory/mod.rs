@@ -7,11 +7,14 @@
 //! | `bring_up` | from the map to a page allocator, with Linux's boot lines |
 //! | `nodes` | which memory and CPUs are near to each other |
 //! | `frame_table`, `stacks` | page tables for the frame table and for kernel stacks |
+//! | `bell` | what threads of a node wait for |
 //! | `kswapd` | a thread for each node that reclaims when little is left |
+//! | `populate` | a thread for each node that populates memory ahead of requests |
 //! | `holder` | whose a frame is that the page allocator never had |
 //! | `files`, `oomtest`, `pages`, `pcp`, `stress`, `sysctl`, `workload` | `/proc` files and shell commands |
 //! | `benches`, `tests` | benchmarks and in-kernel tests |
 
+mod bell;
 mod benches;
 mod bring_up;
 mod files;
@@ -25,6 +28,7 @@ mod oomtest;
 mod pages;
 mod pcp;
 mod platform;
+pub(crate) mod populate;
 mod random;
 pub(crate) mod stacks;
 mod stress;
@@ -52,6 +56,10 @@ kernel_param!("page_poison", "0|1: fill free pages and check them");
 kernel_param!(
     "page_owner",
     "on|off: keep which line of the source allocated each block, for /proc/page_owner"
+);
+kernel_param!(
+    "populate",
+    "ondemand|boot: when memory gets its frame records"
 );
 kernel_param!(
     "percpu_pagelists",

@@ -4,7 +4,7 @@
     reason = "`mm::platform::Platform` is an unsafe trait: this is its implementation"
 )]
 
-use super::{frame_table, kswapd, nodes};
+use super::{frame_table, kswapd, nodes, populate};
 use crate::acpi;
 use crate::arch::{irq, local, pin, smp, time};
 use crate::panic;
@@ -138,6 +138,10 @@ unsafe impl Platform for KernelPlatform {
         kswapd::wake(node)
     }
 
+    fn wake_populate(&self, node: NodeId) -> bool {
+        populate::wake(node)
+    }
+
     /// Before there are threads nobody is marked, and nobody may reclaim.
     fn set_reclaiming(&self, on: bool) -> Option<bool> {
         sched::with_running(|thread| thread.set_reclaiming(on)).or(Some(true))
@@ -190,7 +194,14 @@ unsafe impl Platform for KernelPlatform {
         Some(frame_table::BASE)
     }
 
-    fn map_frame_table(&self, at: VirtAddr, ram: PhysRange) -> Result<(), MapFrameTableError> {
-        frame_table::map(self, at, ram)
+    const FRAME_TABLE_PAGES: u64 = frame_table::TABLE_PAGES;
+
+    fn map_frame_table(
+        &self,
+        at: VirtAddr,
+        ram: PhysRange,
+        tables: PhysRange,
+    ) -> Result<(), MapFrameTableError> {
+        frame_table::map(self, at, ram, tables)
     }
 }

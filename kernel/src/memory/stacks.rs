@@ -5,7 +5,7 @@
 //! only then its pages are free and its addresses may be used again. Page tables stay.
 #![expect(unsafe_code, reason = "changes the page tables that the CPU uses")]
 
-use super::{Kernel, MEMORY, Pages};
+use super::{Kernel, MEMORY, Pages, frame_table};
 use crate::arch::lock::IrqLock;
 use crate::arch::smp;
 use crate::arch::stack::{GUARD_BYTES, StackExtent};
@@ -85,12 +85,15 @@ impl fmt::Display for StackError {
     }
 }
 
-/// Gives page tables from the allocator.
+/// Gives page tables: pages that the frame table did not need, or from the allocator.
 struct TablePages;
 
-// SAFETY: the allocator gives each page once, and nobody gives these back.
+// SAFETY: both give each page once, and nobody gives these back.
 unsafe impl FrameAllocator<Size4KiB> for TablePages {
     fn allocate_frame(&mut self) -> Option<PhysFrame> {
+        if let Some(spare) = frame_table::take_spare(MEMORY.platform()) {
+            return frame(spare.frame());
+        }
         let page = MEMORY.alloc_page(Gfp::KERNEL.union(Gfp::ZERO)).ok()?;
         frame(page)
     }

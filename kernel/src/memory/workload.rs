@@ -129,9 +129,10 @@ impl Pages for Machine<'_> {
     }
 }
 
-/// Prints what is free, neighbours joined, in bytes.
+/// Prints what is free, neighbours joined, in bytes; all of it is populated for that.
 fn print_free_ranges() {
     let limit = MEMORY.frames().map_or(Pfn::ZERO, |frames| frames.limit());
+    MEMORY.populate(PfnRange::new(Pfn::ZERO, limit).unwrap_or_default());
     let mut pfn = Pfn::ZERO;
     let mut range = PfnRange::EMPTY;
     while pfn < limit {

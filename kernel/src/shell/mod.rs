@@ -14,7 +14,7 @@ pub mod parse;
 use crate::arch::exit::{self, Status};
 use crate::arch::time;
 use crate::registry::registry;
-use crate::{console, kprint, kprintln, sched};
+use crate::{console, kprint, kprintln, memory, sched};
 use alloc::string::String;
 use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -147,9 +147,15 @@ fn session_status() -> Status {
     }
 }
 
+/// The boot is over.
+fn begin() {
+    READY.store(time::tsc(), Ordering::Relaxed);
+    memory::populate::begin();
+}
+
 /// Reads and runs lines until the machine is powered off.
 pub fn interactive() -> ! {
-    READY.store(time::tsc(), Ordering::Relaxed);
+    begin();
     let mut editor = LineEditor::new();
     kprintln!("Type `help` for a list of commands, `poweroff` to leave; Ctrl-C stops a command.");
     loop {
@@ -179,7 +185,7 @@ fn read_line(editor: &mut LineEditor) -> Event {
 
 /// Runs the commands of `exec=` and ends the machine with a status that tells how it went.
 pub fn execute_and_exit(line: &str) -> ! {
-    READY.store(time::tsc(), Ordering::Relaxed);
+    begin();
     run_line(line, &FAILED);
     exit::exit(session_status())
 }

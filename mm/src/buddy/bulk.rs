@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::area::smallest_from;
+use super::fallback::Mixing;
 use super::free_areas::FreeAreas;
 use super::pageset::List;
 use super::take::ATTEMPTS;
@@ -17,7 +18,7 @@ impl FreeAreas {
     pub(crate) fn fetch<P: Platform>(
         &mut self,
         list: List,
-        count: u32,
+        (count, mixing): (u32, Mixing),
         frames: &FrameTable,
         platform: &P,
         trace: &mut impl Trace,
@@ -35,7 +36,8 @@ impl FreeAreas {
                 }
                 // Other types' blocks: one, or a whole pageblock that is ours from now on.
                 let word = Word::unique(self.home, order, kind.bits());
-                let Some(block) = self.take_fallback(order, kind, word, platform, trace) else {
+                let found = self.take_fallback(order, kind, word, mixing, platform, trace);
+                let Some(block) = found else {
                     break;
                 };
                 frames.cache_pieces(block, cached, &mut put);

@@ -21,19 +21,34 @@ use crate::platform::Platform;
 /// first, so what the first few do not allow the others hardly will.
 const SURVEYS: usize = 4;
 
+/// Whether pages of different types may come to share a pageblock (Linux: without or with
+/// `ALLOC_NOFRAGMENT`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Mixing {
+    /// If nothing else helps.
+    Allowed,
+    /// No: there is more memory yet to be populated.
+    Avoided,
+}
+
 impl FreeAreas {
-    /// Serves a request of type `wanted` from pageblocks of other types.
+    /// Serves a request of type `wanted` from pageblocks of other types: with mixing avoided, only
+    /// from such that are free as a whole.
     #[cold]
     pub(crate) fn take_fallback<P: Platform>(
         &mut self,
         order: Order,
         wanted: MigrateType,
         word: Word,
+        mixing: Mixing,
         platform: &P,
         trace: &mut impl Trace,
     ) -> Option<Exclusive> {
-        if self.claim(order, wanted, trace) {
+        if self.claim(order, wanted, mixing, trace) {
             return self.take(order, wanted, word, platform, trace);
+        }
+        if mixing == Mixing::Avoided {
+            return None;
         }
         for _ in 0..ATTEMPTS {
             let (place, from) = self.to_steal(order, wanted)?;
@@ -49,10 +64,17 @@ impl FreeAreas {
 
     /// Takes over a pageblock with a free block of at least `order`, largest first. Answers
     /// whether there was one.
-    fn claim(&mut self, order: Order, wanted: MigrateType, trace: &mut impl Trace) -> bool {
+    fn claim(
+        &mut self,
+        order: Order,
+        wanted: MigrateType,
+        mixing: Mixing,
+        trace: &mut impl Trace,
+    ) -> bool {
         let mut surveys: usize = 0;
         for size in order.and_above().rev() {
-            if !policy::worth_claiming(size, wanted) {
+            let mixes = size < Order::PAGEBLOCK && mixing == Mixing::Avoided;
+            if mixes || !policy::worth_claiming(size, wanted) {
                 return false;
             }
             for &owner in wanted.fallbacks() {

@@ -16,6 +16,7 @@ use super::index::{Index, SETS};
 use super::{MigrateType, Stats};
 use crate::addr::{Order, Pfn, PfnRange, to_index};
 use crate::collections::SetBank;
+use crate::config::{PAGEBLOCK_ORDER, SECTION_FRAME_SHIFT, SECTION_FRAMES};
 use crate::frame::{SectionFrames, ZoneId};
 use crate::mem::{Array, CarveError, EarlyBox, EarlyRam};
 use crate::platform::Platform;
@@ -37,6 +38,8 @@ pub(crate) struct FreeAreas {
     pub(super) free: u64,
     /// Pageblocks that are isolated.
     pub(super) isolated: u64,
+    /// Slots of sections that are not populated yet: one set.
+    latent: SetBank,
     pub(super) stats: Stats,
 }
 
@@ -51,6 +54,7 @@ impl FreeAreas {
             blocks: [[0; 16]; 8],
             free: 0,
             isolated: 0,
+            latent: SetBank::empty(),
             stats: Stats::ZERO,
         }
     }
@@ -61,6 +65,35 @@ impl FreeAreas {
         self.first_section = first_section;
         self.areas = areas;
         self.index.bank = bank;
+    }
+
+    /// Makes room for the sections to be populated later: a set of slots.
+    pub(crate) fn install_latent(&mut self, latent: SetBank) {
+        self.latent = latent;
+    }
+
+    /// Takes note that some sections, which have memory of the zone, are populated later.
+    pub(crate) fn expect(&mut self, first: u64, end: u64) {
+        let slot = |section: u64| section.saturating_sub(self.first_section);
+        self.latent.insert_all(0, slot(first), slot(end));
+    }
+
+    /// The lowest section that is not populated yet.
+    pub(crate) fn lowest_latent(&self) -> Option<u64> {
+        Some(self.first_section.wrapping_add(self.latent.first(0)?))
+    }
+
+    /// Whether a section of the zone is not populated yet.
+    pub(crate) fn is_latent(&self, section: u64) -> bool {
+        let slot = section.checked_sub(self.first_section);
+        slot.is_some_and(|slot| self.latent.contains(0, slot))
+    }
+
+    /// No longer waits for a section.
+    pub(crate) fn forget(&mut self, section: u64) {
+        if let Some(slot) = section.checked_sub(self.first_section) {
+            let _ = self.latent.remove(0, slot);
+        }
     }
 
     /// Sets in a zone's index, for [`SetBank::bytes_for`].
@@ -100,7 +133,8 @@ impl FreeAreas {
         self.stats.freed = self.stats.freed.wrapping_add(frames);
     }
 
-    /// Adds room for the free blocks of a section, whose pageblocks start out as `kind`.
+    /// Adds room for the free blocks of a section, whose pageblocks start out as `kind`; it is
+    /// populated with that.
     ///
     /// # Errors
     /// [`CarveError`] if `ram` cannot hold it; [`CarveError::Unreachable`] also for a section
@@ -119,10 +153,11 @@ impl FreeAreas {
         *place = Some(EarlyBox::carve(platform, ram, || {
             Area::new(frames, self.home, kind)
         })?);
+        self.forget(frames.pfn(0).section());
         Ok(())
     }
 
-    /// Pageblocks of present sections within `span`, by type.
+    /// Pageblocks of present sections within `span`, by type. Those to be populated will be Movable.
     pub(crate) fn pageblocks(&self, span: PfnRange) -> [u64; MigrateType::COUNT] {
         let mut counts = [0_u64; MigrateType::COUNT];
         for area in self.areas.iter().flatten() {
@@ -132,6 +167,16 @@ impl FreeAreas {
                 let count = &mut counts[pageblock.kind.index()];
                 *count = count.saturating_add(inside);
             }
+        }
+        for slot in (0..self.latent.bound()).filter(|&slot| self.latent.contains(0, slot)) {
+            let first = self.first_section.wrapping_add(slot) << SECTION_FRAME_SHIFT;
+            let whole = PfnRange::from_numbers(first, first.saturating_add(SECTION_FRAMES));
+            let inside = whole.intersect(span);
+            let first = inside.first().align_down(Order::PAGEBLOCK);
+            let end = inside.end().align_up(Order::PAGEBLOCK);
+            let blocks = end.offset_from(first).unwrap_or_default() >> PAGEBLOCK_ORDER;
+            let count = &mut counts[MigrateType::Movable.index()];
+            *count = count.saturating_add(blocks);
         }
         counts
     }

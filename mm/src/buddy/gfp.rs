@@ -303,6 +303,13 @@ impl Request {
         Order::new_or_max(low_byte(self.0 >> ORDER_SHIFT) & 15)
     }
 
+    /// Whether memory may be populated for the request; others are served with what is populated.
+    #[inline]
+    #[must_use]
+    pub const fn may_populate(&self) -> bool {
+        self.gfp().contains(Gfp::DIRECT_RECLAIM)
+    }
+
     /// The highest zone that may serve the request; lower ones are tried after it.
     #[inline]
     #[must_use]

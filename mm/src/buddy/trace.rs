@@ -87,6 +87,13 @@ pub enum Step {
         /// How many frames went.
         frames: u32,
     },
+    /// A section of the zone was populated: its memory could not be handed out before.
+    Populated {
+        /// The zone.
+        home: ZoneId,
+        /// First frame of the section.
+        pfn: Pfn,
+    },
     /// The zone had nothing.
     Exhausted {
         /// Which one.

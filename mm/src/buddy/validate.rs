@@ -23,6 +23,8 @@ pub struct Census {
     pub cached: u64,
     /// Reserved.
     pub reserved: u64,
+    /// Free, but in sections that are not populated yet: these have no records.
+    pub latent: u64,
 }
 
 impl Census {
@@ -33,6 +35,7 @@ impl Census {
             .saturating_add(self.isolated)
             .saturating_add(self.live)
             .saturating_add(self.cached)
+            .saturating_add(self.latent)
     }
 }
 

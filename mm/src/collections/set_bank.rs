@@ -171,6 +171,26 @@ impl SetBank {
         }
     }
 
+    /// Puts all numbers from `first` up to, not including, `end` into a set.
+    pub fn insert_all(&mut self, set: u64, first: u64, end: u64) {
+        let (mut first, mut end) = (first, end.min(self.bound));
+        for level in 0..self.levels {
+            if first >= end {
+                return;
+            }
+            let last = end.wrapping_sub(1);
+            for word in first >> 6..=last >> 6 {
+                let place = self.place(set, level, word);
+                let (low, high) = (first.max(word << 6) & 63, last.min(word << 6 | 63) & 63);
+                if let Some(word) = self.words.get_mut(place) {
+                    *word |= (u64::MAX << low) & (u64::MAX >> (63 ^ high));
+                }
+            }
+            first >>= 6;
+            end = (last >> 6).wrapping_add(1);
+        }
+    }
+
     /// Takes a number out of a set; it may be missing. Answers what is left.
     #[inline]
     pub fn remove(&mut self, set: u64, member: u64) -> Members {

@@ -21,7 +21,7 @@ pub use self::origin::{Origin, Origins};
 pub use self::section::SectionFrames;
 use super::{Frame, FrameState, Page};
 use crate::addr::{Order, Pfn, PhysRange, VirtAddr, to_count, to_index};
-use crate::config::SECTION_FRAMES;
+use crate::config::{PAGE_SIZE, SECTION_FRAMES};
 use crate::mem::{Array, CarveError, EarlyRam};
 use crate::platform::{MapFrameTableError, MemoryModel, Platform};
 use crate::sync::atomic::{AtomicPtr, Ordering};
@@ -38,6 +38,31 @@ pub enum AddSectionError {
     /// The platform could not map the records.
     Map(MapFrameTableError),
 }
+
+/// A few records, as bits; aligned so that a CPU reads many bits at once.
+#[derive(Clone, Copy)]
+#[repr(C, align(128))]
+struct Line([u64; 16]);
+
+/// A page of records.
+struct RecordPage([Line; to_index(PAGE_SIZE) / size_of::<Line>()]);
+
+impl RecordPage {
+    const ZERO: Self = Self([Line([0; 16]); to_index(PAGE_SIZE) / size_of::<Line>()]);
+
+    fn is_zero(&self) -> bool {
+        let mut found = [0_u64; 16];
+        for line in &self.0 {
+            for (found, word) in found.iter_mut().zip(line.0) {
+                *found |= word;
+            }
+        }
+        found.iter().fold(0, |all, word| all | word) == 0
+    }
+}
+
+/// Pages of records in a section.
+const RECORD_PAGES: usize = to_index(FrameTable::SECTION_BYTES / PAGE_SIZE);
 
 /// Records of all frames of a machine.
 #[derive(Debug)]
@@ -73,8 +98,9 @@ impl FrameTable {
         Ok(Self { sections })
     }
 
-    /// Adds records for a section, all zero. The memory stays with the table.
-    /// Context: boot or hotplug, one caller at a time.
+    /// Adds records for a section, all zero. The memory stays with the table, and `tables`, where
+    /// the platform maps records, with the platform. Context: boot, or with the lock that populating
+    /// takes: one caller at a time.
     ///
     /// # Errors
     /// [`AddSectionError`]; the section then has no records.
@@ -83,6 +109,7 @@ impl FrameTable {
         platform: &P,
         section: u64,
         ram: EarlyRam,
+        tables: EarlyRam,
     ) -> Result<(), AddSectionError> {
         let slot = self
             .sections
@@ -97,18 +124,24 @@ impl FrameTable {
             return Err(AddSectionError::BadMemory(range));
         };
         let records = records.cast::<Frame>();
-        if !records.is_aligned() {
+        if !records.cast::<RecordPage>().is_aligned() {
             return Err(AddSectionError::BadMemory(range));
         }
         // All-zero bytes are valid records: a `Frame` is atomics only.
         if !platform.is_zeroed(range) {
+            let pages = records.cast::<[RecordPage; RECORD_PAGES]>();
             // SAFETY: the token makes the RAM ours alone, the platform reaches all of it
-            // (Platform 1), and it is large enough and aligned.
-            unsafe { records.write_bytes(0, to_index(SECTION_FRAMES)) };
+            // (Platform 1), it is large enough and aligned, and RAM always holds some byte values.
+            for page in unsafe { &mut *pages.as_ptr() } {
+                // A page that is zero is only read: a hypervisor need not back it then.
+                if !page.is_zero() {
+                    *page = RecordPage::ZERO;
+                }
+            }
         }
         let records = match P::MODEL {
             MemoryModel::Sparse | MemoryModel::Flat => records,
-            MemoryModel::Vmemmap => Self::map_section(platform, section, range)?,
+            MemoryModel::Vmemmap => Self::map_section(platform, section, range, tables)?,
         };
         let _ = ram.leak();
         slot.store(records.as_ptr(), Ordering::Release);
@@ -120,6 +153,7 @@ impl FrameTable {
         platform: &P,
         section: u64,
         ram: PhysRange,
+        tables: EarlyRam,
     ) -> Result<NonNull<Frame>, AddSectionError> {
         let unsupported = AddSectionError::Map(MapFrameTableError::Unsupported);
         let offset = section.checked_mul(Self::SECTION_BYTES);
@@ -129,7 +163,7 @@ impl FrameTable {
             .and_then(|(base, offset)| base.checked_add(offset))
             .ok_or(unsupported)?;
         platform
-            .map_frame_table(at, ram)
+            .map_frame_table(at, ram, tables.leak())
             .map_err(AddSectionError::Map)?;
         let pointer = core::ptr::with_exposed_provenance_mut(to_index(at.as_u64()));
         let records = NonNull::<Frame>::new(pointer).filter(|records| records.is_aligned());

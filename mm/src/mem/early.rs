@@ -26,7 +26,8 @@ impl RamClaim {
         Self(())
     }
 
-    /// Turns a range into a token. Only memblock calls this, for a range it has just reserved.
+    /// Turns a range into a token. Only memblock calls this: for a range it has just reserved, or one
+    /// that it hands over.
     pub(crate) fn carve(&self, range: PhysRange) -> EarlyRam {
         EarlyRam { range }
     }
@@ -40,6 +41,12 @@ pub struct EarlyRam {
 }
 
 impl EarlyRam {
+    /// No bytes at all.
+    pub(crate) const fn none() -> Self {
+        let range = PhysRange::EMPTY;
+        Self { range }
+    }
+
     /// Which bytes.
     #[must_use]
     pub const fn range(&self) -> PhysRange {

@@ -68,7 +68,10 @@ impl fmt::Display for Recording {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut zone = None;
         for (number, step) in (1_u32..).zip(self.steps()) {
-            if let Step::Zone { home } | Step::Exhausted { home } | Step::Short { home, .. } = step
+            if let Step::Zone { home }
+            | Step::Exhausted { home }
+            | Step::Short { home, .. }
+            | Step::Populated { home, .. } = step
             {
                 zone = Some(home);
             }
@@ -88,8 +91,8 @@ struct Sentence {
     step: Step,
 }
 
-impl fmt::Display for Sentence {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Sentence {
+    fn write_zone(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(ZoneId { node, zone }) = self.zone {
             // Most machines have one node, which goes without saying.
             if node.0 != 0 {
@@ -100,12 +103,20 @@ impl fmt::Display for Sentence {
                 None => write!(f, "zone number {zone}: ")?,
             }
         }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Sentence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.write_zone(f)?;
         match self.step {
             Step::Zone { .. } => f.write_str("asked"),
             Step::Short { free, floor, .. } => write!(
                 f,
                 "too little to spare: {free} frames are free, {floor} are kept back"
             ),
+            Step::Populated { pfn, .. } => write!(f, "populated the section at frame {pfn}"),
             Step::Found { pfn, order, kind } => {
                 let kind = kind.name();
                 write!(
@@ -136,10 +147,12 @@ impl fmt::Display for Sentence {
                 f,
                 "took the block of order {order} at frame {pfn} from this CPU's own list"
             ),
-            Step::Refilled { blocks, order } => write!(
-                f,
-                "so this CPU's empty list got {blocks} blocks of order {order}"
-            ),
+            Step::Refilled { blocks, order } => {
+                write!(
+                    f,
+                    "so this CPU's empty list got {blocks} blocks of order {order}"
+                )
+            }
             Step::Kept { pfn, order } => write!(
                 f,
                 "put the block of order {order} at frame {pfn} on this CPU's own list"
@@ -197,6 +210,10 @@ mod tests {
             Step::Steal {
                 from: MigrateType::Reclaimable,
             },
+            Step::Populated {
+                home: zone(0, 2),
+                pfn: Pfn::new(0x8000),
+            },
         ];
         let expected = " \
  1. zone Normal: asked
@@ -206,6 +223,7 @@ mod tests {
  5. zone DMA32: found a free block of order 10 at frame 0x1fc00 (Unmovable)
  6. zone DMA32: halved it; the upper half at frame 0x1fe00 stays free, of order 9
  7. zone DMA32: takes a block out of a pageblock that stays Reclaimable
+ 8. zone Normal: populated the section at frame 0x8000
 ";
         assert_eq!(recording(&steps).to_string(), expected);
 

@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! settings        (40)  what the machine's owner chose; watermarks are written under it
-//!   zone          (50)  free areas of one zone; interrupts off
+//!   populate      (45)  one section at a time gets its records; interrupts off
+//!     zone        (50)  free areas of one zone; interrupts off
 //! ```
 //!
 //! The `debug` profile reports every take and release to the platform
@@ -15,6 +16,12 @@ use crate::platform::LockClass;
 pub const SETTINGS: LockClass = LockClass {
     name: "settings",
     rank: 40,
+};
+
+/// Populating a section.
+pub const POPULATE: LockClass = LockClass {
+    name: "populate",
+    rank: 45,
 };
 
 /// Free areas of one zone.

@@ -11,6 +11,15 @@ use crate::platform::{NodeId, Platform};
 use crate::report::Corruption;
 use crate::zone::{Node, Zone};
 
+/// Where memory was until a zone got it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Source {
+    /// With memblock, or whoever allocated it early: the zone manages more from now on.
+    Early,
+    /// In a latent section, managed already.
+    Latent,
+}
+
 /// Why [`Memory::free_early`] did not take memory over. Nothing was changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum FreeEarlyError {
@@ -51,6 +60,8 @@ impl<P: Platform> Memory<P> {
         let Some(core) = self.core() else {
             return Err((FreeEarlyError::NotUp, ram));
         };
+        // Frames that are still latent have no records to say that they are reserved.
+        self.populate(ram.range().whole_frames());
         if let Err(error) = core.check_reserved(node, ram.range().whole_frames()) {
             return Err((error, ram));
         }
@@ -96,8 +107,7 @@ impl Core {
             }
             let (_, from_here) = rest.split_at(below);
             let (ram, above) = from_here.split_at(here.addrs().size());
-            let each = |block| self.adopt_block(platform, zone, block);
-            if let Err((corruption, left)) = self.frames.adopt(ram, zone.id(), each) {
+            if let Err((corruption, left)) = self.adopt_in(platform, zone, ram, Source::Early) {
                 return Err((
                     corruption,
                     left.join(above).unwrap_or_else(|(left, _)| left),
@@ -108,12 +118,41 @@ impl Core {
         Ok(())
     }
 
-    fn adopt_block<P: Platform>(&self, platform: &P, zone: &Zone, mut block: Exclusive) {
+    /// Hands a range of one zone to it.
+    ///
+    /// # Errors
+    /// As [`Self::adopt`].
+    pub(super) fn adopt_in<P: Platform>(
+        &self,
+        platform: &P,
+        zone: &Zone,
+        ram: EarlyRam,
+        source: Source,
+    ) -> Result<(), (Corruption, EarlyRam)> {
+        let each = |block| self.adopt_block(platform, zone, block, source);
+        self.frames.adopt(ram, zone.id(), each)
+    }
+
+    fn adopt_block<P: Platform>(
+        &self,
+        platform: &P,
+        zone: &Zone,
+        mut block: Exclusive,
+        source: Source,
+    ) {
         self.wipe(platform, &mut block);
         let frames = block.frames();
         // What the platform does not reach can be neither zeroed nor checked: it stays out.
         let reachable = block.as_ptr(platform).is_some();
-        if !reachable || zone.adopt(platform, block).is_err() {
+        let adopted = reachable
+            && match source {
+                Source::Early => zone.adopt(platform, block).is_ok(),
+                Source::Latent => zone.adopt_latent(platform, block).is_ok(),
+            };
+        if !adopted {
+            if source == Source::Latent {
+                zone.lose_latent(frames.frames());
+            }
             let (pfn, order) = (frames.first(), Order::ZERO);
             platform.corruption(&Corruption::LostBlock { pfn, order });
         }

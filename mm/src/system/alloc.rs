@@ -5,7 +5,7 @@ use core::fmt;
 
 use super::{Block, Core, Memory};
 use crate::addr::{Order, Pfn};
-use crate::buddy::{Gfp, GfpError, Request, Step, Trace};
+use crate::buddy::{Gfp, GfpError, Mixing, Request, Step, Trace};
 use crate::frame::Claimed;
 use crate::mem::Exclusive;
 use crate::platform::{NodeId, Platform};
@@ -237,20 +237,36 @@ impl<P: Platform> Memory<P> {
         for zone in core.zones_for(node, request) {
             let (home, floor) = (zone.id(), floor(zone));
             loop {
+                let mixing = zone.mixing(request);
                 if !zone.spares(request.order(), floor) {
-                    let free = zone.free_frames();
-                    trace.step(Step::Short { home, free, floor });
-                    break;
+                    let waits = mixing == Mixing::Avoided;
+                    if waits && !zone.spares_for_now(request.order(), floor) {
+                        self.populate_for(core, zone, trace);
+                        continue;
+                    }
+                    // Who cannot have memory populated may use up what is populated.
+                    if !waits && !zone.spares_in_all(request.order(), floor) {
+                        let free = zone.free_frames();
+                        trace.step(Step::Short { home, free, floor });
+                        break;
+                    }
                 }
                 trace.step(Step::Zone { home });
                 let pin = Pin::new(&self.platform);
-                let listed = zone.alloc_listed(&pin, &core.frames, request, trace);
+                let listed = zone.alloc_listed(&pin, &core.frames, (request, mixing), trace);
                 drop(pin);
                 let block = match listed {
                     Some(block) => Some(block),
-                    None => zone.alloc(&self.platform, request, trace),
+                    None => zone.alloc(&self.platform, (request, mixing), trace),
                 };
-                let Some(block) = block else { break };
+                let Some(block) = block else {
+                    if mixing == Mixing::Avoided {
+                        self.populate_for(core, zone, trace);
+                        continue;
+                    }
+                    break;
+                };
+                self.keep_ahead(zone);
                 let block = self.prepare(core, request, block);
                 if block.is_some() {
                     return block;

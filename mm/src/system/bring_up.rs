@@ -2,15 +2,17 @@
 //! that memblock gives, and everything that is left goes to the zones.
 #![forbid(unsafe_code)]
 
+mod latent;
+
 use core::fmt;
 
 use super::cpus::{Cpus, NOWHERE};
-use super::{Core, Memory, Options, PageLists, PageOwner, Tuning};
+use super::{Core, Memory, Options, PageLists, PageOwner, Populate, Tuning};
 use crate::addr::{PfnRange, to_count, to_index};
 use crate::buddy::pageset::Gauges;
 use crate::buddy::{Area, AreaSlots, FreeAreas, MigrateType, PageSet};
 use crate::collections::SetBank;
-use crate::config::SECTION_FRAMES;
+use crate::config::{PAGE_SIZE, SECTION_FRAMES};
 use crate::frame::{AddSectionError, FrameTable, Origin, Origins, ZoneId};
 use crate::mem::{Array, CarveError, EarlyRam};
 use crate::memblock::{AllocError, Memblock, NodeChoice, NodeFrames, Request};
@@ -86,13 +88,13 @@ impl From<Corruption> for BringUpError {
 pub struct Summary {
     /// Frames of RAM.
     pub present: u64,
-    /// Frames that have records: those of all present sections.
+    /// Frames that have records or get them when they are populated: those of all present sections.
     pub recorded: u64,
     /// Frames handed to the allocator.
     pub managed: u64,
     /// Bytes of frame records.
     pub record_bytes: u64,
-    /// Bytes of tables beside them: sections, areas, indices, zones.
+    /// Bytes of tables beside them: sections, areas, indices, zones; also of areas to come.
     pub side_bytes: u64,
 }
 
@@ -130,18 +132,24 @@ impl<P: Platform> Memory<P> {
             memblock,
             summary,
         };
-        let frames = builder.frame_table(plan)?;
+        let populate = options.populate_on::<P>();
+        let frames = builder.frame_table(plan, populate)?;
         let mut nodes = builder.nodes(plan)?;
         for (node, plan) in nodes.iter_mut().zip(plan.nodes()) {
-            builder.areas(node, plan, &frames)?;
+            builder.areas(node, plan, &frames, populate)?;
         }
         builder.fallback_orders(&mut nodes, plan)?;
         let distances = builder.distances(plan)?;
         let cpus = builder.cpus(nodes.len())?;
         builder.page_lists(&mut nodes, options.page_lists)?;
         let origins = builder.origins(&frames, options.page_owner)?;
-        builder.mark_reserved(&frames, &nodes)?;
-
+        let room = match populate {
+            Populate::OnDemand => Some(builder.leave_latent(&frames, &nodes)?),
+            Populate::AtBoot => {
+                builder.mark_reserved(&frames, &nodes)?;
+                None
+            }
+        };
         let mut core = Core {
             frames,
             nodes,
@@ -151,29 +159,22 @@ impl<P: Platform> Memory<P> {
             treats_free_pages: options.touch_free_pages(),
             cpus,
             origins,
+            latent: None,
             tuning: SpinLock::new(rank::SETTINGS, Tuning::INITIAL),
             reclaim: super::reclaim::Counters::default(),
             quarantined: AtomicU64::new(0),
             summary,
         };
-        let mut outcome = Ok(());
         let Builder {
             memblock,
             mut summary,
             ..
         } = builder;
-        memblock.hand_over(&mut |free, ram| {
-            if outcome.is_ok() {
-                let adopted = core.adopt(&self.platform, node_of(&free), ram);
-                outcome = adopted.map_err(|(corruption, _)| corruption);
-            }
-        });
-        outcome?;
-        let zones = core.nodes.iter().flat_map(Node::zones);
-        summary.managed = zones.map(Zone::managed).fold(0, u64::saturating_add);
-        core.summary = summary;
-        core.cpus.find_nearest(&core.nodes);
-        core.first_watermarks();
+        match room {
+            Some(room) => core.keep_map(&self.platform, memblock, room)?,
+            None => core.take_all(&self.platform, memblock)?,
+        }
+        core.first_numbers(&mut summary);
         self.core.set(core).map_err(|_| BringUpError::AlreadyUp)?;
         Ok(summary)
     }
@@ -183,6 +184,29 @@ impl<P: Platform> Memory<P> {
     pub fn summary(&self) -> Summary {
         self.core()
             .map_or_else(Summary::default, |core| core.summary)
+    }
+}
+
+impl Core {
+    /// Computes what follows from how much memory each zone manages.
+    fn first_numbers(&mut self, summary: &mut Summary) {
+        let zones = self.nodes.iter().flat_map(Node::zones);
+        summary.managed = zones.map(Zone::managed).fold(0, u64::saturating_add);
+        self.summary = *summary;
+        self.cpus.find_nearest(&self.nodes);
+        self.first_watermarks();
+    }
+
+    /// Hands everything that is free to the zones.
+    fn take_all<P: Platform>(&self, platform: &P, memblock: Memblock) -> Result<(), BringUpError> {
+        let mut outcome = Ok(());
+        memblock.hand_over(&mut |free, ram| {
+            if outcome.is_ok() {
+                let adopted = self.adopt(platform, node_of(&free), ram);
+                outcome = adopted.map_err(|(corruption, _)| corruption);
+            }
+        });
+        Ok(outcome?)
     }
 }
 
@@ -197,8 +221,12 @@ impl<P: Platform> Builder<'_, P> {
         self.take(bytes, 64, NodeChoice::Prefer(node))
     }
 
-    /// The frame table with the records of every section that has RAM.
-    fn frame_table(&mut self, plan: &Plan<'_>) -> Result<FrameTable, BringUpError> {
+    /// The frame table, with the records of every section that has RAM if all are populated now.
+    fn frame_table(
+        &mut self,
+        plan: &Plan<'_>,
+        populate: Populate,
+    ) -> Result<FrameTable, BringUpError> {
         let ram = self.take_table(FrameTable::bytes_for(plan.end()), NodeId(0))?;
         let frames = FrameTable::carve(self.platform, ram, plan.end())?;
         if P::MODEL == MemoryModel::Flat {
@@ -206,7 +234,9 @@ impl<P: Platform> Builder<'_, P> {
             return Ok(frames);
         }
         let mut next: u64 = 0;
-        while let Some((section, node)) = self.section_from(next) {
+        while populate == Populate::AtBoot
+            && let Some((section, node)) = self.section_from(next)
+        {
             let ram = self.take(
                 FrameTable::SECTION_BYTES,
                 FrameTable::SECTION_BYTES,
@@ -237,7 +267,11 @@ impl<P: Platform> Builder<'_, P> {
         section: u64,
         ram: EarlyRam,
     ) -> Result<(), BringUpError> {
-        frames.add_section(self.platform, section, ram)?;
+        let tables = match P::FRAME_TABLE_PAGES.saturating_mul(PAGE_SIZE) {
+            0 => EarlyRam::none(),
+            bytes => self.take(bytes, PAGE_SIZE, NodeChoice::Any)?,
+        };
+        frames.add_section(self.platform, section, ram, tables)?;
         let Summary {
             recorded,
             record_bytes,
@@ -279,6 +313,7 @@ impl<P: Platform> Builder<'_, P> {
         node: &mut Node,
         plan: &NodePlan,
         frames: &FrameTable,
+        populate: Populate,
     ) -> Result<(), BringUpError> {
         let id = node.id();
         for kind in ZoneKind::ALL {
@@ -299,8 +334,16 @@ impl<P: Platform> Builder<'_, P> {
             let bytes = SetBank::bytes_for(FreeAreas::INDEX_SETS, slots).unwrap_or(u64::MAX);
             let ram = self.take_table(bytes, id)?;
             let bank = SetBank::carve(self.platform, ram, FreeAreas::INDEX_SETS, slots)?;
+            let latent = match populate {
+                Populate::OnDemand => Some(self.latent_set(id, slots)?),
+                Populate::AtBoot => None,
+            };
             let zone = node.zone_mut(kind).areas_mut();
             zone.install(first, areas, bank);
+            if let Some(latent) = latent {
+                zone.install_latent(latent);
+                continue;
+            }
             for section in first..first.saturating_add(slots) {
                 let Some(records) = frames.section(section) else {
                     continue;

@@ -2,8 +2,8 @@
 #![forbid(unsafe_code)]
 
 use super::{AllocError, Core, Memory};
-use crate::addr::{Order, Pfn, to_index};
-use crate::buddy::{Gfp, Request};
+use crate::addr::{Order, Pfn, to_count, to_index};
+use crate::buddy::{Gfp, Mixing, Request};
 use crate::mem::Exclusive;
 use crate::platform::Platform;
 use crate::sync::Pin;
@@ -75,6 +75,10 @@ impl<P: Platform> Memory<P> {
                 // Pages are collected first, and prepared (zeroed, checked) without lock or lists.
                 let (batch, taken) = self.take_spare(core, zone, request, wanted.min(BULK));
                 if taken == 0 {
+                    if zone.mixing(request) == Mixing::Avoided {
+                        self.populate_for(core, zone, &mut ());
+                        continue;
+                    }
                     break;
                 }
                 for block in batch.into_iter().flatten() {
@@ -110,7 +114,7 @@ impl<P: Platform> Memory<P> {
     ) -> ([Option<Exclusive>; BULK], usize) {
         let mut batch = [const { None }; BULK];
         let floor = zone.watermarks().low_floor(request.highest());
-        let spare = to_index(zone.free_frames().saturating_sub(floor));
+        let spare = to_index(zone.spare_for_now(floor));
         if spare == 0 {
             return (batch, 0);
         }
@@ -122,11 +126,13 @@ impl<P: Platform> Memory<P> {
         };
         let pin = Pin::new(&self.platform);
         let (frames, count) = (&core.frames, count.min(spare));
+        let floor = zone.populated_free().saturating_sub(to_count(spare));
         let mut taken =
             zone.alloc_listed_bulk(&pin, frames, *request, (count, floor), &mut collect);
         drop(pin);
         if taken == 0 {
-            taken = zone.alloc_bulk(&self.platform, request, count, collect);
+            let wanted = (request, zone.mixing(request));
+            taken = zone.alloc_bulk(&self.platform, wanted, count, collect);
         }
         (batch, taken)
     }

@@ -1,7 +1,7 @@
 //! Switches of a running system, from the profile and the command line.
 #![forbid(unsafe_code)]
 
-use crate::platform::Profile;
+use crate::platform::{MemoryModel, Platform, Profile};
 
 /// What is done to pages on their way out and in; names as on Linux's command line.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -18,6 +18,20 @@ pub struct Options {
     pub page_lists: PageLists,
     /// `page_owner=`: whether it is kept which line of the source allocated each block.
     pub page_owner: PageOwner,
+    /// `populate=`: when memory gets its frame records.
+    pub populate: Populate,
+}
+
+/// When sections of memory get their frame records and go to the allocator.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Populate {
+    /// When their memory is needed: booting takes as long with little memory as with much (Linux:
+    /// `CONFIG_DEFERRED_STRUCT_PAGE_INIT`). Not with the memory model
+    /// [`Flat`](crate::platform::MemoryModel::Flat), and not while it is kept who allocated what:
+    /// then it is at boot.
+    OnDemand,
+    /// All when memory comes up.
+    AtBoot,
 }
 
 /// Whether it is kept who allocated what (Linux: `page_owner=`): a word for each frame.
@@ -77,6 +91,15 @@ impl Options {
             huge_pages: HugePages::Always,
             page_lists: PageLists::Tuned,
             page_owner: PageOwner::Off,
+            populate: Populate::OnDemand,
+        }
+    }
+
+    /// When memory is populated on a platform: not all can do it on demand.
+    pub(super) const fn populate_on<P: Platform>(&self) -> Populate {
+        match (P::MODEL, self.page_owner) {
+            (MemoryModel::Flat, _) | (_, PageOwner::On) => Populate::AtBoot,
+            _ => self.populate,
         }
     }
 
@@ -94,8 +117,8 @@ impl Options {
 
     /// The same with what the kernel command line says: `init_on_alloc=`, `init_on_free=` and
     /// `page_poison=`, each `0`/`1`/`off`/`on`; `transparent_hugepage=`, which is `always`,
-    /// `madvise` or `never`; `percpu_pagelists=`, which is `off` or `tuned`; and `page_owner=`, which is
-    /// `off` or `on`. Other words are
+    /// `madvise` or `never`; `percpu_pagelists=`, which is `off` or `tuned`; `page_owner=`, which is
+    /// `off` or `on`; and `populate=`, which is `ondemand` or `boot`. Other words are
     /// left to others; a value that is none of these goes to `refused` and changes nothing.
     #[must_use]
     pub fn with_command_line<'a>(
@@ -123,6 +146,14 @@ impl Options {
                     match value {
                         "off" => self.page_lists = PageLists::Off,
                         "tuned" => self.page_lists = PageLists::Tuned,
+                        _ => refused(word),
+                    }
+                    continue;
+                }
+                "populate" => {
+                    match value {
+                        "ondemand" => self.populate = Populate::OnDemand,
+                        "boot" => self.populate = Populate::AtBoot,
                         _ => refused(word),
                     }
                     continue;
@@ -156,7 +187,7 @@ mod tests {
     fn the_command_line_overrides_the_profile_and_nonsense_is_refused() {
         let mut refused = [""; 1];
         let options = Options::for_profile(Profile::Hardened).with_command_line(
-            "quiet init_on_alloc=0 page_poison=maybe init_on_free=on transparent_hugepage=never page_owner=on",
+            "quiet init_on_alloc=0 page_poison=maybe init_on_free=on transparent_hugepage=never page_owner=on populate=boot",
             |word| refused = [word],
         );
         assert_eq!(
@@ -168,6 +199,7 @@ mod tests {
                 huge_pages: HugePages::Never,
                 page_lists: PageLists::Tuned,
                 page_owner: PageOwner::On,
+                populate: Populate::AtBoot,
             }
         );
         assert_eq!(refused, ["page_poison=maybe"]);

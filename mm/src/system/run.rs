@@ -196,6 +196,7 @@ impl<P: Platform> Memory<P> {
             if !zone.is_managed() || !zone.span().covers(range) {
                 continue;
             }
+            self.populate(range);
             // Free pages on the lists of CPUs would be in the way.
             let _pause = Pause::new(zone);
             if let Some(core) = self.core() {

@@ -5,7 +5,7 @@
 use super::Zone;
 use crate::addr::{Order, Pfn};
 use crate::buddy::pageset::Gauges;
-use crate::buddy::{FreeAreas, List, PageSet, Request, Step, Trace};
+use crate::buddy::{FreeAreas, List, Mixing, PageSet, Request, Step, Trace};
 use crate::frame::{CachedWord, Claimed, FrameTable, Word};
 use crate::mem::Exclusive;
 use crate::platform::{CpuId, Platform};
@@ -59,7 +59,7 @@ impl Zone {
         &self,
         pin: &Pin<'_, P>,
         frames: &FrameTable,
-        request: &Request,
+        (request, mixing): (&Request, Mixing),
         trace: &mut impl Trace,
     ) -> Option<Exclusive> {
         let order = request.order();
@@ -69,7 +69,7 @@ impl Zone {
         let (set, gauges) = own.parts();
         set.rise(list, frames);
         let mut taken = set.take(list, order, gauges);
-        if taken.is_none() && self.refill(set, gauges, list, frames, platform, trace) {
+        if taken.is_none() && self.refill(set, gauges, (list, mixing), frames, platform, trace) {
             taken = set.take(list, order, gauges);
         }
         if own.leave() {
@@ -155,7 +155,14 @@ impl Zone {
                 set.rise(list, frames);
                 let filled = set.has_at_hand(list)
                     || (self.spares(Order::ZERO, floor)
-                        && self.refill(set, gauges, list, frames, platform, &mut ()));
+                        && self.refill(
+                            set,
+                            gauges,
+                            (list, self.mixing(&request)),
+                            frames,
+                            platform,
+                            &mut (),
+                        ));
                 if filled {
                     continue;
                 }
@@ -229,7 +236,7 @@ impl Zone {
         &self,
         set: &mut PageSet,
         gauges: &Gauges,
-        list: List,
+        (list, mixing): (List, Mixing),
         frames: &FrameTable,
         platform: &P,
         trace: &mut impl Trace,
@@ -243,7 +250,7 @@ impl Zone {
             let most = wanted.wrapping_sub(got).min(FETCH);
             let mut areas = self.areas.lock(platform);
             let put = |pfn| set.stock(list, pfn, frames);
-            let fetched = areas.fetch(list, most, frames, platform, trace, put);
+            let fetched = areas.fetch(list, (most, mixing), frames, platform, trace, put);
             self.unlock(areas);
             got = got.wrapping_add(fetched);
             if fetched < most {

@@ -6,7 +6,7 @@ use super::watermark::{self, Watermarks};
 use crate::addr::{Order, Pfn, PfnRange};
 use crate::buddy::pageset::limits::{Limits, SharedLimits};
 use crate::buddy::pageset::{Gauges, PageSetStats};
-use crate::buddy::{Census, FreeAreas, MigrateType, PageSet, Request, Stats, Step, Trace};
+use crate::buddy::{Census, FreeAreas, MigrateType, Mixing, PageSet, Request, Stats, Step, Trace};
 use crate::config::ORDERS;
 use crate::frame::{FrameTable, Word, ZoneId};
 use crate::mem::Exclusive;
@@ -23,9 +23,11 @@ pub struct Zone {
     pub(super) span: PfnRange,
     present: u64,
     /// Written while memory is handed over, read by anyone.
-    managed: AtomicU64,
+    pub(super) managed: AtomicU64,
     /// Mirror of the free areas' count: written under the zone lock, read by anyone.
-    free: AtomicU64,
+    pub(super) free: AtomicU64,
+    /// Frames that will be free once their sections are populated.
+    pub(super) latent: AtomicU64,
     pub(super) watermarks: Watermarks,
     pub(super) areas: SpinLock<FreeAreas>,
     /// What each CPU has at hand.
@@ -51,7 +53,7 @@ pub struct ZoneSnapshot {
     pub blocks: [[u64; ORDERS]; MigrateType::COUNT],
     /// Pageblocks with memory, by migrate type.
     pub pageblocks: [u64; MigrateType::COUNT],
-    /// Free frames outside isolated pageblocks.
+    /// Free frames outside isolated pageblocks, latent ones, which are in no block, included.
     pub free: u64,
     /// What the allocator did.
     pub stats: Stats,
@@ -73,6 +75,7 @@ impl Zone {
             present,
             managed: AtomicU64::new(0),
             free: AtomicU64::new(0),
+            latent: AtomicU64::new(0),
             watermarks: Watermarks::new(),
             areas: SpinLock::new(rank::ZONE, areas),
             pagesets: PerCpu::empty(),
@@ -111,18 +114,19 @@ impl Zone {
         self.present
     }
 
-    /// Frames handed to the allocator. Context: any.
+    /// Frames handed to the allocator, latent ones included. Context: any.
     #[inline]
     #[must_use]
     pub fn managed(&self) -> u64 {
         self.managed.load(Ordering::Relaxed)
     }
 
-    /// Frames free right now (Linux: `NR_FREE_PAGES`). Context: any; stale when it arrives.
+    /// Frames free right now, latent ones included (Linux: `NR_FREE_PAGES`). Context: any; stale
+    /// when it arrives.
     #[inline]
     #[must_use]
     pub fn free_frames(&self) -> u64 {
-        self.free.load(Ordering::Relaxed)
+        self.populated_free().saturating_add(self.latent_frames())
     }
 
     /// Whether the allocator has anything here at all (Linux: `managed_zone`).
@@ -145,12 +149,12 @@ impl Zone {
         &self.watermarks
     }
 
-    /// Whether a block can go and leave `floor` frames free, by the count alone. Context: any;
-    /// stale when it arrives.
+    /// Whether a block can go and leave `floor` populated frames free, by the count alone. Context:
+    /// any; stale when it arrives.
     #[inline]
     #[must_use]
     pub fn spares(&self, order: Order, floor: u64) -> bool {
-        watermark::spares(self.free_frames(), order, floor)
+        watermark::spares(self.populated_free(), order, floor)
     }
 
     #[inline]
@@ -164,11 +168,11 @@ impl Zone {
     pub(crate) fn alloc<P: Platform>(
         &self,
         platform: &P,
-        request: &Request,
+        (request, mixing): (&Request, Mixing),
         trace: &mut impl Trace,
     ) -> Option<Exclusive> {
         let mut areas = self.areas.lock(platform);
-        let block = Self::take(&mut areas, platform, request, self.home, trace);
+        let block = Self::take(&mut areas, platform, (request, mixing), self.home, trace);
         self.unlock(areas);
         if block.is_none() {
             trace.step(Step::Exhausted { home: self.home });
@@ -181,14 +185,15 @@ impl Zone {
     pub(crate) fn alloc_bulk<P: Platform>(
         &self,
         platform: &P,
-        request: &Request,
+        (request, mixing): (&Request, Mixing),
         count: usize,
         mut sink: impl FnMut(Exclusive),
     ) -> usize {
         let mut areas = self.areas.lock(platform);
         let mut taken: usize = 0;
         while taken < count {
-            let block = Self::take(&mut areas, platform, request, self.home, &mut ());
+            let wanted = (request, mixing);
+            let block = Self::take(&mut areas, platform, wanted, self.home, &mut ());
             let Some(block) = block else { break };
             sink(block);
             taken = taken.wrapping_add(1);
@@ -201,7 +206,7 @@ impl Zone {
     fn take<P: Platform>(
         areas: &mut FreeAreas,
         platform: &P,
-        request: &Request,
+        (request, mixing): (&Request, Mixing),
         home: ZoneId,
         trace: &mut impl Trace,
     ) -> Option<Exclusive> {
@@ -214,7 +219,7 @@ impl Zone {
         };
         let block = match areas.take(order, kind, word, platform, trace) {
             Some(block) => Some(block),
-            None => areas.take_fallback(order, kind, word, platform, trace),
+            None => areas.take_fallback(order, kind, word, mixing, platform, trace),
         };
         if block.is_some() {
             areas.note_alloc(order);
@@ -304,7 +309,7 @@ impl Zone {
         ZoneSnapshot {
             blocks,
             pageblocks: areas.pageblocks(self.span),
-            free: areas.free_frames(),
+            free: areas.free_frames().saturating_add(self.latent_frames()),
             stats: self.pagesets().fold(*areas.stats(), |stats, set| Stats {
                 allocated: stats.allocated.wrapping_add(set.allocated),
                 freed: stats.freed.wrapping_add(set.freed),
@@ -320,7 +325,8 @@ impl Zone {
     /// The first [`Corruption`] found.
     pub fn validate<P: Platform>(&self, platform: &P) -> Result<Census, Corruption> {
         let areas = self.areas.lock(platform);
-        let census = areas.validate()?;
+        let mut census = areas.validate()?;
+        census.latent = self.latent_frames();
         let (recorded, counted) = (self.managed(), census.managed());
         if recorded != counted {
             return Err(Corruption::Miscount {
@@ -329,7 +335,7 @@ impl Zone {
                 counted,
             });
         }
-        let (recorded, counted) = (self.free_frames(), census.free);
+        let (recorded, counted) = (self.populated_free(), census.free);
         if recorded != counted {
             return Err(Corruption::Miscount {
                 check: Check::FreeFrames,

@@ -26,6 +26,14 @@ impl Shape {
         )
     }
 
+    /// Those that do not lie in certain sections.
+    #[must_use]
+    pub fn outside(&self, sections: &[u64]) -> Self {
+        let blocks = self.0.iter();
+        let kept = blocks.filter(|(pfn, _)| !sections.contains(&pfn.section()));
+        Self(kept.copied().collect())
+    }
+
     /// The blocks, lowest first.
     #[must_use]
     pub fn blocks(&self) -> &[(Pfn, Order)] {

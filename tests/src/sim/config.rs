@@ -1,6 +1,7 @@
 //! Which profile and memory model a machine is built with.
 
 use mm::platform::{MemoryModel, Profile};
+use mm::system::Populate;
 
 /// A profile and a memory model, as a type: the library is instantiated for each.
 pub trait SimConfig: Send + Sync + 'static {
@@ -11,6 +12,19 @@ pub trait SimConfig: Send + Sync + 'static {
     /// Whether CPUs have page lists unless a test says otherwise. Most tests look at the free areas
     /// themselves.
     const LISTS: bool = false;
+    /// When memory is populated unless a test says otherwise. Most tests look at all of it.
+    const POPULATE: Populate = Populate::AtBoot;
+}
+
+/// The same with memory populated on demand.
+#[derive(Debug)]
+pub struct Latent<C>(std::marker::PhantomData<fn() -> C>);
+
+impl<C: SimConfig> SimConfig for Latent<C> {
+    const PROFILE: Profile = C::PROFILE;
+    const MODEL: MemoryModel = C::MODEL;
+    const LISTS: bool = C::LISTS;
+    const POPULATE: Populate = Populate::OnDemand;
 }
 
 /// The same with page lists.
@@ -21,6 +35,7 @@ impl<C: SimConfig> SimConfig for Listed<C> {
     const PROFILE: Profile = C::PROFILE;
     const MODEL: MemoryModel = C::MODEL;
     const LISTS: bool = true;
+    const POPULATE: Populate = C::POPULATE;
 }
 
 /// A profile as a type.
@@ -88,7 +103,9 @@ impl SimModel for Flat {
 macro_rules! for_every_config {
     ($($body:ident),* $(,)?) => {$(
         mod $body {
-            use $crate::sim::{Debug, Flat, Hardened, Listed, Plain, Sparse, Vmemmap};
+            use $crate::sim::{
+                Debug, Flat, Hardened, Latent, Listed, Plain, Sparse, Vmemmap,
+            };
 
             #[test]
             fn plain_sparse() { super::$body::<(Plain, Sparse)>(); }
@@ -112,6 +129,14 @@ macro_rules! for_every_config {
             fn listed_plain_sparse() { super::$body::<Listed<(Plain, Sparse)>>(); }
             #[test]
             fn listed_debug_vmemmap() { super::$body::<Listed<(Debug, Vmemmap)>>(); }
+            #[test]
+            fn latent_plain_vmemmap() { super::$body::<Latent<(Plain, Vmemmap)>>(); }
+            #[test]
+            fn latent_debug_sparse() { super::$body::<Latent<(Debug, Sparse)>>(); }
+            #[test]
+            fn latent_listed_hardened_vmemmap() {
+                super::$body::<Latent<Listed<(Hardened, Vmemmap)>>>();
+            }
         }
     )*};
 }

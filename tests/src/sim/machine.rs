@@ -97,6 +97,8 @@ impl Firmware {
 pub struct Machine<C: SimConfig> {
     memory: Memory<SimPlatform<C>>,
     initial: Shape,
+    /// Sections without records at boot.
+    latent: Vec<u64>,
     summary: Summary,
     finished: bool,
 }
@@ -117,6 +119,7 @@ impl<C: SimConfig> Machine<C> {
                     true => PageLists::Tuned,
                     false => PageLists::Off,
                 },
+                populate: C::POPULATE,
                 ..Options::for_profile(C::PROFILE)
             },
             cpus: 1,
@@ -168,6 +171,7 @@ impl<C: SimConfig> Machine<C> {
     /// gave early memory back, or damaged some.
     pub fn rebase(&mut self) {
         self.initial = Shape::of(&self.memory);
+        self.latent = oracles::latent_sections(&self.memory);
     }
 
     /// Runs every oracle on a machine that may have live blocks.
@@ -188,7 +192,10 @@ impl<C: SimConfig> Machine<C> {
         assert!(self.memory.drain_all_pages(), "a CPU keeps its pages");
         oracles::check(&self.memory);
         oracles::check_quiet(&self.memory);
-        self.initial.assert_same(&Shape::of(&self.memory));
+        // What was populated since was free before.
+        let now = Shape::of(&self.memory);
+        self.initial.assert_same(&now.outside(&self.latent));
+        oracles::check_all_free(&self.memory, &self.latent);
     }
 
     /// Ends a machine whose damage was the test's purpose, without oracles.
@@ -388,9 +395,11 @@ impl<C: SimConfig> Builder<C> {
                 .map_err(|(error, _)| BootError::FreeEarly(error))?;
         }
         let initial = Shape::of(&memory);
+        let latent = oracles::latent_sections(&memory);
         Ok(Machine {
             memory,
             initial,
+            latent,
             summary,
             finished: false,
         })

@@ -7,12 +7,14 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use mm::addr::{PhysAddr, PhysRange, VirtAddr};
+use mm::config::PAGE_SIZE;
 use mm::mem::{EarlyRam, RamClaim};
 use mm::memblock::{Floor, Memblock, Request};
 use mm::platform::{
     CpuId, IrqState, LockClass, MapFrameTableError, MemoryModel, NodeId, Platform, Profile,
 };
 use mm::report::{AllocFailure, Corruption, SleepInAtomic};
+use mm::system::Populate;
 
 use super::cpus::Cpus;
 use super::gaps::Stops;
@@ -40,6 +42,10 @@ pub struct SimPlatform<C: SimConfig> {
     reschedules: AtomicU64,
     /// Which nodes' kswapd was woken, if there is a thread to wake.
     kswapd: Mutex<Option<Vec<NodeId>>>,
+    /// Which nodes' threads that populate memory were woken, if there are any.
+    populators: Mutex<Option<Vec<NodeId>>>,
+    /// How many times from now on records are not mapped.
+    refusals: AtomicU64,
     stops: Stops,
     /// What the platform does about damage: goes on, or panics.
     panics: bool,
@@ -57,6 +63,8 @@ impl<C: SimConfig> SimPlatform<C> {
             sleeps: Mutex::default(),
             reschedules: AtomicU64::new(0),
             kswapd: Mutex::default(),
+            populators: Mutex::default(),
+            refusals: AtomicU64::new(0),
             stops: Stops::new(),
             panics,
             config: PhantomData,
@@ -148,6 +156,23 @@ impl<C: SimConfig> SimPlatform<C> {
     pub fn woken(&self) -> Vec<NodeId> {
         let mut kswapd = self.kswapd.lock().unwrap();
         kswapd.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// From now on somebody calls [`woken_to_populate`](Self::woken_to_populate) and does that work.
+    pub fn has_populators(&self) {
+        *self.populators.lock().unwrap() = Some(Vec::new());
+    }
+
+    /// Takes the nodes whose threads were woken to populate memory so far.
+    #[must_use]
+    pub fn woken_to_populate(&self) -> Vec<NodeId> {
+        let mut populators = self.populators.lock().unwrap();
+        populators.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// Does not map the records of the next so many sections.
+    pub fn refuse_to_map(&self, sections: u64) {
+        self.refusals.store(sections, Ordering::Relaxed);
     }
 
     /// Takes what was found wrong with interrupts and locks so far, and what a machine at rest
@@ -253,7 +278,32 @@ unsafe impl<C: SimConfig> Platform for SimPlatform<C> {
         self.ram.window_base()
     }
 
-    fn map_frame_table(&self, at: VirtAddr, ram: PhysRange) -> Result<(), MapFrameTableError> {
+    fn wake_populate(&self, node: NodeId) -> bool {
+        let mut populators = self.populators.lock().unwrap();
+        populators.as_mut().map(|woken| woken.push(node)).is_some()
+    }
+
+    /// Page tables are not needed here, but belong to the platform, which writes to them.
+    const FRAME_TABLE_PAGES: u64 = match C::POPULATE {
+        Populate::OnDemand => 1,
+        Populate::AtBoot => 0,
+    };
+
+    fn map_frame_table(
+        &self,
+        at: VirtAddr,
+        ram: PhysRange,
+        tables: PhysRange,
+    ) -> Result<(), MapFrameTableError> {
+        assert_eq!(tables.size(), Self::FRAME_TABLE_PAGES * PAGE_SIZE);
+        if self.refusals.load(Ordering::Relaxed) > 0 {
+            self.refusals.fetch_sub(1, Ordering::Relaxed);
+            return Err(MapFrameTableError::OutOfTables);
+        }
+        for at in (0..tables.size()).step_by(64) {
+            self.ram
+                .scribble(tables.start().checked_add(at).unwrap(), 0xa5);
+        }
         self.ram.alias(at, ram)
     }
 

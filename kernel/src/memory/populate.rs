@@ -1,0 +1,39 @@
+//! A thread for each node that populates memory ahead of requests, and a look at what is populated.
+//!
+//! It keeps a little ahead of what is used, and then sleeps (Linux's `pgdatinit` threads initialise all
+//! memory after boot).
+
+use super::MEMORY;
+use super::bell::Bells;
+use core::sync::atomic::{AtomicBool, Ordering};
+use mm::platform::NodeId;
+
+static BELLS: Bells = Bells::new();
+static HAS_BEGUN: AtomicBool = AtomicBool::new(false);
+
+/// Makes a thread for each node.
+pub(crate) fn start() {
+    BELLS.attend(
+        |node| alloc::format!("pgdatinit{node}"),
+        |node| {
+            let _ = MEMORY.populate_ahead(node);
+        },
+    );
+}
+
+/// Has each thread do its work for the first time: once the boot is over, whose time does not depend
+/// on how much memory there is. Until then requests populate for themselves.
+pub(crate) fn begin() {
+    HAS_BEGUN.store(true, Ordering::Release);
+    for node in MEMORY.nodes() {
+        let _ = wake(node.id());
+    }
+}
+
+/// Wakes the thread of a node; answers whether there is one.
+///
+/// # Context
+/// Any but NMI, without locks of the scheduler held.
+pub(super) fn wake(node: NodeId) -> bool {
+    HAS_BEGUN.load(Ordering::Acquire) && BELLS.ring(node)
+}
