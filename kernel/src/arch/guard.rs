@@ -108,26 +108,25 @@ pub(super) struct Tables {
 impl Tables {
     /// The entry that maps `page`, and its level: a large page's entry is above level one.
     fn leaf(self, page: VirtAddr) -> Option<(&'static AtomicU64, Level)> {
-        self.look_up(page).ok()
+        let (entries, level) = self.look_up(page)?;
+        let entry = entries.first()?;
+        (entry.load(Ordering::Relaxed) & PRESENT != 0).then_some((entry, level))
     }
 
-    /// The same; where nothing is mapped, the level of the missing entry.
-    fn look_up(self, page: VirtAddr) -> Result<(&'static AtomicU64, Level), Level> {
+    /// The lowest table on the way to `page`, from the entry for `page` on, and its level.
+    fn look_up(self, page: VirtAddr) -> Option<(&'static [AtomicU64], Level)> {
         let (root, _) = Cr3::read();
         let mut table = root.start_address().as_u64();
         let mut level = Level::root();
         loop {
-            let entry = self.entry(table, level.index(page)).ok_or(level)?;
-            let bits = entry.load(Ordering::Relaxed);
-            if bits & PRESENT == 0 {
-                return Err(level);
-            }
+            let entries = self.table(table).get(level.index(page)..)?;
+            let bits = entries.first()?.load(Ordering::Relaxed);
             match level.lower() {
-                Some(lower) if bits & LARGE == 0 => {
+                Some(lower) if leads_down(bits) => {
                     table = bits & ADDRESS;
                     level = lower;
                 }
-                _ => return Ok((entry, level)),
+                _ => return Some((entries, level)),
             }
         }
     }
@@ -135,45 +134,54 @@ impl Tables {
     /// Cuts `range` of physical memory into the runs that are mapped as ordinary memory at the
     /// offset, lowest first.
     pub(super) fn mapped_runs(self, range: PhysRange) -> Vec<PhysRange> {
-        let mut runs: Vec<PhysRange> = Vec::new();
+        let mut runs = Vec::new();
+        let mut run = PhysRange::from_size(range.start(), 0);
         let mut at = range.start();
         while at < range.end() {
             let page = VirtAddr::new_truncate(at.as_u64().wrapping_add(self.physical_offset));
-            let (cached, level) = match self.look_up(page) {
-                Ok((entry, level)) => (entry.load(Ordering::Relaxed) & UNCACHED == 0, level),
-                Err(level) => (false, level),
+            let Some((entries, level)) = self.look_up(page) else {
+                break;
             };
-            // The offset is aligned to the largest pages, so physical and virtual borders agree.
-            let next = at
-                .align_down(level.span())
-                .saturating_add(level.span())
-                .min(range.end());
-            if let Some(run) = PhysRange::new(at, next).filter(|_| cached) {
-                match runs.last_mut() {
-                    Some(last) if last.end() == at => {
-                        *last = PhysRange::new(last.start(), next).unwrap_or(*last);
-                    }
-                    _ => runs.push(run),
+            for entry in entries {
+                let bits = entry.load(Ordering::Relaxed);
+                let is_lowest = level == Level::PAGE;
+                if at >= range.end() || (!is_lowest && leads_down(bits)) {
+                    break;
                 }
+                // The offset is aligned to the largest pages, so physical and virtual borders agree.
+                let here = at.align_down(level.span());
+                let next = here.saturating_add(level.span()).min(range.end());
+                if bits & PRESENT == 0 || bits & UNCACHED != 0 {
+                    runs.extend((!run.is_empty()).then_some(run));
+                    run = PhysRange::from_size(next, 0);
+                } else {
+                    run = PhysRange::new(run.start(), next).unwrap_or(run);
+                }
+                at = next;
             }
-            at = next;
         }
+        runs.extend((!run.is_empty()).then_some(run));
         runs
     }
 
-    fn entry(self, table: u64, index: usize) -> Option<&'static AtomicU64> {
+    fn table(self, table: u64) -> &'static [AtomicU64] {
         let address = to_usize(table.wrapping_add(self.physical_offset));
         let table = core::ptr::with_exposed_provenance::<Table>(address);
         // SAFETY: `table` came from CR3 or from a present entry, so a page table lies there for
         // as long as it is in use, and the boot loader mapped all physical memory at the offset.
         let table = unsafe { &*table };
-        table.0.get(index)
+        &table.0
     }
 
     fn physical(self, address: VirtAddr) -> Option<u64> {
         let (entry, level) = self.leaf(address)?;
         Some(base_of(entry, level) | address.as_u64() & level.offset_mask())
     }
+}
+
+/// Whether an entry leads to a table.
+const fn leads_down(bits: u64) -> bool {
+    bits & PRESENT != 0 && bits & LARGE == 0
 }
 
 /// The physical address that a leaf entry maps; in a large page's entry one address bit selects

@@ -1,12 +1,13 @@
 //! Threads of the nodes that wait until somebody rings for them.
 
 use super::MEMORY;
-use crate::sched::spawn;
 use crate::sched::thread::Affinity;
 use crate::sched::wait::WaitQueue;
+use crate::sched::{JoinHandle, prepare};
 use alloc::string::String;
 use core::sync::atomic::{AtomicBool, Ordering};
 use mm::platform::NodeId;
+use spin::Once;
 
 /// Nodes that can have a thread of a kind; others do without.
 const NODES: usize = 64;
@@ -14,8 +15,10 @@ const NODES: usize = 64;
 /// What wakes a thread.
 #[derive(Debug)]
 struct Bell {
-    /// Whether there is a thread.
-    is_attended: AtomicBool,
+    /// Who listens, if anybody: runs from the first ring on, so that a machine that never rings need
+    /// not even measure its timer for it.
+    thread: Once<JoinHandle<()>>,
+    is_started: AtomicBool,
     is_rung: AtomicBool,
     queue: WaitQueue,
 }
@@ -30,7 +33,8 @@ impl Bells {
         Self(
             [const {
                 Bell {
-                    is_attended: AtomicBool::new(false),
+                    thread: Once::new(),
+                    is_started: AtomicBool::new(false),
                     is_rung: AtomicBool::new(false),
                     queue: WaitQueue::new(),
                 }
@@ -46,8 +50,10 @@ impl Bells {
     pub(super) fn attend(&'static self, name: fn(NodeId) -> String, work: fn(NodeId)) {
         for node in MEMORY.nodes().iter().map(mm::zone::Node::id) {
             let Some(bell) = self.of(node) else { continue };
-            match spawn(name(node), Affinity::Any, move || serve(node, bell, work)) {
-                Ok(_detached) => bell.is_attended.store(true, Ordering::Release),
+            match prepare(name(node), Affinity::Any, move || serve(node, bell, work)) {
+                Ok(thread) => {
+                    bell.thread.call_once(|| thread);
+                }
                 Err(error) => log::warn!("node {node} has no {}: {error}", name(node)),
             }
         }
@@ -60,10 +66,16 @@ impl Bells {
     pub(super) fn ring(&self, node: NodeId) -> bool {
         let attended = self
             .of(node)
-            .filter(|bell| bell.is_attended.load(Ordering::Acquire));
-        let Some(bell) = attended else { return false };
+            .and_then(|bell| Some((bell, bell.thread.get()?)));
+        let Some((bell, thread)) = attended else {
+            return false;
+        };
         if !bell.is_rung.swap(true, Ordering::SeqCst) {
-            bell.queue.wake_one();
+            if bell.is_started.swap(true, Ordering::SeqCst) {
+                bell.queue.wake_one();
+            } else {
+                thread.start();
+            }
         }
         true
     }

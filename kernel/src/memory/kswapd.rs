@@ -2,12 +2,18 @@
 
 use super::MEMORY;
 use super::bell::Bells;
+use crate::params;
 use mm::platform::NodeId;
 
 static BELLS: Bells = Bells::new();
 
-/// Makes a thread for each node.
+/// Makes a thread for each node, unless the command line says `kswapd=off`: whoever needs memory
+/// reclaims it then.
 pub(crate) fn start() {
+    if params::get("kswapd") == Some("off") {
+        log::info!("no kswapd");
+        return;
+    }
     BELLS.attend(
         |node| alloc::format!("kswapd{node}"),
         |node| {

@@ -24,8 +24,10 @@ pub(crate) fn start() {
 /// Has each thread do its work for the first time: once the boot is over, whose time does not depend
 /// on how much memory there is. Until then requests populate for themselves.
 pub(crate) fn begin() {
-    HAS_BEGUN.store(true, Ordering::Release);
-    for node in MEMORY.nodes() {
+    if HAS_BEGUN.swap(true, Ordering::AcqRel) {
+        return;
+    }
+    for node in MEMORY.nodes().iter().filter(|node| node.is_behind()) {
         let _ = wake(node.id());
     }
 }

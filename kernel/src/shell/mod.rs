@@ -147,19 +147,14 @@ fn session_status() -> Status {
     }
 }
 
-/// The boot is over.
-fn begin() {
-    READY.store(time::tsc(), Ordering::Relaxed);
-    memory::populate::begin();
-}
-
 /// Reads and runs lines until the machine is powered off.
 pub fn interactive() -> ! {
-    begin();
+    READY.store(time::tsc(), Ordering::Relaxed);
     let mut editor = LineEditor::new();
     kprintln!("Type `help` for a list of commands, `poweroff` to leave; Ctrl-C stops a command.");
     loop {
         kprint!("{PROMPT}");
+        memory::populate::begin();
         if let Event::Line(line) = read_line(&mut editor) {
             interrupt::begin();
             run_line(&line, &FAILED);
@@ -185,7 +180,8 @@ fn read_line(editor: &mut LineEditor) -> Event {
 
 /// Runs the commands of `exec=` and ends the machine with a status that tells how it went.
 pub fn execute_and_exit(line: &str) -> ! {
-    begin();
+    READY.store(time::tsc(), Ordering::Relaxed);
+    memory::populate::begin();
     run_line(line, &FAILED);
     exit::exit(session_status())
 }

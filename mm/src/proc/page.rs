@@ -24,6 +24,14 @@ pub fn page<P: Platform>(memory: &Memory<P>, pfn: Pfn, out: &mut dyn Write) -> f
         None => writeln!(out, ", beyond 64 bits of physical address")?,
     }
     let section = pfn.section();
+    if memory.page(pfn).is_none() && memory.zone_of(pfn).is_some() {
+        let text = match memory.is_latent(pfn) {
+            true => "latent: free, in a section without records yet",
+            false => "reserved, in a section without records yet",
+        };
+        line(out, "state", format_args!("{text}"))?;
+        return write_place(memory, pfn, out);
+    }
     if memory.page(pfn).is_none() {
         return line(
             out,

@@ -41,10 +41,17 @@ impl Zone {
         watermark::spares(self.free_frames(), order, floor)
     }
 
-    /// Whether a block can go and leave `floor` frames free, latent ones included, of which as many
-    /// as the `min` mark says are populated: for requests that cannot have memory populated.
+    /// Populated frames that requests leave to those that cannot have more populated, as long as they
+    /// themselves can: the `min` mark, or a quarter of a section, which is enough until the next one is
+    /// populated.
+    fn left_for_now(&self) -> u64 {
+        self.watermarks.marks().min.min(SECTION_FRAMES / 4)
+    }
+
+    /// Whether a block can go and leave `floor` frames free, latent ones included, and enough of them
+    /// populated.
     pub(crate) fn spares_for_now(&self, order: Order, floor: u64) -> bool {
-        self.spares_in_all(order, floor) && self.spares(order, self.watermarks.marks().min)
+        self.spares_in_all(order, floor) && self.spares(order, self.left_for_now())
     }
 
     /// So many populated frames can go and leave `floor` frames in that way.
@@ -53,7 +60,7 @@ impl Zone {
         if self.latent_frames() == 0 {
             return populated.saturating_sub(floor);
         }
-        let populated = populated.saturating_sub(self.watermarks.marks().min);
+        let populated = populated.saturating_sub(self.left_for_now());
         populated.min(self.free_frames().saturating_sub(floor))
     }
 

@@ -81,6 +81,12 @@ impl Node {
         &mut self.zones[kind.index()]
     }
 
+    /// Whether less of it is populated ahead of requests than shall be, and there is more. Context: any.
+    #[must_use]
+    pub fn is_behind(&self) -> bool {
+        self.zones.iter().any(Zone::is_behind)
+    }
+
     /// The other nodes with memory, in the order in which they are asked when this one has none
     /// (Linux: "Fallback order").
     #[inline]

@@ -8,6 +8,7 @@ mod concurrency;
 mod early;
 mod fragmentation;
 mod isolation;
+mod latent;
 mod locks;
 mod misuse;
 mod model;

@@ -18,7 +18,7 @@ use crate::system::Core;
 use crate::system::adopt::Source;
 use crate::system::populate::Latent;
 use crate::system::sections::{AREA_PAGES, Sections, metadata_pages};
-use crate::zone::{Node, Zone};
+use crate::zone::{Node, Zone, ZoneKind};
 
 impl<P: Platform> Builder<'_, P> {
     /// Room for a zone to remember which of so many sections are populated later.
@@ -136,7 +136,7 @@ impl<P: Platform> Builder<'_, P> {
 
 impl Core {
     /// Keeps the map of what is latent, in `room`; hands over what is not; and populates a first section
-    /// of each zone that has nothing otherwise, for requests that need populated memory.
+    /// of each node, of the zone that most requests ask first: for those that need populated memory.
     pub(super) fn keep_map<P: Platform>(
         &mut self,
         platform: &P,
@@ -162,10 +162,12 @@ impl Core {
                 );
             }
         }
-        let zones = || self.nodes.iter().flat_map(Node::zones);
-        let is_bare = |zone: &&Zone| zone.latent_frames() > 0 && zone.populated_free() == 0;
-        for zone in zones().filter(is_bare) {
-            self.populate_next(platform, zone, &mut ());
+        for node in self.nodes.iter() {
+            let first = node.zonelist(ZoneKind::Normal).next();
+            let zone = first.or_else(|| node.zonelist(ZoneKind::Movable).next());
+            if let Some(zone) = zone.filter(|zone| zone.populated_free() == 0) {
+                self.populate_next(platform, zone, &mut ());
+            }
         }
         Ok(())
     }
