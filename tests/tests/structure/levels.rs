@@ -35,7 +35,7 @@ const ROOMS: [(&str, usize, usize); 5] = [
     ("platform", 150, 1),
     ("sync", 600, 15),
     ("mem", 290, 16),
-    ("frame/table", 580, 20),
+    ("frame/table", 610, 20),
     ("adapters", 180, 16),
 ];
 
