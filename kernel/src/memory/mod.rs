@@ -11,7 +11,7 @@
 //! | `kswapd` | a thread for each node that reclaims when little is left |
 //! | `populate` | a thread for each node that populates memory ahead of requests |
 //! | `holder` | whose a frame is that the page allocator never had |
-//! | `files`, `oomtest`, `pages`, `pcp`, `stress`, `sysctl`, `workload` | `/proc` files and shell commands |
+//! | `files`, `oomtest`, `pages`, `pcp`, `sections`, `stress`, `sysctl`, `workload` | `/proc` files and shell commands |
 //! | `benches`, `tests` | benchmarks and in-kernel tests |
 
 mod bell;
@@ -30,6 +30,7 @@ mod pcp;
 mod platform;
 pub(crate) mod populate;
 mod random;
+mod sections;
 pub(crate) mod stacks;
 mod stress;
 mod sysctl;

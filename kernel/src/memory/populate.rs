@@ -11,8 +11,12 @@ use mm::platform::NodeId;
 static BELLS: Bells = Bells::new();
 static HAS_BEGUN: AtomicBool = AtomicBool::new(false);
 
-/// Makes a thread for each node.
+/// Makes a thread for each node, unless all memory is populated.
 pub(crate) fn start() {
+    let mut zones = MEMORY.zones();
+    if zones.all(|zone| zone.latent_frames() == 0) {
+        return;
+    }
     BELLS.attend(
         |node| alloc::format!("pgdatinit{node}"),
         |node| {

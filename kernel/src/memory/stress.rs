@@ -72,6 +72,8 @@ enum Violation {
     Interrupted(Interrupted),
     /// A recount failed.
     Recount(Corruption),
+    /// More or fewer frames are free than before.
+    LostFrames { before: u64, after: u64 },
     /// Free blocks differ from those before.
     Lost {
         order: Order,
@@ -104,6 +106,9 @@ impl fmt::Display for Violation {
             Self::Atomic(atomic) => write!(f, "a thread waits {atomic}"),
             Self::Interrupted(interrupted) => interrupted.fmt(f),
             Self::Recount(corruption) => corruption.fmt(f),
+            Self::LostFrames { before, after } => {
+                write!(f, "{before} free pages before, {after} after")
+            }
             Self::Lost {
                 order,
                 before,
@@ -195,9 +200,29 @@ fn seed_from_boot() -> Result<u64, CommandError> {
     })
 }
 
-/// Free blocks of every order, all zones and types together.
+/// What is free.
+struct Free {
+    frames: u64,
+    /// By order, all zones and types together.
+    blocks: [u64; ORDERS],
+}
+
+impl Free {
+    fn now() -> Self {
+        MEMORY.drain_all_pages();
+        let blocks = free_blocks();
+        let frames = MEMORY.free_frames();
+        Self { frames, blocks }
+    }
+}
+
+/// Frames in sections that are not populated yet: fewer and fewer.
+fn latent_frames() -> u64 {
+    let latent = MEMORY.zones().map(mm::zone::Zone::latent_frames);
+    latent.fold(0, u64::saturating_add)
+}
+
 fn free_blocks() -> [u64; ORDERS] {
-    MEMORY.drain_all_pages();
     let mut total = [0_u64; ORDERS];
     for zone in MEMORY.zones() {
         let snapshot = zone.snapshot(MEMORY.platform());
@@ -214,10 +239,11 @@ fn free_blocks() -> [u64; ORDERS] {
 /// has a ledger and a seed of its own. What is free is counted while the threads' stacks are
 /// there, before the first operation and after the last.
 fn stress(operations: u64, seed: u64, cpus: u32) -> Result<Tally, Violation> {
+    let latent = latent_frames();
     if cpus == 1 {
-        let before = free_blocks();
+        let before = Free::now();
         let tally = stress_here(operations, seed, 1)?;
-        return nothing_is_lost(before).map(|()| tally);
+        return nothing_is_lost(&before, latent).map(|()| tally);
     }
     let total = IrqLock::new((Tally::default(), None));
     let each = operations.div_ceil(u64::from(cpus));
@@ -241,10 +267,10 @@ fn stress(operations: u64, seed: u64, cpus: u32) -> Result<Tally, Violation> {
         end.complete();
     };
     let counted = team::scoped("stress", cpus, &share, || {
-        let before = free_blocks();
+        let before = Free::now();
         begin.complete();
         end.wait().map_err(Violation::Atomic)?;
-        nothing_is_lost(before)
+        nothing_is_lost(&before, latent)
     });
     let mut total = total.lock();
     if let Some(violation) = total.1.take() {
@@ -254,13 +280,24 @@ fn stress(operations: u64, seed: u64, cpus: u32) -> Result<Tally, Violation> {
     Ok(core::mem::take(&mut total.0))
 }
 
-/// All zones recount themselves, and what is free is what was.
-fn nothing_is_lost(before: [u64; ORDERS]) -> Result<(), Violation> {
+/// All zones recount themselves, and what is free is what was. It is in the same blocks as well if no
+/// section was populated since there were so many `latent` frames.
+fn nothing_is_lost(before: &Free, latent: u64) -> Result<(), Violation> {
     MEMORY.validate().map_err(Violation::Recount)?;
     // What CPUs have at hand counts as free, but not as part of blocks.
     MEMORY.drain_all_pages();
     MEMORY.validate().map_err(Violation::Recount)?;
-    for ((order, before), after) in Order::all().zip(before).zip(free_blocks()) {
+    let now = Free::now();
+    if now.frames != before.frames {
+        return Err(Violation::LostFrames {
+            before: before.frames,
+            after: now.frames,
+        });
+    }
+    if latent_frames() != latent {
+        return Ok(());
+    }
+    for ((order, before), after) in Order::all().zip(before.blocks).zip(now.blocks) {
         if before != after {
             return Err(Violation::Lost {
                 order,

@@ -126,7 +126,14 @@ impl Zone {
     #[inline]
     #[must_use]
     pub fn free_frames(&self) -> u64 {
-        self.populated_free().saturating_add(self.latent_frames())
+        loop {
+            let latent = self.latent_frames();
+            let free = self.populated_free().saturating_add(latent);
+            // Frames do not count twice because they go from one count to the other meanwhile.
+            if latent == self.latent_frames() {
+                return free;
+            }
+        }
     }
 
     /// Whether the allocator has anything here at all (Linux: `managed_zone`).
