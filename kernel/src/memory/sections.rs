@@ -35,13 +35,12 @@ fn frames(section: u64) -> PfnRange {
     PfnRange::from_count(first, SECTION_FRAMES).unwrap_or_default()
 }
 
-/// Sections that are populated or latent: with memory at their start, which all but odd ones have.
+/// Sections with memory one MiB above their start, as all but odd ones have.
 fn numbers() -> impl Iterator<Item = u64> {
     let limit = MEMORY.frames().map_or(0, |frames| frames.limit().section());
-    (0..limit).filter(|&section| {
-        let first = frames(section).first();
-        MEMORY.page(first).is_some() || MEMORY.is_latent(first)
-    })
+    // Not at the very start: what lies there is the BIOS's.
+    let has_memory = |pfn| MEMORY.zone_of(pfn).is_some();
+    (0..limit).filter(move |&section| has_memory(frames(section).first().saturating_add(1 << 8)))
 }
 
 /// Takes every block of the largest order, and gives all back.

@@ -1,17 +1,19 @@
-//! Commands of the shell itself: `help`, `echo`, `dmesg`, `cat`, `time`, `poweroff`, `reboot`.
+//! Commands of the shell itself: `help`, `echo`, `dmesg`, `cat`, `time`, `sleep`, `poweroff`,
+//! `reboot`.
 
-use super::interrupt::Output;
+use super::interrupt::{self, Output};
 use super::{Command, CommandError, CommandResult};
 use super::{commands, no_arguments, run_words, session_status};
 use crate::arch::exit;
 use crate::arch::time;
 use crate::logger::{self, Stamp};
 use crate::registry::sorted;
-use crate::{command, kprint, kprintln, procfs};
+use crate::{command, kprint, kprintln, procfs, sched};
 use alloc::string::String;
 
 command! { "help", "[COMMAND]", "list the commands, or describe one", help }
 command! { "echo", "[WORD]...", "print the words", echo }
+command! { "sleep", "SECONDS", "wait", sleep }
 command! { "dmesg", "", "print the kernel log", dmesg }
 command! { "cat", "[FILE]...", "print files of /proc, e.g. `cat meminfo`; without a name, list them", cat }
 command! { "time", "[COMMAND [ARG]...]", "show the time since boot, or how long a command takes", time }
@@ -59,6 +61,20 @@ fn echo(arguments: &[String]) -> CommandResult {
         separator = " ";
     }
     kprintln!();
+    Ok(())
+}
+
+fn sleep(arguments: &[String]) -> CommandResult {
+    let seconds = match arguments {
+        [seconds] => seconds.parse::<u32>().ok(),
+        _ => None,
+    };
+    let seconds = seconds.ok_or(CommandError::usage("expected a number of seconds"))?;
+    let end = time::now_ns().saturating_add(u64::from(seconds).saturating_mul(1_000_000_000));
+    while time::now_ns() < end {
+        interrupt::check()?;
+        sched::sleep_ms(20).map_err(CommandError::failed)?;
+    }
     Ok(())
 }
 

@@ -13,6 +13,7 @@ mod guest;
 mod ktests;
 mod nodes;
 mod replay;
+mod sizes;
 
 use std::process::ExitCode;
 
@@ -35,6 +36,9 @@ const MOST_GUESTS: usize = 2;
 
 fn main() -> ExitCode {
     let mut args = Arguments::from_args();
+    // With huge pages the host backs 2 MiB for each page that a guest writes to; it does without
+    // where this cannot be switched off, and needs more memory for the largest guests.
+    let _ = rustix::thread::disable_transparent_huge_pages(true);
     args.test_threads = Some(args.test_threads.unwrap_or(MOST_GUESTS).min(MOST_GUESTS));
 
     let boots = BOOTS
@@ -95,6 +99,22 @@ fn main() -> ExitCode {
             "counting",
             "two_boots_count_the_same",
             counting::counting_repeats,
+        ),
+    ]);
+    for size in sizes::SIZES {
+        let group = format!("size_{size}");
+        trials.push(trial(&group, "boots_as_fast", || {
+            sizes::boots_as_fast(size)
+        }));
+        let idle = || sizes::leaves_the_host_its_memory(size);
+        trials.push(trial(&group, "leaves_the_host_its_memory", idle));
+    }
+    trials.extend([
+        trial("size_256G", "gives_all", sizes::gives_all_of_256g),
+        trial(
+            "size_1T",
+            "gives_a_block_of_each_section",
+            sizes::gives_a_block_of_each_section_of_1t,
         ),
     ]);
     trials.extend(budgets::trials());
