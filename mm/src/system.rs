@@ -44,7 +44,7 @@ use crate::platform::{CpuId, NodeId, Platform};
 use crate::report::Corruption;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Once, Pin, SpinLock};
-use crate::zone::{Node, Zone};
+use crate::zone::{Node, Pages, Zone};
 use cpus::Cpus;
 
 /// The memory of one machine.
@@ -197,20 +197,14 @@ impl<P: Platform> Memory<P> {
 }
 
 impl Core {
-    /// Whether the pages for a request are touched on their way out.
-    #[inline]
-    fn is_treated(&self, request: Request) -> bool {
-        self.treats_new_pages || request.gfp().contains(Gfp::ZERO)
-    }
-
-    /// The zone that a CPU's requests ask first.
-    #[inline]
-    fn nearest_zone(&self, cpu: CpuId, request: &Request) -> Option<&Zone> {
-        // It may be on another node than the CPU.
-        if request.gfp().contains(Gfp::THISNODE) {
-            return None;
-        }
-        self.zone(self.cpus.nearest(cpu, request.highest())?)
+    /// Makes the CPUs' ways to their lists.
+    fn find_ways(&mut self) {
+        let pages = |treated| match treated {
+            true => Pages::Treated,
+            false => Pages::AsTheyAre,
+        };
+        let (new, free) = (self.treats_new_pages, self.treats_free_pages);
+        self.cpus.find_ways(&self.nodes, pages(new), pages(free));
     }
 
     #[inline]

@@ -328,13 +328,6 @@ impl Request {
     pub const fn migrate(&self) -> MigrateType {
         MigrateType::from_bits(low_byte(self.0 >> (ORDER_SHIFT + 4)) & 7)
     }
-
-    /// Migrate type and order side by side: `type × 16 + order`, as in a frame's state word.
-    #[inline]
-    #[must_use]
-    pub(crate) const fn shape(self) -> usize {
-        crate::addr::to_index(self.0 >> ORDER_SHIFT) & 127
-    }
 }
 
 #[cfg(test)]

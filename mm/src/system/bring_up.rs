@@ -4,7 +4,7 @@
 
 use core::fmt;
 
-use super::cpus::{Cpus, NOWHERE};
+use super::cpus::Cpus;
 use super::{Core, Memory, Options, PageLists, PageOwner, Tuning};
 use crate::addr::{PfnRange, to_count, to_index};
 use crate::buddy::pageset::Gauges;
@@ -20,7 +20,7 @@ use crate::sync::atomic::AtomicU64;
 use crate::sync::{OwnerCell, PerCpu, Presence, PresenceState, SpinLock, rank};
 use crate::zone::distance::{REMOTE, sort_by_nearness};
 use crate::zone::plan::{NodePlan, Plan};
-use crate::zone::{Node, Zone, ZoneKind, ZoneParts};
+use crate::zone::{AtHand, NoLists, Node, Ways, Zone, ZoneKind, ZoneParts};
 
 /// Nodes that a frame's state word has room for.
 const MAX_NODES: usize = 1 << 10;
@@ -172,7 +172,7 @@ impl<P: Platform> Memory<P> {
         let zones = core.nodes.iter().flat_map(Node::zones);
         summary.managed = zones.map(Zone::managed).fold(0, u64::saturating_add);
         core.summary = summary;
-        core.cpus.find_nearest(&core.nodes);
+        core.find_ways();
         core.first_watermarks();
         self.core.set(core).map_err(|_| BringUpError::AlreadyUp)?;
         Ok(summary)
@@ -368,7 +368,16 @@ impl<P: Platform> Builder<'_, P> {
 
     fn cpus(&mut self, nodes: usize) -> Result<Cpus, BringUpError> {
         let states = self.by_cpu(NodeId(0), |_| PresenceState::present())?;
-        let nearest = self.by_cpu(NodeId(0), |_| [NOWHERE; 8])?;
+        let bytes = Array::<NoLists>::bytes_for(1).unwrap_or(u64::MAX);
+        let ram = self.take_table(bytes, NodeId(0))?;
+        let nowhere = ZoneId {
+            node: NodeId(0),
+            zone: 0,
+        };
+        let none = |_| NoLists::new(PageSet::new(nowhere), Gauges::default());
+        let none = Array::carve(self.platform, ram, 1, none)?.leak();
+        let none = none.first().ok_or(BringUpError::Unreachable)?;
+        let ways = self.by_cpu(NodeId(0), |_| Ways::new(none))?;
         let platform = self.platform;
         let node_of = |cpu: usize| {
             let node = platform.node_of(CpuId(u32::try_from(cpu).unwrap_or(u32::MAX)));
@@ -377,7 +386,7 @@ impl<P: Platform> Builder<'_, P> {
                 .unwrap_or_default()
         };
         let homes = self.by_cpu(NodeId(0), node_of)?;
-        Ok(Cpus::new(Presence::new(states), homes, nearest))
+        Ok(Cpus::new(Presence::new(states), homes, AtHand::new(ways)))
     }
 
     /// Room for where frames were allocated, if that is to be kept.

@@ -12,7 +12,7 @@ use crate::frame::{FrameTable, Word, ZoneId};
 use crate::mem::Exclusive;
 use crate::platform::Platform;
 use crate::report::{Check, Corruption};
-use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{IrqGuard, PerCpu, SpinLock, rank};
 
 /// One kind's memory on one node.
@@ -31,8 +31,6 @@ pub struct Zone {
     /// What each CPU has at hand.
     pub(super) pagesets: PerCpu<PageSet, Gauges>,
     pub(super) list_limits: SharedLimits,
-    /// While this is not zero, nothing goes onto the lists; who says so is in `listed`.
-    pub(super) paused: AtomicU32,
 }
 
 /// What a zone is made of.
@@ -77,7 +75,6 @@ impl Zone {
             areas: SpinLock::new(rank::ZONE, areas),
             pagesets: PerCpu::empty(),
             list_limits: SharedLimits::new(),
-            paused: AtomicU32::new(0),
         }
     }
 
