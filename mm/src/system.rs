@@ -96,6 +96,13 @@ impl<P: Platform> Memory<P> {
         self.core.get()
     }
 
+    /// How CPUs keep pages at hand. Context: any.
+    #[must_use]
+    pub fn page_lists(&self) -> PageLists {
+        self.core()
+            .map_or(PageLists::Off, |core| core.options.page_lists)
+    }
+
     /// Whether pages can be allocated. Context: any.
     #[must_use]
     pub fn is_up(&self) -> bool {
@@ -199,6 +206,10 @@ impl<P: Platform> Memory<P> {
 impl Core {
     /// Makes the CPUs' ways to their lists.
     fn find_ways(&mut self) {
+        // The shortest ways know nothing of marks.
+        if self.options.page_lists == PageLists::Classic {
+            return;
+        }
         let pages = |treated| match treated {
             true => Pages::Treated,
             false => Pages::AsTheyAre,

@@ -9,9 +9,11 @@
 //! free, nor does it merge.
 #![forbid(unsafe_code)]
 
+pub mod classic;
 pub mod limits;
 mod stack;
 
+use self::classic::{ListMarks, Temperature};
 use self::limits::{Limits, Pattern};
 use self::stack::Stack;
 use super::{MigrateType, Request};
@@ -206,11 +208,13 @@ pub(crate) struct Taken {
 }
 
 /// The lists of one CPU for one zone.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct PageSet {
     /// By [`List::number`]; one place is not used.
     lists: [Stack; PLACES],
     pattern: Pattern,
+    /// Which one of two sets this is, with `percpu_pagelists=classic`.
+    classic: Option<Temperature>,
     /// What `freed` and `allocated` were at the last refill and drain.
     freed_before: u64,
     taken_before: u64,
@@ -222,9 +226,44 @@ impl PageSet {
         Self {
             lists: core::array::from_fn(|number| Stack::new(List(number).word(home))),
             pattern: Pattern::NEW,
+            classic: None,
             freed_before: 0,
             taken_before: 0,
         }
+    }
+
+    /// Empty lists of single pages with fixed marks.
+    pub(crate) fn classic(home: ZoneId, temperature: Temperature) -> Self {
+        Self {
+            classic: Some(temperature),
+            ..Self::new(home)
+        }
+    }
+
+    /// Whether there are lists for blocks of `order`.
+    pub(crate) fn has_lists(&self, order: Order) -> bool {
+        self.classic.is_none() || order == Order::ZERO
+    }
+
+    /// The fixed marks, if these are lists with such.
+    pub(crate) fn marks(&self, limits: Limits) -> Option<ListMarks> {
+        self.classic
+            .map(|temperature| ListMarks::of(temperature, limits.batch))
+    }
+
+    /// Whether blocks should be fetched before one is taken.
+    pub(crate) fn is_low(&self, list: List, limits: Limits, gauges: &Gauges) -> bool {
+        let is_low = |marks: ListMarks| gauges.count() <= marks.low;
+        !self.has_at_hand(list) || self.marks(limits).is_some_and(is_low)
+    }
+
+    /// Whether blocks should go back before another comes.
+    pub(crate) fn is_full(&mut self, limits: Limits, gauges: &Gauges) -> bool {
+        let Some(marks) = self.marks(limits) else {
+            return false;
+        };
+        let _ = self.pattern.hold_at(marks.high, marks.batch);
+        gauges.count() >= marks.high
     }
 
     /// Takes the block of `order` that was put on a list last.
@@ -324,7 +363,10 @@ impl PageSet {
         self.freed_before = freed;
         let use_ = (only_taken, short);
         let order = list.order();
-        let frames = self.pattern.refill(limits, order, gauges.count(), use_);
+        let frames = match self.marks(limits) {
+            Some(marks) => self.pattern.hold_at(marks.high, marks.batch),
+            None => self.pattern.refill(limits, order, gauges.count(), use_),
+        };
         self.publish(limits, gauges);
         let blocks = frames.wrapping_shr(order.bits());
         match order {
@@ -347,7 +389,10 @@ impl PageSet {
         let only_given = taken == self.taken_before;
         self.taken_before = taken;
         let use_ = (only_given, short);
-        let frames = self.pattern.drain(limits, gauges.count(), use_);
+        let frames = match self.marks(limits) {
+            Some(marks) => self.pattern.hold_at(marks.high, marks.batch),
+            None => self.pattern.drain(limits, gauges.count(), use_),
+        };
         self.publish(limits, gauges);
         frames
     }

@@ -73,6 +73,12 @@ impl<T: Send, S: Sync> PerCpu<T, S> {
         Self { cells }
     }
 
+    /// Whether no CPU has one.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.cells.is_empty()
+    }
+
     /// What everybody may look at, by CPU.
     pub fn shared(&self) -> impl Iterator<Item = &S> {
         self.cells.iter().map(OwnerCell::shared)

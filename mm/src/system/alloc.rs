@@ -3,8 +3,9 @@
 
 use core::fmt;
 
-use super::{Block, Core, Memory};
+use super::{Block, Core, Memory, PageLists};
 use crate::addr::{Order, Pfn};
+use crate::buddy::pageset::classic::Temperature;
 use crate::buddy::{Gfp, GfpError, Request, Step, Trace};
 use crate::frame::{Frame, FreeError, Offer, Word};
 use crate::mem::Exclusive;
@@ -406,7 +407,27 @@ impl<P: Platform> Memory<P> {
         let word = offer.word();
         let accepted = offer.accept(order);
         let block = accepted.map_err(|offer| core.frames.why_not_free(offer.pfn(), order))?;
-        self.release_block(core, block, word, trace);
+        self.release_block(core, block, word, Temperature::Hot, trace);
+        Ok(())
+    }
+
+    /// Gives a block of `order` back that nobody has looked at lately.
+    ///
+    /// # Errors
+    /// Why it is none.
+    pub(crate) fn release_cold(
+        &self,
+        core: &Core,
+        offer: Offer,
+        order: Order,
+    ) -> Result<(), FreeError> {
+        if core.options.page_lists != PageLists::Classic {
+            return self.release_offer(core, offer, order, &mut ());
+        }
+        let word = offer.word();
+        let accepted = offer.accept(order);
+        let block = accepted.map_err(|offer| core.frames.why_not_free(offer.pfn(), order))?;
+        self.release_block(core, block, word, Temperature::Cold, &mut ());
         Ok(())
     }
 
@@ -416,6 +437,7 @@ impl<P: Platform> Memory<P> {
         core: &Core,
         mut block: Exclusive,
         word: Word,
+        temperature: Temperature,
         trace: &mut impl Trace,
     ) {
         let order = block.order();
@@ -424,7 +446,7 @@ impl<P: Platform> Memory<P> {
             return self.lose(block.leak().first(), order);
         };
         let pin = Pin::new(&self.platform);
-        let kept = zone.free_listed(&pin, &core.frames, (block, word), trace);
+        let kept = zone.free_listed(&pin, &core.frames, (block, word), temperature, trace);
         drop(pin);
         if let Kept::Refused(block) = kept {
             self.release_to_zone(zone, block, order, trace);

@@ -8,6 +8,7 @@ use super::cpus::Cpus;
 use super::{Core, Memory, Options, PageLists, PageOwner, Tuning};
 use crate::addr::{PfnRange, to_count, to_index};
 use crate::buddy::pageset::Gauges;
+use crate::buddy::pageset::classic::Temperature;
 use crate::buddy::{Area, AreaSlots, FreeAreas, MigrateType, PageSet};
 use crate::collections::SetBank;
 use crate::config::SECTION_FRAMES;
@@ -418,10 +419,26 @@ impl<P: Platform> Builder<'_, P> {
         let zones = nodes.iter_mut().flat_map(Node::zones_mut);
         for zone in zones.filter(|zone| zone.is_populated()) {
             let home = zone.id();
-            let set = |_| OwnerCell::new(PageSet::new(home), Gauges::default());
-            zone.install_pagesets(PerCpu::new(self.by_cpu(home.node, set)?));
+            let classic = |temperature| PageSet::classic(home, temperature);
+            let (first, second) = match lists {
+                PageLists::Classic => (classic(Temperature::Hot), Some(classic(Temperature::Cold))),
+                _ => (PageSet::new(home), None),
+            };
+            zone.install_pagesets(self.page_sets(home.node, &first)?);
+            if let Some(second) = second {
+                zone.install_cold(self.page_sets(home.node, &second)?);
+            }
         }
         Ok(())
+    }
+
+    fn page_sets(
+        &mut self,
+        node: NodeId,
+        set: &PageSet,
+    ) -> Result<PerCpu<PageSet, Gauges>, BringUpError> {
+        let set = |_| OwnerCell::new(set.clone(), Gauges::default());
+        Ok(PerCpu::new(self.by_cpu(node, set)?))
     }
 
     fn has_ram(&self, node: NodeId, range: PfnRange) -> bool {

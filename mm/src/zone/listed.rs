@@ -6,12 +6,13 @@ use super::Zone;
 use super::lists::Lists;
 use crate::addr::{Order, to_index};
 use crate::buddy::pageset::Gauges;
-use crate::buddy::{FreeAreas, List, PageSet, Request, Step, Taken, Trace};
+use crate::buddy::pageset::classic::Temperature;
+use crate::buddy::{FreeAreas, Gfp, List, PageSet, Request, Step, Taken, Trace};
 use crate::frame::{FrameTable, Word};
 use crate::mem::Exclusive;
 use crate::platform::{CpuId, Platform};
 use crate::report::Corruption;
-use crate::sync::{OwnerCell, Pin, Seized};
+use crate::sync::{OwnerCell, PerCpu, Pin, Seized};
 
 /// What became of a block that its owner gave back.
 pub(crate) enum Kept {
@@ -50,6 +51,14 @@ fn report<P: Platform>(platform: &P, corruption: &Corruption) {
     platform.corruption(corruption);
 }
 
+/// The list that a request wants to be served from.
+fn temperature_of(request: &Request) -> Temperature {
+    match request.gfp().contains(Gfp::COLD) {
+        true => Temperature::Cold,
+        false => Temperature::Hot,
+    }
+}
+
 impl Zone {
     fn lists<'a, P: Platform>(
         &'a self,
@@ -79,17 +88,17 @@ impl Zone {
         let order = request.order();
         let list = List::serving(*request)?;
         let platform = pin.platform();
-        let mut own = self.pagesets.enter(pin)?;
+        let mut own = self.sets(temperature_of(request)).enter(pin)?;
         let (set, gauges) = own.parts();
-        set.rise(list, frames);
-        let mut taken = set.take(list, order, gauges);
-        if taken.is_none()
-            && self
-                .lists(set, gauges, frames, platform)
-                .refill(list, trace)
-        {
-            taken = set.take(list, order, gauges);
+        if !set.has_lists(order) {
+            return None;
         }
+        set.rise(list, frames);
+        if set.is_low(list, self.list_limits.get(), gauges) {
+            let mut lists = self.lists(set, gauges, frames, platform);
+            let _ = lists.refill(list, trace);
+        }
+        let taken = set.take(list, order, gauges);
         if own.leave() {
             self.serve_drain(pin, frames);
         }
@@ -99,25 +108,31 @@ impl Zone {
         taken.hand_out(platform, order, request.is_compound())
     }
 
-    /// Puts a block of `order` that its owner gave back, whose record says `word`, on this CPU's
-    /// lists. Context: any but NMI.
+    /// Puts a block that its owner gave back, whose record says `word`, on this CPU's lists. Context:
+    /// any but NMI.
     pub(crate) fn free_listed<P: Platform>(
         &self,
         pin: &Pin<'_, P>,
         frames: &FrameTable,
         (block, word): (Exclusive, Word),
+        temperature: Temperature,
         trace: &mut impl Trace,
     ) -> Kept {
         let order = word.order();
         let list = List::of(usize::from(word.mobility()), order);
         let list = list.filter(|list| list.kind().bits() == word.mobility());
-        let Some((list, mut own)) = list.zip(self.pagesets.enter(pin)) else {
+        let Some((list, mut own)) = list.zip(self.sets(temperature).enter(pin)) else {
             return Kept::Refused(block);
         };
         let (set, gauges) = own.parts();
         // Large blocks do not drive small ones out.
-        if gauges.are_closed() || (order > Order::ZERO && !set.has_room(order, gauges)) {
+        let has_room = || order == Order::ZERO || set.has_room(order, gauges);
+        if gauges.are_closed() || !set.has_lists(order) || !has_room() {
             return Kept::Refused(block);
+        }
+        if set.is_full(self.list_limits.get(), gauges) {
+            let mut lists = self.lists(set, gauges, frames, pin.platform());
+            lists.drain_surplus(list, trace);
         }
         let block = match frames.cache(block, set.words(list).0) {
             Ok(block) => block,
@@ -219,24 +234,47 @@ impl Zone {
         }
     }
 
+    /// The lists of all CPUs: cold ones are there with `percpu_pagelists=classic` only, and then only
+    /// for who asks for them.
+    fn sets(&self, temperature: Temperature) -> &PerCpu<PageSet, Gauges> {
+        match temperature {
+            Temperature::Cold if !self.cold.is_empty() => &self.cold,
+            _ => &self.pagesets,
+        }
+    }
+
+    fn all_sets(&self) -> [&PerCpu<PageSet, Gauges>; 2] {
+        [&self.pagesets, &self.cold]
+    }
+
+    /// The lists of one CPU.
+    fn cells(&self, cpu: CpuId) -> impl Iterator<Item = &OwnerCell<PageSet, Gauges>> {
+        self.all_sets()
+            .into_iter()
+            .filter_map(move |sets| sets.cell(cpu))
+    }
+
+    fn all_gauges(&self) -> impl Iterator<Item = &Gauges> {
+        self.all_sets().into_iter().flat_map(PerCpu::shared)
+    }
+
     /// Gives everything back that this CPU has. `false` if the code that was interrupted is using
     /// the lists; it gives them back when it is done. Context: any but NMI.
     pub(crate) fn drain_here<P: Platform>(&self, pin: &Pin<'_, P>, frames: &FrameTable) -> bool {
-        let Some(cell) = self.pagesets.cell(pin.cpu()) else {
-            return true;
-        };
-        cell.want_drain();
+        self.want_drain(pin.cpu());
         self.serve_drain(pin, frames);
-        cell.is_drained()
+        self.is_drained(pin.cpu())
     }
 
     /// Gives everything back that this CPU has, if somebody asked for it. Context: any but NMI.
     #[cold]
     #[inline(never)]
     pub(crate) fn serve_drain<P: Platform>(&self, pin: &Pin<'_, P>, frames: &FrameTable) {
-        self.pagesets.serve(pin, |set, gauges| {
-            self.lists(set, gauges, frames, pin.platform()).drain();
-        });
+        for sets in self.all_sets() {
+            sets.serve(pin, |set, gauges| {
+                self.lists(set, gauges, frames, pin.platform()).drain();
+            });
+        }
     }
 
     /// Gives everything back that a CPU left behind.
@@ -246,42 +284,38 @@ impl Zone {
         frames: &FrameTable,
         platform: &P,
     ) {
-        let _ = self.pagesets.with_seized(seized, |set, gauges| {
-            self.lists(set, gauges, frames, platform).drain();
-        });
+        for sets in self.all_sets() {
+            let _ = sets.with_seized(seized, |set, gauges| {
+                self.lists(set, gauges, frames, platform).drain();
+            });
+        }
     }
 
     /// Whether a CPU has anything on its lists. Stale when it arrives.
     pub(crate) fn has_listed(&self, cpu: CpuId) -> bool {
-        let cell = self.pagesets.cell(cpu);
-        cell.is_some_and(|cell| cell.shared().count() > 0)
+        self.cells(cpu).any(|cell| cell.shared().count() > 0)
     }
 
     /// Marks a CPU's lists to be drained.
     pub(crate) fn want_drain(&self, cpu: CpuId) {
-        if let Some(cell) = self.pagesets.cell(cpu) {
-            cell.want_drain();
-        }
+        self.cells(cpu).for_each(OwnerCell::want_drain);
     }
 
     /// Takes back what was asked of a CPU that cannot be reached, if it has nothing anyway.
     pub(crate) fn unless_listed_forget_drain(&self, cpu: CpuId) {
-        if let Some(cell) = self.pagesets.cell(cpu)
-            && cell.shared().count() == 0
-        {
-            cell.drained();
-        }
+        let empty = self.cells(cpu).filter(|cell| cell.shared().count() == 0);
+        empty.for_each(OwnerCell::drained);
     }
 
     /// Whether a CPU did what was last asked of it.
     pub(crate) fn is_drained(&self, cpu: CpuId) -> bool {
-        self.pagesets.cell(cpu).is_none_or(OwnerCell::is_drained)
+        self.cells(cpu).all(OwnerCell::is_drained)
     }
 
     /// Keeps blocks off the lists while pageblocks are isolated: what comes back to one of those
     /// must not be handed out from a list. Context: zone lock held.
     pub(super) fn note_isolation(&self, areas: &FreeAreas) {
-        for gauges in self.pagesets.shared() {
+        for gauges in self.all_gauges() {
             gauges.close_for_isolation(areas.has_isolated());
         }
     }
@@ -300,13 +334,13 @@ pub(crate) struct Pause<'a>(&'a Zone);
 impl<'a> Pause<'a> {
     /// Begins. What is on the lists stays there until it is drained.
     pub(crate) fn new(zone: &'a Zone) -> Self {
-        zone.pagesets.shared().for_each(Gauges::close);
+        zone.all_gauges().for_each(Gauges::close);
         Self(zone)
     }
 }
 
 impl Drop for Pause<'_> {
     fn drop(&mut self) {
-        self.0.pagesets.shared().for_each(Gauges::reopen);
+        self.0.all_gauges().for_each(Gauges::reopen);
     }
 }

@@ -30,6 +30,8 @@ pub struct Zone {
     pub(super) areas: SpinLock<FreeAreas>,
     /// What each CPU has at hand.
     pub(super) pagesets: PerCpu<PageSet, Gauges>,
+    /// The second set of each CPU, with `percpu_pagelists=classic`.
+    pub(super) cold: PerCpu<PageSet, Gauges>,
     pub(super) list_limits: SharedLimits,
 }
 
@@ -74,6 +76,7 @@ impl Zone {
             watermarks: Watermarks::new(),
             areas: SpinLock::new(rank::ZONE, areas),
             pagesets: PerCpu::empty(),
+            cold: PerCpu::empty(),
             list_limits: SharedLimits::new(),
         }
     }
@@ -302,11 +305,14 @@ impl Zone {
             blocks,
             pageblocks: areas.pageblocks(self.span),
             free: areas.free_frames(),
-            stats: self.pagesets().fold(*areas.stats(), |stats, set| Stats {
-                allocated: stats.allocated.wrapping_add(set.allocated),
-                freed: stats.freed.wrapping_add(set.freed),
-                ..stats
-            }),
+            stats: self.pagesets().chain(self.cold_pagesets()).fold(
+                *areas.stats(),
+                |stats, set| Stats {
+                    allocated: stats.allocated.wrapping_add(set.allocated),
+                    freed: stats.freed.wrapping_add(set.freed),
+                    ..stats
+                },
+            ),
         }
     }
 
@@ -342,6 +348,11 @@ impl Zone {
         self.pagesets.shared().map(Gauges::read)
     }
 
+    /// As [`Self::pagesets`], of the cold lists that there are with `percpu_pagelists=classic`.
+    pub fn cold_pagesets(&self) -> impl Iterator<Item = PageSetStats> {
+        self.cold.shared().map(Gauges::read)
+    }
+
     /// What each CPU may have at hand. Context: any.
     #[must_use]
     pub fn list_limits(&self) -> Limits {
@@ -357,6 +368,11 @@ impl Zone {
     /// Gives the CPUs their lists.
     pub(crate) fn install_pagesets(&mut self, pagesets: PerCpu<PageSet, Gauges>) {
         self.pagesets = pagesets;
+    }
+
+    /// Gives the CPUs cold lists beside those.
+    pub(crate) fn install_cold(&mut self, cold: PerCpu<PageSet, Gauges>) {
+        self.cold = cold;
     }
 
     /// Prepares the zone for the frames of a section.
