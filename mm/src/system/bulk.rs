@@ -1,8 +1,9 @@
 //! Many single pages at once.
 #![forbid(unsafe_code)]
 
+use super::policy::Place;
 use super::{AllocError, Core, Memory};
-use crate::addr::{Order, Pfn, to_index};
+use crate::addr::{Order, Pfn, to_count, to_index};
 use crate::buddy::{Gfp, Request};
 use crate::mem::Exclusive;
 use crate::platform::Platform;
@@ -28,6 +29,9 @@ impl<P: Platform> Memory<P> {
     ) -> Result<usize, AllocError> {
         let request = Request::new(gfp, Order::ZERO)?;
         let core = self.core().ok_or(AllocError::NotUp)?;
+        if self.platform.has_policy() {
+            return self.fill_by_task(core, request, pages);
+        }
         if !core.is_treated(request) {
             self.fill_at_hand(core, request, pages);
         }
@@ -35,6 +39,26 @@ impl<P: Platform> Memory<P> {
             return Ok(pages.len());
         }
         self.fill_from_zones(core, &request, pages)?;
+        Ok(pages.iter().flatten().count())
+    }
+
+    /// Fills places by the policy of the running task, which may want each page from another node.
+    #[cold]
+    #[inline(never)]
+    #[track_caller]
+    fn fill_by_task(
+        &self,
+        core: &Core,
+        request: Request,
+        pages: &mut [Option<Pfn>],
+    ) -> Result<usize, AllocError> {
+        for place in pages.iter_mut().filter(|place| place.is_none()) {
+            match self.page_from_zones(core, request) {
+                Ok(pfn) => *place = Some(pfn),
+                Err(AllocError::OutOfMemory) => break,
+                Err(error) => return Err(error),
+            }
+        }
         Ok(pages.iter().flatten().count())
     }
 
@@ -65,18 +89,22 @@ impl<P: Platform> Memory<P> {
         request: &Request,
         pages: &mut [Option<Pfn>],
     ) -> Result<(), AllocError> {
-        let node = core
+        let place: Place<'_> = core
             .near_node(&self.platform)
-            .ok_or(AllocError::NoSuchNode)?;
+            .ok_or(AllocError::NoSuchNode)?
+            .into();
         let mut wanted = pages.iter().filter(|place| place.is_none()).count();
         let mut places = pages.iter_mut().filter(|place| place.is_none());
-        for zone in core.zones_for(node, request) {
+        let mut first = None;
+        for zone in core.zones_for(place, request) {
+            let first = *first.get_or_insert(zone);
             while wanted > 0 {
                 // Pages are collected first, and prepared (zeroed, checked) without lock or lists.
                 let (batch, taken) = self.take_spare(core, zone, request, wanted.min(BULK));
                 if taken == 0 {
                     break;
                 }
+                self.note_numa(first, zone, to_count(taken));
                 for block in batch.into_iter().flatten() {
                     let Some(block) = self.prepare(core, request, block) else {
                         continue;
@@ -90,12 +118,12 @@ impl<P: Platform> Memory<P> {
             }
         }
         // What no zone had to spare is asked for page by page, down to the reserves.
-        for place in places {
-            let Ok(block) = self.alloc_slow(core, node, request, &mut ()) else {
+        for page in places {
+            let Ok(block) = self.alloc_slow(core, place, request, &mut ()) else {
                 break;
             };
             core.note_origin(block.frames());
-            *place = Some(block.leak().first());
+            *page = Some(block.leak().first());
         }
         Ok(())
     }

@@ -44,6 +44,11 @@ impl Cpus {
         self.nodes.at(u64::from(cpu.0)).copied().unwrap_or_default()
     }
 
+    /// The nodes of all CPUs.
+    pub(super) fn nodes(&self) -> impl Iterator<Item = NodeId> {
+        self.nodes.iter().copied()
+    }
+
     /// The zone that a CPU's requests ask first.
     #[inline]
     pub(super) fn nearest(&self, cpu: CpuId, highest: ZoneKind) -> Option<ZoneId> {
