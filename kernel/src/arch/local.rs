@@ -51,6 +51,8 @@ pub struct CpuLocal {
     pub(super) pins: AtomicU32,
     /// Another thread is to run here as soon as that may be.
     pub(super) switch_due: AtomicBool,
+    /// The running thread has a memory policy.
+    pub(super) has_policy: AtomicBool,
     /// The running thread ([`super::running`]).
     pub(super) thread: AtomicPtr<Thread>,
     /// Handlers of interrupts and exceptions that are at work here.
@@ -87,6 +89,7 @@ impl CpuLocal {
             id,
             pins: AtomicU32::new(0),
             switch_due: AtomicBool::new(false),
+            has_policy: AtomicBool::new(false),
             thread: AtomicPtr::new(null_mut()),
             interrupts: AtomicU32::new(0),
             presence: Presence::new(),

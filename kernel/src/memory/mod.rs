@@ -9,7 +9,7 @@
 //! | `frame_table`, `stacks` | page tables for the frame table and for kernel stacks |
 //! | `kswapd` | a thread for each node that reclaims when little is left |
 //! | `holder` | whose a frame is that the page allocator never had |
-//! | `files`, `oomtest`, `pages`, `pcp`, `stress`, `sysctl`, `workload` | `/proc` files and shell commands |
+//! | `files`, `node_files`, `numactl`, `oomtest`, `pages`, `pcp`, `stress`, `sysctl`, `workload` | `/proc` files and shell commands |
 //! | `benches`, `tests` | benchmarks and in-kernel tests |
 
 mod benches;
@@ -20,7 +20,9 @@ mod frame_table;
 mod holder;
 pub(crate) mod kswapd;
 mod ledger;
+mod node_files;
 mod nodes;
+mod numactl;
 mod oomtest;
 mod pages;
 mod pcp;

@@ -1,22 +1,17 @@
-//! Nodes: what the firmware's SRAT and SLIT say, as far as it can be believed, and `numactl`.
+//! Nodes: what the firmware's SRAT and SLIT say, as far as it can be believed.
 
 use super::MEMORY;
 use crate::acpi::{self, Acpi};
-use crate::arch::{local, smp};
-use crate::shell::{CommandError, CommandResult};
-use crate::{command, kprint, kprintln};
-use alloc::string::String;
+use crate::arch::local;
 use alloc::vec::Vec;
 use core::fmt;
 use mm::addr::{PhysAddr, PhysRange};
 use mm::memblock::Memblock;
 use mm::memblock::nodes::NodeRange;
 use mm::platform::{CpuId, NodeId};
+use mm::zone::Node;
 use mm::zone::distance::{Distances, LOCAL, REMOTE};
-use mm::zone::{Node, Zone};
 use spin::Once;
-
-command! { "numactl", "-H", "show nodes, their CPUs, memory and distances", numactl }
 
 /// The machine's nodes.
 #[derive(Debug, Default)]
@@ -165,51 +160,5 @@ impl fmt::Display for Order<'_> {
         let own = self.0.id();
         let mut all = core::iter::once(&own).chain(self.0.others());
         all.try_for_each(|node| write!(f, "{node} "))
-    }
-}
-
-fn numactl(arguments: &[String]) -> CommandResult {
-    match arguments {
-        [option] if option == "-H" || option == "--hardware" => hardware(),
-        _ => return Err(CommandError::usage("expected -H")),
-    }
-    Ok(())
-}
-
-/// As `numactl --hardware` prints it.
-fn hardware() {
-    let nodes = MEMORY.nodes();
-    let last = nodes.len().saturating_sub(1);
-    match last {
-        0 => kprintln!("available: 1 nodes (0)"),
-        _ => kprintln!("available: {} nodes (0-{last})", nodes.len()),
-    }
-    for node in nodes {
-        let id = node.id();
-        kprint!("node {id} cpus:");
-        for cpu in smp::cpus().filter(|cpu| MEMORY.node_of(CpuId(cpu.id())) == id) {
-            kprint!(" {}", cpu.id());
-        }
-        let sum = |count: fn(&Zone) -> u64| {
-            let frames = node.zones().iter().map(count).fold(0, u64::saturating_add);
-            frames >> 8
-        };
-        kprintln!();
-        kprintln!("node {id} size: {} MB", sum(Zone::managed));
-        kprintln!("node {id} free: {} MB", sum(Zone::free_frames));
-    }
-    kprintln!("node distances:");
-    kprint!("node ");
-    for node in nodes {
-        kprint!("{:>3} ", node.id().0);
-    }
-    kprintln!();
-    for from in nodes {
-        kprint!("{:>3}: ", from.id().0);
-        for to in nodes {
-            let distance = MEMORY.distance(from.id(), to.id());
-            kprint!("{:>3} ", distance.unwrap_or(REMOTE));
-        }
-        kprintln!();
     }
 }
