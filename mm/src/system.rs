@@ -230,9 +230,12 @@ impl Core {
     ) -> impl Iterator<Item = &'a Node> {
         let stays = request.gfp().contains(Gfp::THISNODE);
         let others = if stays { &[] } else { place.near.others() };
-        let others = others.iter().filter_map(|id| self.node(*id));
-        let all = core::iter::once(place.near).chain(others);
-        all.filter(move |node| place.allows(node))
+        let others = others.iter().filter_map(move |id| {
+            let node = self.node(*id);
+            node.filter(|node| place.allows(node))
+        });
+        let near = Some(place.near).filter(|near| place.allows(near));
+        near.into_iter().chain(others)
     }
 
     /// The node whose memory this CPU's requests ask for first.

@@ -73,13 +73,12 @@ pub(crate) fn replace(cpu: &CpuLocal, next: Arc<Thread>) -> Option<Arc<Thread>> 
 /// Any. In an interrupt it is the interrupted thread's.
 #[inline]
 pub(crate) fn has_policy() -> bool {
-    let flag: u32;
     // SAFETY: reads a byte of this CPU's own area.
     unsafe {
-        asm!("movzx {:e}, byte ptr gs:[{}]", out(reg) flag, const offset_of!(CpuLocal, has_policy),
-            options(nostack, preserves_flags, readonly));
+        asm!("cmp byte ptr gs:[{}], 0", "jne {}", const offset_of!(CpuLocal, has_policy),
+            label { return true }, options(nostack, readonly));
     }
-    flag != 0
+    false
 }
 
 /// Sets the memory policy of the running thread; answers the one before.

@@ -119,7 +119,7 @@ impl<P: Platform> Memory<P> {
         let request = Request::new(gfp, order)?;
         let core = self.core().ok_or(AllocError::NotUp)?;
         let node = core.node(node).ok_or(AllocError::NoSuchNode)?;
-        self.alloc_near(core, node.into(), request, &mut ())
+        self.alloc_at(core, node.into(), request, &mut ())
     }
 
     #[inline(never)]
@@ -218,8 +218,21 @@ impl<P: Platform> Memory<P> {
         self.alloc_near(core, node.into(), request, trace)
     }
 
-    /// Serves a request with memory of a node, or of those that it falls back to.
-    pub(super) fn alloc_near(
+    /// Serves a request with memory of a place.
+    #[inline(never)]
+    pub(super) fn alloc_at(
+        &self,
+        core: &Core,
+        place: Place<'_>,
+        request: Request,
+        trace: &mut impl Trace,
+    ) -> Result<Exclusive, AllocError> {
+        self.alloc_near(core, place, request, trace)
+    }
+
+    /// The same, for the usual place: that it is one whole machine is known then.
+    #[inline(always)]
+    fn alloc_near(
         &self,
         core: &Core,
         place: Place<'_>,
@@ -235,7 +248,7 @@ impl<P: Platform> Memory<P> {
     }
 
     /// One round over the zones, best first; each must be left with `floor` frames.
-    #[inline]
+    #[inline(always)]
     pub(super) fn alloc_above(
         &self,
         core: &Core,

@@ -29,16 +29,17 @@ impl<P: Platform> Memory<P> {
     ) -> Result<usize, AllocError> {
         let request = Request::new(gfp, Order::ZERO)?;
         let core = self.core().ok_or(AllocError::NotUp)?;
-        if self.platform.has_policy() {
-            return self.fill_by_task(core, request, pages);
-        }
-        if !core.is_treated(request) {
+        if !core.is_treated(request) && !self.platform.has_policy() {
             self.fill_at_hand(core, request, pages);
         }
         if pages.iter().all(Option::is_some) {
             return Ok(pages.len());
         }
-        self.fill_from_zones(core, &request, pages)?;
+        if self.platform.has_policy() {
+            self.fill_by_task(core, request, pages)?;
+        } else {
+            self.fill_from_zones(core, &request, pages)?;
+        }
         Ok(pages.iter().flatten().count())
     }
 
@@ -51,7 +52,7 @@ impl<P: Platform> Memory<P> {
         core: &Core,
         request: Request,
         pages: &mut [Option<Pfn>],
-    ) -> Result<usize, AllocError> {
+    ) -> Result<(), AllocError> {
         for place in pages.iter_mut().filter(|place| place.is_none()) {
             match self.page_from_zones(core, request) {
                 Ok(pfn) => *place = Some(pfn),
@@ -59,7 +60,7 @@ impl<P: Platform> Memory<P> {
                 Err(error) => return Err(error),
             }
         }
-        Ok(pages.iter().flatten().count())
+        Ok(())
     }
 
     /// Fills places from this CPU's own list of the nearest zone.

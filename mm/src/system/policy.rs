@@ -184,10 +184,10 @@ impl<P: Platform> Memory<P> {
                 .ok_or(AllocError::NoSuchNode)
         };
         match choice {
-            Choice::Local => self.alloc_near(core, local, request, trace),
-            Choice::From(node) => self.alloc_near(core, from(*node)?, request, trace),
+            Choice::Local => self.alloc_at(core, local, request, trace),
+            Choice::From(node) => self.alloc_at(core, from(*node)?, request, trace),
             Choice::Turn(node) => {
-                let block = self.alloc_near(core, from(*node)?, request, trace)?;
+                let block = self.alloc_at(core, from(*node)?, request, trace)?;
                 self.note_turn(core, *node, &block);
                 Ok(block)
             }
@@ -197,7 +197,7 @@ impl<P: Platform> Memory<P> {
                 }
                 let only = core.numa.is_bound(nodes, request).then_some(nodes);
                 let place = Place { only, ..local };
-                self.alloc_near(core, place, request, trace)
+                self.alloc_at(core, place, request, trace)
             }
             Choice::First(nodes) => {
                 let place = Place {
@@ -207,8 +207,8 @@ impl<P: Platform> Memory<P> {
                 // Others come before trouble is gone to for these.
                 let light = request.gfp().difference(Gfp::DIRECT_RECLAIM | Gfp::NOFAIL);
                 let light = Request::new(light | Gfp::NOWARN, request.order())?;
-                match self.alloc_near(core, place, light, trace) {
-                    Err(AllocError::OutOfMemory) => self.alloc_near(core, local, request, trace),
+                match self.alloc_at(core, place, light, trace) {
+                    Err(AllocError::OutOfMemory) => self.alloc_at(core, local, request, trace),
                     found => found,
                 }
             }
