@@ -47,6 +47,10 @@ kernel_param!(
 );
 kernel_param!("kernelcore", "SIZE|N%: memory that unmovable pages may use");
 kernel_param!("movablecore", "SIZE|N%: memory for movable pages only");
+kernel_param!(
+    "movable_node",
+    "memory of hot-pluggable nodes is for movable pages only"
+);
 kernel_param!("init_on_alloc", "0|1: zero pages when they are handed out");
 kernel_param!("init_on_free", "0|1: zero pages when they come back");
 kernel_param!("page_poison", "0|1: fill free pages and check them");

@@ -3,11 +3,14 @@
 use super::MEMORY;
 use crate::acpi::{self, Acpi};
 use crate::arch::local;
+use acpi_tables::srat::MemoryAffinity;
 use alloc::vec::Vec;
 use core::fmt;
 use mm::addr::{PhysAddr, PhysRange};
-use mm::memblock::Memblock;
 use mm::memblock::nodes::NodeRange;
+use mm::memblock::params::Params;
+use mm::memblock::{Memblock, RegionFlags};
+use mm::numa::NodeMask;
 use mm::platform::{CpuId, NodeId};
 use mm::zone::Node;
 use mm::zone::distance::{Distances, LOCAL, REMOTE};
@@ -37,7 +40,7 @@ pub(super) fn node_of(cpu: CpuId) -> NodeId {
 
 /// Says which node each range of RAM belongs to. A table that contradicts itself or leaves too much
 /// out is not believed: then there is one node.
-pub(super) fn assign(memblock: &mut Memblock) -> &'static Nodes {
+pub(super) fn assign(memblock: &mut Memblock, params: &Params) -> &'static Nodes {
     NODES.call_once(|| {
         let acpi = acpi::get();
         let domains = domains(acpi);
@@ -45,8 +48,9 @@ pub(super) fn assign(memblock: &mut Memblock) -> &'static Nodes {
         let outcome = memblock.set_nodes(MEMORY.platform(), &claims);
         match outcome {
             Ok(()) if !claims.is_empty() => {
-                for NodeRange { range, node } in &claims {
-                    log::info!("SRAT: Node {node} {range}");
+                log_claims(acpi, &domains);
+                if params.movable_node {
+                    spare_hotplug(memblock, acpi);
                 }
                 Nodes::known(acpi, &domains)
             }
@@ -92,6 +96,48 @@ impl Nodes {
     }
 }
 
+fn log_claims(acpi: &Acpi, domains: &[u32]) {
+    for (memory, claim) in acpi.memory_nodes.iter().filter_map(|memory| {
+        let claim = claim(memory, domains)?;
+        Some((memory, claim))
+    }) {
+        let NodeRange { range, node } = claim;
+        let hotplug = if memory.is_hot_pluggable {
+            " hotplug"
+        } else {
+            ""
+        };
+        log::info!("SRAT: Node {node} {range}{hotplug}");
+    }
+}
+
+/// `movable_node`: memory that may be unplugged is for movable pages only, except that of nodes
+/// which are in use already.
+fn spare_hotplug(memblock: &mut Memblock, acpi: &Acpi) {
+    let pluggable = acpi
+        .memory_nodes
+        .iter()
+        .filter(|memory| memory.is_hot_pluggable);
+    let ranges: Vec<PhysRange> = pluggable.filter_map(range).collect();
+    if let Err(error) = memblock.spare_hotplug(MEMORY.platform(), &ranges) {
+        log::warn!("movable_node: {error}");
+        return;
+    }
+    let mut movable = NodeMask::EMPTY;
+    for region in memblock.memory() {
+        if region.flags.contains(RegionFlags::HOTPLUG) {
+            let _ = movable.insert(region.node.unwrap_or_default());
+        }
+    }
+    match movable.is_empty() {
+        true => log::warn!("movable_node: no node may be unplugged"),
+        false => log::info!(
+            "movable_node: memory of nodes {} is movable",
+            movable.list()
+        ),
+    }
+}
+
 fn index(domain: u32) -> usize {
     usize::try_from(domain).unwrap_or(usize::MAX)
 }
@@ -119,13 +165,19 @@ fn node(domain: u32, domains: &[u32]) -> Option<NodeId> {
 }
 
 fn claims(acpi: &Acpi, domains: &[u32]) -> impl Iterator<Item = NodeRange> {
-    acpi.memory_nodes.iter().filter_map(move |memory| {
-        let (start, end) = (PhysAddr::new(memory.base), PhysAddr::new(memory.end()?));
-        Some(NodeRange {
-            range: PhysRange::new(start, end)?,
-            node: node(memory.domain, domains)?,
-        })
+    let memory = acpi.memory_nodes.iter();
+    memory.filter_map(move |memory| claim(memory, domains))
+}
+
+fn claim(memory: &MemoryAffinity, domains: &[u32]) -> Option<NodeRange> {
+    Some(NodeRange {
+        range: range(memory)?,
+        node: node(memory.domain, domains)?,
     })
+}
+
+fn range(memory: &MemoryAffinity) -> Option<PhysRange> {
+    PhysRange::new(PhysAddr::new(memory.base), PhysAddr::new(memory.end()?))
 }
 
 /// The node of each CPU that can be started: the boot CPU first, then in the MADT's order.

@@ -4,6 +4,7 @@ mod confined;
 mod counters;
 mod interleaving;
 mod model;
+mod movable;
 mod policies;
 
 use mm::config::DMA32_LIMIT;
