@@ -10,6 +10,7 @@
 //! | 0 | [`addr`] | addresses, frame numbers, orders, ranges; a direct map | `pfn.h`, `__va` |
 //! | 0 | [`config`] | numbers that the architecture fixes | `page_types.h` |
 //! | 0 | [`report`] | one type for damage of any kind | `bad_page` |
+//! | 0 | [`numa`] | sets of nodes, and what a task wants of them | `nodemask.h`, `mempolicy.h` |
 //! | 0 | [`platform`] | what the library asks of a machine | `arch/` |
 //! | 1 | [`sync`] | locks, a cell that is filled once, counters | `spinlock.h`, `refcount.h` |
 //! | 1 | [`mem`] | tokens for raw memory: [`RamClaim`](mem::RamClaim), [`EarlyRam`](mem::EarlyRam) | – |
@@ -38,6 +39,7 @@ pub mod config;
 pub mod frame;
 pub mod mem;
 pub mod memblock;
+pub mod numa;
 pub mod platform;
 pub mod proc;
 pub mod report;

@@ -7,6 +7,7 @@ use core::fmt;
 use core::ptr::NonNull;
 
 use crate::addr::{PhysAddr, PhysRange, VirtAddr};
+use crate::numa::Policy;
 use crate::report::{AllocFailure, Corruption, SleepInAtomic};
 
 /// A logical CPU number, dense from 0.
@@ -193,6 +194,21 @@ pub unsafe trait Platform: Sync + 'static {
     fn node_of(&self, cpu: CpuId) -> NodeId {
         let _ = cpu;
         NodeId(0)
+    }
+
+    /// Whether the running task may have a memory policy of its own (Linux: `current->mempolicy`).
+    /// Asked by every request that names no node, before anything else: to be as cheap as reading a
+    /// flag. Default: no. Context: any but NMI.
+    #[inline]
+    fn has_policy(&self) -> bool {
+        false
+    }
+
+    /// Shows the running task's policy to `apply`, which does not allocate, and may change whose turn
+    /// is next. Default: there is none. Where there is none after all, as in the handler of an
+    /// interrupt, `apply` is not called. Context: any but NMI.
+    fn with_policy(&self, apply: &mut dyn FnMut(&mut Policy)) {
+        let _ = apply;
     }
 
     /// Has a CPU call [`Memory::drain_wanted`](crate::system::Memory::drain_wanted) soon, in an

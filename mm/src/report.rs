@@ -7,6 +7,7 @@
 use core::fmt;
 
 use crate::addr::{Order, Pfn};
+use crate::numa::NodeMask;
 
 /// Damage: something that correct callers and correct code never produce.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -190,6 +191,8 @@ pub struct AllocFailure<'a> {
     pub mode: u32,
     /// The same by name.
     pub(crate) flags: &'a dyn fmt::Display,
+    /// The nodes that a policy binds it to.
+    pub(crate) nodes: Option<&'a NodeMask>,
     /// A paragraph for each zone, every line with its line break before it.
     pub(crate) zones: &'a dyn fmt::Display,
 }
@@ -200,12 +203,17 @@ impl fmt::Display for AllocFailure<'_> {
             order,
             mode,
             flags,
+            nodes,
             zones,
         } = self;
         write!(
             f,
-            "page allocation failure: order:{order}, mode:{mode:#x}({flags}), nodemask=(null){zones}"
-        )
+            "page allocation failure: order:{order}, mode:{mode:#x}({flags}), nodemask="
+        )?;
+        match nodes {
+            None => write!(f, "(null){zones}"),
+            Some(nodes) => write!(f, "{}{zones}", nodes.list()),
+        }
     }
 }
 

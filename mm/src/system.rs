@@ -14,8 +14,10 @@ mod bulk;
 mod cpus;
 mod drain;
 mod held;
+mod node_states;
 mod options;
 mod origins;
+mod policy;
 mod reclaim;
 mod retry;
 mod run;
@@ -46,6 +48,7 @@ use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Once, Pin, SpinLock};
 use crate::zone::{Node, Pages, Zone};
 use cpus::Cpus;
+use policy::Place;
 
 /// The memory of one machine.
 pub struct Memory<P: Platform> {
@@ -59,8 +62,7 @@ pub struct Memory<P: Platform> {
 pub(crate) struct Core {
     pub(crate) frames: FrameTable,
     pub(crate) nodes: Array<Node>,
-    /// From each node to each, row by row.
-    distances: Array<u8>,
+    numa: node_states::Numa,
     pub(crate) options: Options,
     /// Whether pages are touched on their way out, …
     treats_new_pages: bool,
@@ -113,17 +115,6 @@ impl<P: Platform> Memory<P> {
     #[must_use]
     pub fn nodes(&self) -> &[Node] {
         self.core().map_or(&[], |core| &*core.nodes)
-    }
-
-    /// How far it is from one node to another, in tenths of a local access (Linux:
-    /// `node_distance`). Nothing for a node that does not exist. Context: any.
-    #[must_use]
-    pub fn distance(&self, from: NodeId, to: NodeId) -> Option<u8> {
-        let core = self.core()?;
-        let mut rows = core.distances.chunks_exact(core.nodes.len().max(1));
-        rows.nth(usize::from(from.0))?
-            .get(usize::from(to.0))
-            .copied()
     }
 
     /// The node that a CPU belongs to (Linux: `cpu_to_node`). Context: any.
@@ -223,27 +214,33 @@ impl Core {
         self.node(id.node)?.zones().get(usize::from(id.zone))
     }
 
-    /// The zones that may serve a request, best first: those of `near`, then of other nodes.
+    /// The zones that may serve a request, best first: those of the place's own node, then of others.
     #[inline]
     fn zones_for<'a>(
         &'a self,
-        near: &'a Node,
+        place: Place<'a>,
         request: &Request,
     ) -> impl Iterator<Item = &'a Zone> {
         let highest = request.highest();
-        let nodes = core::iter::once(near).chain(self.other_nodes(near, request));
+        let nodes = self.nodes_for(place, request);
         nodes.flat_map(move |node| node.zonelist(highest))
     }
 
-    /// The nodes to ask after `near`: none for a request that keeps to its node.
-    pub(crate) fn other_nodes<'a>(
+    /// The nodes that may serve a request, best first: the place's own one, and others unless the
+    /// request keeps to its node.
+    pub(crate) fn nodes_for<'a>(
         &'a self,
-        near: &'a Node,
+        place: Place<'a>,
         request: &Request,
     ) -> impl Iterator<Item = &'a Node> {
         let stays = request.gfp().contains(Gfp::THISNODE);
-        let others = if stays { &[] } else { near.others() };
-        others.iter().filter_map(|id| self.node(*id))
+        let others = if stays { &[] } else { place.near.others() };
+        let others = others.iter().filter_map(move |id| {
+            let node = self.node(*id);
+            node.filter(|node| place.allows(node))
+        });
+        let near = Some(place.near).filter(|near| place.allows(near));
+        near.into_iter().chain(others)
     }
 
     /// The node whose memory this CPU's requests ask for first.

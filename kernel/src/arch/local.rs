@@ -55,6 +55,8 @@ pub struct CpuLocal {
     /// Pins held here ([`super::pin`]), plus [`NOT_DUE`] unless another thread is to run here as soon
     /// as that may be. Zero means that it is time for it.
     pub(super) pins: AtomicU32,
+    /// The running thread has a memory policy.
+    pub(super) has_policy: AtomicBool,
     /// The running thread ([`super::running`]).
     pub(super) thread: AtomicPtr<Thread>,
     /// Handlers of interrupts and exceptions that are at work here.
@@ -90,6 +92,7 @@ impl CpuLocal {
             this: AtomicU64::new(0),
             id,
             pins: AtomicU32::new(NOT_DUE),
+            has_policy: AtomicBool::new(false),
             thread: AtomicPtr::new(null_mut()),
             interrupts: AtomicU32::new(0),
             presence: Presence::new(),

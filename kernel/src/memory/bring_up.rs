@@ -119,7 +119,7 @@ fn try_bring_up(info: &'static BootInfo) -> Result<(), Failure> {
         None => log::warn!("no usable page below 640 KiB: other CPUs cannot start"),
     }
 
-    let known = nodes::assign(&mut memblock);
+    let known = nodes::assign(&mut memblock, &params);
     let mut plans = vec![NodePlan::EMPTY; known.count];
     let plan = Plan::compute(&memblock, CoreWish::from(&params), &mut plans);
     let plan = plan.map_err(Failure::Plan)?;

@@ -9,7 +9,7 @@
 //! | `frame_table`, `stacks` | page tables for the frame table and for kernel stacks |
 //! | `kswapd` | a thread for each node that reclaims when little is left |
 //! | `holder` | whose a frame is that the page allocator never had |
-//! | `files`, `oomtest`, `pages`, `pcp`, `stress`, `sysctl`, `workload` | `/proc` files and shell commands |
+//! | `files`, `node_files`, `numactl`, `oomtest`, `pages`, `pcp`, `stress`, `sysctl`, `workload` | `/proc` files and shell commands |
 //! | `benches`, `tests` | benchmarks and in-kernel tests |
 
 mod benches;
@@ -20,7 +20,9 @@ mod frame_table;
 mod holder;
 pub(crate) mod kswapd;
 mod ledger;
+mod node_files;
 mod nodes;
+mod numactl;
 mod oomtest;
 mod pages;
 mod pcp;
@@ -45,6 +47,10 @@ kernel_param!(
 );
 kernel_param!("kernelcore", "SIZE|N%: memory that unmovable pages may use");
 kernel_param!("movablecore", "SIZE|N%: memory for movable pages only");
+kernel_param!(
+    "movable_node",
+    "memory of hot-pluggable nodes is for movable pages only"
+);
 kernel_param!("init_on_alloc", "0|1: zero pages when they are handed out");
 kernel_param!("init_on_free", "0|1: zero pages when they come back");
 kernel_param!("page_poison", "0|1: fill free pages and check them");

@@ -6,7 +6,7 @@
 
 use super::{frame_table, kswapd, nodes};
 use crate::acpi;
-use crate::arch::{irq, local, pin, smp, time};
+use crate::arch::{irq, local, pin, running, smp, time};
 use crate::panic;
 use crate::sched::thread::Thread;
 use crate::sched::{self, Atomic};
@@ -15,6 +15,7 @@ use core::ptr::NonNull;
 use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering::Relaxed;
 use mm::addr::{DirectMap, PhysAddr, PhysRange, VirtAddr};
+use mm::numa::Policy;
 use mm::platform::{CpuId, IrqState, MapFrameTableError, MemoryModel, NodeId, Platform, Profile};
 use mm::report::{AllocFailure, Corruption, SleepInAtomic};
 use spin::Once;
@@ -117,6 +118,15 @@ unsafe impl Platform for KernelPlatform {
 
     fn node_of(&self, cpu: CpuId) -> NodeId {
         nodes::node_of(cpu)
+    }
+
+    #[inline]
+    fn has_policy(&self) -> bool {
+        running::has_policy()
+    }
+
+    fn with_policy(&self, apply: &mut dyn FnMut(&mut Policy)) {
+        sched::policy::with_current(apply);
     }
 
     /// Interrupts the CPU, and waits until it took notice.

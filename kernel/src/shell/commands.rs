@@ -2,7 +2,7 @@
 
 use super::interrupt::Output;
 use super::{Command, CommandError, CommandResult};
-use super::{commands, no_arguments, run_words, session_status};
+use super::{commands, no_arguments, run_inner, session_status};
 use crate::arch::exit;
 use crate::arch::time;
 use crate::logger::{self, Stamp};
@@ -11,9 +11,9 @@ use crate::{command, kprint, kprintln, procfs};
 use alloc::string::String;
 
 command! { "help", "[COMMAND]", "list the commands, or describe one", help }
-command! { "echo", "[WORD]...", "print the words", echo }
+command! { "echo", "[WORD]... [> FILE]", "print the words, or write them to a file of /sys", echo }
 command! { "dmesg", "", "print the kernel log", dmesg }
-command! { "cat", "[FILE]...", "print files of /proc, e.g. `cat meminfo`; without a name, list them", cat }
+command! { "cat", "[FILE]...", "print files of /proc and /sys, e.g. `cat meminfo`; without a name, list them", cat }
 command! { "time", "[COMMAND [ARG]...]", "show the time since boot, or how long a command takes", time }
 command! { "poweroff", "", "end the machine; the host is told whether a command failed", poweroff }
 command! { "reboot", "", "restart the machine; one that `cargo run` started ends instead", reboot }
@@ -53,6 +53,11 @@ fn describe(command: &Command, width: usize) {
 }
 
 fn echo(arguments: &[String]) -> CommandResult {
+    if let [words @ .., sign, path] = arguments
+        && sign == ">"
+    {
+        return procfs::write(path, &words.join(" "));
+    }
     let mut separator = "";
     for word in arguments {
         kprint!("{separator}{word}");
@@ -72,11 +77,16 @@ fn cat(arguments: &[String]) -> CommandResult {
         for file in procfs::list() {
             kprintln!("{}", file.path);
         }
+        procfs::numbered_paths().for_each(|path| kprintln!("{path}"));
     }
     for path in arguments {
-        let file = procfs::find(path)
-            .ok_or_else(|| CommandError::failed(format_args!("no such file: {path}")))?;
-        (file.print)(&mut Output)?;
+        match (procfs::find(path), procfs::find_numbered(path)) {
+            (Some(file), _) => (file.print)(&mut Output)?,
+            (None, Some((file, number))) => (file.print)(number, &mut Output)?,
+            (None, None) => {
+                return Err(CommandError::failed(format_args!("no such file: {path}")));
+            }
+        }
     }
     Ok(())
 }
@@ -91,10 +101,10 @@ fn time(arguments: &[String]) -> CommandResult {
         );
         return Ok(());
     };
-    let result = run_words(arguments);
+    let result = run_inner(arguments);
     let took = time::now_ns().saturating_sub(start);
     kprintln!("{} {name}", Stamp { ns: took });
-    result.map_err(|_| CommandError::Inner)
+    result
 }
 
 fn poweroff(arguments: &[String]) -> CommandResult {

@@ -108,6 +108,8 @@ pub struct Gauges {
     drained: AtomicU64,
     refills: AtomicU64,
     drains: AtomicU64,
+    /// Of frames handed out, those behind the first of their block.
+    behind_first: AtomicU64,
 }
 
 /// [`Gauges`] as read, one after the other.
@@ -121,6 +123,8 @@ pub struct PageSetStats {
     pub batch: u64,
     /// Frames handed out to owners.
     pub allocated: u64,
+    /// Blocks that they were.
+    pub blocks: u64,
     /// Frames given back by owners.
     pub freed: u64,
     /// Times that blocks were fetched from the zone, …
@@ -149,11 +153,14 @@ impl Gauges {
         // Whatever came in and is neither there nor went back to the zone was handed out.
         let came = self.refilled.load(Ordering::Relaxed).wrapping_add(freed);
         let left = self.drained.load(Ordering::Relaxed).wrapping_add(count);
+        let allocated = came.saturating_sub(left);
+        let behind_first = self.behind_first.load(Ordering::Relaxed);
         PageSetStats {
             count,
             high: u64::from(self.high.load(Ordering::Relaxed)),
             batch: u64::from(self.batch.load(Ordering::Relaxed)),
-            allocated: came.saturating_sub(left),
+            allocated,
+            blocks: allocated.saturating_sub(behind_first),
             freed,
             refills: self.refills.load(Ordering::Relaxed),
             drains: self.drains.load(Ordering::Relaxed),
@@ -271,6 +278,9 @@ impl PageSet {
     pub(crate) fn take(&mut self, list: List, order: Order, gauges: &Gauges) -> Option<Taken> {
         let taken = self.take_page(list)?;
         gauges.change(|count| count.wrapping_sub(frames_of(order)));
+        if order > Order::ZERO {
+            add(&gauges.behind_first, order.frames().wrapping_sub(1));
+        }
         Some(taken)
     }
 

@@ -1,4 +1,5 @@
-//! The command line's say about memory: `mem=`, `memmap=`, `kernelcore=`, `movablecore=`.
+//! The command line's say about memory: `mem=`, `memmap=`, `kernelcore=`, `movablecore=`,
+//! `movable_node`.
 //!
 //! [`Params::parse`] takes any text: what it does not know belongs to others, what it knows but
 //! cannot read is reported and left out. Linux counterpart: `parse_memopt`, `parse_memmap_opt`,
@@ -23,6 +24,8 @@ pub struct Params {
     pub kernelcore: Option<CoreSize>,
     /// `movablecore=`: memory that only movable allocations may take.
     pub movablecore: Option<CoreSize>,
+    /// `movable_node`: memory that may be unplugged is for movable allocations only.
+    pub movable_node: bool,
 }
 
 /// A change to the firmware map, in the order of the command line.
@@ -83,6 +86,7 @@ impl Params {
         count: 0,
         kernelcore: None,
         movablecore: None,
+        movable_node: false,
     };
 
     /// Reads a kernel command line. Parameters after a lone `--` belong to the init program.
@@ -92,6 +96,7 @@ impl Params {
         let words = Words { rest: cmdline };
         for word in words.take_while(|word| *word != "--") {
             let Some((name, value)) = word.split_once('=') else {
+                params.movable_node |= word == "movable_node";
                 continue;
             };
             match name {
@@ -321,9 +326,17 @@ mod tests {
     #[test]
     fn cores_are_bytes_or_per_cent() {
         let (_, params, errors) = parse("kernelcore=50% movablecore=300M");
-        assert!(errors.is_empty());
+        assert!(errors.is_empty() && !params.movable_node);
         assert_eq!(params.kernelcore, Some(CoreSize::Percent(50)));
         assert_eq!(params.movablecore, Some(CoreSize::Bytes(300 << 20)));
+    }
+
+    #[test]
+    fn movable_node_is_a_word_of_its_own() {
+        assert!(parse("quiet movable_node mem=1G").1.movable_node);
+        for line in ["", "movable_nodes", "movable_node=1", "-- movable_node"] {
+            assert!(!parse(line).1.movable_node, "{line}");
+        }
     }
 
     #[test]

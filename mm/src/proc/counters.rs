@@ -7,11 +7,11 @@
 
 use core::fmt::{self, Write};
 
-use super::free_in_whole_pageblocks;
+use super::{free_in_whole_pageblocks, numa_lines};
 use crate::config::PAGE_SHIFT;
 use crate::platform::Platform;
 use crate::system::{Memory, ReclaimStats};
-use crate::zone::ZoneKind;
+use crate::zone::{NumaStats, ZoneKind};
 
 /// Prints `/proc/meminfo`. Zeroes before memory is up.
 ///
@@ -45,6 +45,7 @@ struct Totals {
     /// Frames handed out, by kind of zone.
     allocated: [u64; ZoneKind::COUNT],
     freed: u64,
+    numa: NumaStats,
     reclaim: ReclaimStats,
 }
 
@@ -59,6 +60,7 @@ impl Totals {
             let numbers = zone.snapshot(memory.platform());
             let allocated = &mut totals.allocated[zone.kind().index()];
             *allocated = allocated.wrapping_add(numbers.stats.allocated);
+            totals.numa = totals.numa.and(zone.numa_stats());
             totals.freed = totals.freed.wrapping_add(numbers.stats.freed);
             totals.free = totals.free.saturating_add(numbers.free);
             totals.free_in_whole_pageblocks = totals
@@ -72,6 +74,9 @@ impl Totals {
         writeln!(out, "nr_free_pages {}", self.free)?;
         let whole = self.free_in_whole_pageblocks;
         writeln!(out, "nr_free_pages_blocks {whole}")?;
+        for (name, blocks) in numa_lines(&self.numa) {
+            writeln!(out, "{name} {blocks}")?;
+        }
         writeln!(out, "nr_memmap_boot_pages {}", self.records)?;
         for (name, kind) in [
             ("pgalloc_dma", ZoneKind::Dma),
@@ -127,6 +132,14 @@ MemFree:               0 kB
             records: 3,
             allocated: [4, 5, 6, 7, 8],
             freed: 9,
+            numa: NumaStats {
+                numa_hit: 20,
+                numa_miss: 21,
+                numa_foreign: 22,
+                interleave_hit: 23,
+                local_node: 24,
+                other_node: 25,
+            },
             reclaim: ReclaimStats {
                 allocstall: [10, 11, 12, 13, 14],
                 pgsteal_kswapd: 15,
@@ -141,6 +154,12 @@ MemFree:               0 kB
         let expected = "\
 nr_free_pages 1
 nr_free_pages_blocks 2
+numa_hit 20
+numa_miss 21
+numa_foreign 22
+numa_interleave 23
+numa_local 24
+numa_other 25
 nr_memmap_boot_pages 3
 pgalloc_dma 4
 pgalloc_dma32 5

@@ -2,13 +2,13 @@
 //!
 //! Zones without memory are printed too, as in Linux, but only down to `protection`. Not
 //! maintained yet and therefore missing: per-node statistics, `boost`, `promo`, `cma`, counters of
-//! reclaim and NUMA, `vm stats threshold`, `node_unreclaimable`. A machine whose CPUs have no page
+//! reclaim, `vm stats threshold`, `node_unreclaimable`. A machine whose CPUs have no page
 //! lists prints no `pagesets`.
 #![forbid(unsafe_code)]
 
 use core::fmt::{self, Write};
 
-use super::{ZoneName, free_in_whole_pageblocks, nodes};
+use super::{ZoneName, free_in_whole_pageblocks, nodes, numa_lines};
 use crate::addr::PfnRange;
 use crate::buddy::pageset::PageSetStats;
 use crate::buddy::pageset::classic::{ListMarks, Temperature};
@@ -16,7 +16,7 @@ use crate::buddy::pageset::limits::Limits;
 use crate::platform::Platform;
 use crate::system::{Memory, PageLists};
 use crate::zone::watermark::policy::{ByZone, Marks};
-use crate::zone::{Node, Zone};
+use crate::zone::{Node, NumaStats, Zone};
 
 /// Prints `/proc/zoneinfo`. Nothing before memory is up.
 ///
@@ -46,6 +46,7 @@ struct ZoneText {
     protection: ByZone,
     free: u64,
     free_in_whole_pageblocks: u64,
+    numa: NumaStats,
     limits: Limits,
 }
 
@@ -61,6 +62,7 @@ impl ZoneText {
             protection: zone.watermarks().protection(),
             free: numbers.free,
             free_in_whole_pageblocks: free_in_whole_pageblocks(&numbers),
+            numa: zone.numa_stats(),
             limits: zone.list_limits(),
         }
     }
@@ -95,6 +97,9 @@ impl ZoneText {
             ("nr_free_pages_blocks", self.free_in_whole_pageblocks),
         ] {
             writeln!(out, "      {name:<12} {frames}")?;
+        }
+        for (name, blocks) in numa_lines(&self.numa) {
+            writeln!(out, "      {name:<12} {blocks}")?;
         }
         let mut heading = "  pagesets\n";
         for (cpu, (set, cold)) in sets.enumerate() {
@@ -172,10 +177,8 @@ mod tests {
         text
     }
 
-    /// As Linux 6.18 printed it, without the lines that are not maintained.
-    #[test]
-    fn a_zone_is_what_linux_prints_for_it() {
-        let zone = ZoneText {
+    fn dma() -> ZoneText {
+        ZoneText {
             name: ZoneName {
                 node: NodeId(0),
                 kind: ZoneKind::Dma,
@@ -191,12 +194,26 @@ mod tests {
             protection: [0, 2950, 5876, 5876, 5876],
             free: 3840,
             free_in_whole_pageblocks: 3584,
+            numa: NumaStats {
+                numa_hit: 7,
+                numa_miss: 1,
+                numa_foreign: 2,
+                interleave_hit: 3,
+                local_node: 5,
+                other_node: 3,
+            },
             limits: Limits {
                 batch: 1,
                 high_min: 12,
                 high_max: 120,
             },
-        };
+        }
+    }
+
+    /// As Linux 6.18 printed it, without the lines that are not maintained.
+    #[test]
+    fn a_zone_is_what_linux_prints_for_it() {
+        let zone = dma();
         let used = PageSetStats {
             count: 5,
             high: 13,
@@ -214,6 +231,12 @@ Node 0, zone      DMA
         protection: (0, 2950, 5876, 5876, 5876)
       nr_free_pages 3840
       nr_free_pages_blocks 3584
+      numa_hit     7
+      numa_miss    1
+      numa_foreign 2
+      numa_interleave 3
+      numa_local   5
+      numa_other   3
   pagesets
     cpu: 0
               count:    5
@@ -246,6 +269,7 @@ Node 0, zone      DMA
             protection: [0; 5],
             free: 0,
             free_in_whole_pageblocks: 0,
+            numa: NumaStats::default(),
             limits: Limits::default(),
         };
         let expected = "\

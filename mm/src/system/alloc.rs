@@ -3,6 +3,7 @@
 
 use core::fmt;
 
+use super::policy::Place;
 use super::{Block, Core, Memory, PageLists};
 use crate::addr::{Order, Pfn};
 use crate::buddy::pageset::classic::Temperature;
@@ -13,7 +14,7 @@ use crate::platform::{NodeId, Platform};
 use crate::report::Corruption;
 use crate::sync::Pin;
 use crate::sync::atomic::Ordering;
-use crate::zone::{Chores, Kept, Node, Pages, Zone};
+use crate::zone::{Chores, Kept, NumaEvent, Pages, Zone};
 
 /// Why there are no pages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -119,7 +120,7 @@ impl<P: Platform> Memory<P> {
         let request = Request::new(gfp, order)?;
         let core = self.core().ok_or(AllocError::NotUp)?;
         let node = core.node(node).ok_or(AllocError::NoSuchNode)?;
-        self.alloc_near(core, node, request, &mut ())
+        self.alloc_at(core, node.into(), request, &mut ())
     }
 
     #[inline(never)]
@@ -137,7 +138,7 @@ impl<P: Platform> Memory<P> {
 
     #[inline(never)]
     #[track_caller]
-    fn page_from_zones(&self, core: &Core, request: Request) -> Result<Pfn, AllocError> {
+    pub(super) fn page_from_zones(&self, core: &Core, request: Request) -> Result<Pfn, AllocError> {
         let block = self.prepare_or_else(core, request, None, &mut ())?;
         core.note_origin(block.frames());
         Ok(block.leak().first())
@@ -187,8 +188,8 @@ impl<P: Platform> Memory<P> {
         }
     }
 
-    /// A block from this CPU's own list of the nearest zone, if there is one and pages need not be
-    /// touched before they are handed out.
+    /// A block from this CPU's own list of the nearest zone, if there is one, pages need not be touched
+    /// before they are handed out, and the task has no policy that may want another.
     #[inline(always)]
     fn alloc_at_hand(
         &self,
@@ -208,7 +209,7 @@ impl<P: Platform> Memory<P> {
         trace: &mut impl Trace,
     ) -> Option<Exclusive> {
         // The nearest zone may be on another node than the CPU.
-        if request.gfp().contains(Gfp::THISNODE) {
+        if request.gfp().contains(Gfp::THISNODE) || self.platform.has_policy() {
             return None;
         }
         let pin = Pin::new(&self.platform);
@@ -258,39 +259,59 @@ impl<P: Platform> Memory<P> {
         request: Request,
         trace: &mut impl Trace,
     ) -> Result<Exclusive, AllocError> {
+        if self.platform.has_policy()
+            && let Some(found) = self.alloc_by_task(core, request, trace)
+        {
+            return found;
+        }
         let node = core
             .near_node(&self.platform)
             .ok_or(AllocError::NoSuchNode)?;
-        self.alloc_near(core, node, request, trace)
+        self.alloc_near(core, node.into(), request, trace)
     }
 
-    /// Serves a request with memory of a node, or of those that it falls back to.
+    /// Serves a request with memory of a place.
+    #[inline(never)]
+    pub(super) fn alloc_at(
+        &self,
+        core: &Core,
+        place: Place<'_>,
+        request: Request,
+        trace: &mut impl Trace,
+    ) -> Result<Exclusive, AllocError> {
+        self.alloc_near(core, place, request, trace)
+    }
+
+    /// The same, for the usual place: that it is one whole machine is known then.
+    #[inline(always)]
     fn alloc_near(
         &self,
         core: &Core,
-        node: &Node,
+        place: Place<'_>,
         request: Request,
         trace: &mut impl Trace,
     ) -> Result<Exclusive, AllocError> {
         let request = &request;
         let low = |zone: &Zone| zone.watermarks().low_floor(request.highest());
-        match self.alloc_above(core, node, request, low, trace) {
+        match self.alloc_above(core, place, request, low, trace) {
             Some(block) => Ok(block),
-            None => self.alloc_slow(core, node, request, trace),
+            None => self.alloc_slow(core, place, request, trace),
         }
     }
 
     /// One round over the zones, best first; each must be left with `floor` frames.
-    #[inline]
+    #[inline(always)]
     pub(super) fn alloc_above(
         &self,
         core: &Core,
-        node: &Node,
+        place: Place<'_>,
         request: &Request,
         floor: impl Fn(&Zone) -> u64,
         trace: &mut impl Trace,
     ) -> Option<Exclusive> {
-        for zone in core.zones_for(node, request) {
+        let mut wanted = None;
+        for zone in core.zones_for(place, request) {
+            let wanted = *wanted.get_or_insert(zone);
             let (home, floor) = (zone.id(), floor(zone));
             loop {
                 if !zone.spares(request.order(), floor) {
@@ -307,6 +328,7 @@ impl<P: Platform> Memory<P> {
                     None => zone.alloc(&self.platform, request, trace),
                 };
                 let Some(block) = block else { break };
+                self.note_numa(wanted, zone, 1);
                 let block = self.prepare(core, request, block);
                 if block.is_some() {
                     return block;
@@ -314,6 +336,22 @@ impl<P: Platform> Memory<P> {
             }
         }
         None
+    }
+
+    /// Counts blocks that came from `zone` for who wanted them from `wanted`, if that is on another
+    /// node: other ones count by themselves.
+    #[inline]
+    pub(super) fn note_numa(&self, wanted: &Zone, zone: &Zone, blocks: u64) {
+        if wanted.id().node != zone.id().node {
+            self.note_miss(wanted, zone, blocks);
+        }
+    }
+
+    #[cold]
+    fn note_miss(&self, wanted: &Zone, zone: &Zone, blocks: u64) {
+        let cpu = Pin::new(&self.platform).cpu();
+        zone.note_numa(cpu, NumaEvent::Miss, blocks);
+        wanted.note_numa(cpu, NumaEvent::Foreign, blocks);
     }
 
     /// What happens to a block on its way out: the poison of free memory is checked, and the

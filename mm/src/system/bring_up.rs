@@ -5,6 +5,7 @@
 use core::fmt;
 
 use super::cpus::Cpus;
+use super::node_states::Numa;
 use super::{Core, Memory, Options, PageLists, PageOwner, Tuning};
 use crate::addr::{PfnRange, to_count, to_index};
 use crate::buddy::pageset::Gauges;
@@ -15,16 +16,14 @@ use crate::config::SECTION_FRAMES;
 use crate::frame::{AddSectionError, FrameTable, Origin, Origins, ZoneId};
 use crate::mem::{Array, CarveError, EarlyRam};
 use crate::memblock::{AllocError, Memblock, NodeChoice, NodeFrames, Request};
+use crate::numa::MAX_NODES;
 use crate::platform::{CpuId, MemoryModel, NodeId, Platform};
 use crate::report::Corruption;
-use crate::sync::atomic::AtomicU64;
+use crate::sync::atomic::{AtomicU8, AtomicU64};
 use crate::sync::{OwnerCell, PerCpu, Presence, PresenceState, SpinLock, rank};
 use crate::zone::distance::{REMOTE, sort_by_nearness};
 use crate::zone::plan::{NodePlan, Plan};
-use crate::zone::{AtHand, NoLists, Node, Ways, Zone, ZoneKind, ZoneParts};
-
-/// Nodes that a frame's state word has room for.
-const MAX_NODES: usize = 1 << 10;
+use crate::zone::{AtHand, NoLists, Node, NumaGauges, Ways, Zone, ZoneKind, ZoneParts};
 
 /// Why memory could not be brought up.
 #[derive(Debug)]
@@ -137,8 +136,8 @@ impl<P: Platform> Memory<P> {
             builder.areas(node, plan, &frames)?;
         }
         builder.fallback_orders(&mut nodes, plan)?;
-        let distances = builder.distances(plan)?;
-        let cpus = builder.cpus(nodes.len())?;
+        let numa = builder.numa(&nodes, plan)?;
+        let cpus = builder.cpus(&mut nodes)?;
         builder.page_lists(&mut nodes, options.page_lists)?;
         let origins = builder.origins(&frames, options.page_owner)?;
         builder.mark_reserved(&frames, &nodes)?;
@@ -146,7 +145,7 @@ impl<P: Platform> Memory<P> {
         let mut core = Core {
             frames,
             nodes,
-            distances,
+            numa,
             options,
             treats_new_pages: options.touch_new_pages(),
             treats_free_pages: options.touch_free_pages(),
@@ -353,21 +352,25 @@ impl<P: Platform> Builder<'_, P> {
         Ok(())
     }
 
-    /// The distances between all nodes, to be asked for later, row by row.
-    fn distances(&mut self, plan: &Plan<'_>) -> Result<Array<u8>, BringUpError> {
-        let nodes = plan.nodes().len();
-        let ids = || (0..).map(NodeId).take(nodes);
-        let count = nodes.saturating_mul(nodes);
+    /// What is known of the nodes: the distances between all of them, to be asked for later, row by
+    /// row; and their weights.
+    fn numa(&mut self, nodes: &[Node], plan: &Plan<'_>) -> Result<Numa, BringUpError> {
+        let ids = || nodes.iter().map(Node::id);
+        let count = nodes.len().saturating_mul(nodes.len());
         let ram = self.take_table(to_count(count), NodeId(0))?;
         let mut pairs = ids().flat_map(|from| ids().map(move |to| (from, to)));
         let next = |_| {
             let pair = pairs.next();
             pair.map_or(REMOTE, |(from, to)| plan.distances().between(from, to))
         };
-        Ok(Array::carve(self.platform, ram, count, next)?)
+        let distances = Array::carve(self.platform, ram, count, next)?;
+        let ram = self.take_table(to_count(nodes.len()), NodeId(0))?;
+        let weights = Array::carve(self.platform, ram, nodes.len(), |_| AtomicU8::new(1))?;
+        Ok(Numa::new(nodes, distances, weights))
     }
 
-    fn cpus(&mut self, nodes: usize) -> Result<Cpus, BringUpError> {
+    /// What is known of each CPU, and its own counters for each zone.
+    fn cpus(&mut self, nodes: &mut [Node]) -> Result<Cpus, BringUpError> {
         let states = self.by_cpu(NodeId(0), |_| PresenceState::present())?;
         let bytes = Array::<NoLists>::bytes_for(1).unwrap_or(u64::MAX);
         let ram = self.take_table(bytes, NodeId(0))?;
@@ -383,11 +386,21 @@ impl<P: Platform> Builder<'_, P> {
         let node_of = |cpu: usize| {
             let node = platform.node_of(CpuId(u32::try_from(cpu).unwrap_or(u32::MAX)));
             Some(node)
-                .filter(|node| usize::from(node.0) < nodes)
+                .filter(|node| usize::from(node.0) < nodes.len())
                 .unwrap_or_default()
         };
         let homes = self.by_cpu(NodeId(0), node_of)?;
-        Ok(Cpus::new(Presence::new(states), homes, AtHand::new(ways)))
+        let cpus = Cpus::new(Presence::new(states), homes, AtHand::new(ways));
+        let zones = nodes.iter_mut().flat_map(Node::zones_mut);
+        for zone in zones.filter(|zone| zone.is_populated()) {
+            let home = zone.id().node;
+            let gauges = |cpu: usize| {
+                let cpu = CpuId(u32::try_from(cpu).unwrap_or(u32::MAX));
+                NumaGauges::new(cpus.node(cpu) == home)
+            };
+            zone.install_numa_gauges(self.by_cpu(home, gauges)?);
+        }
+        Ok(cpus)
     }
 
     /// Room for where frames were allocated, if that is to be kept.

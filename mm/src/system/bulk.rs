@@ -1,8 +1,9 @@
 //! Many single pages at once.
 #![forbid(unsafe_code)]
 
+use super::policy::Place;
 use super::{AllocError, Core, Memory};
-use crate::addr::{Order, Pfn, to_index};
+use crate::addr::{Order, Pfn, to_count, to_index};
 use crate::buddy::{Gfp, Request};
 use crate::mem::Exclusive;
 use crate::platform::Platform;
@@ -29,15 +30,40 @@ impl<P: Platform> Memory<P> {
         let request = Request::new(gfp, Order::ZERO)?;
         let core = self.core().ok_or(AllocError::NotUp)?;
         let mut full: usize = 0;
-        if !request.gfp().intersects(Gfp::ZERO.union(Gfp::THISNODE)) {
+        let has_policy = self.platform.has_policy();
+        if !has_policy && !request.gfp().intersects(Gfp::ZERO.union(Gfp::THISNODE)) {
             full = self.fill_at_hand(core, request, pages);
         }
         let rest = pages.get_mut(full..).unwrap_or_default();
         if !rest.is_empty() {
-            self.fill_from_zones(core, &request, rest)?;
+            if has_policy {
+                self.fill_by_task(core, request, rest)?;
+            } else {
+                self.fill_from_zones(core, &request, rest)?;
+            }
             return Ok(pages.iter().flatten().count());
         }
         Ok(full)
+    }
+
+    /// Fills places by the policy of the running task, which may want each page from another node.
+    #[cold]
+    #[inline(never)]
+    #[track_caller]
+    fn fill_by_task(
+        &self,
+        core: &Core,
+        request: Request,
+        pages: &mut [Option<Pfn>],
+    ) -> Result<(), AllocError> {
+        for place in pages.iter_mut().filter(|place| place.is_none()) {
+            match self.page_from_zones(core, request) {
+                Ok(pfn) => *place = Some(pfn),
+                Err(AllocError::OutOfMemory) => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
     /// Fills places from this CPU's own list of the nearest zone, which is filled up from there when
@@ -67,7 +93,7 @@ impl<P: Platform> Memory<P> {
             return false;
         }
         let near = core.node(core.cpus.node(pin.cpu()));
-        let zone = near.and_then(|near| core.zones_for(near, &request).next());
+        let zone = near.and_then(|near| core.zones_for(near.into(), &request).next());
         zone.is_some_and(|zone| {
             let floor = zone.watermarks().low_floor(request.highest());
             zone.fill_list(pin, &core.frames, request, floor)
@@ -83,18 +109,22 @@ impl<P: Platform> Memory<P> {
         request: &Request,
         pages: &mut [Option<Pfn>],
     ) -> Result<(), AllocError> {
-        let node = core
+        let place: Place<'_> = core
             .near_node(&self.platform)
-            .ok_or(AllocError::NoSuchNode)?;
+            .ok_or(AllocError::NoSuchNode)?
+            .into();
         let mut wanted = pages.iter().filter(|place| place.is_none()).count();
         let mut places = pages.iter_mut().filter(|place| place.is_none());
-        for zone in core.zones_for(node, request) {
+        let mut first = None;
+        for zone in core.zones_for(place, request) {
+            let first = *first.get_or_insert(zone);
             while wanted > 0 {
                 // Pages are collected first, and prepared (zeroed, checked) without lock or lists.
                 let (batch, taken) = self.take_spare(core, zone, request, wanted.min(BULK));
                 if taken == 0 {
                     break;
                 }
+                self.note_numa(first, zone, to_count(taken));
                 for block in batch.into_iter().flatten() {
                     let Some(block) = self.prepare(core, request, block) else {
                         continue;
@@ -108,12 +138,12 @@ impl<P: Platform> Memory<P> {
             }
         }
         // What no zone had to spare is asked for page by page, down to the reserves.
-        for place in places {
-            let Ok(block) = self.alloc_slow(core, node, request, &mut ()) else {
+        for page in places {
+            let Ok(block) = self.alloc_slow(core, place, request, &mut ()) else {
                 break;
             };
             core.note_origin(block.frames());
-            *place = Some(block.leak().first());
+            *page = Some(block.leak().first());
         }
         Ok(())
     }

@@ -30,6 +30,11 @@ impl Cpus {
         self.nodes.at(u64::from(cpu.0)).copied().unwrap_or_default()
     }
 
+    /// The nodes of all CPUs.
+    pub(super) fn nodes(&self) -> impl Iterator<Item = NodeId> {
+        self.nodes.iter().copied()
+    }
+
     /// Makes each CPU's ways to its lists. Pages that somebody touches on their way in have none.
     pub(super) fn find_ways(&mut self, nodes: &[Node], new: Pages, free: Pages) {
         for (cpu, home) in (0..).map(CpuId).zip(self.nodes.iter()) {

@@ -5,6 +5,7 @@
 //! reserves, and does not reclaim in turn (Linux: `PF_MEMALLOC`).
 #![forbid(unsafe_code)]
 
+use super::policy::Place;
 use super::{Core, Memory};
 use crate::addr::Order;
 use crate::buddy::chain::Chain;
@@ -12,6 +13,7 @@ use crate::buddy::relief::{
     AlreadyRegistered, DEF_PRIORITY, OomNotifier, ShrinkControl, Shrinker, Tally,
 };
 use crate::buddy::{Gfp, Request};
+use crate::numa::NodeMask;
 use crate::platform::{NodeId, Platform};
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::zone::{Node, Zone, ZoneKind};
@@ -199,11 +201,11 @@ impl<P: Platform> Memory<P> {
     pub(super) fn wake_kswapds(
         &self,
         core: &Core,
-        near: &Node,
+        place: Place<'_>,
         request: &Request,
         may_reclaim: bool,
     ) {
-        for node in core.nodes_for(near, request) {
+        for node in core.nodes_for(place, request) {
             let is_hopeless = node.kswapd_failures.load(Ordering::Relaxed) >= HOPELESS;
             if is_hopeless || node.missing() == 0 {
                 continue;
@@ -216,14 +218,14 @@ impl<P: Platform> Memory<P> {
 
     /// Reclaims on behalf of a request (Linux: `try_to_free_pages`). Answers how many pages came
     /// back.
-    pub(super) fn direct_reclaim(&self, core: &Core, near: &Node, request: &Request) -> u64 {
+    pub(super) fn direct_reclaim(&self, core: &Core, place: Place<'_>, request: &Request) -> u64 {
         let Some(_mark) = self.begin_reclaim() else {
             return 0;
         };
         core.reclaim.allocstall[request.highest().index()].fetch_add(1, Ordering::Relaxed);
         let mut pages: u64 = 0;
         for priority in (0..=DEF_PRIORITY).rev() {
-            for node in core.nodes_for(near, request) {
+            for node in core.nodes_for(place, request) {
                 let control = ShrinkControl {
                     gfp: request.gfp(),
                     node: node.id(),
@@ -253,15 +255,16 @@ impl<P: Platform> Memory<P> {
     }
 
     /// Tells everybody who wants to know that there is no memory left (Linux: the chain that
-    /// `out_of_memory` calls first). Answers how many pages that brought.
-    pub(super) fn notify_out_of_memory(&self, order: Order) -> u64 {
+    /// `out_of_memory` calls first), on some nodes if there is a set. Answers how many pages that
+    /// brought.
+    pub(super) fn notify_out_of_memory(&self, order: Order, nodes: Option<&NodeMask>) -> u64 {
         let Some(_mark) = self.begin_reclaim() else {
             return 0;
         };
         let mut pages: u64 = 0;
         self.helpers
             .notifiers
-            .visit(|notifier| pages = pages.saturating_add(notifier.tell(order)));
+            .visit(|notifier| pages = pages.saturating_add(notifier.tell(order, nodes)));
         pages
     }
 
@@ -281,17 +284,6 @@ impl<P: Platform> Memory<P> {
         self.platform
             .set_reclaiming(on)
             .unwrap_or_else(|| self.helpers.reclaiming.swap(on, Ordering::Acquire))
-    }
-}
-
-impl Core {
-    /// The nodes that may serve a request, `near` first.
-    fn nodes_for<'a>(
-        &'a self,
-        near: &'a Node,
-        request: &Request,
-    ) -> impl Iterator<Item = &'a Node> {
-        core::iter::once(near).chain(self.other_nodes(near, request))
     }
 }
 

@@ -8,6 +8,7 @@
 
 use core::fmt;
 
+use super::policy::Place;
 use super::retry::{Next, Retry};
 use super::{AllocError, Core, Memory};
 use crate::buddy::{Gfp, Request, Trace};
@@ -25,7 +26,7 @@ impl<P: Platform> Memory<P> {
     pub(super) fn alloc_slow(
         &self,
         core: &Core,
-        node: &Node,
+        place: Place<'_>,
         request: &Request,
         trace: &mut impl Trace,
     ) -> Result<Exclusive, AllocError> {
@@ -34,29 +35,29 @@ impl<P: Platform> Memory<P> {
         let is_reclaiming = self.is_reclaiming();
         let may_reclaim = may_wait && !is_reclaiming && !gfp.contains(Gfp::MEMALLOC);
         if gfp.contains(Gfp::KSWAPD_RECLAIM) {
-            self.wake_kswapds(core, node, request, may_reclaim);
+            self.wake_kswapds(core, place, request, may_reclaim);
         }
         let last = AllocFlags::NO_WATERMARKS;
         let mut flags = policy::alloc_flags(gfp);
         if is_reclaiming && !gfp.contains(Gfp::NOMEMALLOC) {
             flags.insert(last);
         }
-        let mut found = self.alloc_with(core, node, request, flags.difference(last), trace);
+        let mut found = self.alloc_with(core, place, request, flags.difference(last), trace);
         if found.is_none() && flags.contains(last) {
-            found = self.alloc_with(core, node, request, flags, trace);
+            found = self.alloc_with(core, place, request, flags, trace);
         }
         // Free pages may hide in the lists of CPUs.
         if found.is_none() && self.drain_for(core, may_wait) {
-            found = self.alloc_with(core, node, request, flags, trace);
+            found = self.alloc_with(core, place, request, flags, trace);
         }
         if found.is_none() && may_reclaim {
-            found = self.alloc_by_reclaim(core, node, request, flags, trace);
+            found = self.alloc_by_reclaim(core, place, request, flags, trace);
         }
         if found.is_none() && gfp.contains(Gfp::NOFAIL) {
-            found = self.alloc_with(core, node, request, last, trace);
+            found = self.alloc_with(core, place, request, last, trace);
         }
         found.ok_or_else(|| {
-            self.report_failure(core, request);
+            self.report_failure(core, place, request);
             AllocError::OutOfMemory
         })
     }
@@ -65,25 +66,25 @@ impl<P: Platform> Memory<P> {
     fn alloc_by_reclaim(
         &self,
         core: &Core,
-        node: &Node,
+        place: Place<'_>,
         request: &Request,
         mut flags: AllocFlags,
         trace: &mut impl Trace,
     ) -> Option<Exclusive> {
         let mut retry = Retry::new(request);
         loop {
-            let pages = self.direct_reclaim(core, node, request);
-            let found = self.alloc_drained(core, node, request, flags, trace);
+            let pages = self.direct_reclaim(core, place, request);
+            let found = self.alloc_drained(core, place, request, flags, trace);
             if found.is_some() {
                 return found;
             }
             let mut next = retry.after_reclaim(pages);
             if next == Next::OutOfMemory {
-                let pages = self.notify_out_of_memory(request.order());
+                let pages = self.notify_out_of_memory(request.order(), place.only);
                 if request.gfp().contains(Gfp::NOFAIL) {
                     flags.insert(AllocFlags::NO_WATERMARKS);
                 }
-                let found = self.alloc_drained(core, node, request, flags, trace);
+                let found = self.alloc_drained(core, place, request, flags, trace);
                 if found.is_some() {
                     return found;
                 }
@@ -100,15 +101,15 @@ impl<P: Platform> Memory<P> {
     fn alloc_drained(
         &self,
         core: &Core,
-        node: &Node,
+        place: Place<'_>,
         request: &Request,
         flags: AllocFlags,
         trace: &mut impl Trace,
     ) -> Option<Exclusive> {
         self.drain_local_pages();
-        let found = self.alloc_with(core, node, request, flags, trace);
+        let found = self.alloc_with(core, place, request, flags, trace);
         if found.is_none() && self.drain_for(core, true) {
-            return self.alloc_with(core, node, request, flags, trace);
+            return self.alloc_with(core, place, request, flags, trace);
         }
         found
     }
@@ -131,7 +132,7 @@ impl<P: Platform> Memory<P> {
     fn alloc_with(
         &self,
         core: &Core,
-        node: &Node,
+        place: Place<'_>,
         request: &Request,
         flags: AllocFlags,
         trace: &mut impl Trace,
@@ -142,10 +143,10 @@ impl<P: Platform> Memory<P> {
             highest: request.highest(),
         };
         let floor = |zone: &Zone| zone.watermarks().floor(limit);
-        self.alloc_above(core, node, request, floor, trace)
+        self.alloc_above(core, place, request, floor, trace)
     }
 
-    fn report_failure(&self, core: &Core, request: &Request) {
+    fn report_failure(&self, core: &Core, place: Place<'_>, request: &Request) {
         if request.gfp().contains(Gfp::NOWARN) {
             return;
         }
@@ -154,17 +155,19 @@ impl<P: Platform> Memory<P> {
             order: request.order(),
             mode: gfp.bits(),
             flags: &gfp,
-            zones: &ZoneStates(&core.nodes),
+            nodes: place.only,
+            zones: &ZoneStates(&core.nodes, place),
         });
     }
 }
 
-/// The zones of all nodes in the words of Linux's `show_mem`: two lines each.
-struct ZoneStates<'a>(&'a [Node]);
+/// The zones of all nodes that will do, in the words of Linux's `show_mem`: two lines each.
+struct ZoneStates<'a>(&'a [Node], Place<'a>);
 
 impl fmt::Display for ZoneStates<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let zones = self.0.iter().flat_map(Node::zones);
+        let nodes = self.0.iter().filter(|node| self.1.allows(node));
+        let zones = nodes.flat_map(Node::zones);
         let mut populated = zones.filter(|zone| zone.is_populated());
         populated.try_for_each(|zone| write_state(f, zone))
     }

@@ -1,16 +1,17 @@
 //! A zone: counts that anyone may read, and free areas behind the zone lock.
 #![forbid(unsafe_code)]
 
-use super::ZoneKind;
+use super::numa_stats::NumaCounts;
 use super::watermark::{self, Watermarks};
-use crate::addr::{Order, Pfn, PfnRange};
+use super::{NumaEvent, NumaGauges, NumaStats, ZoneKind};
+use crate::addr::{Order, Pfn, PfnRange, to_count};
 use crate::buddy::pageset::limits::{Limits, SharedLimits};
 use crate::buddy::pageset::{Gauges, PageSetStats};
 use crate::buddy::{Census, FreeAreas, MigrateType, PageSet, Request, Stats, Step, Trace};
 use crate::config::ORDERS;
 use crate::frame::{FrameTable, Word, ZoneId};
-use crate::mem::Exclusive;
-use crate::platform::Platform;
+use crate::mem::{Array, Exclusive};
+use crate::platform::{CpuId, Platform};
 use crate::report::{Check, Corruption};
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{IrqGuard, PerCpu, SpinLock, rank};
@@ -33,6 +34,7 @@ pub struct Zone {
     /// The second set of each CPU, with `percpu_pagelists=classic`.
     pub(super) cold: PerCpu<PageSet, Gauges>,
     pub(super) list_limits: SharedLimits,
+    numa: NumaCounts,
 }
 
 /// What a zone is made of.
@@ -78,6 +80,7 @@ impl Zone {
             pagesets: PerCpu::empty(),
             cold: PerCpu::empty(),
             list_limits: SharedLimits::new(),
+            numa: NumaCounts::none(),
         }
     }
 
@@ -169,6 +172,9 @@ impl Zone {
     ) -> Option<Exclusive> {
         let mut areas = self.areas.lock(platform);
         let block = Self::take(&mut areas, platform, request, self.home, trace);
+        if block.is_some() {
+            self.note_numa(platform.current_cpu(), NumaEvent::Unlisted, 1);
+        }
         self.unlock(areas);
         if block.is_none() {
             trace.step(Step::Exhausted { home: self.home });
@@ -193,6 +199,8 @@ impl Zone {
             sink(block);
             taken = taken.wrapping_add(1);
         }
+        let cpu = platform.current_cpu();
+        self.note_numa(cpu, NumaEvent::Unlisted, to_count(taken));
         self.unlock(areas);
         taken
     }
@@ -363,6 +371,25 @@ impl Zone {
     /// time. The caller holds the settings lock.
     pub(crate) fn set_list_limits(&self, limits: Limits) {
         self.list_limits.set(limits);
+    }
+
+    /// Which nodes' CPUs got blocks of this zone, and which nodes' blocks they wanted. Context: any.
+    #[must_use]
+    pub fn numa_stats(&self) -> NumaStats {
+        let cold = self.cold_pagesets().map(|set| set.blocks);
+        let mut cold = cold.chain(core::iter::repeat(0));
+        let both = |hot: PageSetStats| hot.blocks.wrapping_add(cold.next().unwrap_or_default());
+        self.numa.read(self.pagesets().map(both))
+    }
+
+    /// Counts blocks for [`Self::numa_stats`] that are not a hit from a CPU's own list.
+    pub(crate) fn note_numa(&self, cpu: CpuId, event: NumaEvent, blocks: u64) {
+        self.numa.count(cpu, event, blocks);
+    }
+
+    /// Gives the CPUs their counters.
+    pub(crate) fn install_numa_gauges(&mut self, gauges: Array<NumaGauges>) {
+        self.numa = NumaCounts::new(gauges);
     }
 
     /// Gives the CPUs their lists.

@@ -42,6 +42,7 @@ pub struct Builder<C: SimConfig> {
     firmware: Option<Firmware>,
     reserved: Vec<PhysRange>,
     homes: Vec<(PhysRange, NodeId)>,
+    pluggable: Vec<NodeId>,
     wish: CoreWish,
     options: Options,
     cpus: u32,
@@ -111,6 +112,7 @@ impl<C: SimConfig> Machine<C> {
             firmware: None,
             reserved: Vec::new(),
             homes: Vec::new(),
+            pluggable: Vec::new(),
             wish: CoreWish::default(),
             options: Options {
                 page_lists: C::LISTS,
@@ -292,6 +294,14 @@ impl<C: SimConfig> Builder<C> {
         self
     }
 
+    /// Says that some nodes may be unplugged, and are for movable pages only (`movable_node`).
+    #[must_use]
+    pub fn movable_nodes(mut self, nodes: &[u16]) -> Self {
+        self.wish.movable_node = true;
+        self.pluggable = nodes.iter().copied().map(NodeId).collect();
+        self
+    }
+
     /// Changes what is done to pages on their way.
     #[must_use]
     pub fn options(mut self, change: impl FnOnce(&mut Options)) -> Self {
@@ -442,6 +452,15 @@ impl<C: SimConfig> Builder<C> {
         for (range, node) in &self.homes {
             memblock
                 .set_node(platform, *range, *node)
+                .map_err(BootError::Table)?;
+        }
+        if self.wish.movable_node {
+            let is_pluggable =
+                |node: &Option<NodeId>| node.is_some_and(|node| self.pluggable.contains(&node));
+            let ram = self.ram.iter().filter(|(_, node)| is_pluggable(node));
+            let ranges: Vec<PhysRange> = ram.map(|(range, _)| *range).collect();
+            memblock
+                .spare_hotplug(platform, &ranges)
                 .map_err(BootError::Table)?;
         }
         Ok(memblock)

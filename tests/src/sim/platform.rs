@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use mm::addr::{PhysAddr, PhysRange, VirtAddr};
 use mm::mem::{EarlyRam, RamClaim};
 use mm::memblock::{Floor, Memblock, Request};
+use mm::numa::Policy;
 use mm::platform::{
     CpuId, IrqState, LockClass, MapFrameTableError, MemoryModel, NodeId, Platform, Profile,
 };
@@ -23,6 +24,8 @@ thread_local! {
     static RECLAIMS: Cell<bool> = const { Cell::new(false) };
     /// … and whether it is in a part that may not sleep.
     static ATOMIC: Cell<bool> = const { Cell::new(false) };
+    /// The memory policy that it has, if any.
+    static POLICY: Cell<Option<Policy>> = const { Cell::new(None) };
 }
 
 /// A platform over simulated hardware. `C` picks profile and memory model.
@@ -126,6 +129,11 @@ impl<C: SimConfig> SimPlatform<C> {
         result
     }
 
+    /// Gives this thread a memory policy, or none; answers the one before.
+    pub fn set_policy(&self, policy: Option<Policy>) -> Option<Policy> {
+        POLICY.replace(policy)
+    }
+
     /// Takes the requests that wanted to sleep where they may not, oldest first.
     #[must_use]
     pub fn take_sleeps(&self) -> Vec<SleepInAtomic> {
@@ -191,6 +199,17 @@ unsafe impl<C: SimConfig> Platform for SimPlatform<C> {
     fn node_of(&self, cpu: CpuId) -> NodeId {
         let index = usize::try_from(cpu.0).unwrap();
         self.cpu_nodes.get(index).copied().unwrap_or_default()
+    }
+
+    fn has_policy(&self) -> bool {
+        POLICY.get().is_some()
+    }
+
+    fn with_policy(&self, apply: &mut dyn FnMut(&mut Policy)) {
+        if let Some(mut policy) = POLICY.get() {
+            apply(&mut policy);
+            POLICY.set(Some(policy));
+        }
     }
 
     /// The other thread gets the host's CPU; a machine that waits for a CPU which does nothing

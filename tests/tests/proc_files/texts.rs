@@ -102,6 +102,12 @@ fn zoneinfo() {
                 protection: (0, 0, 0, 0, 0)
               nr_free_pages 3840
               nr_free_pages_blocks 3584
+              numa_hit     0
+              numa_miss    0
+              numa_foreign 0
+              numa_interleave 0
+              numa_local   0
+              numa_other   0
           start_pfn:           256
         Node 0, zone    DMA32
           pages free     2048
@@ -114,6 +120,12 @@ fn zoneinfo() {
                 protection: (0, 0, 0, 0, 0)
               nr_free_pages 2048
               nr_free_pages_blocks 2048
+              numa_hit     0
+              numa_miss    0
+              numa_foreign 0
+              numa_interleave 0
+              numa_local   0
+              numa_other   0
           start_pfn:           4096
         Node 0, zone   Normal
           pages free     1535
@@ -126,6 +138,12 @@ fn zoneinfo() {
                 protection: (0, 0, 0, 0, 0)
               nr_free_pages 1535
               nr_free_pages_blocks 1024
+              numa_hit     1
+              numa_miss    0
+              numa_foreign 0
+              numa_interleave 0
+              numa_local   1
+              numa_other   0
           start_pfn:           1048576
         Node 0, zone  Movable
           pages free     0
@@ -169,24 +187,30 @@ fn before_memory_is_up_lists_are_empty_and_totals_are_zero() {
         (
             text(|out| proc::vmstat(&memory, out)),
             expect![[r#"
-            nr_free_pages 0
-            nr_free_pages_blocks 0
-            nr_memmap_boot_pages 0
-            pgalloc_dma 0
-            pgalloc_dma32 0
-            pgalloc_normal 0
-            pgalloc_movable 0
-            allocstall_dma 0
-            allocstall_dma32 0
-            allocstall_normal 0
-            allocstall_movable 0
-            pgfree 0
-            pgsteal_kswapd 0
-            pgsteal_direct 0
-            pgscan_kswapd 0
-            pgscan_direct 0
-            pageoutrun 0
-        "#]],
+                nr_free_pages 0
+                nr_free_pages_blocks 0
+                numa_hit 0
+                numa_miss 0
+                numa_foreign 0
+                numa_interleave 0
+                numa_local 0
+                numa_other 0
+                nr_memmap_boot_pages 0
+                pgalloc_dma 0
+                pgalloc_dma32 0
+                pgalloc_normal 0
+                pgalloc_movable 0
+                allocstall_dma 0
+                allocstall_dma32 0
+                allocstall_normal 0
+                allocstall_movable 0
+                pgfree 0
+                pgsteal_kswapd 0
+                pgsteal_direct 0
+                pgscan_kswapd 0
+                pgscan_direct 0
+                pageoutrun 0
+            "#]],
         ),
     ] {
         expected.assert_eq(&print);

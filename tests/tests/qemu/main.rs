@@ -13,6 +13,7 @@ mod guest;
 mod ktests;
 mod nodes;
 mod replay;
+mod tables;
 
 use std::process::ExitCode;
 
@@ -29,6 +30,7 @@ use cases::{
 };
 use cpus::CPUS;
 use nodes::NODES;
+use tables::TABLES;
 
 /// Guests at a time: each keeps a host core busy.
 const MOST_GUESTS: usize = 2;
@@ -71,6 +73,9 @@ fn main() -> ExitCode {
     let nodes = NODES
         .iter()
         .map(|case| trial("nodes", case.name, || nodes::come_up(case)));
+    let tables = TABLES
+        .iter()
+        .map(|case| trial("tables", case.name, || tables::come_up(case)));
     let mut trials: Vec<Trial> = boots
         .chain(examples)
         .chain(least)
@@ -79,6 +84,7 @@ fn main() -> ExitCode {
         .chain(replays)
         .chain(cpus)
         .chain(nodes)
+        .chain(tables)
         .collect();
     trials.extend([
         trial(

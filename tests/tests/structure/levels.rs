@@ -3,9 +3,10 @@
 use crate::sources::{Source, sources};
 
 /// Every module's level. A module may use the levels below its own, and itself.
-const LEVELS: [(&str, u32); 14] = [
+const LEVELS: [(&str, u32); 15] = [
     ("addr", 0),
     ("config", 0),
+    ("numa", 0),
     ("platform", 0),
     ("report", 0),
     ("mem", 1),
@@ -23,7 +24,7 @@ const LEVELS: [(&str, u32); 14] = [
 /// Modules of one level that may use each other: the vocabulary of level 0, arrays under the
 /// collections and under what each CPU has, and zones with their free areas.
 const EQUALS: [&[&str]; 4] = [
-    &["addr", "config", "platform", "report"],
+    &["addr", "config", "numa", "platform", "report"],
     &["mem", "sync", "collections"],
     &["buddy", "zone"],
     &["system", "proc", "adapters"],
@@ -32,11 +33,11 @@ const EQUALS: [&[&str]; 4] = [
 /// Rooms for `unsafe`, each with how many lines of code and how many uses it may hold at most.
 /// A room grows by changing this table, where a reviewer sees it.
 const ROOMS: [(&str, usize, usize); 5] = [
-    ("platform", 140, 1),
+    ("platform", 150, 1),
     ("sync", 660, 17),
     ("mem", 290, 16),
     ("frame/table", 660, 24),
-    ("adapters", 180, 16),
+    ("adapters", 200, 18),
 ];
 
 /// Heads of modules that have a room below them: they cannot forbid `unsafe` for it, so they must
