@@ -88,6 +88,8 @@ pub enum Check {
     ManagedFrames,
     /// Live frames of a zone.
     LiveFrames,
+    /// Frames in pageblocks kept for large requests that cannot wait.
+    HighAtomic,
     /// Blocks in use by state.
     State,
     /// Alignment of a block to its order.

@@ -64,7 +64,7 @@ impl FreeAreas {
             .map(move |offset| first.saturating_add(offset))
     }
 
-    fn place_of(&self, pfn: Pfn) -> Option<Place> {
+    pub(super) fn place_of(&self, pfn: Pfn) -> Option<Place> {
         let slot = self.slot_of(pfn)?;
         Some(Place {
             slot,
@@ -123,7 +123,7 @@ impl FreeAreas {
     }
 
     /// Halves the largest block if the pageblock is part of one, so that it stands alone.
-    fn split_pair(&mut self, place: Place) {
+    pub(super) fn split_pair(&mut self, place: Place) {
         let Some(Some(area)) = self.areas.get_mut(to_index(place.slot)) else {
             return;
         };
@@ -145,7 +145,7 @@ impl FreeAreas {
     }
 
     /// Merges a wholly free pageblock with the other one of its pair, if that is free too.
-    fn rejoin_pair(&mut self, place: Place) {
+    pub(super) fn rejoin_pair(&mut self, place: Place) {
         let Some(Some(area)) = self.areas.get_mut(to_index(place.slot)) else {
             return;
         };

@@ -45,7 +45,7 @@ impl<P: Platform> Memory<P> {
         let Some(zone) = core.nearest_zone(pin.cpu(), &request) else {
             return;
         };
-        let floor = zone.watermarks().low_floor(request.highest());
+        let floor = zone.low_floor(&request);
         let wanted = pages.iter().filter(|place| place.is_none()).count();
         let mut places = pages.iter_mut().filter(|place| place.is_none());
         let fill = |block: Exclusive| {
@@ -109,7 +109,7 @@ impl<P: Platform> Memory<P> {
         count: usize,
     ) -> ([Option<Exclusive>; BULK], usize) {
         let mut batch = [const { None }; BULK];
-        let floor = zone.watermarks().low_floor(request.highest());
+        let floor = zone.low_floor(request);
         let spare = to_index(zone.free_frames().saturating_sub(floor));
         if spare == 0 {
             return (batch, 0);

@@ -10,7 +10,7 @@ use core::fmt;
 
 use super::retry::{Next, Retry};
 use super::{AllocError, Core, Memory};
-use crate::buddy::{Gfp, Request, Trace};
+use crate::buddy::{Gfp, Keep, Request, Trace};
 use crate::config::PAGE_SHIFT;
 use crate::mem::Exclusive;
 use crate::platform::Platform;
@@ -73,11 +73,17 @@ impl<P: Platform> Memory<P> {
         let mut retry = Retry::new(request);
         loop {
             let pages = self.direct_reclaim(core, node, request);
-            let found = self.alloc_drained(core, node, request, flags, trace);
+            let mut found = self.alloc_drained(core, node, request, flags, trace);
+            if found.is_none() {
+                found = self.alloc_given_up(core, node, (request, Keep::One), flags, trace);
+            }
+            let mut next = retry.after_reclaim(pages);
+            if found.is_none() && next != Next::Again && retry.is_exhausted() {
+                found = self.alloc_given_up(core, node, (request, Keep::Nothing), flags, trace);
+            }
             if found.is_some() {
                 return found;
             }
-            let mut next = retry.after_reclaim(pages);
             if next == Next::OutOfMemory {
                 let pages = self.notify_out_of_memory(request.order());
                 if request.gfp().contains(Gfp::NOFAIL) {
@@ -141,8 +147,32 @@ impl<P: Platform> Memory<P> {
             flags,
             highest: request.highest(),
         };
-        let floor = |zone: &Zone| zone.watermarks().floor(limit);
-        self.alloc_above(core, node, request, floor, trace)
+        let floor = |zone: &Zone| zone.floor(limit);
+        self.alloc_above(core, node, request, (flags, floor), trace)
+    }
+
+    /// As [`Self::alloc_with`], after pageblocks that zones keep for large requests that cannot wait
+    /// went to this one.
+    fn alloc_given_up(
+        &self,
+        core: &Core,
+        node: &Node,
+        (request, keep): (&Request, Keep),
+        flags: AllocFlags,
+        trace: &mut impl Trace,
+    ) -> Option<Exclusive> {
+        let give_up = |zone: &Zone| {
+            let wanted = request.migrate();
+            zone.give_up_high_atomic(&self.platform, wanted, keep)
+        };
+        // Each time there is one pageblock less.
+        while core.zones_for(node, request).any(give_up) {
+            let found = self.alloc_with(core, node, request, flags, trace);
+            if found.is_some() {
+                return found;
+            }
+        }
+        None
     }
 
     fn report_failure(&self, core: &Core, request: &Request) {
@@ -172,17 +202,20 @@ impl fmt::Display for ZoneStates<'_> {
 
 fn write_state(f: &mut fmt::Formatter<'_>, zone: &Zone) -> fmt::Result {
     let marks = zone.watermarks().marks();
+    let (high_atomic, high_atomic_free) = zone.high_atomic();
     write!(f, "\nNode {} {}", zone.id().node, zone.kind())?;
-    for (name, frames) in [
-        ("free", zone.free_frames()),
-        ("min", marks.min),
-        ("low", marks.low),
-        ("high", marks.high),
-        ("present", zone.present()),
-        ("managed", zone.managed()),
+    for (name, frames, unit) in [
+        ("free", zone.free_frames(), "kB"),
+        ("min", marks.min, "kB"),
+        ("low", marks.low, "kB"),
+        ("high", marks.high, "kB"),
+        ("reserved_highatomic", high_atomic, "KB"),
+        ("free_highatomic", high_atomic_free, "KB"),
+        ("present", zone.present(), "kB"),
+        ("managed", zone.managed(), "kB"),
     ] {
         let kib = frames.saturating_mul(1 << (PAGE_SHIFT - 10));
-        write!(f, " {name}:{kib}kB")?;
+        write!(f, " {name}:{kib}{unit}")?;
     }
     f.write_str("\nlowmem_reserve[]:")?;
     for frames in zone.watermarks().protection() {

@@ -36,6 +36,11 @@ bitflags::bitflags! {
     }
 }
 
+impl AllocFlags {
+    /// Each of these opens pageblocks that are kept for large requests that cannot wait.
+    pub const HIGH_ATOMIC: Self = Self::HARDER.union(Self::OOM).union(Self::NO_WATERMARKS);
+}
+
 /// Which mark a request must leave.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Mark {

@@ -135,6 +135,18 @@ pub const fn lowered(mark: u64, flags: AllocFlags) -> u64 {
     mark
 }
 
+/// How much of a zone may be kept for large requests that cannot wait: a hundredth, or one
+/// pageblock where that is more (Linux: `reserve_highatomic_pageblock`).
+#[must_use]
+pub const fn high_atomic_limit(managed: u64) -> u64 {
+    let share = managed.div_euclid(100);
+    if share > PAGEBLOCK_FRAMES {
+        share
+    } else {
+        PAGEBLOCK_FRAMES
+    }
+}
+
 fn to_kib(frames: u64) -> u64 {
     frames.saturating_mul(1 << (PAGE_SHIFT - 10))
 }
