@@ -29,6 +29,8 @@ bitflags::bitflags! {
     pub(crate) struct Note: u8 {
         /// There are, or were, pageblocks that not every request may use.
         const SPECIAL = 1 << 0;
+        /// Types were mixed in a pageblock.
+        const FRAGMENTED = 1 << 1;
     }
 }
 
@@ -95,6 +97,13 @@ impl FreeAreas {
     #[inline]
     pub(crate) const fn notes(&self) -> Note {
         self.notes
+    }
+
+    /// Takes the note that types were mixed.
+    pub(crate) const fn take_fragmented(&mut self) -> bool {
+        let found = self.notes.contains(Note::FRAGMENTED);
+        self.notes = self.notes.difference(Note::FRAGMENTED);
+        found
     }
 
     /// Leaves a note for whoever unlocks.

@@ -1,7 +1,7 @@
 //! `/proc/zoneinfo`: sizes and counters of every zone.
 //!
 //! Zones without memory are printed too, as in Linux, but only down to `protection`. Not
-//! maintained yet and therefore missing: per-node statistics, `boost`, `promo`, `cma`, counters of
+//! maintained yet and therefore missing: per-node statistics, `promo`, `cma`, counters of
 //! reclaim and NUMA, `vm stats threshold`, `node_unreclaimable`. A machine whose CPUs have no page
 //! lists prints no `pagesets`.
 #![forbid(unsafe_code)]
@@ -35,6 +35,7 @@ struct ZoneText {
     present: u64,
     managed: u64,
     marks: Marks,
+    boost: u64,
     protection: ByZone,
     free: u64,
     free_in_whole_pageblocks: u64,
@@ -50,6 +51,7 @@ impl ZoneText {
             present: zone.present(),
             managed: zone.managed(),
             marks: zone.watermarks().marks(),
+            boost: zone.watermarks().boost(),
             protection: zone.watermarks().protection(),
             free: numbers.free,
             free_in_whole_pageblocks: free_in_whole_pageblocks(&numbers),
@@ -61,6 +63,7 @@ impl ZoneText {
         writeln!(out, "{}", self.name)?;
         writeln!(out, "  pages free     {}", self.free)?;
         for (name, frames) in [
+            ("boost", self.boost),
             ("min", self.marks.min),
             ("low", self.marks.low),
             ("high", self.marks.high),
@@ -146,6 +149,7 @@ mod tests {
                 low: 38,
                 high: 45,
             },
+            boost: 0,
             protection: [0, 2950, 5876, 5876, 5876],
             free: 3840,
             free_in_whole_pageblocks: 3584,
@@ -163,6 +167,7 @@ mod tests {
         let expected = "\
 Node 0, zone      DMA
   pages free     3840
+        boost    0
         min      31
         low      38
         high     45
@@ -201,6 +206,7 @@ Node 0, zone      DMA
             present: 0,
             managed: 0,
             marks: Marks::default(),
+            boost: 0,
             protection: [0; 5],
             free: 0,
             free_in_whole_pageblocks: 0,
@@ -209,6 +215,7 @@ Node 0, zone      DMA
         let expected = "\
 Node 12, zone  Movable
   pages free     0
+        boost    0
         min      0
         low      0
         high     0

@@ -252,6 +252,9 @@ impl<P: Platform> Memory<P> {
                     Some(block) => Some(block),
                     None => zone.alloc(&self.platform, request, flags, trace),
                 };
+                if zone.is_boosted() {
+                    self.tell_of_boost(zone, request);
+                }
                 let Some(block) = block else { break };
                 if flags.contains(AllocFlags::HARDER) && request.order() > Order::ZERO {
                     zone.keep_high_atomic(&self.platform, block.frames().first());

@@ -146,6 +146,7 @@ impl<P: Platform> Memory<P> {
             mark: Mark::Min,
             flags,
             highest: request.highest(),
+            order: request.order(),
         };
         let floor = |zone: &Zone| zone.floor(limit);
         self.alloc_above(core, node, request, (flags, floor), trace)
@@ -206,6 +207,7 @@ fn write_state(f: &mut fmt::Formatter<'_>, zone: &Zone) -> fmt::Result {
     write!(f, "\nNode {} {}", zone.id().node, zone.kind())?;
     for (name, frames, unit) in [
         ("free", zone.free_frames(), "kB"),
+        ("boost", zone.watermarks().boost(), "kB"),
         ("min", marks.min, "kB"),
         ("low", marks.low, "kB"),
         ("high", marks.high, "kB"),

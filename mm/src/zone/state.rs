@@ -12,7 +12,7 @@ use crate::frame::{FrameTable, Word, ZoneId};
 use crate::mem::Exclusive;
 use crate::platform::Platform;
 use crate::report::{Check, Corruption};
-use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use crate::sync::{IrqGuard, PerCpu, SpinLock, rank};
 
 /// One kind's memory on one node.
@@ -31,6 +31,8 @@ pub struct Zone {
     /// … as are all frames of these pageblocks.
     high_atomic: AtomicU64,
     pub(super) watermarks: Watermarks,
+    /// Whether the marks were raised and kswapd does not know yet.
+    boosted: AtomicBool,
     pub(super) areas: SpinLock<FreeAreas>,
     /// What each CPU has at hand.
     pub(super) pagesets: PerCpu<PageSet, Gauges>,
@@ -80,6 +82,7 @@ impl Zone {
             high_atomic_free: AtomicU64::new(0),
             high_atomic: AtomicU64::new(0),
             watermarks: Watermarks::new(),
+            boosted: AtomicBool::new(false),
             areas: SpinLock::new(rank::ZONE, areas),
             pagesets: PerCpu::empty(),
             list_limits: SharedLimits::new(),
@@ -188,21 +191,35 @@ impl Zone {
     }
 
     #[inline]
-    pub(super) fn unlock<P: Platform>(&self, areas: IrqGuard<'_, FreeAreas, P>) {
+    pub(super) fn unlock<P: Platform>(&self, mut areas: IrqGuard<'_, FreeAreas, P>) {
         self.free.store(areas.free_frames(), Ordering::Relaxed);
         if !areas.notes().is_empty() {
-            self.look_at_notes(&areas);
+            self.look_at_notes(&mut areas);
         }
         drop(areas);
     }
 
     #[cold]
     #[inline(never)]
-    fn look_at_notes(&self, areas: &FreeAreas) {
+    fn look_at_notes(&self, areas: &mut FreeAreas) {
+        if areas.take_fragmented() && self.watermarks.raise() {
+            self.boosted.store(true, Ordering::Relaxed);
+        }
         let free = areas.free_frames_of(MigrateType::HighAtomic);
         self.high_atomic_free.store(free, Ordering::Relaxed);
         let kept = areas.high_atomic_frames();
         self.high_atomic.store(kept, Ordering::Relaxed);
+    }
+
+    /// Whether the marks were raised since [`Self::take_boosted`] was asked last.
+    #[inline]
+    pub(crate) fn is_boosted(&self) -> bool {
+        self.boosted.load(Ordering::Relaxed)
+    }
+
+    /// As [`Self::is_boosted`], to one of those who ask.
+    pub(crate) fn take_boosted(&self) -> bool {
+        self.boosted.swap(false, Ordering::Relaxed)
     }
 
     /// Frames in pageblocks kept for large requests that cannot wait, and how many of them are free

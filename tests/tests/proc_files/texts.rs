@@ -93,6 +93,7 @@ fn zoneinfo() {
     let expected = expect![[r#"
         Node 0, zone      DMA
           pages free     3840
+                boost    0
                 min      0
                 low      0
                 high     0
@@ -105,6 +106,7 @@ fn zoneinfo() {
           start_pfn:           256
         Node 0, zone    DMA32
           pages free     2048
+                boost    0
                 min      0
                 low      0
                 high     0
@@ -117,6 +119,7 @@ fn zoneinfo() {
           start_pfn:           4096
         Node 0, zone   Normal
           pages free     1535
+                boost    0
                 min      0
                 low      0
                 high     0
@@ -129,6 +132,7 @@ fn zoneinfo() {
           start_pfn:           1048576
         Node 0, zone  Movable
           pages free     0
+                boost    0
                 min      0
                 low      0
                 high     0
@@ -138,6 +142,7 @@ fn zoneinfo() {
                 protection: (0, 0, 0, 0, 0)
         Node 0, zone   Device
           pages free     0
+                boost    0
                 min      0
                 low      0
                 high     0
