@@ -1,11 +1,13 @@
 //! A thread for each node that reclaims memory when little is left (Linux: `kswapd`).
 
 use super::MEMORY;
-use crate::sched::spawn;
+use crate::params;
 use crate::sched::thread::Affinity;
 use crate::sched::wait::WaitQueue;
+use crate::sched::{JoinHandle, prepare};
 use core::sync::atomic::{AtomicBool, Ordering};
 use mm::platform::NodeId;
+use spin::Once;
 
 /// Nodes that can have a thread; others are seen to by whoever needs memory.
 const NODES: usize = 64;
@@ -13,15 +15,18 @@ const NODES: usize = 64;
 /// What wakes a thread.
 #[derive(Debug)]
 struct Bell {
-    /// Whether there is a thread.
-    is_attended: AtomicBool,
+    /// Who listens, if anybody: runs from the first ring on, so that a machine that never is short
+    /// of memory need not even measure its timer for it.
+    thread: Once<JoinHandle<()>>,
+    is_started: AtomicBool,
     is_rung: AtomicBool,
     queue: WaitQueue,
 }
 
 static BELLS: [Bell; NODES] = [const {
     Bell {
-        is_attended: AtomicBool::new(false),
+        thread: Once::new(),
+        is_started: AtomicBool::new(false),
         is_rung: AtomicBool::new(false),
         queue: WaitQueue::new(),
     }
@@ -31,13 +36,20 @@ fn bell(node: NodeId) -> Option<&'static Bell> {
     BELLS.get(usize::from(node.0))
 }
 
-/// Makes a thread for each node.
+/// Makes a thread for each node, unless the command line says `kswapd=off`: whoever needs memory
+/// reclaims it then.
 pub(crate) fn start() {
+    if params::get("kswapd") == Some("off") {
+        log::info!("no kswapd");
+        return;
+    }
     for node in MEMORY.nodes().iter().map(mm::zone::Node::id) {
         let Some(bell) = bell(node) else { continue };
         let name = alloc::format!("kswapd{node}");
-        match spawn(name, Affinity::Any, move || serve(node, bell)) {
-            Ok(_detached) => bell.is_attended.store(true, Ordering::Release),
+        match prepare(name, Affinity::Any, move || serve(node, bell)) {
+            Ok(thread) => {
+                bell.thread.call_once(|| thread);
+            }
             Err(error) => log::warn!("node {node} has no kswapd: {error}"),
         }
     }
@@ -56,10 +68,16 @@ fn serve(node: NodeId, bell: &Bell) {
 /// # Context
 /// Any but NMI, without locks of the scheduler held.
 pub(super) fn wake(node: NodeId) -> bool {
-    let attended = bell(node).filter(|bell| bell.is_attended.load(Ordering::Acquire));
-    let Some(bell) = attended else { return false };
+    let attended = bell(node).and_then(|bell| Some((bell, bell.thread.get()?)));
+    let Some((bell, thread)) = attended else {
+        return false;
+    };
     if !bell.is_rung.swap(true, Ordering::SeqCst) {
-        bell.queue.wake_one();
+        if bell.is_started.swap(true, Ordering::SeqCst) {
+            bell.queue.wake_one();
+        } else {
+            thread.start();
+        }
     }
     true
 }

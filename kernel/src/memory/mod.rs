@@ -54,17 +54,16 @@ kernel_param!(
     "on|off: keep which line of the source allocated each block, for /proc/page_owner"
 );
 kernel_param!(
+    "kswapd",
+    "off|on: whether each node has a thread that reclaims memory when little is left"
+);
+kernel_param!(
     "percpu_pagelists",
     "off|tuned: whether CPUs keep free pages at hand"
 );
 kernel_param!(
     "transparent_hugepage",
     "always|madvise|never: keep memory fit for huge pages, by a larger vm.min_free_kbytes"
-);
-
-kernel_param!(
-    "page_owner",
-    "on|off: keep which line of the source allocated each block, for /proc/page_owner"
 );
 
 /// The machine's memory.
