@@ -6,7 +6,7 @@
 //! - `FreeAreas` holds a zone's free blocks: `take` (which block, splitting it), `give`
 //!   (merging), `index` (where to look), `fallback`
 //!   (other types' blocks; the rules are in [`policy`]), `contig` (isolation, exact ranges),
-//!   `bulk` (many blocks at once), `high_atomic` (pageblocks kept for who cannot wait), `validate`
+//!   `bulk` (many blocks at once), `cma` (pageblocks on loan), `high_atomic` (pageblocks kept for who cannot wait), `validate`
 //!   (the recount behind the oracles).
 //! - [`pageset`]: what each CPU has at hand.
 //! - [`relief`]: whom to ask when there is not enough.
@@ -22,6 +22,7 @@
 mod area;
 mod bulk;
 pub(crate) mod chain;
+mod cma;
 mod contig;
 mod fallback;
 mod free_areas;

@@ -90,6 +90,8 @@ pub enum Check {
     LiveFrames,
     /// Frames in pageblocks kept for large requests that cannot wait.
     HighAtomic,
+    /// Frames in pageblocks of CMA.
+    Cma,
     /// Blocks in use by state.
     State,
     /// Alignment of a block to its order.

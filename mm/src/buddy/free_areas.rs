@@ -50,6 +50,8 @@ pub(crate) struct FreeAreas {
     pub(super) isolated: u64,
     /// Frames in pageblocks kept for large requests that cannot wait.
     pub(super) high_atomic: u64,
+    /// Frames in pageblocks of CMA.
+    pub(super) cma: u64,
     notes: Note,
     pub(super) stats: Stats,
 }
@@ -66,6 +68,7 @@ impl FreeAreas {
             free: 0,
             isolated: 0,
             high_atomic: 0,
+            cma: 0,
             notes: Note::empty(),
             stats: Stats::ZERO,
         }

@@ -42,6 +42,7 @@ struct Recount {
     census: Census,
     blocks: [[u64; ORDERS]; MigrateType::COUNT],
     high_atomic: u64,
+    cma: u64,
 }
 
 impl FreeAreas {
@@ -79,8 +80,13 @@ impl FreeAreas {
         } else {
             kind
         };
-        if own == MigrateType::HighAtomic {
-            recount.high_atomic = recount.high_atomic.saturating_add(PAGEBLOCK_FRAMES);
+        let special = match own {
+            MigrateType::HighAtomic => Some(&mut recount.high_atomic),
+            MigrateType::Cma => Some(&mut recount.cma),
+            _ => None,
+        };
+        if let Some(frames) = special {
+            *frames = frames.saturating_add(PAGEBLOCK_FRAMES);
         }
         let mut found = [0_u64; ORDERS];
         for (at, word) in area.walk(block) {
@@ -228,6 +234,7 @@ impl FreeAreas {
         for (check, recorded, counted) in [
             (Check::FreeFrames, self.free, recount.census.free),
             (Check::HighAtomic, self.high_atomic, recount.high_atomic),
+            (Check::Cma, self.cma, recount.cma),
         ] {
             if recorded != counted {
                 return Err(Corruption::Miscount {

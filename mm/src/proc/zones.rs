@@ -1,7 +1,7 @@
 //! `/proc/zoneinfo`: sizes and counters of every zone.
 //!
 //! Zones without memory are printed too, as in Linux, but only down to `protection`. Not
-//! maintained yet and therefore missing: per-node statistics, `promo`, `cma`, counters of
+//! maintained yet and therefore missing: per-node statistics, `promo`, counters of
 //! reclaim and NUMA, `vm stats threshold`, `node_unreclaimable`. A machine whose CPUs have no page
 //! lists prints no `pagesets`.
 #![forbid(unsafe_code)]
@@ -36,6 +36,8 @@ struct ZoneText {
     managed: u64,
     marks: Marks,
     boost: u64,
+    cma: u64,
+    cma_free: u64,
     protection: ByZone,
     free: u64,
     free_in_whole_pageblocks: u64,
@@ -45,7 +47,10 @@ struct ZoneText {
 impl ZoneText {
     fn of<P: Platform>(zone: &Zone, platform: &P) -> Self {
         let numbers = zone.snapshot(platform);
+        let (cma, cma_free) = zone.cma();
         Self {
+            cma,
+            cma_free,
             name: zone.into(),
             span: zone.span(),
             present: zone.present(),
@@ -70,6 +75,7 @@ impl ZoneText {
             ("spanned", self.span.frames()),
             ("present", self.present),
             ("managed", self.managed),
+            ("cma", self.cma),
         ] {
             writeln!(out, "        {name:<8} {frames}")?;
         }
@@ -84,6 +90,7 @@ impl ZoneText {
         for (name, frames) in [
             ("nr_free_pages", self.free),
             ("nr_free_pages_blocks", self.free_in_whole_pageblocks),
+            ("nr_free_cma", self.cma_free),
         ] {
             writeln!(out, "      {name:<12} {frames}")?;
         }
@@ -133,6 +140,12 @@ mod tests {
         text
     }
 
+    const MARKS: Marks = Marks {
+        min: 31,
+        low: 38,
+        high: 45,
+    };
+
     /// As Linux 6.18 printed it, without the lines that are not maintained.
     #[test]
     fn a_zone_is_what_linux_prints_for_it() {
@@ -144,12 +157,10 @@ mod tests {
             span: PfnRange::from_numbers(1, 4096),
             present: 3998,
             managed: 3840,
-            marks: Marks {
-                min: 31,
-                low: 38,
-                high: 45,
-            },
+            marks: MARKS,
             boost: 0,
+            cma: 0,
+            cma_free: 0,
             protection: [0, 2950, 5876, 5876, 5876],
             free: 3840,
             free_in_whole_pageblocks: 3584,
@@ -174,9 +185,11 @@ Node 0, zone      DMA
         spanned  4095
         present  3998
         managed  3840
+        cma      0
         protection: (0, 2950, 5876, 5876, 5876)
       nr_free_pages 3840
       nr_free_pages_blocks 3584
+      nr_free_cma  0
   pagesets
     cpu: 0
               count:    5
@@ -207,6 +220,8 @@ Node 0, zone      DMA
             managed: 0,
             marks: Marks::default(),
             boost: 0,
+            cma: 0,
+            cma_free: 0,
             protection: [0; 5],
             free: 0,
             free_in_whole_pageblocks: 0,
@@ -222,6 +237,7 @@ Node 12, zone  Movable
         spanned  0
         present  0
         managed  0
+        cma      0
         protection: (0, 0, 0, 0, 0)
 ";
         assert_eq!(text(&zone, &[]), expected);

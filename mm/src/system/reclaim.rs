@@ -218,11 +218,15 @@ impl<P: Platform> Memory<P> {
         for node in core.nodes_for(near, request) {
             let is_hopeless = node.kswapd_failures.load(Ordering::Relaxed) >= HOPELESS;
             let has_enough = node.missing() == 0 && node.boosts() == [0; ZoneKind::COUNT];
-            if is_hopeless || has_enough {
+            if has_enough || (!is_hopeless && self.platform.wake_kswapd(node.id())) {
                 continue;
             }
-            if !self.platform.wake_kswapd(node.id()) && may_reclaim {
+            if !is_hopeless && may_reclaim {
                 let _ = self.balance_node(node.id());
+            }
+            // Nobody else lowers marks that a request raised which wakes nobody.
+            for zone in node.zones() {
+                zone.watermarks().lower(u64::MAX);
             }
         }
     }
@@ -345,7 +349,7 @@ impl Node {
         let managed = self.zones().iter().filter(|zone| zone.is_managed());
         let short = |zone: &Zone| {
             let wanted = zone.watermarks().unboosted().high.saturating_add(1);
-            wanted.saturating_sub(zone.free_frames())
+            wanted.saturating_sub(zone.usable_frames())
         };
         managed.map(short).fold(0, u64::saturating_add)
     }

@@ -53,7 +53,7 @@ impl<P: Platform> Memory<P> {
             found = self.alloc_by_reclaim(core, node, request, flags, trace);
         }
         if found.is_none() && gfp.contains(Gfp::NOFAIL) {
-            found = self.alloc_with(core, node, request, last, trace);
+            found = self.alloc_with(core, node, request, flags.union(last), trace);
         }
         found.ok_or_else(|| {
             self.report_failure(core, request);

@@ -30,6 +30,10 @@ pub struct Zone {
     high_atomic_free: AtomicU64,
     /// … as are all frames of these pageblocks.
     high_atomic: AtomicU64,
+    /// The free frames of CMA, which only movable pages can have; mirrored likewise, …
+    cma_free: AtomicU64,
+    /// … as are all frames of CMA.
+    cma: AtomicU64,
     pub(super) watermarks: Watermarks,
     /// Whether the marks were raised and kswapd does not know yet.
     boosted: AtomicBool,
@@ -81,6 +85,8 @@ impl Zone {
             free: AtomicU64::new(0),
             high_atomic_free: AtomicU64::new(0),
             high_atomic: AtomicU64::new(0),
+            cma_free: AtomicU64::new(0),
+            cma: AtomicU64::new(0),
             watermarks: Watermarks::new(),
             boosted: AtomicBool::new(false),
             areas: SpinLock::new(rank::ZONE, areas),
@@ -167,7 +173,11 @@ impl Zone {
     #[inline]
     #[must_use]
     pub fn low_floor(&self, request: &Request) -> u64 {
-        let kept = self.out_of_reach(AllocFlags::empty());
+        let flags = match request.migrate() {
+            MigrateType::Movable => AllocFlags::CMA,
+            _ => AllocFlags::empty(),
+        };
+        let kept = self.out_of_reach(flags);
         self.watermarks
             .low_floor(request.highest())
             .saturating_add(kept)
@@ -184,10 +194,20 @@ impl Zone {
     /// `__zone_watermark_unusable_free`).
     #[inline]
     fn out_of_reach(&self, flags: AllocFlags) -> u64 {
-        if flags.intersects(AllocFlags::HIGH_ATOMIC) {
-            return 0;
+        let mut frames: u64 = 0;
+        if !flags.intersects(AllocFlags::HIGH_ATOMIC) {
+            frames = self.high_atomic_free.load(Ordering::Relaxed);
         }
-        self.high_atomic_free.load(Ordering::Relaxed)
+        if !flags.contains(AllocFlags::CMA) {
+            frames = frames.wrapping_add(self.cma_free.load(Ordering::Relaxed));
+        }
+        frames
+    }
+
+    /// Free frames that are of use to every request.
+    pub(crate) fn usable_frames(&self) -> u64 {
+        let kept = self.out_of_reach(AllocFlags::empty());
+        self.free_frames().saturating_sub(kept)
     }
 
     #[inline]
@@ -209,6 +229,24 @@ impl Zone {
         self.high_atomic_free.store(free, Ordering::Relaxed);
         let kept = areas.high_atomic_frames();
         self.high_atomic.store(kept, Ordering::Relaxed);
+        let free = areas.free_frames_of(MigrateType::Cma);
+        self.cma_free.store(free, Ordering::Relaxed);
+        self.cma.store(areas.cma_frames(), Ordering::Relaxed);
+    }
+
+    /// Frames of CMA, and how many of them are free (Linux: `cma_pages`, `NR_FREE_CMA_PAGES`).
+    /// Context: any; stale when it arrives.
+    #[must_use]
+    pub fn cma(&self) -> (u64, u64) {
+        let frames = self.cma.load(Ordering::Relaxed);
+        (frames, self.cma_free.load(Ordering::Relaxed))
+    }
+
+    /// Makes the pageblocks of a range, which nothing is in yet, ones of CMA. Context: boot.
+    pub(crate) fn lend_to_movable<P: Platform>(&self, platform: &P, range: PfnRange) {
+        let mut areas = self.areas.lock(platform);
+        areas.lend_to_movable(range);
+        self.unlock(areas);
     }
 
     /// Whether the marks were raised since [`Self::take_boosted`] was asked last.
@@ -325,10 +363,7 @@ impl Zone {
             block = areas.take(order, kept, word(kept), platform, trace);
         }
         if block.is_none() {
-            block = match areas.take(order, kind, word(kind), platform, trace) {
-                Some(block) => Some(block),
-                None => areas.take_fallback(order, kind, word(kind), platform, trace),
-            };
+            block = areas.take_for(order, kind, word(kind), platform, trace);
         }
         // To fail now is worse than that a large request fails later.
         if block.is_none() && flags.intersects(AllocFlags::HIGH_ATOMIC) {

@@ -34,6 +34,8 @@ bitflags::bitflags! {
         const OOM = 1 << 2;
         /// To the last page (`ALLOC_NO_WATERMARKS`).
         const NO_WATERMARKS = 1 << 3;
+        /// In pageblocks of CMA too (`ALLOC_CMA`).
+        const CMA = 1 << 4;
     }
 }
 

@@ -1,6 +1,7 @@
 //! Watermarks and reserves: their numbers against Linux's, and that they hold.
 
 mod boost;
+mod cma;
 mod high_atomic;
 mod maps;
 mod reclaim;

@@ -128,6 +128,9 @@ pub const fn alloc_flags(gfp: Gfp) -> AllocFlags {
             flags = flags.union(AllocFlags::HARDER);
         }
     }
+    if gfp.contains(Gfp::MOVABLE) {
+        flags = flags.union(AllocFlags::CMA);
+    }
     if gfp.contains(Gfp::MEMALLOC) && !gfp.contains(Gfp::NOMEMALLOC) {
         flags = flags.union(AllocFlags::NO_WATERMARKS);
     }
@@ -343,6 +346,7 @@ mod tests {
         use AllocFlags as F;
         for (gfp, flags) in [
             (Gfp::KERNEL, F::empty()),
+            (Gfp::HIGHUSER_MOVABLE, F::CMA),
             (Gfp::NOWAIT, F::empty()),
             (Gfp::ATOMIC, F::HIGH | F::HARDER),
             (Gfp::KERNEL | Gfp::HIGH, F::HIGH),
