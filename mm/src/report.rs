@@ -89,6 +89,10 @@ pub enum Check {
     ManagedFrames,
     /// Live frames of a zone.
     LiveFrames,
+    /// Frames in pageblocks kept for large requests that cannot wait.
+    HighAtomic,
+    /// Frames in pageblocks of CMA.
+    Cma,
     /// Blocks in use by state.
     State,
     /// Alignment of a block to its order.

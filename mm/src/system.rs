@@ -11,6 +11,7 @@ mod batch;
 mod block;
 mod bring_up;
 mod bulk;
+mod cma;
 mod cpus;
 mod drain;
 mod held;
@@ -31,6 +32,7 @@ pub use adopt::FreeEarlyError;
 pub use alloc::AllocError;
 pub use block::Block;
 pub use bring_up::{BringUpError, Summary};
+pub use cma::{CmaError, CmaStats};
 pub use options::{HugePages, Options, PageLists, PageOwner};
 pub use reclaim::{Balance, ReclaimStats};
 pub use run::{ContigError, ExactError, PageRun};
@@ -70,6 +72,7 @@ pub(crate) struct Core {
     treats_free_pages: bool,
     pub(crate) cpus: Cpus,
     pub(crate) origins: Origins,
+    pub(crate) cma: Option<cma::CmaArea>,
     tuning: SpinLock<Tuning>,
     reclaim: reclaim::Counters,
     /// Frames left out of circulation because they were found damaged.

@@ -14,6 +14,7 @@
 
 mod benches;
 mod bring_up;
+mod cma;
 mod files;
 mod firmware;
 mod frame_table;

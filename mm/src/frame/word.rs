@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | 0–3 | [`FrameState`] | every block; 0 in all other frames |
 //! | 4–7 | order | free, reserved (0), owned blocks |
-//! | 8–10 | migrate type of the request | owned blocks |
+//! | 8–10 | migrate type of the request; high-atomic if it came from that reserve | owned blocks |
 //! | 11 | compound: the frames of the block act as one page | owned blocks |
 //! | 12–15 | zone index | every block |
 //! | 16–25 | node | every block |

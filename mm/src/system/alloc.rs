@@ -14,6 +14,7 @@ use crate::platform::{NodeId, Platform};
 use crate::report::Corruption;
 use crate::sync::Pin;
 use crate::sync::atomic::Ordering;
+use crate::zone::watermark::AllocFlags;
 use crate::zone::{Chores, Kept, NumaEvent, Pages, Zone};
 
 /// Why there are no pages.
@@ -292,21 +293,22 @@ impl<P: Platform> Memory<P> {
         trace: &mut impl Trace,
     ) -> Result<Exclusive, AllocError> {
         let request = &request;
-        let low = |zone: &Zone| zone.watermarks().low_floor(request.highest());
-        match self.alloc_above(core, place, request, low, trace) {
+        let low = |zone: &Zone| zone.low_floor(request);
+        match self.alloc_above(core, place, request, (AllocFlags::empty(), low), trace) {
             Some(block) => Ok(block),
             None => self.alloc_slow(core, place, request, trace),
         }
     }
 
-    /// One round over the zones, best first; each must be left with `floor` frames.
+    /// One round over the zones, best first; each must be left with `floor` frames, but for what
+    /// `flags` say.
     #[inline(always)]
     pub(super) fn alloc_above(
         &self,
         core: &Core,
         place: Place<'_>,
         request: &Request,
-        floor: impl Fn(&Zone) -> u64,
+        (flags, floor): (AllocFlags, impl Fn(&Zone) -> u64),
         trace: &mut impl Trace,
     ) -> Option<Exclusive> {
         let mut wanted = None;
@@ -325,10 +327,16 @@ impl<P: Platform> Memory<P> {
                 drop(pin);
                 let block = match listed {
                     Some(block) => Some(block),
-                    None => zone.alloc(&self.platform, request, trace),
+                    None => zone.alloc(&self.platform, request, flags, trace),
                 };
+                if zone.is_boosted() {
+                    self.tell_of_boost(zone, request);
+                }
                 let Some(block) = block else { break };
                 self.note_numa(wanted, zone, 1);
+                if flags.contains(AllocFlags::HARDER) && request.order() > Order::ZERO {
+                    zone.keep_high_atomic(&self.platform, block.frames().first());
+                }
                 let block = self.prepare(core, request, block);
                 if block.is_some() {
                     return block;

@@ -4,6 +4,7 @@
 
 use core::fmt;
 
+use super::cma::{self, CmaArea};
 use super::cpus::Cpus;
 use super::node_states::Numa;
 use super::{Core, Memory, Options, PageLists, PageOwner, Tuning};
@@ -94,6 +95,8 @@ pub struct Summary {
     pub record_bytes: u64,
     /// Bytes of tables beside them: sections, areas, indices, zones.
     pub side_bytes: u64,
+    /// Frames of CMA, rounded up from what was asked for; none if there was no room.
+    pub cma: u64,
 }
 
 /// Building in progress.
@@ -115,21 +118,7 @@ impl<P: Platform> Memory<P> {
         plan: &Plan<'_>,
         options: Options,
     ) -> Result<Summary, BringUpError> {
-        if self.is_up() {
-            return Err(BringUpError::AlreadyUp);
-        }
-        if plan.nodes().len() > MAX_NODES {
-            return Err(BringUpError::TooManyNodes(plan.nodes().len()));
-        }
-        let summary = Summary {
-            present: plan.present(),
-            ..Summary::default()
-        };
-        let mut builder = Builder {
-            platform: &self.platform,
-            memblock,
-            summary,
-        };
+        let mut builder = self.builder(memblock, plan)?;
         let frames = builder.frame_table(plan)?;
         let mut nodes = builder.nodes(plan)?;
         for (node, plan) in nodes.iter_mut().zip(plan.nodes()) {
@@ -140,6 +129,7 @@ impl<P: Platform> Memory<P> {
         let cpus = builder.cpus(&mut nodes)?;
         builder.page_lists(&mut nodes, options.page_lists)?;
         let origins = builder.origins(&frames, options.page_owner)?;
+        let (cma, lent) = builder.cma(plan, options.cma_bytes)?.unzip();
         builder.mark_reserved(&frames, &nodes)?;
 
         let mut core = Core {
@@ -151,10 +141,11 @@ impl<P: Platform> Memory<P> {
             treats_free_pages: options.touch_free_pages(),
             cpus,
             origins,
+            cma,
             tuning: SpinLock::new(rank::SETTINGS, Tuning::INITIAL),
             reclaim: super::reclaim::Counters::default(),
             quarantined: AtomicU64::new(0),
-            summary,
+            summary: builder.summary,
         };
         let mut outcome = Ok(());
         let Builder {
@@ -169,6 +160,9 @@ impl<P: Platform> Memory<P> {
             }
         });
         outcome?;
+        if let Some((area, ram)) = core.cma.as_ref().zip(lent) {
+            core.lend_cma(&self.platform, area, ram)?;
+        }
         let zones = core.nodes.iter().flat_map(Node::zones);
         summary.managed = zones.map(Zone::managed).fold(0, u64::saturating_add);
         core.summary = summary;
@@ -176,6 +170,24 @@ impl<P: Platform> Memory<P> {
         core.first_watermarks();
         self.core.set(core).map_err(|_| BringUpError::AlreadyUp)?;
         Ok(summary)
+    }
+
+    fn builder(&self, memblock: Memblock, plan: &Plan<'_>) -> Result<Builder<'_, P>, BringUpError> {
+        if self.is_up() {
+            return Err(BringUpError::AlreadyUp);
+        }
+        if plan.nodes().len() > MAX_NODES {
+            return Err(BringUpError::TooManyNodes(plan.nodes().len()));
+        }
+        let summary = Summary {
+            present: plan.present(),
+            ..Summary::default()
+        };
+        Ok(Builder {
+            platform: &self.platform,
+            memblock,
+            summary,
+        })
     }
 
     /// What came up; nothing before that.
@@ -422,6 +434,22 @@ impl<P: Platform> Builder<'_, P> {
             *origins = Array::carve(self.platform, ram, Origins::SECTION, none)?;
         }
         Ok(Origins::new(table))
+    }
+
+    /// Room for contiguous memory, if there is any; last, so that all tables have theirs.
+    fn cma(
+        &mut self,
+        plan: &Plan<'_>,
+        bytes: u64,
+    ) -> Result<Option<(CmaArea, EarlyRam)>, BringUpError> {
+        let reserved = cma::reserve(&mut self.memblock, self.platform, plan, bytes);
+        let Some((home, ram)) = reserved else {
+            return Ok(None);
+        };
+        self.summary.cma = ram.range().whole_frames().frames();
+        let table = self.take_table(CmaArea::table_bytes(ram.range()), home.node)?;
+        let area = CmaArea::new(self.platform, home, ram.range(), table)?;
+        Ok(Some((area, ram)))
     }
 
     /// Each CPU's own page lists for each zone.

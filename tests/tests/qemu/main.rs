@@ -25,8 +25,8 @@ use boot_runner::tools;
 use libtest_mimic::{Arguments, Failed, Trial};
 
 use cases::{
-    BOOT_COMMANDS, BOOT_SAYS, BOOTS, Boot, DIVISIONS, EXAMPLE_MACHINES, Ending, ODDITIES,
-    PRESSURES, REFUSALS, REPLAYS, TREATMENTS, Treatment,
+    BOOT_COMMANDS, BOOT_SAYS, BOOTS, Boot, CONTIGUOUS, DIVISIONS, EXAMPLE_MACHINES, Ending,
+    ODDITIES, PRESSURES, REFUSALS, REPLAYS, TREATMENTS, Treatment,
 };
 use cpus::CPUS;
 use nodes::NODES;
@@ -54,6 +54,7 @@ fn main() -> ExitCode {
         ("odd_input", ODDITIES),
         ("division", DIVISIONS),
         ("pressure", PRESSURES),
+        ("cma", CONTIGUOUS),
     ];
     let endings = endings.iter().flat_map(|(group, cases)| {
         let one = |case: &'static Ending| trial(group, case.name, || ends_as_told(case));

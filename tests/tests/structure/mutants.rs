@@ -170,11 +170,16 @@ struct Suite {
 }
 
 /// In the order in which they are asked, unless a mutant lies in the area of a later one.
-const SUITES: [Suite; 2] = [
+const SUITES: [Suite; 3] = [
     Suite {
         area: None,
         tests: &["--package", "mm-tests", "--test", "frames"],
         skipped: &["replay::", "concurrency::"],
+    },
+    Suite {
+        area: Some("mm/src/system"),
+        tests: &["--package", "mm-tests", "--test", "watermarks"],
+        skipped: &[],
     },
     Suite {
         area: Some("mm/src/memblock"),
