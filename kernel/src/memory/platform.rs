@@ -131,7 +131,7 @@ unsafe impl Platform for KernelPlatform {
         log::error!("memory corruption: {report}");
     }
 
-    /// Reported, at most once in [`FAILURE_INTERVAL_NS`].
+    /// Reported, at most once in `FAILURE_INTERVAL_NS`.
     fn allocation_failed(&self, failure: &AllocFailure<'_>) {
         let now = time::now_ns();
         let allowed = |at: u64| (at <= now).then(|| now.saturating_add(FAILURE_INTERVAL_NS));

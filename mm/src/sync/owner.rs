@@ -21,7 +21,7 @@ use super::atomic::{AtomicBool, Ordering, compiler_fence};
 /// A value that belongs to one CPU, and `S` beside it, which everybody may look at.
 ///
 /// # Invariants
-/// While `busy` is set, one [`Entered`] exists, through which alone `value` is reached.
+/// While `busy` is set, one `Entered` exists, through which alone `value` is reached.
 #[repr(C, align(64))]
 pub struct OwnerCell<T, S = ()> {
     busy: AtomicBool,
