@@ -1,13 +1,15 @@
 //! Who called: walking the frame-pointer chain, without trusting it.
 //!
-//! Every word is read only if it lies in one of this CPU's stacks (guard pages excluded), so a
+//! Every word is read only if it lies in one of this CPU's stacks or in the running thread's (guard
+//! pages excluded), so a
 //! chain that was overwritten ends the walk and cannot fault. Lines read `  #N 0x<16 digits>`;
 //! the host runner puts names to the addresses.
 
 use crate::arch::image;
 use crate::arch::local::CpuLocal;
+use crate::arch::stack::StackExtent;
 use crate::arch::trap::TrapFrame;
-use crate::kprintln;
+use crate::{kprintln, sched};
 
 /// Frames printed from the top of a long chain …
 const TOP_FRAMES: usize = 28;
@@ -43,10 +45,16 @@ fn caller_of_nowhere(cpu: &CpuLocal, frame: &TrapFrame) -> Option<u64> {
     if image::text().contains(&frame.rip) {
         return None;
     }
-    let (_, stack) = cpu.stacks().find(|(_, stack)| stack.holds(frame.rsp, 8))?;
+    let stack = stacks(cpu).find(|stack| stack.holds(frame.rsp, 8))?;
     stack
         .read_word(frame.rsp)
         .filter(|address| image::text().contains(address))
+}
+
+/// The stacks that may be read: the CPU's, and the running thread's.
+fn stacks(cpu: &CpuLocal) -> impl Iterator<Item = StackExtent> + '_ {
+    let thread = sched::running_stack();
+    cpu.stacks().map(|(_, stack)| stack).chain([thread])
 }
 
 /// Return addresses along a frame-pointer chain.
@@ -62,10 +70,7 @@ impl Iterator for Frames<'_> {
     type Item = u64;
 
     fn next(&mut self) -> Option<u64> {
-        let (_, stack) = self
-            .cpu
-            .stacks()
-            .find(|(_, stack)| stack.holds(self.rbp, 16))?;
+        let stack = stacks(self.cpu).find(|stack| stack.holds(self.rbp, 16))?;
         let caller = stack.read_word(self.rbp)?;
         let address = stack.read_word(self.rbp.checked_add(8)?)?;
         // The first frame of a stack returns to zero; a chain that was overwritten, anywhere.

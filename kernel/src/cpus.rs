@@ -1,6 +1,8 @@
 //! The machine's CPUs: bringing the others up, and the commands about them.
 
+use crate::arch::local::CpuLocal;
 use crate::arch::smp::{self, State};
+use crate::sched::{hotplug, worker};
 use crate::shell::{self, CommandError, CommandResult, no_arguments};
 use crate::{acpi, boot_info, command, kernel_param, kprintln, params};
 use alloc::string::String;
@@ -36,6 +38,7 @@ pub(crate) fn bring_up() {
     }
     let named = smp::records().len();
     log::info!("smp: {} of {named} CPUs online", smp::count());
+    worker::start_all();
 }
 
 /// The value of a parameter; what is no number is warned about.
@@ -53,12 +56,27 @@ fn list(arguments: &[String]) -> CommandResult {
     kprintln!("cpu  apic  state");
     for record in smp::records() {
         match record.state {
-            State::Online(id) => kprintln!("{id:>3}  {:>4}  {}", record.apic_id, record.state),
+            State::Online(id) => {
+                let doing = smp::cpu(id).map_or("", doing);
+                kprintln!("{id:>3}  {:>4}  {}{doing}", record.apic_id, record.state);
+            }
             state => kprintln!("  -  {:>4}  {state}", record.apic_id),
         }
     }
-    kprintln!("{} CPUs online", smp::count());
+    let online = smp::cpus().filter(|cpu| hotplug::is_online(cpu)).count();
+    kprintln!("{online} CPUs online");
     Ok(())
+}
+
+/// What a CPU that takes part does at the moment.
+fn doing(cpu: &CpuLocal) -> &'static str {
+    if !hotplug::is_online(cpu) {
+        ", now offline"
+    } else if cpu.presence.is_running() {
+        ", busy"
+    } else {
+        ", idle"
+    }
 }
 
 fn show_acpi(arguments: &[String]) -> CommandResult {

@@ -12,6 +12,7 @@
 //! | [`memory`] | the memory core `mm` in this kernel |
 //! | [`params`] | the kernel command line |
 //! | [`cpus`] | bringing up the other CPUs; commands about them |
+//! | [`sched`] | threads |
 //! | [`shell`], [`procfs`] | commands and `/proc` files |
 //! | [`ktest`](mod@ktest), [`bench`](mod@bench), `selftest` | tests and benchmarks inside the kernel |
 //! | `registry` | how commands, files, tests, benchmarks and parameters register |
@@ -39,6 +40,7 @@ pub mod panic;
 pub mod params;
 pub mod procfs;
 mod registry;
+pub mod sched;
 mod selftest;
 pub mod shell;
 
@@ -63,8 +65,9 @@ pub fn boot_info() -> Option<&'static BootInfo> {
 /// 2. the boot CPU: features checked, interrupts, clock;
 /// 3. guard pages under all stacks, and onto the kernel's own stack;
 /// 4. the firmware's tables, memory;
-/// 5. the other CPUs;
-/// 6. shell.
+/// 5. threads: from here on this is one, the shell;
+/// 6. the other CPUs;
+/// 7. shell.
 pub fn kmain(boot_info: &'static mut BootInfo, command_line: &'static str) -> ! {
     arch::adopt_boot_cpu();
     let has_terminal = arch::init_terminal();
@@ -147,6 +150,9 @@ extern "sysv64" fn on_main_stack(_: *const ()) -> ! {
         acpi::init(info);
     }
     memory::bring_up();
+    if let Err(error) = sched::init() {
+        panic::fatal(Status::Panic, format_args!("no threads: {error}"));
+    }
     cpus::bring_up();
     match params::get("exec") {
         Some(commands) => shell::execute_and_exit(commands),

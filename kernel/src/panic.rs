@@ -9,7 +9,7 @@ use crate::arch::exit::{self, Status};
 use crate::arch::local::{self, CpuLocal};
 use crate::arch::trap::{TrapFrame, VectorName, vector};
 use crate::arch::{irq, registers, smp};
-use crate::{backtrace, console, kprintln, logger};
+use crate::{backtrace, console, kprintln, logger, sched};
 use core::fmt;
 use core::panic::PanicInfo;
 
@@ -32,6 +32,7 @@ pub fn panic(info: &PanicInfo<'_>) -> ! {
     if let Some(location) = info.location() {
         kprintln!("  at {location}");
     }
+    print_thread();
     logger::remember(format_args!("PANIC: {}\n", info.message()));
     print_control_registers();
     backtrace::print(cpu, None, registers::frame_pointer());
@@ -69,6 +70,7 @@ pub(crate) fn fault_report(frame: &TrapFrame, cpu: &CpuLocal) -> ! {
         VectorName(vector),
         frame.error_code
     );
+    print_thread();
     explain(frame, vector, cpu);
     logger::remember(format_args!(
         "UNEXPECTED EXCEPTION: {} at {:#018x}\n",
@@ -103,6 +105,12 @@ fn begin(cpu: &CpuLocal, status: Status) -> Nesting {
     }
 }
 
+fn print_thread() {
+    sched::with_running(|thread| {
+        kprintln!("  in thread {} `{}`", thread.id(), thread.name());
+    });
+}
+
 /// Says in words what the error code and CR2 mean.
 fn explain(frame: &TrapFrame, vector: u8, cpu: &CpuLocal) {
     match vector {
@@ -131,7 +139,11 @@ fn explain_stack(address: u64, cpu: &CpuLocal) {
     for (name, stack) in cpu.stacks() {
         if stack.guards(address) {
             kprintln!("  KERNEL STACK OVERFLOW: that is the guard page of the {name} stack");
+            return;
         }
+    }
+    if sched::running_stack().guards(address) {
+        kprintln!("  KERNEL STACK OVERFLOW: that is the guard page of the thread's stack");
     }
 }
 

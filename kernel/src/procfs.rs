@@ -3,6 +3,7 @@
 use crate::arch::{apic, local, smp, time, trap};
 use crate::params;
 use crate::registry::{registry, sorted};
+use crate::sched::tick;
 use alloc::vec::Vec;
 use core::fmt::{self, Write};
 
@@ -58,18 +59,20 @@ proc_file!("/proc/version", |out| writeln!(
 proc_file!("/proc/uptime", uptime);
 proc_file!("/proc/interrupts", interrupts);
 
-/// Seconds since boot, and seconds idle (none: the kernel polls its terminal).
+/// Seconds since boot, and seconds that all CPUs together were idle.
 fn uptime(out: &mut dyn Write) -> fmt::Result {
-    let centiseconds = time::now_ns().checked_div(10_000_000).unwrap_or(0);
-    let seconds = centiseconds.checked_div(100).unwrap_or(0);
-    let rest = centiseconds.checked_rem(100).unwrap_or(0);
-    writeln!(out, "{seconds}.{rest:02} 0.00")
+    let [(up, up_rest), (idle, idle_rest)] = [time::now_ns(), tick::idle_ns()].map(|ns| {
+        let centiseconds = ns.checked_div(10_000_000).unwrap_or(0);
+        let seconds = centiseconds.checked_div(100).unwrap_or(0);
+        (seconds, centiseconds.checked_rem(100).unwrap_or(0))
+    });
+    writeln!(out, "{up}.{up_rest:02} {idle}.{idle_rest:02}")
 }
 
 /// Interrupts taken, for the architecture's own kinds; there are no device interrupts yet.
 fn interrupts(out: &mut dyn Write) -> fmt::Result {
     type Count = fn(&local::CpuLocal) -> u64;
-    let rows: [(&str, Count, &str); 5] = [
+    let rows: [(&str, Count, &str); 6] = [
         (
             "NMI",
             |cpu| cpu.count(trap::vector::NMI),
@@ -84,6 +87,11 @@ fn interrupts(out: &mut dyn Write) -> fmt::Result {
             "SPU",
             |cpu| trap::stray_interrupts(cpu).0,
             "Spurious interrupts",
+        ),
+        (
+            "RES",
+            |cpu| cpu.count(apic::vector::RESCHEDULE),
+            "Rescheduling interrupts",
         ),
         (
             "CAL",

@@ -8,7 +8,7 @@ use crate::image::KernelImage;
 use crate::input::Input;
 use crate::iso::MediumError;
 use crate::kernel::BuildError;
-use crate::machine::{CpuCount, Debugger};
+use crate::machine::Debugger;
 use crate::options::{BootOptions, Invocation};
 use crate::outcome::{Outcome, RanCommands};
 use crate::tools::ToolError;
@@ -79,9 +79,6 @@ fn run(args: impl IntoIterator<Item = OsString>) -> Result<u8, CliError> {
 fn boot(options: BootOptions) -> Result<u8, CliError> {
     // QEMU first: a missing one is installed or reported before minutes go into a build.
     crate::tools::qemu().map_err(|error| CliError::Run(MediumError::from(error).into()))?;
-    if options.machine.cpus != CpuCount::ONE {
-        say("the kernel runs on the first CPU; it does not start the others yet");
-    }
     let image = options.kernel.build().map_err(CliError::Build)?;
     if options.machine.debugger == Debugger::Gdb {
         say(&gdb_hint(&image));

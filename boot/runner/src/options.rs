@@ -92,6 +92,10 @@ impl BootOptions {
         if length > CommandLine::CAPACITY {
             return Err(UsageError::CommandLineTooLong(length));
         }
+        let mut words = self.cmdline.text.split_whitespace();
+        if words.any(|word| word.starts_with("exec=")) {
+            return Err(UsageError::CommandsInCommandLine);
+        }
         if machine.firmware == Firmware::Direct && !machine.grub_lines.is_empty() {
             return Err(UsageError::NoGrub);
         }
@@ -229,6 +233,10 @@ mod tests {
         assert_eq!(
             parse(&["--exec", "a \"b\""]),
             Err(UsageError::Commands(CommandsError::Quote))
+        );
+        assert_eq!(
+            parse(&["--cmdline", "mem=1G exec=\"echo one\"", "--exec", "nope"]),
+            Err(UsageError::CommandsInCommandLine)
         );
         assert_eq!(
             parse(&["--memory", "0"]),

@@ -39,6 +39,8 @@ pub enum UsageError {
     },
     /// Lines for GRUB on a machine that boots without it.
     NoGrub,
+    /// `exec=` in `--cmdline`: two lots of commands, or ones that the runner does not know of.
+    CommandsInCommandLine,
     /// `microvm` has no CD drive to boot GRUB from.
     NoFirmwareOnMicroVm(Firmware),
     /// `microvm` has no PCI bus for a VGA adapter.
@@ -102,6 +104,12 @@ impl fmt::Display for UsageError {
                 )
             }
             Self::UnknownValue { option, name } => write!(f, "{option}: {name}"),
+            Self::CommandsInCommandLine => {
+                write!(
+                    f,
+                    "--cmdline cannot hold `exec=`: shell commands go to --exec"
+                )
+            }
             Self::NoGrub => write!(
                 f,
                 "--grub-line is for GRUB, which --firmware direct does without; \

@@ -95,13 +95,6 @@ fn lines_on_standard_input_are_typed_into_the_shell_which_then_ends() {
 }
 
 #[test]
-fn cpus_that_will_not_be_started_are_mentioned() {
-    let (status, _, stderr) = run("--cpus 2 --timeout 60 --exec help");
-    assert_eq!(status, Some(0), "{stderr}");
-    assert!(stderr.contains("runs on the first CPU"), "{stderr}");
-}
-
-#[test]
 fn a_failed_command_on_standard_input_shows_in_the_status() {
     for lines in [
         "frobnicate\necho the rest still runs",

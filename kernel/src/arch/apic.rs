@@ -20,6 +20,8 @@ pub mod vector {
     pub const TIMER: u8 = 0xec;
     /// Somebody has left a call in this CPU's inbox.
     pub const CALL: u8 = 0xfb;
+    /// Somebody has given this CPU a thread to run, or wants it to let one go.
+    pub const RESCHEDULE: u8 = 0xfd;
     /// The APIC found an error.
     pub const ERROR: u8 = 0xfe;
     /// An interrupt went away before it was delivered; no end of interrupt is due.
@@ -51,7 +53,6 @@ mod register {
 
 const SOFTWARE_ENABLE: u32 = 1 << 8;
 const LVT_MASKED: u32 = 1 << 16;
-const TIMER_PERIODIC: u32 = 1 << 17;
 const DIVIDE_BY_16: u32 = 3;
 const DELIVERY_PENDING: u32 = 1 << 12;
 const LEVEL_ASSERT: u32 = 1 << 14;
@@ -146,7 +147,9 @@ pub(crate) fn init(offset: u64) -> Result<(), ApicError> {
     // SAFETY: the handlers take no lock that code with interrupts on holds, and leave the frame.
     unsafe { set_handler(vector::CALL, Some(on_call)) };
     // SAFETY: as above.
-    unsafe { set_handler(vector::TIMER, Some(on_plain)) };
+    unsafe { set_handler(vector::TIMER, Some(on_timer)) };
+    // SAFETY: as above.
+    unsafe { set_handler(vector::RESCHEDULE, Some(on_reschedule)) };
     // SAFETY: as above.
     unsafe { set_handler(vector::ERROR, Some(on_error)) };
     // SAFETY: as above.
@@ -206,6 +209,14 @@ pub(super) fn send(apic_id: u32, message: Message) -> Result<(), Stuck> {
     wait_for_delivery()
 }
 
+/// Has a CPU look at its queue of threads.
+///
+/// # Errors
+/// As for any message: the interrupt did not get out.
+pub(crate) fn send_reschedule(apic_id: u32) -> Result<(), Stuck> {
+    send(apic_id, Message::Interrupt(vector::RESCHEDULE))
+}
+
 fn wait_for_delivery() -> Result<(), Stuck> {
     for _ in 0..PATIENCE {
         if read(register::COMMAND) & DELIVERY_PENDING == 0 {
@@ -223,8 +234,15 @@ fn on_call(_: &mut TrapFrame) -> Handled {
     Handled::Yes
 }
 
-fn on_plain(_: &mut TrapFrame) -> Handled {
+fn on_timer(_: &mut TrapFrame) -> Handled {
     end_of_interrupt();
+    crate::sched::tick::on_timer();
+    Handled::Yes
+}
+
+fn on_reschedule(_: &mut TrapFrame) -> Handled {
+    end_of_interrupt();
+    crate::sched::tick::on_reschedule();
     Handled::Yes
 }
 
@@ -238,7 +256,7 @@ fn on_error(_: &mut TrapFrame) -> Handled {
 /// Ticks of the timer per second, measured against the TSC the first time.
 ///
 /// # Context
-/// Task, on a CPU whose timer is not in use.
+/// Any but NMI, on a CPU whose timer does not run; the first time takes five milliseconds.
 #[must_use]
 pub fn timer_rate() -> u64 {
     *TIMER_RATE.call_once(measure_timer)
@@ -268,37 +286,24 @@ fn measure_timer() -> u64 {
     u64::try_from(rate).unwrap_or(u64::MAX).max(1)
 }
 
-/// How a timer goes on after the first interrupt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Repeat {
-    /// It stops.
-    Once,
-    /// It starts over.
-    Forever,
-}
-
-/// Starts the current CPU's timer: interrupt [`vector::TIMER`] comes after `ns` nanoseconds, which
-/// is cut to what the timer can count (about a minute). Without an APIC nothing happens.
+/// Starts the current CPU's timer: interrupt [`vector::TIMER`] comes once, after `ns` nanoseconds,
+/// which is cut to what the timer can count (about a minute). Without an APIC nothing happens.
 ///
 /// # Context
-/// Any but NMI; the caller is pinned. [`timer_rate`] was called before.
-pub fn start_timer(ns: u64, repeat: Repeat) {
+/// Any but NMI, interrupts off: the timer is the scheduler's.
+pub(crate) fn start_timer(ns: u64) {
     let ticks = u128::from(ns)
         .saturating_mul(u128::from(timer_rate()))
         .checked_div(u128::from(NS_PER_SECOND))
         .unwrap_or(0);
     let ticks = u32::try_from(ticks).unwrap_or(u32::MAX).max(1);
-    let mode = match repeat {
-        Repeat::Once => 0,
-        Repeat::Forever => TIMER_PERIODIC,
-    };
     write(register::TIMER_DIVIDE, DIVIDE_BY_16);
-    write(register::LVT_TIMER, mode | u32::from(vector::TIMER));
+    write(register::LVT_TIMER, u32::from(vector::TIMER));
     write(register::TIMER_INITIAL, ticks);
 }
 
 /// Stops the current CPU's timer; an interrupt that is on its way may still come.
-pub fn stop_timer() {
+pub(crate) fn stop_timer() {
     write(register::LVT_TIMER, LVT_MASKED | u32::from(vector::TIMER));
     write(register::TIMER_INITIAL, 0);
 }

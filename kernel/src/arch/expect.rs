@@ -4,7 +4,7 @@
 //! written: [`expect_fault`] runs a closure, and if that raises the expected exception, control
 //! comes back as if it had returned, with what the CPU said about the fault.
 
-use super::local;
+use super::pin::Pin;
 use super::trap::TrapFrame;
 use core::arch::naked_asm;
 use core::fmt;
@@ -128,9 +128,14 @@ impl Expectation {
 ///    atomic, is not relied on.
 ///
 /// # Context
-/// Task, on one CPU; another exception than the expected one is reported as always.
+/// Task; another exception than the expected one is reported as always. `body` runs pinned; pins
+/// that it takes and that the exception keeps it from dropping are taken back.
 pub unsafe fn expect_fault<F: FnOnce()>(vector: u8, body: F) -> Result<Fault, ExpectError> {
-    let expectation = &local::current().expectation;
+    // What is expected is noted for this CPU.
+    let pin = Pin::new();
+    let cpu = pin.cpu();
+    let pins = cpu.pin_count();
+    let expectation = &cpu.expectation;
     if !expectation.arm(vector) {
         return Err(ExpectError::Nested);
     }
@@ -138,6 +143,7 @@ pub unsafe fn expect_fault<F: FnOnce()>(vector: u8, body: F) -> Result<Fault, Ex
     // SAFETY: `run::<F>` gets what it takes; `expectation` is this CPU's, armed, and outlives the
     // call; the caller vouches for abandoning `body`.
     unsafe { guarded_call(run::<F>, (&raw mut body).cast(), expectation) };
+    cpu.reset_pins(pins);
     expectation.disarm()
 }
 

@@ -5,12 +5,16 @@
 
 use super::expect::Expectation;
 use super::gdt::{Ist, Segments};
+use super::presence::Presence;
 use super::smp::call::Inbox;
 use super::stack::{GuardedStack, StackExtent};
 use crate::num::to_u64;
+use crate::sched;
+use crate::sched::thread::Thread;
 use core::arch::asm;
 use core::mem::offset_of;
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use core::ptr::null_mut;
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use spin::Once;
 use x86_64::VirtAddr;
 use x86_64::registers::model_specific::GsBase;
@@ -22,13 +26,15 @@ pub(super) const IST_STACK_BYTES: usize = 32 * 1024;
 
 static BOOT_CPU: CpuLocal = CpuLocal::new(0);
 static BOOT_MAIN_STACK: GuardedStack<MAIN_STACK_BYTES> = GuardedStack::new();
+/// The boot CPU came up on the shell's stack, so its idle thread needs another.
+static BOOT_IDLE_STACK: GuardedStack<IST_STACK_BYTES> = GuardedStack::new();
 static BOOT_INTERRUPT_STACKS: [GuardedStack<IST_STACK_BYTES>; 7] =
     [const { GuardedStack::new() }; 7];
 
 /// The stacks of one CPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stacks {
-    /// What the kernel runs on.
+    /// What the CPU came up on.
     pub(super) main: StackExtent,
     /// What interrupts and exceptions are handled on, in the order of [`Ist::ALL`].
     pub(super) interrupt: [StackExtent; 7],
@@ -41,6 +47,18 @@ pub struct CpuLocal {
     /// is only to be had from a slow model-specific register.
     this: AtomicU64,
     id: u32,
+    /// Pins held here ([`super::pin`]).
+    pub(super) pins: AtomicU32,
+    /// Another thread is to run here as soon as that may be.
+    pub(super) switch_due: AtomicBool,
+    /// The running thread ([`super::running`]).
+    pub(super) thread: AtomicPtr<Thread>,
+    /// Handlers of interrupts and exceptions that are at work here.
+    interrupts: AtomicU32,
+    /// Whether others may act for this CPU.
+    pub presence: Presence,
+    /// The scheduler's.
+    pub(crate) sched: sched::queue::CpuQueue,
     /// The number that interrupts to this CPU are addressed with.
     apic_id: AtomicU32,
     /// Takes part: its tables are loaded and it answers calls.
@@ -67,6 +85,12 @@ impl CpuLocal {
         Self {
             this: AtomicU64::new(0),
             id,
+            pins: AtomicU32::new(0),
+            switch_due: AtomicBool::new(false),
+            thread: AtomicPtr::new(null_mut()),
+            interrupts: AtomicU32::new(0),
+            presence: Presence::new(),
+            sched: sched::queue::CpuQueue::new(),
             apic_id: AtomicU32::new(0),
             online: AtomicBool::new(false),
             segments: Segments::new(),
@@ -109,7 +133,12 @@ impl CpuLocal {
         self.stacks.call_once(|| stacks);
     }
 
-    /// The stack the kernel runs on, on this CPU.
+    /// Whether somebody has left work for this CPU.
+    pub(crate) fn has_work(&self) -> bool {
+        !self.work.is_empty()
+    }
+
+    /// The stack that this CPU came up on: the shell's on the boot CPU, the idle thread's elsewhere.
     #[must_use]
     pub fn main_stack(&self) -> StackExtent {
         self.stacks
@@ -117,7 +146,8 @@ impl CpuLocal {
             .map_or(StackExtent::NONE, |stacks| stacks.main)
     }
 
-    /// All stacks of this CPU, with a name for reports.
+    /// The stacks of this CPU that last, with a name for reports. The running thread may have
+    /// another (`sched::running_stack`).
     pub fn stacks(&self) -> impl Iterator<Item = (&'static str, StackExtent)> + '_ {
         let stacks = self.stacks.get();
         let interrupt = stacks.map(|stacks| Ist::ALL.into_iter().zip(stacks.interrupt));
@@ -153,6 +183,44 @@ impl CpuLocal {
         }
     }
 
+    /// Asks for another thread to run here, as soon as that may be.
+    pub(crate) fn ask_for_switch(&self) {
+        self.switch_due.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether somebody asked, since the last switch.
+    pub(crate) fn is_switch_due(&self) -> bool {
+        self.switch_due.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn note_switch(&self) {
+        self.switch_due.store(false, Ordering::Relaxed);
+    }
+
+    /// Pins held here.
+    pub(crate) fn pin_count(&self) -> u32 {
+        self.pins.load(Ordering::Relaxed)
+    }
+
+    /// Puts the pins back to an earlier count: for code whose end was cut off.
+    pub(crate) fn reset_pins(&self, count: u32) {
+        self.pins.store(count, Ordering::Relaxed);
+    }
+
+    pub(super) fn enter_interrupt(&self) {
+        self.interrupts.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn leave_interrupt(&self) {
+        self.interrupts.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Whether a handler of an interrupt or exception is at work here.
+    #[must_use]
+    pub fn is_in_interrupt(&self) -> bool {
+        self.interrupts.load(Ordering::Relaxed) > 0
+    }
+
     /// Counts a fatal report and returns how many began before it.
     pub(crate) fn begin_report(&self) -> u32 {
         self.reports.fetch_add(1, Ordering::Relaxed)
@@ -180,6 +248,11 @@ pub(super) fn adopt_boot_cpu() {
     BOOT_CPU.adopt();
 }
 
+/// The stack of the boot CPU's idle thread.
+pub(crate) fn boot_idle_stack() -> StackExtent {
+    BOOT_IDLE_STACK.extent()
+}
+
 /// The state of the boot CPU.
 pub(crate) fn boot_cpu() -> &'static CpuLocal {
     &BOOT_CPU
@@ -191,7 +264,8 @@ pub(crate) fn boot_cpu() -> &'static CpuLocal {
 /// one: `kmain` begins with it.
 ///
 /// # Context
-/// Any. Nothing in this kernel moves a running task to another CPU, so the answer stays true.
+/// Any. The answer stays true while interrupts are off, under a [`Pin`](super::pin::Pin), and in
+/// a thread that is bound to its CPU; any other thread may be elsewhere when it gets it.
 #[inline]
 #[must_use]
 pub fn current() -> &'static CpuLocal {

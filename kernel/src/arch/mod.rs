@@ -1,5 +1,6 @@
 //! Everything that only this CPU architecture has, and the only place of the kernel with `unsafe`
-//! code, but for three: `heap` (`GlobalAlloc` is an unsafe trait), `registry` (linker sections)
+//! code, but for these: `heap` (`GlobalAlloc` is an unsafe trait), `registry` (linker sections), parts
+//! of `memory` and `sched` that say why at their top (page tables, stacks made by hand),
 //! and `selftest` (which provokes faults and calls foreign symbols).
 //!
 //! | Module | What |
@@ -8,7 +9,8 @@
 //! | [`gdt`], [`stack`], `guard`, [`image`] | segments, stacks with guard pages, the image's bounds |
 //! | [`idt`], [`stubs`], [`trap`], [`expect`] | from the interrupt to its handler and back |
 //! | [`step`], [`probe`], [`crash`] | single-stepping, probing and failing, for tests |
-//! | [`irq`], [`lock`] | interrupts off; a spin lock that keeps them off |
+//! | [`irq`], [`lock`], [`pin`] | interrupts off; a spin lock that keeps them off; no switch of threads |
+//! | `context`, `running`, [`presence`] | from thread to thread; the running one; CPUs that have none |
 //! | [`cpu`], [`time`], `pit`, [`pic`] | CPUID and control registers, the clock, old chips |
 //! | [`apic`], [`smp`] | the local APIC; the other CPUs |
 //! | `physmem` | physical memory for those who parse tables in it |
@@ -19,6 +21,7 @@
 )]
 
 pub mod apic;
+pub(crate) mod context;
 pub mod cpu;
 pub mod crash;
 pub mod exit;
@@ -32,10 +35,13 @@ pub mod local;
 pub mod lock;
 pub(crate) mod physmem;
 pub mod pic;
+pub mod pin;
 mod pit;
 mod port;
+pub mod presence;
 pub mod probe;
 pub mod registers;
+pub(crate) mod running;
 pub mod serial;
 pub mod smp;
 pub mod stack;
@@ -85,7 +91,8 @@ pub(crate) fn mapped_runs(
 pub(crate) fn unmap_guard_pages(physical_offset: u64) -> Result<usize, GuardError> {
     let tables = guard::Tables { physical_offset };
     let mut unmapped: usize = 0;
-    for (_, stack) in local::boot_cpu().stacks() {
+    let idle = ("idle", local::boot_idle_stack());
+    for (_, stack) in local::boot_cpu().stacks().chain([idle]) {
         let page = VirtAddr::new_truncate(stack.guard);
         // SAFETY: (1) a guard page is never used (`GuardedStack`, invariant 1); (2) the boot
         // loader's offset maps all physical memory, and no other CPU runs yet.

@@ -186,6 +186,119 @@ unsafe extern "sysv64" fn general_registers() -> u64 {
     )
 }
 
+/// Fills the general registers, the XMM registers, the red zone, an x87 register, the carry flag
+/// and the SSE control word, runs `rounds` of a loop that uses all general registers, and returns how many
+/// are not as they should be.
+///
+/// Threads that do this at the same time, with different `mark`s, find out whether a switch between
+/// any two instructions loses anything.
+#[must_use]
+pub fn state_changed_in_a_loop(rounds: u64, mark: u64) -> u64 {
+    let changed: u64;
+    // SAFETY: the function keeps to the calling convention and restores what it must.
+    unsafe {
+        asm!("call {}", sym state_in_a_loop, in("rdi") rounds.max(1), in("rsi") mark,
+            lateout("rax") changed, clobber_abi("sysv64"));
+    }
+    changed
+}
+
+/// See [`state_changed_in_a_loop`].
+///
+/// # Safety
+///
+/// Keeps to the calling convention; `rdi` is not zero.
+#[unsafe(naked)]
+unsafe extern "sysv64" fn state_in_a_loop(rounds: u64, mark: u64) -> u64 {
+    naked_asm!(
+        "push rbx; push rbp; push r12; push r13; push r14; push r15",
+        // Above the stack pointer: the mark, the old and the new SSE control word, the x87 value.
+        "sub rsp, 32",
+        "mov [rsp], rsi",
+        "stmxcsr [rsp + 8]",
+        "mov eax, esi; and eax, 3; shl eax, 13; or eax, 0x1f80",
+        "mov [rsp + 12], eax; ldmxcsr [rsp + 12]",
+        "fild qword ptr [rsp]",
+        // Register n and word n of the red zone get the mark plus n.
+        ".irp reg,0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15",
+        "lea r9, [rsi + \\reg]",
+        "movq xmm\\reg, r9; movddup xmm\\reg, xmm\\reg",
+        "mov [rsp - 8 - 8 * \\reg], r9",
+        ".endr",
+        "mov rcx, rdi; mov rdi, rsi",
+        ".set .Lmm_value, 0x100",
+        ".irp reg,rax,rbx,rdx,rsi,rbp,r8,r9,r10,r11,r12,r13,r14,r15,rdi",
+        "lea \\reg, [rdi + .Lmm_value]",
+        ".set .Lmm_value, .Lmm_value + 1",
+        ".endr",
+        "stc",
+        // Neither `lea` nor `dec` touches the carry.
+        "2:",
+        ".irp reg,rax,rbx,rdx,rsi,rdi,rbp,r8,r9,r10,r11,r12,r13,r14,r15",
+        "lea \\reg, [\\reg + rcx]",
+        ".endr",
+        ".irp reg,rax,rbx,rdx,rsi,rdi,rbp,r8,r9,r10,r11,r12,r13,r14,r15",
+        "not \\reg; lea \\reg, [\\reg + rcx]; not \\reg",
+        ".endr",
+        "dec rcx; jnz 2b",
+        // From here on rcx counts what is wrong.
+        "setnc cl; movzx ecx, cl",
+        "sub rdi, [rsp]; sub rdi, 0x10d; neg rdi; adc rcx, 0",
+        "mov rdi, [rsp]",
+        ".set .Lmm_value, 0x100",
+        ".irp reg,rax,rbx,rdx,rsi,rbp,r8,r9,r10,r11,r12,r13,r14,r15",
+        "sub \\reg, rdi; sub \\reg, .Lmm_value; neg \\reg; adc rcx, 0",
+        ".set .Lmm_value, .Lmm_value + 1",
+        ".endr",
+        ".irp reg,0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15",
+        "lea r9, [rdi + \\reg]",
+        "mov r8, [rsp - 8 - 8 * \\reg]",
+        "sub r8, r9; neg r8; adc rcx, 0",
+        "movq r10, xmm\\reg; psrldq xmm\\reg, 8; movq r11, xmm\\reg",
+        "sub r10, r9; neg r10; adc rcx, 0",
+        "sub r11, r9; neg r11; adc rcx, 0",
+        ".endr",
+        "fistp qword ptr [rsp + 16]",
+        "mov r8, [rsp + 16]",
+        "sub r8, rdi; neg r8; adc rcx, 0",
+        "stmxcsr [rsp + 16]",
+        "mov r8d, [rsp + 16]",
+        "xor r8d, [rsp + 12]",
+        // Bits 0 to 5 tell what has happened, not what is wanted.
+        "and r8d, 0xffc0",
+        "neg r8d; adc rcx, 0",
+        "ldmxcsr [rsp + 8]",
+        "mov rax, rcx",
+        "add rsp, 32",
+        "pop r15; pop r14; pop r13; pop r12; pop rbp; pop rbx; ret",
+    )
+}
+
+/// Sets rounding mode `mode` of SSE and x87 (0 to 3), runs `body`, and answers whether the modes are
+/// still set. `body` does not calculate with floating-point numbers.
+#[must_use]
+pub fn rounding_modes_kept(mode: u32, body: impl FnOnce()) -> bool {
+    let (mut mxcsr_before, mut fpu_before) = (0_u32, 0_u16);
+    let mxcsr = 0x1f80 | (mode & 3).wrapping_shl(13);
+    let fpu = 0x037f_u16 | u16::from(crate::num::low_byte(u64::from(mode & 3))) << 10;
+    // SAFETY: reads the control words and sets them to valid ones, which no code of `body` depends on.
+    unsafe {
+        asm!("stmxcsr [{0}]", "fnstcw [{1}]", "ldmxcsr [{2}]", "fldcw [{3}]",
+            in(reg) &raw mut mxcsr_before, in(reg) &raw mut fpu_before,
+            in(reg) &raw const mxcsr, in(reg) &raw const fpu, options(nostack));
+    }
+    body();
+    let (mut mxcsr_after, mut fpu_after) = (0_u32, 0_u16);
+    // SAFETY: reads the control words and puts the earlier ones back.
+    unsafe {
+        asm!("stmxcsr [{0}]", "fnstcw [{1}]", "ldmxcsr [{2}]", "fldcw [{3}]",
+            in(reg) &raw mut mxcsr_after, in(reg) &raw mut fpu_after,
+            in(reg) &raw const mxcsr_before, in(reg) &raw const fpu_before, options(nostack));
+    }
+    // Bits 0 to 5 of the first tell what has happened.
+    mxcsr_after & 0xffc0 == mxcsr && fpu_after == fpu
+}
+
 /// Executes thirty `nop`s.
 pub fn thirty_nops() {
     // SAFETY: the function does nothing.

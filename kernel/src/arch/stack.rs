@@ -113,7 +113,8 @@ impl StackExtent {
         }
         let word = core::ptr::with_exposed_provenance::<u64>(to_usize(address));
         // SAFETY: the word lies in the body of a kernel stack, which is mapped for as long as
-        // the kernel runs; a volatile read of a word in motion yields some value.
+        // its CPU or its thread runs, and only they look (or a test, at stacks that last); a
+        // volatile read of a word in motion yields some value.
         Some(unsafe { word.read_volatile() })
     }
 }

@@ -142,6 +142,20 @@ pub(super) extern "sysv64" fn dispatch(frame: &mut TrapFrame) {
     if vector == vector::NMI && smp::stop::is_wanted(cpu) {
         smp::stop::stop_here();
     }
+    // An idle CPU that has to do something is not idle. What cannot be masked must not wait, and
+    // does without what the CPU has of its own.
+    if !matches!(vector, vector::NMI | vector::MACHINE_CHECK) {
+        cpu.presence.leave();
+    }
+    cpu.enter_interrupt();
+    handle(frame, vector, cpu);
+    cpu.leave_interrupt();
+    if vector >= vector::FIRST_INTERRUPT && cpu.is_switch_due() {
+        crate::sched::switch::preempt(frame, cpu);
+    }
+}
+
+fn handle(frame: &mut TrapFrame, vector: u8, cpu: &local::CpuLocal) {
     if cpu.expectation.take(frame) {
         return;
     }

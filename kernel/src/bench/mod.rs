@@ -140,7 +140,7 @@ fn run_matching(patterns: &str) -> CommandResult {
 
 bench!(
     "harness_nothing",
-    "an empty operation: reads 0.0, or the harness is wrong",
+    "an empty operation: reads 0.0 when instructions are counted, or the harness is wrong",
     |bencher| {
         bencher.each("", 1_000, |_| ());
         Ok(())

@@ -104,12 +104,12 @@ bench!(
 );
 bench!(
     "boot_memory",
-    "from the kernel's entry to memory ready, in instructions",
+    "from the kernel's entry to memory ready",
     boot_memory
 );
 bench!(
     "boot_prompt",
-    "from the kernel's entry to the first command, in instructions",
+    "from the kernel's entry to the first command",
     |bencher| {
         let taken = crate::shell::ready_tsc().saturating_sub(crate::arch::time::start_tsc());
         bencher.value("", 1, taken);

@@ -53,6 +53,11 @@ kernel_param!(
     "always|madvise|never: keep memory fit for huge pages, by a larger vm.min_free_kbytes"
 );
 
+kernel_param!(
+    "percpu_pagelists",
+    "off|tuned: whether CPUs keep pages at hand"
+);
+
 /// The machine's memory.
 pub static MEMORY: Memory<KernelPlatform> = Memory::new(KernelPlatform::new());
 
@@ -79,3 +84,20 @@ pub(crate) fn free_frames() -> u64 {
 
 /// An owned block of pages of this kernel.
 pub type Pages = Block<Kernel>;
+
+/// This CPU goes idle or offline: others may take what it has on its page lists.
+#[expect(
+    unsafe_code,
+    reason = "what the CPU does until it returns is the caller's word"
+)]
+pub(crate) fn cpu_leaves() {
+    // SAFETY: called with interrupts off by `Presence::enter`; the handler of the interrupt that
+    // ends the idle time calls `Presence::leave`, and with it `cpu_returns`, before anything else.
+    // NMI and machine-check handlers use no memory.
+    unsafe { MEMORY.leave_cpu() };
+}
+
+/// This CPU is back.
+pub(crate) fn cpu_returns() {
+    MEMORY.return_cpu();
+}

@@ -6,7 +6,7 @@
 
 use super::frame_table;
 use crate::acpi;
-use crate::arch::{irq, local, smp, time};
+use crate::arch::{irq, local, pin, smp, time};
 use crate::panic;
 use alloc::vec::Vec;
 use core::ptr::NonNull;
@@ -76,8 +76,8 @@ impl KernelPlatform {
 // `offset` for good, and (2) both directions use the same offset; (3) interrupts are switched off
 // by `cli`, and nothing but an interrupt could move a task; (4) every CPU has its own GS base;
 // (5, 6) `frame_table` maps fresh pages into a range of the address space that nobody else uses;
-// (8) there are no tasks yet: a CPU does one thing after the other; (9) ACPI tables are read once,
-// before memory comes up, and a CPU beyond them has no page lists.
+// (8) a pinned thread is neither preempted nor moved; (9) ACPI tables are read once, before memory
+// comes up, and a CPU beyond them has no page lists.
 unsafe impl Platform for KernelPlatform {
     const PROFILE: Profile = PROFILE;
     const MODEL: MemoryModel = MemoryModel::Vmemmap;
@@ -95,6 +95,16 @@ unsafe impl Platform for KernelPlatform {
     #[inline]
     fn current_cpu(&self) -> CpuId {
         CpuId(local::current_id())
+    }
+
+    #[inline]
+    fn pin(&self) {
+        pin::enter();
+    }
+
+    #[inline]
+    fn unpin(&self) {
+        pin::leave();
     }
 
     /// As many as the firmware names: they are started after memory is up.
@@ -131,7 +141,7 @@ unsafe impl Platform for KernelPlatform {
         log::error!("memory corruption: {report}");
     }
 
-    /// Reported, at most once in `FAILURE_INTERVAL_NS`.
+    /// Reported, at most once in ten seconds.
     fn allocation_failed(&self, failure: &AllocFailure<'_>) {
         let now = time::now_ns();
         let allowed = |at: u64| (at <= now).then(|| now.saturating_add(FAILURE_INTERVAL_NS));

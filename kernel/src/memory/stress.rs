@@ -4,7 +4,8 @@
 //! types and migrate types mixed. Each page of a block is stamped with its owner and read again
 //! before the block is freed; pages that must come zeroed are looked through. At the end all is
 //! freed, the zones recount themselves, and what is free must be what was free before. With
-//! `--cpus` several CPUs do this at once, and the last two steps come when all are done.
+//! `--cpus` as many threads do this at once, on whatever CPUs they are given, and the last two steps
+//! come when all are done.
 
 use super::ledger::{Entry, Ledger};
 use super::random::Random;
@@ -12,7 +13,11 @@ use super::{Kernel, MEMORY, Pages};
 use crate::arch::lock::IrqLock;
 use crate::arch::{smp, time};
 use crate::num::{to_u64, to_usize};
-use crate::shell::{CommandError, CommandResult, interrupt, number};
+use crate::sched::Atomic;
+use crate::sched::team::{self, TeamError};
+use crate::sched::wait::Completion;
+use crate::shell::interrupt::{self, Interrupted};
+use crate::shell::{CommandError, CommandResult, number};
 use crate::{command, kprintln, params};
 use alloc::string::String;
 use core::fmt;
@@ -44,7 +49,7 @@ const REQUESTS: [(Gfp, ZoneKind); 7] = [
     (Gfp::KERNEL.union(Gfp::DMA), ZoneKind::Dma),
 ];
 
-/// What the allocator did wrong.
+/// Why a run ended early: what the allocator did wrong, mostly.
 #[derive(Debug)]
 enum Violation {
     /// A block does not hold its owner's stamp any more.
@@ -59,6 +64,12 @@ enum Violation {
     Refused { pfn: Pfn, error: FreeError },
     /// The request itself was refused.
     Request(AllocError),
+    /// There were no threads.
+    Team(TeamError),
+    /// A thread could not wait for the others.
+    Atomic(Atomic),
+    /// Ctrl-C was typed.
+    Interrupted(Interrupted),
     /// A recount failed.
     Recount(Corruption),
     /// Free blocks differ from those before.
@@ -89,6 +100,9 @@ impl fmt::Display for Violation {
             Self::Misaligned { pfn, order } => write!(f, "frame {pfn} is not aligned to {order:?}"),
             Self::Refused { pfn, error } => write!(f, "frame {pfn} was not taken back: {error}"),
             Self::Request(error) => write!(f, "a request was refused: {error}"),
+            Self::Team(error) => error.fmt(f),
+            Self::Atomic(atomic) => write!(f, "a thread waits {atomic}"),
+            Self::Interrupted(interrupted) => interrupted.fmt(f),
             Self::Recount(corruption) => corruption.fmt(f),
             Self::Lost {
                 order,
@@ -103,7 +117,16 @@ impl fmt::Display for Violation {
 
 impl From<Violation> for CommandError {
     fn from(violation: Violation) -> Self {
-        Self::failed(violation)
+        match violation {
+            Violation::Interrupted(interrupted) => interrupted.into(),
+            violation => Self::failed(violation),
+        }
+    }
+}
+
+impl From<Interrupted> for Violation {
+    fn from(interrupted: Interrupted) -> Self {
+        Self::Interrupted(interrupted)
     }
 }
 
@@ -172,7 +195,7 @@ fn seed_from_boot() -> Result<u64, CommandError> {
     })
 }
 
-/// Free blocks of every order, all zones and types together, with nothing on the lists of CPUs.
+/// Free blocks of every order, all zones and types together.
 fn free_blocks() -> [u64; ORDERS] {
     MEMORY.drain_all_pages();
     let mut total = [0_u64; ORDERS];
@@ -187,48 +210,70 @@ fn free_blocks() -> [u64; ORDERS] {
     total
 }
 
-/// Runs `operations`, shared out among the first `cpus` CPUs, all at once; each has a ledger and a
-/// seed of its own. The final comparison is made once, when all have given everything back.
-fn stress(operations: u64, seed: u64, cpus: u32) -> Result<Tally, CommandError> {
-    let before = free_blocks();
+/// Runs `operations`, shared out among as many threads as CPUs were asked for, all at once; each
+/// has a ledger and a seed of its own. What is free is counted while the threads' stacks are
+/// there, before the first operation and after the last.
+fn stress(operations: u64, seed: u64, cpus: u32) -> Result<Tally, Violation> {
+    if cpus == 1 {
+        let before = free_blocks();
+        let tally = stress_here(operations, seed, 1)?;
+        return nothing_is_lost(before).map(|()| tally);
+    }
     let total = IrqLock::new((Tally::default(), None));
-    let each = operations.div_ceil(u64::from(cpus).max(1));
-    smp::run_on_each(cpus, &|cpu| {
-        let start = each.saturating_mul(u64::from(cpu)).min(operations);
+    let each = operations.div_ceil(u64::from(cpus));
+    let (begin, end) = (Completion::new(1), Completion::new(cpus));
+    let share = |number: u32| {
+        let start = each.saturating_mul(u64::from(number)).min(operations);
         let share = each.min(operations.saturating_sub(start));
-        let seed = seed.wrapping_add(u64::from(cpu).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        let outcome = stress_here(share, seed, cpus);
+        let seed = seed.wrapping_add(u64::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let outcome = begin
+            .wait()
+            .map_err(Violation::Atomic)
+            .and_then(|()| stress_here(share, seed, cpus));
         let mut total = total.lock();
         match outcome {
             Ok(tally) => total.0.add(&tally),
-            Err(error) => {
-                total.1.get_or_insert(error);
+            Err(violation) => {
+                total.1.get_or_insert(violation);
             }
         }
+        drop(total);
+        end.complete();
+    };
+    let counted = team::scoped("stress", cpus, &share, || {
+        let before = free_blocks();
+        begin.complete();
+        end.wait().map_err(Violation::Atomic)?;
+        nothing_is_lost(before)
     });
     let mut total = total.lock();
-    if let Some(error) = total.1.take() {
-        return Err(error);
+    if let Some(violation) = total.1.take() {
+        return Err(violation);
     }
-    // Once with pages on lists, once without: those do not merge, so blocks are compared after.
-    MEMORY.validate().map_err(Violation::Recount)?;
-    let free = free_blocks();
-    MEMORY.validate().map_err(Violation::Recount)?;
-    for ((order, before), after) in Order::all().zip(before).zip(free) {
-        if before != after {
-            let lost = Violation::Lost {
-                order,
-                before,
-                after,
-            };
-            return Err(lost.into());
-        }
-    }
+    counted.map_err(Violation::Team)??;
     Ok(core::mem::take(&mut total.0))
 }
 
-/// One CPU's share.
-fn stress_here(operations: u64, seed: u64, cpus: u32) -> Result<Tally, CommandError> {
+/// All zones recount themselves, and what is free is what was.
+fn nothing_is_lost(before: [u64; ORDERS]) -> Result<(), Violation> {
+    MEMORY.validate().map_err(Violation::Recount)?;
+    // What CPUs have at hand counts as free, but not as part of blocks.
+    MEMORY.drain_all_pages();
+    MEMORY.validate().map_err(Violation::Recount)?;
+    for ((order, before), after) in Order::all().zip(before).zip(free_blocks()) {
+        if before != after {
+            return Err(Violation::Lost {
+                order,
+                before,
+                after,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// One thread's share.
+fn stress_here(operations: u64, seed: u64, cpus: u32) -> Result<Tally, Violation> {
     let mut tally = Tally::default();
     let frames = MEMORY.managed_frames();
     let share = frames.checked_div(u64::from(cpus)).unwrap_or(frames);

@@ -2,8 +2,12 @@
 
 mod backtrace;
 mod heap;
+mod hotplug;
 mod memory_symbols;
+mod preemption;
 mod shell;
 mod smp;
 mod text;
+mod threads;
 mod traps;
+mod waiting;

@@ -5,6 +5,7 @@
 )]
 
 use crate::arch::expect::{ExpectError, Fault, expect_fault};
+use crate::arch::pin::Pin;
 use crate::arch::step::single_step;
 use crate::arch::trap::{self, Handled, TrapFrame, vector};
 use crate::arch::{idt, irq, local, probe};
@@ -28,6 +29,19 @@ fn read(address: u64) {
 fn write(address: u64) {
     // SAFETY: the tests pass addresses that fault.
     unsafe { probe::poke(address) };
+}
+
+/// What a write to an address raises.
+pub(super) fn fault_of_a_write(address: u64) -> Result<Fault, Failure> {
+    fault_of(vector::PAGE_FAULT, || write(address))
+}
+
+/// An undefined instruction while a pin is held that will not be dropped.
+pub(super) fn fault_under_a_pin() -> Result<Fault, Failure> {
+    fault_of(vector::INVALID_OPCODE, || {
+        let _pin = Pin::new();
+        probe::undefined();
+    })
 }
 
 ktest! {

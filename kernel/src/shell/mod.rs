@@ -12,9 +12,9 @@ pub mod interrupt;
 pub mod parse;
 
 use crate::arch::exit::{self, Status};
-use crate::arch::{smp, time};
+use crate::arch::time;
 use crate::registry::registry;
-use crate::{console, kprint, kprintln};
+use crate::{console, kprint, kprintln, sched};
 use alloc::string::String;
 use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -70,6 +70,9 @@ impl CommandError {
 impl fmt::Display for CommandError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Unknown(name) if matches!(&**name, "exit" | "quit" | "halt" | "shutdown") => {
+                write!(f, "unknown command `{name}`: `poweroff` ends the machine")
+            }
             Self::Unknown(name) => write!(f, "unknown command `{name}` (try `help`)"),
             Self::Usage(reason) | Self::Failed(reason) => f.write_str(reason),
             Self::Interrupted => Interrupted.fmt(f),
@@ -162,8 +165,9 @@ fn read_line(editor: &mut LineEditor) -> Event {
     let mut echo = console::Console;
     loop {
         let Some(byte) = interrupt::next_key() else {
-            smp::serve_work();
-            core::hint::spin_loop();
+            // The port keeps sixteen bytes, a millisecond's worth and more. Nothing here forbids to
+            // sleep; if it did, this would be polling.
+            let _ = sched::sleep_ms(1);
             continue;
         };
         match editor.feed(byte, &mut echo) {

@@ -99,7 +99,7 @@ pub(crate) const REFUSALS: &[Ending] = &[
     usage(
         "size_below_grubs_needs",
         "--memory 12M --firmware bios",
-        "is too little: with --firmware bios it takes 20M",
+        "is too little: with --firmware bios it takes 24M",
     ),
     usage(
         "unknown_machine",
@@ -177,14 +177,14 @@ pub(crate) const REFUSALS: &[Ending] = &[
         options: "--cpus 4",
         exec: Some("on 3 crash panic"),
         status: 101,
-        says: "PANIC on CPU 3: crash panic",
+        says: "in thread 8 `kworker/3`",
     },
     Ending {
         name: "stack_overflow_on_another_cpu",
         options: "--cpus 2",
         exec: Some("on 1 crash overflow"),
         status: 102,
-        says: "KERNEL STACK OVERFLOW: that is the guard page of the main stack",
+        says: "KERNEL STACK OVERFLOW: that is the guard page of the thread's stack",
     },
     Ending {
         name: "terminal_locked_by_another_cpu",
@@ -206,6 +206,20 @@ pub(crate) const REFUSALS: &[Ending] = &[
         exec: Some("on 2 echo"),
         status: 1,
         says: "there is no CPU 2",
+    },
+    Ending {
+        name: "boot_cpu_offline",
+        options: "--cpus 2",
+        exec: Some("cpu 0 offline"),
+        status: 1,
+        says: "CPU 0: the boot CPU stays online",
+    },
+    Ending {
+        name: "cpu_offline_from_itself",
+        options: "--cpus 2",
+        exec: Some("on 1 cpu 1 offline"),
+        status: 1,
+        says: "CPU 1: something that is bound to it has not finished",
     },
     Ending {
         name: "cpu_without_long_mode",
@@ -298,6 +312,11 @@ pub(crate) const ODDITIES: &[Ending] = &[
         "switch_that_is_neither_on_nor_off",
         "--cmdline init_on_alloc=maybe",
         "kernel parameter ignored: `init_on_alloc=maybe` has no such value",
+    ),
+    odd(
+        "sched_of_another_kind",
+        "--cmdline sched=fair",
+        "kernel parameter ignored: `sched=fair` has no such value",
     ),
     odd(
         "unknown_parameter",
@@ -409,7 +428,8 @@ pub(crate) const KTEST_MACHINES: &[KtestMachine] = &[
         "pc_4_cpus_debug_profile",
         "--machine pc --cpus 4 --profile debug",
     ),
-    ktest("q35_64_cpus", "--cpus 64"),
+    ktest("q35_4_cpus_migrate", "--cpus 4 --cmdline sched=migrate"),
+    ktest("q35_16_cpus", "--cpus 16"),
 ];
 
 const fn boot(name: &'static str, options: &'static str) -> Boot {

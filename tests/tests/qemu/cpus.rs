@@ -45,8 +45,26 @@ pub(crate) const CPUS: &[Cpus] = &[
     cpus(
         "sixty_four",
         "--cpus 64",
-        "cpus; stress --cpus 64 32000",
+        "cpus; stress --cpus 64 32000; ktest selftest::threads*,selftest::hotplug::an_offline*",
         &["64 CPUs online", "stress: no violations"],
+    ),
+    cpus(
+        "one_goes_offline_and_comes_back",
+        "--cpus 3",
+        "cpu 1 offline; cpus; stress --cpus 3 6000; cpu 1 online; on 1 echo back again; cpus",
+        &[
+            "  1     1  online, now offline\n",
+            "2 CPUs online\n",
+            "stress: no violations",
+            "\nback again\n",
+            "3 CPUs online\n",
+        ],
+    ),
+    cpus(
+        "threads_that_move_at_each_tick",
+        "--cpus 4 --cmdline sched=migrate --profile debug",
+        "stress --cpus 4 20000; ps",
+        &["stress: no violations", " kworker/3\n"],
     ),
     cpus(
         "counting_instructions",

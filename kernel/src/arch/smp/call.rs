@@ -6,18 +6,23 @@
 //! - [`call_on`] and [`call_on_all`] interrupt the other CPU: `body` runs there with interrupts off, on its
 //!   interrupt stack, between any two instructions. It must be short and take only locks that are
 //!   held with interrupts off.
-//! - [`run_on`] and [`run_on_each`] are served by the other CPU's idle loop: `body` runs on its
-//!   main stack, with interrupts on, for as long as it likes. Linux counterpart: a pinned work
-//!   item; it is what threads will replace.
+//! - [`run_on`] and [`run_on_each`] are served by the other CPU's worker, a thread: `body` runs
+//!   with interrupts on, for as long as it likes, and may sleep. Linux counterpart: a pinned work
+//!   item.
 //!
-//! Whoever waits serves its own interrupting calls meanwhile, also with interrupts off, and whoever
-//! waits for work does its own work: two CPUs that call each other do not block.
+//! Whoever waits for an interrupting call serves its own CPU's meanwhile, also with interrupts off, and a
+//! worker that waits for work does its own: two CPUs that call each other do not block. Whoever waits
+//! for work sleeps. CPUs that are offline are not called.
 
 use super::super::apic::{self, Message, vector};
 use super::super::irq::IrqGuard;
 use super::super::local::{self, CpuLocal};
-use super::super::time;
+use super::super::{running, time};
 use super::{cpu, cpus};
+use crate::sched::hotplug::{self, Visit};
+use crate::sched::thread::{Affinity, Thread};
+use crate::sched::{wait, worker};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::cell::UnsafeCell;
 use core::fmt;
@@ -25,13 +30,13 @@ use core::hint::spin_loop;
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 
-/// No such CPU takes part.
+/// No such CPU takes part, or it is offline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NoSuchCpu(pub u32);
 
 impl fmt::Display for NoSuchCpu {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "there is no CPU {}", self.0)
+        write!(f, "there is no CPU {} online", self.0)
     }
 }
 
@@ -41,15 +46,22 @@ struct Call {
     next: AtomicPtr<Call>,
     run: unsafe fn(*const ()),
     data: *const (),
+    /// To be woken when it is done; nobody where the caller spins.
+    waiter: Option<Arc<Thread>>,
     done: AtomicBool,
 }
 
 impl Call {
-    const fn new(run: unsafe fn(*const ()), data: *const ()) -> Self {
+    fn new(way: Way, run: unsafe fn(*const ()), data: *const ()) -> Self {
+        let waiter = match way {
+            Way::Interrupt => None,
+            Way::Work => wait::waiter(),
+        };
         Self {
             next: AtomicPtr::new(null_mut()),
             run,
             data,
+            waiter,
             done: AtomicBool::new(false),
         }
     }
@@ -73,7 +85,7 @@ impl Inbox {
         }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in crate::arch) fn is_empty(&self) -> bool {
         self.head.load(Ordering::Acquire).is_null()
     }
 
@@ -114,7 +126,11 @@ impl Inbox {
             oldest = call.next.load(Ordering::Relaxed);
             // SAFETY: invariant 1: this is the CPU, and this is the one time.
             unsafe { (call.run)(call.data) };
+            let waiter = call.waiter.clone();
             call.done.store(true, Ordering::Release);
+            if let Some(waiter) = waiter {
+                waiter.wake();
+            }
         }
     }
 }
@@ -128,8 +144,8 @@ pub(in crate::arch) fn serve() {
 /// Does the work that waits for this CPU.
 ///
 /// # Context
-/// Task, holding no lock.
-pub fn serve_work() {
+/// This CPU's worker.
+pub(crate) fn serve_work() {
     local::current().work.serve();
 }
 
@@ -187,20 +203,28 @@ pub fn call_on<R: Send>(target: u32, body: impl FnOnce() -> R + Send) -> Result<
     elsewhere(target, Way::Interrupt, body)
 }
 
-/// Has `target`'s idle loop run `body` and waits for the answer; what is the current CPU's own just
-/// runs.
+/// Has `target`'s worker run `body` and waits for the answer; a thread that is bound to `target`
+/// just runs it. The CPU stays online meanwhile.
 ///
 /// # Errors
-/// No such CPU takes part.
+/// No such CPU takes part, it is offline, or there is no memory for its worker.
 ///
 /// # Context
-/// Task, holding no lock. The boot CPU has no idle loop: it does work while it waits for a key or
-/// for other work.
+/// Task, holding no lock.
 pub fn run_on<R: Send>(target: u32, body: impl FnOnce() -> R + Send) -> Result<R, NoSuchCpu> {
-    if target == local::current_id() {
+    if own_cpu() == Some(target) {
         return Ok(body());
     }
+    let _visit = hotplug::visit(target).ok_or(NoSuchCpu(target))?;
     elsewhere(target, Way::Work, body)
+}
+
+/// The CPU that the running thread is bound to.
+fn own_cpu() -> Option<u32> {
+    match running::with(Thread::affinity)? {
+        Affinity::Cpu(id) => Some(id),
+        Affinity::Any => None,
+    }
 }
 
 fn elsewhere<F: FnOnce() -> R + Send, R: Send>(
@@ -208,37 +232,50 @@ fn elsewhere<F: FnOnce() -> R + Send, R: Send>(
     way: Way,
     body: F,
 ) -> Result<R, NoSuchCpu> {
-    let target = cpu(target).ok_or(NoSuchCpu(target))?;
+    let reachable = cpu(target).filter(|cpu| hotplug::is_online(cpu));
+    let target = reachable.ok_or(NoSuchCpu(target))?;
+    if way == Way::Work {
+        worker::wake(target).map_err(|_| NoSuchCpu(target.id()))?;
+    }
     let errand = Errand {
         body: UnsafeCell::new(Some(body)),
         answer: UnsafeCell::new(None),
     };
-    let call = Call::new(run_errand::<F, R>, core::ptr::from_ref(&errand).cast());
+    let call = Call::new(way, run_errand::<F, R>, core::ptr::from_ref(&errand).cast());
     // SAFETY: (1) `wait` below does not return before the call is done, and nobody touches the
     // errand until then.
     unsafe { way.inbox(target).push(&call) };
-    kick(target);
+    kick(way, target);
     wait(way, target, &call);
     errand.answer.into_inner().ok_or(NoSuchCpu(target.id()))
 }
 
-/// Interrupts all CPUs, the current one included, at the same time; each runs `body` with its
+/// Interrupts all CPUs that are online, the current one included, at the same time; each runs `body` with its
 /// number.
 ///
 /// # Context
 /// As [`call_on`]; allocates.
 pub fn call_on_all(body: &(impl Fn(u32) + Sync)) {
     let _irq = IrqGuard::new();
-    each(Way::Interrupt, u32::MAX, body);
+    let others = cpus().filter(|cpu| hotplug::is_online(cpu));
+    each(Way::Interrupt, Some(local::current_id()), others, body);
 }
 
 /// The first `count` CPUs run `body` with their numbers, at the same time and outside of
-/// interrupts. Answers how many there were.
+/// interrupts, those that are offline left out. Answers how many there were.
 ///
 /// # Context
-/// Task, on CPU 0; allocates.
+/// Task; allocates.
 pub fn run_on_each(count: u32, body: &(impl Fn(u32) + Sync)) -> u32 {
-    each(Way::Work, count, body)
+    let me = own_cpu().filter(|&me| me < count);
+    let wanted = cpus().filter(|cpu| cpu.id() < count);
+    // They stay online until all are done.
+    let visits: Vec<(&CpuLocal, Visit)> = wanted
+        .filter_map(|cpu| Some((cpu, hotplug::visit(cpu.id())?)))
+        .collect();
+    let ready = |cpu: &&CpuLocal| Some(cpu.id()) == me || worker::wake(cpu).is_ok();
+    let reached = visits.iter().map(|&(cpu, _)| cpu).filter(ready);
+    each(Way::Work, me, reached, body)
 }
 
 /// Runs the closure behind `data` with this CPU's number.
@@ -252,22 +289,26 @@ unsafe fn run_shared<F: Fn(u32) + Sync>(data: *const ()) {
     body(local::current_id());
 }
 
-fn each<F: Fn(u32) + Sync>(way: Way, count: u32, body: &F) -> u32 {
-    let me = local::current_id();
+fn each<'a, F: Fn(u32) + Sync>(
+    way: Way,
+    me: Option<u32>,
+    cpus: impl Iterator<Item = &'a CpuLocal>,
+    body: &F,
+) -> u32 {
     let data = core::ptr::from_ref(body).cast();
-    let others = cpus().filter(|cpu| cpu.id() < count && cpu.id() != me);
     // The records must not move once they are in an inbox: all are there before the first is.
-    let calls: Vec<(&CpuLocal, Call)> = others
-        .map(|cpu| (cpu, Call::new(run_shared::<F>, data)))
+    let calls: Vec<(&CpuLocal, Call)> = cpus
+        .filter(|cpu| Some(cpu.id()) != me)
+        .map(|cpu| (cpu, Call::new(way, run_shared::<F>, data)))
         .collect();
     for (cpu, call) in &calls {
         // SAFETY: (1) `wait` below outlasts every call, and a closure that is `Sync` may run on
         // many CPUs at once.
         unsafe { way.inbox(cpu).push(call) };
-        kick(cpu);
+        kick(way, cpu);
     }
     let mut ran = u32::try_from(calls.len()).unwrap_or(u32::MAX);
-    if me < count {
+    if let Some(me) = me {
         body(me);
         ran = ran.saturating_add(1);
     }
@@ -277,21 +318,43 @@ fn each<F: Fn(u32) + Sync>(way: Way, count: u32, body: &F) -> u32 {
     ran
 }
 
-/// Makes a CPU look into its inboxes. Where the interrupt gets stuck, the next try will do.
-fn kick(cpu: &CpuLocal) {
-    let _ = apic::send(cpu.apic_id(), Message::Interrupt(vector::CALL));
+/// Makes a CPU look into its inbox. Where the interrupt gets stuck, the next try will do.
+fn kick(way: Way, cpu: &CpuLocal) {
+    match way {
+        Way::Interrupt => {
+            let _ = apic::send(cpu.apic_id(), Message::Interrupt(vector::CALL));
+        }
+        // It was made before there was work for it.
+        Way::Work => {
+            let _ = worker::wake(cpu);
+        }
+    }
 }
 
-/// Waits until `target` has made a call, reminding it each second, and serving own calls.
+/// Waits until `target` has made a call.
 fn wait(way: Way, target: &CpuLocal, call: &Call) {
+    let is_done = || call.done.load(Ordering::Acquire);
+    match way {
+        Way::Interrupt => spin_until_done(target, &is_done),
+        Way::Work => {
+            let is_worker = worker::is_running();
+            wait::park_or_spin(|| {
+                if is_worker {
+                    serve_work();
+                }
+                is_done()
+            });
+        }
+    }
+}
+
+/// Reminds `target` each second, and serves own calls.
+fn spin_until_done(target: &CpuLocal, is_done: &impl Fn() -> bool) {
     let second = time::rate().unwrap_or(time::NS_PER_SECOND);
     let mut reminders: u32 = 0;
     let mut since = time::tsc();
-    while !call.done.load(Ordering::Acquire) {
+    while !is_done() {
         serve();
-        if way == Way::Work {
-            serve_work();
-        }
         spin_loop();
         if time::tsc().wrapping_sub(since) < second {
             continue;
@@ -301,6 +364,6 @@ fn wait(way: Way, target: &CpuLocal, call: &Call) {
         if reminders == 60 {
             log::warn!("cpu {} has not made a call for a minute", target.id());
         }
-        kick(target);
+        kick(Way::Interrupt, target);
     }
 }

@@ -3,12 +3,12 @@
 //! | file | what |
 //! |---|---|
 //! | `trampoline` | from real mode to the kernel |
-//! | `start` | INIT, start-up, start-up; the idle loop; who did not come |
+//! | `start` | INIT, start-up, start-up; who did not come |
 //! | [`call`] | run something on another CPU |
 //! | `stop` | stop the others, for a report |
 //!
 //! CPUs have numbers without gaps, in the order in which they came; 0 is the boot CPU. A CPU that
-//! is there stays: there is no taking it offline yet.
+//! is there keeps its number, also while it is offline ([`crate::sched::hotplug`]).
 
 pub mod call;
 mod start;
@@ -24,7 +24,8 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use mm::mem::EarlyRam;
 use spin::Once;
 
-pub use call::{NoSuchCpu, call_on, call_on_all, run_on, run_on_each, serve_work};
+pub(crate) use call::serve_work;
+pub use call::{NoSuchCpu, call_on, call_on_all, run_on, run_on_each};
 pub(crate) use start::{Firmware, bring_up};
 
 /// The most CPUs there can be: what eight bits of APIC identifier can tell apart, less the one

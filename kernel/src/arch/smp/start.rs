@@ -5,7 +5,7 @@ use super::super::local::{self, CpuLocal, IST_STACK_BYTES, Stacks};
 use super::super::stack::StackExtent;
 use super::super::{cpu, idt, registers, time};
 use super::trampoline::{Trampoline, TrampolineError, use_kernel_tables};
-use super::{LOW_PAGE, MAX_CPUS, RECORDS, Record, State, call, count, publish};
+use super::{LOW_PAGE, MAX_CPUS, RECORDS, Record, State, count, publish};
 use crate::memory::stacks::{self, StackError};
 use crate::memory::{Kernel, Pages};
 use crate::num::to_u64;
@@ -14,10 +14,10 @@ use core::hint::spin_loop;
 use core::sync::atomic::{AtomicU64, Ordering};
 use mm::addr::Order;
 use mm::buddy::Gfp;
-use x86_64::instructions::interrupts;
+use mm::system::AllocError;
 
-/// Bytes of the main stack of a CPU that is not the boot CPU.
-const MAIN_STACK_BYTES: u64 = 64 * 1024;
+/// Bytes of the main stack of a CPU that is not the boot CPU: its idle thread's.
+const MAIN_STACK_BYTES: u64 = 32 * 1024;
 /// Between INIT and the first start-up message, on real machines, in microseconds.
 const INIT_US: u64 = 10_000;
 /// Between the two start-up messages.
@@ -210,6 +210,7 @@ fn prepare(id: u32) -> Result<&'static CpuLocal, StackError> {
         *stack = stacks::allocate(to_u64(IST_STACK_BYTES))?;
     }
     cpu.set_stacks(Stacks { main, interrupt });
+    crate::sched::prepare_cpu(cpu).map_err(|_| StackError::OutOfMemory(AllocError::OutOfMemory))?;
     Ok(cpu)
 }
 
@@ -271,20 +272,5 @@ extern "sysv64" fn enter(cpu: &'static CpuLocal) -> ! {
     cpu::init();
     apic::enable();
     cpu.set_online();
-    idle()
-}
-
-/// What a CPU does that has nothing to do: sleeps, serves calls, does work that it is given.
-fn idle() -> ! {
-    let me = local::current();
-    loop {
-        call::serve_work();
-        interrupts::disable();
-        if me.work.is_empty() {
-            // Work that came since raises its interrupt only behind the `sti`, and ends the `hlt`.
-            interrupts::enable_and_hlt();
-        } else {
-            interrupts::enable();
-        }
-    }
+    crate::sched::idle::run()
 }

@@ -66,7 +66,8 @@ pub fn limits(managed: u64, low: u64, cpus: u32, fraction: u32) -> Limits {
     Limits {
         batch,
         high_min,
-        high_max,
+        // In a tiny zone the low mark is the larger part.
+        high_max: high_max.max(high_min),
     }
 }
 
@@ -203,6 +204,27 @@ mod tests {
         ] {
             assert_eq!(batch(managed), expected, "{managed}");
         }
+    }
+
+    #[test]
+    fn a_zone_with_marks_as_large_as_itself_has_limits_that_can_be_kept() {
+        for (managed, low) in [(205, 160), (1, 1), (0, 0), (100, 10_000)] {
+            let limits = limits(managed, low, 4, 0);
+            assert!(limits.high_min <= limits.high_max, "{limits:?}");
+            let mut pattern = Pattern::default();
+            for count in 1..300 {
+                assert!(pattern.drain(limits, count, (false, count % 2 == 0)) <= count);
+                let _ = pattern.refill(limits, Order::ZERO, count, (true, false));
+            }
+        }
+        // Settings change under the eyes of a CPU: it may see the old one of the two.
+        let torn = Limits {
+            batch: 1,
+            high_min: 40,
+            high_max: 25,
+        };
+        let mut pattern = Pattern::default();
+        assert!(pattern.drain(torn, 100, (true, false)) <= 100);
     }
 
     #[test]

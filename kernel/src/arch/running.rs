@@ -1,0 +1,64 @@
+//! The thread that runs on this CPU, in a word of the per-CPU area.
+//!
+//! The word owns one reference to the thread. Reading it through `gs:` is one instruction, so it
+//! names the running thread on whatever CPU that happens to be: a thread cannot be moved
+//! between finding itself and using what it found.
+
+use super::local::CpuLocal;
+use crate::sched::thread::Thread;
+use alloc::sync::Arc;
+use core::arch::asm;
+use core::mem::offset_of;
+use core::sync::atomic::Ordering;
+
+fn raw() -> *const Thread {
+    let address: usize;
+    // SAFETY: reads a word of this CPU's own area.
+    unsafe {
+        asm!("mov {}, gs:[{}]", out(reg) address, const offset_of!(CpuLocal, thread),
+            options(nostack, preserves_flags, readonly));
+    }
+    core::ptr::with_exposed_provenance(address)
+}
+
+/// Looks at the running thread; `None` before there are threads.
+///
+/// # Context
+/// Any. In an interrupt it is the interrupted thread.
+pub(crate) fn with<R>(look: impl FnOnce(&Thread) -> R) -> Option<R> {
+    // SAFETY: `replace` stored a pointer from `Arc::into_raw`, whose reference is given up only
+    // after another thread was put in its place, which cannot happen while this one is here.
+    let thread = unsafe { raw().as_ref() }?;
+    Some(look(thread))
+}
+
+/// A reference to the running thread; `None` before there are threads.
+///
+/// # Context
+/// As [`with`].
+pub(crate) fn get() -> Option<Arc<Thread>> {
+    let thread = raw();
+    if thread.is_null() {
+        return None;
+    }
+    // SAFETY: as in `with`: an `Arc`'s pointer, with a reference that lasts meanwhile.
+    unsafe { Arc::increment_strong_count(thread) };
+    // SAFETY: the reference that was just counted.
+    Some(unsafe { Arc::from_raw(thread) })
+}
+
+/// Makes `next` the running thread of `cpu` and gives back the one before.
+///
+/// # Context
+/// On that CPU with interrupts off, or before it runs.
+pub(crate) fn replace(cpu: &CpuLocal, next: Arc<Thread>) -> Option<Arc<Thread>> {
+    let next = Arc::into_raw(next);
+    // For `raw`, which gets an address.
+    let _ = next.expose_provenance();
+    let before = cpu.thread.swap(next.cast_mut(), Ordering::Relaxed);
+    if before.is_null() {
+        return None;
+    }
+    // SAFETY: this function stored it, with the reference that is taken out here.
+    Some(unsafe { Arc::from_raw(before) })
+}
