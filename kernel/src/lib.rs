@@ -154,6 +154,7 @@ extern "sysv64" fn on_main_stack(_: *const ()) -> ! {
         panic::fatal(Status::Panic, format_args!("no threads: {error}"));
     }
     cpus::bring_up();
+    memory::kswapd::start();
     match params::get("exec") {
         Some(commands) => shell::execute_and_exit(commands),
         None => shell::interactive(),

@@ -8,6 +8,7 @@
 //!   (other types' blocks; the rules are in [`policy`]), `contig` (isolation, exact ranges),
 //!   `bulk` (many blocks at once), `validate` (the recount behind the oracles).
 //! - [`pageset`]: what each CPU has at hand.
+//! - [`relief`]: whom to ask when there is not enough.
 //!
 //! # Protocol
 //!
@@ -19,6 +20,7 @@
 
 mod area;
 mod bulk;
+pub(crate) mod chain;
 mod contig;
 mod fallback;
 mod free_areas;
@@ -29,6 +31,7 @@ mod index;
 mod migrate;
 pub mod pageset;
 pub mod policy;
+pub mod relief;
 mod take;
 mod trace;
 mod validate;

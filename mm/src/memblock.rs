@@ -37,6 +37,7 @@ mod bounds;
 pub mod firmware;
 mod grow;
 mod iter;
+pub mod nodes;
 pub mod params;
 mod region;
 pub mod sanitize;

@@ -7,7 +7,7 @@ use core::fmt;
 use core::ptr::NonNull;
 
 use crate::addr::{PhysAddr, PhysRange, VirtAddr};
-use crate::report::{AllocFailure, Corruption};
+use crate::report::{AllocFailure, Corruption, SleepInAtomic};
 
 /// A logical CPU number, dense from 0.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
@@ -188,6 +188,13 @@ pub unsafe trait Platform: Sync + 'static {
         1
     }
 
+    /// Which node a CPU belongs to: its requests ask that one first. A node that there is no memory on
+    /// has a nearest one that has. Default: node 0, as for one that does not exist. Context: boot.
+    fn node_of(&self, cpu: CpuId) -> NodeId {
+        let _ = cpu;
+        NodeId(0)
+    }
+
     /// Has a CPU call [`Memory::drain_wanted`](crate::system::Memory::drain_wanted) soon, in an
     /// interrupt for instance; answers whether it will. Default: no; what other CPUs hold in their
     /// lists is then out of reach until they allocate or free the next time. Context: any, with
@@ -203,6 +210,48 @@ pub unsafe trait Platform: Sync + 'static {
     fn relax(&self, rounds: u32) -> bool {
         core::hint::spin_loop();
         rounds < 10_000
+    }
+
+    /// Whether the caller may sleep: it runs in a task, with interrupts on, and is not pinned.
+    /// Default: yes. Context: any.
+    fn may_sleep(&self) -> bool {
+        true
+    }
+
+    /// Lets other tasks run, if any are ready (Linux: `cond_resched`). Called between rounds of
+    /// reclaim. Default: nothing, for platforms without tasks. Context: task that may sleep.
+    fn reschedule(&self) {}
+
+    /// Wakes the thread that calls [`Memory::balance_node`](crate::system::Memory::balance_node)
+    /// for a node (Linux: `wakeup_kswapd`); answers whether there is one. Default: no; the work is
+    /// then done by the request that needs it, if that may wait. Context: that of the request,
+    /// without locks of the library held; must not allocate pages.
+    fn wake_kswapd(&self, node: NodeId) -> bool {
+        let _ = node;
+        false
+    }
+
+    /// Marks the running task as one that reclaims memory, or takes the mark off; answers whether
+    /// it was marked (Linux: `PF_MEMALLOC`). Default: `None`, there are no tasks; the library keeps
+    /// one mark for all callers then, and they reclaim one at a time. Context: task.
+    fn set_reclaiming(&self, on: bool) -> Option<bool> {
+        let _ = on;
+        None
+    }
+
+    /// Whether the caller is a task with that mark, and not in the handler of an interrupt that
+    /// came meanwhile. Default: `None`, as [`set_reclaiming`](Self::set_reclaiming). Context: any
+    /// but NMI.
+    fn is_reclaiming(&self) -> Option<bool> {
+        None
+    }
+
+    /// Takes notice of a request that may sleep by its flags, found where its caller may not, by
+    /// [`may_sleep`](Self::may_sleep). It is served without sleeping. Only requests that find
+    /// memory short are looked at. Default: ignored. Context: that of the request, without locks
+    /// held; must not allocate pages.
+    fn sleep_in_atomic(&self, report: &SleepInAtomic) {
+        let _ = report;
     }
 
     /// Takes notice of damage that a detector found where no error could be returned. The policy

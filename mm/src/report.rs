@@ -162,6 +162,25 @@ impl fmt::Display for Corruption {
 
 impl core::error::Error for Corruption {}
 
+/// A request that may sleep, by its flags, from a caller that may not.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SleepInAtomic {
+    /// log2 of the pages asked for.
+    pub order: Order,
+    /// The request's flags, as Linux numbers them.
+    pub mode: u32,
+}
+
+impl fmt::Display for SleepInAtomic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { order, mode } = self;
+        write!(
+            f,
+            "page allocation that may sleep in atomic context: order:{order}, mode:{mode:#x}"
+        )
+    }
+}
+
 /// A request for pages that found none. What it prints is Linux's `page allocation failure`, and
 /// the state of the zones that were asked, from the moment of printing.
 pub struct AllocFailure<'a> {

@@ -16,6 +16,8 @@ mod drain;
 mod held;
 mod options;
 mod origins;
+mod reclaim;
+mod retry;
 mod run;
 mod shared;
 mod slow_path;
@@ -28,6 +30,7 @@ pub use alloc::AllocError;
 pub use block::Block;
 pub use bring_up::{BringUpError, Summary};
 pub use options::{HugePages, Options, PageLists, PageOwner};
+pub use reclaim::{Balance, ReclaimStats};
 pub use run::{ContigError, ExactError, PageRun};
 pub use shared::{Destructor, SharedBlock, ToZone};
 pub use tuning::{Tuning, TuningError};
@@ -40,14 +43,15 @@ use crate::mem::Array;
 use crate::platform::{CpuId, NodeId, Platform};
 use crate::report::Corruption;
 use crate::sync::atomic::{AtomicU64, Ordering};
-use crate::sync::{Once, SpinLock};
-use crate::zone::{Node, Zone, ZoneKind};
+use crate::sync::{Once, Pin, SpinLock};
+use crate::zone::{Node, Zone};
 use cpus::Cpus;
 
 /// The memory of one machine.
 pub struct Memory<P: Platform> {
     platform: P,
     core: Once<Core>,
+    helpers: reclaim::Helpers,
 }
 
 /// What exists once memory is up.
@@ -55,6 +59,8 @@ pub struct Memory<P: Platform> {
 pub(crate) struct Core {
     pub(crate) frames: FrameTable,
     pub(crate) nodes: Array<Node>,
+    /// From each node to each, row by row.
+    distances: Array<u8>,
     pub(crate) options: Options,
     /// Whether pages are touched on their way out, …
     treats_new_pages: bool,
@@ -63,6 +69,7 @@ pub(crate) struct Core {
     pub(crate) cpus: Cpus,
     pub(crate) origins: Origins,
     tuning: SpinLock<Tuning>,
+    reclaim: reclaim::Counters,
     /// Frames left out of circulation because they were found damaged.
     pub(crate) quarantined: AtomicU64,
     pub(crate) summary: Summary,
@@ -74,6 +81,7 @@ impl<P: Platform> Memory<P> {
         Self {
             platform,
             core: Once::new(),
+            helpers: reclaim::Helpers::new(),
         }
     }
 
@@ -94,10 +102,28 @@ impl<P: Platform> Memory<P> {
         self.core().is_some()
     }
 
-    /// The nodes with memory; none before memory is up. Context: any.
+    /// The nodes by number, those without memory included; none before memory is up. Context: any.
     #[must_use]
     pub fn nodes(&self) -> &[Node] {
         self.core().map_or(&[], |core| &*core.nodes)
+    }
+
+    /// How far it is from one node to another, in tenths of a local access (Linux:
+    /// `node_distance`). Nothing for a node that does not exist. Context: any.
+    #[must_use]
+    pub fn distance(&self, from: NodeId, to: NodeId) -> Option<u8> {
+        let core = self.core()?;
+        let mut rows = core.distances.chunks_exact(core.nodes.len().max(1));
+        rows.nth(usize::from(from.0))?
+            .get(usize::from(to.0))
+            .copied()
+    }
+
+    /// The node that a CPU belongs to (Linux: `cpu_to_node`). Context: any.
+    #[must_use]
+    pub fn node_of(&self, cpu: CpuId) -> NodeId {
+        self.core()
+            .map_or_else(NodeId::default, |core| core.cpus.node(cpu))
     }
 
     /// Every zone of every node, empty ones included.
@@ -179,8 +205,12 @@ impl Core {
 
     /// The zone that a CPU's requests ask first.
     #[inline]
-    fn nearest_zone(&self, cpu: CpuId, highest: ZoneKind) -> Option<&Zone> {
-        self.zone(self.cpus.nearest(cpu, highest)?)
+    fn nearest_zone(&self, cpu: CpuId, request: &Request) -> Option<&Zone> {
+        // It may be on another node than the CPU.
+        if request.gfp().contains(Gfp::THISNODE) {
+            return None;
+        }
+        self.zone(self.cpus.nearest(cpu, request.highest())?)
     }
 
     #[inline]
@@ -200,16 +230,21 @@ impl Core {
         nodes.flat_map(move |node| node.zonelist(highest))
     }
 
-    /// The nodes to ask after `near`, by number: none for a request that keeps to its node.
+    /// The nodes to ask after `near`: none for a request that keeps to its node.
     pub(crate) fn other_nodes<'a>(
         &'a self,
         near: &'a Node,
         request: &Request,
     ) -> impl Iterator<Item = &'a Node> {
         let stays = request.gfp().contains(Gfp::THISNODE);
-        let count = if stays { 0 } else { self.nodes.len() };
-        let others = self.nodes.iter().take(count);
-        others.filter(|node| node.id() != near.id())
+        let others = if stays { &[] } else { near.others() };
+        others.iter().filter_map(|id| self.node(*id))
+    }
+
+    /// The node whose memory this CPU's requests ask for first.
+    fn near_node<P: Platform>(&self, platform: &P) -> Option<&Node> {
+        let pin = Pin::new(platform);
+        self.node(self.cpus.node(pin.cpu()))
     }
 
     #[inline]

@@ -3,6 +3,7 @@
 //! - [`ZoneKind`]: DMA, DMA32, Normal, Movable, Device.
 //! - [`Zone`]: one kind's memory on one node, with its counts and its free areas behind a lock.
 //! - [`Node`]: the zones of a node.
+//! - [`distance`]: how far nodes are from each other, and whom they ask next.
 //! - [`watermark`]: how much of a zone a request must leave.
 //! - [`plan`]: which nodes and zones a machine gets, computed from memblock.
 //!
@@ -10,6 +11,7 @@
 //! `managed` those that were handed to the allocator.
 #![forbid(unsafe_code)]
 
+pub mod distance;
 mod kind;
 mod listed;
 mod node;

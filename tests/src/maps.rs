@@ -51,6 +51,9 @@ pub struct FirmwareMapFile {
     /// Which memory belongs to which node, as the firmware says.
     #[serde(default)]
     pub numa: Vec<NodeRange>,
+    /// The distances between nodes that Linux reports, row by row.
+    #[serde(default)]
+    pub distances: Option<Vec<Vec<u8>>>,
     /// What Linux made of it.
     #[serde(default)]
     pub linux: LinuxResults,
@@ -108,6 +111,8 @@ pub struct LinuxResults {
     pub params: Option<Vec<String>>,
     /// Linux did not survive.
     pub boot_failed: Option<serde_json::Value>,
+    /// "Fallback order for Node N", by node.
+    pub fallback_order: BTreeMap<u16, Vec<u16>>,
     /// "Zone ranges": first and last byte.
     pub zones: BTreeMap<String, (Hex, Hex)>,
     /// Zones printed as empty.

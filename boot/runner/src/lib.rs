@@ -17,6 +17,7 @@ pub mod input;
 pub mod iso;
 pub mod kernel;
 pub mod machine;
+pub mod numa;
 pub mod options;
 pub mod outcome;
 pub mod qemu_args;

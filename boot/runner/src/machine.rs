@@ -3,6 +3,7 @@
 use core::fmt;
 use core::str::FromStr;
 
+use crate::numa::Numa;
 use crate::size::MemorySize;
 
 /// A machine to boot the kernel on.
@@ -16,6 +17,8 @@ pub struct Machine {
     pub memory: MemorySize,
     /// Number of CPUs.
     pub cpus: CpuCount,
+    /// How memory and CPUs are spread over nodes.
+    pub numa: Numa,
     /// A QEMU CPU model with optional features; `None` is QEMU's default, or, where the memory
     /// needs it, one that can address all of it.
     pub cpu: Option<String>,
@@ -39,6 +42,7 @@ impl Default for Machine {
             firmware: Firmware::Direct,
             memory: MemorySize::DEFAULT,
             cpus: CpuCount::ONE,
+            numa: Numa::default(),
             cpu: None,
             grub_lines: Vec::new(),
             clock: Clock::Host,
@@ -108,6 +112,12 @@ pub struct CpuCount(u8);
 impl CpuCount {
     /// One CPU.
     pub const ONE: Self = Self(1);
+
+    /// The number.
+    #[must_use]
+    pub const fn get(self) -> u8 {
+        self.0
+    }
 }
 
 /// A word that names no value of an option.

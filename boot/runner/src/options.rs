@@ -8,6 +8,7 @@ use lexopt::{Arg, Parser, ValueExt};
 use crate::cmdline::CommandLine;
 use crate::kernel::{KernelBuild, Optimisation};
 use crate::machine::{Board, Clock, Debugger, Firmware, Machine, Screen};
+use crate::size::SizeError;
 use crate::usage::UsageError;
 
 /// What the user asked for.
@@ -55,6 +56,7 @@ impl Invocation {
                 }
             }
         }
+        options.sum_up()?;
         options.check()?;
         Ok(Self::Boot(Box::new(options)))
     }
@@ -67,6 +69,15 @@ impl BootOptions {
         match name {
             "memory" => machine.memory = text(parser)?.parse()?,
             "cpus" => machine.cpus = named("--cpus", &text(parser)?)?,
+            "numa" => machine.numa.even = Some(named("--numa", &text(parser)?)?),
+            "numa-node" => {
+                let node = named("--numa-node", &text(parser)?)?;
+                machine.numa.nodes.push(node);
+            }
+            "numa-dist" => {
+                let distance = named("--numa-dist", &text(parser)?)?;
+                machine.numa.distances.push(distance);
+            }
             "machine" => machine.board = named("--machine", &text(parser)?)?,
             "firmware" => machine.firmware = named("--firmware", &text(parser)?)?,
             "grub-line" => machine.grub_lines.push(text(parser)?),
@@ -85,6 +96,15 @@ impl BootOptions {
         Ok(())
     }
 
+    /// Nodes that are named say how much memory there is.
+    fn sum_up(&mut self) -> Result<(), UsageError> {
+        let machine = &mut self.machine;
+        if !machine.numa.nodes.is_empty() {
+            machine.memory = machine.numa.memory().ok_or(SizeError::Zero)?;
+        }
+        Ok(())
+    }
+
     /// Refuses options that exclude each other, or are too much together.
     fn check(&self) -> Result<(), UsageError> {
         let machine = &self.machine;
@@ -99,7 +119,14 @@ impl BootOptions {
         if machine.firmware == Firmware::Direct && !machine.grub_lines.is_empty() {
             return Err(UsageError::NoGrub);
         }
+        let numa = &machine.numa;
+        if numa.even.is_some() && !numa.nodes.is_empty() {
+            return Err(UsageError::TwoNumas);
+        }
         if machine.board == Board::MicroVm {
+            if numa.even.is_some() || !numa.nodes.is_empty() {
+                return Err(UsageError::NoNumaOnMicroVm);
+            }
             if machine.firmware != Firmware::Direct {
                 return Err(UsageError::NoFirmwareOnMicroVm(machine.firmware));
             }

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use crate::machine::{Board, Clock, Debugger, Firmware, Machine, Screen};
+use crate::numa::NumaNode;
 
 /// What the machine boots from: files that exist by now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,6 +84,10 @@ impl Args {
     fn hardware(&mut self, machine: &Machine) {
         self.flag("-no-user-config");
         self.flag("-nodefaults");
+        let nodes = machine.numa.nodes_of(machine.memory, machine.cpus.get());
+        if !nodes.is_empty() {
+            return self.nodes(machine, &nodes);
+        }
         self.pair("-machine", format!("{},memory-backend=ram", machine.board));
         // Without `reserve=off` QEMU refuses more than the host has.
         let ram = format!(
@@ -91,6 +96,23 @@ impl Args {
         );
         self.pair("-object", ram);
         self.pair("-smp", machine.cpus.to_string());
+    }
+
+    /// Memory and CPUs, node by node.
+    fn nodes(&mut self, machine: &Machine, nodes: &[NumaNode]) {
+        self.pair("-machine", machine.board.to_string());
+        self.pair("-m", machine.memory.to_string());
+        self.pair("-smp", machine.cpus.to_string());
+        for (id, node) in nodes.iter().enumerate() {
+            if let Some(size) = node.memory {
+                let ram = format!("memory-backend-ram,id=ram{id},size={size},reserve=off");
+                self.pair("-object", ram);
+            }
+            self.pair("-numa", node.option(id));
+        }
+        for option in machine.numa.distance_options(nodes.len()) {
+            self.pair("-numa", option);
+        }
     }
 
     fn clock_and_cpu(&mut self, machine: &Machine) {

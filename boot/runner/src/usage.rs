@@ -43,6 +43,10 @@ pub enum UsageError {
     CommandsInCommandLine,
     /// `microvm` has no CD drive to boot GRUB from.
     NoFirmwareOnMicroVm(Firmware),
+    /// `--numa` and `--numa-node`.
+    TwoNumas,
+    /// `microvm` has no ACPI tables that name nodes.
+    NoNumaOnMicroVm,
     /// `microvm` has no PCI bus for a VGA adapter.
     NoScreenOnMicroVm,
 }
@@ -120,6 +124,8 @@ impl fmt::Display for UsageError {
                 "--firmware {firmware} boots from a CD and --machine microvm has no drive for one; \
                  use q35 or pc, or --firmware direct"
             ),
+            Self::TwoNumas => f.write_str("--numa splits evenly, --numa-node one by one: use one"),
+            Self::NoNumaOnMicroVm => f.write_str("--machine microvm has no nodes"),
             Self::NoScreenOnMicroVm => {
                 write!(
                     f,

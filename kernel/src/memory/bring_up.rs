@@ -5,10 +5,11 @@
 )]
 
 use super::firmware::Firmware;
-use super::{MEMORY, frame_table};
+use super::{MEMORY, frame_table, nodes};
 use crate::arch::exit::Status;
 use crate::arch::{self, cpu, image, smp};
 use crate::{boot_info, panic, params};
+use alloc::vec;
 use alloc::vec::Vec;
 use bootloader_api::BootInfo;
 use core::fmt;
@@ -118,9 +119,11 @@ fn try_bring_up(info: &'static BootInfo) -> Result<(), Failure> {
         None => log::warn!("no usable page below 640 KiB: other CPUs cannot start"),
     }
 
-    let mut nodes = [NodePlan::EMPTY; 1];
-    let plan =
-        Plan::compute(&memblock, CoreWish::from(&params), &mut nodes).map_err(Failure::Plan)?;
+    let known = nodes::assign(&mut memblock);
+    let mut plans = vec![NodePlan::EMPTY; known.count];
+    let plan = Plan::compute(&memblock, CoreWish::from(&params), &mut plans);
+    let plan = plan.map_err(Failure::Plan)?;
+    let plan = plan.with_distances(known.distances());
     plan.lines(&memblock, &mut |line| log::info!("{line}"));
     frame_table::prepare(platform, &mut memblock).map_err(Failure::Tables)?;
     let ram = memblock
@@ -129,18 +132,11 @@ fn try_bring_up(info: &'static BootInfo) -> Result<(), Failure> {
         .map(|region| region.range)
         .collect();
 
-    let options = Options::for_profile(super::KernelPlatform::PROFILE);
-    let options = options.with_command_line(params::line(), |word| {
-        log::warn!("kernel parameter ignored: `{word}` has no such value");
-    });
     let summary = MEMORY
-        .bring_up(memblock, &plan, options)
+        .bring_up(memblock, &plan, options())
         .map_err(Failure::BringUp)?;
-    for page in frame_table::take_rest() {
-        MEMORY
-            .free_early(NodeId(0), page)
-            .map_err(|(error, _)| Failure::FreeEarly(error))?;
-    }
+    give_back_tables()?;
+    nodes::log_orders();
     // Those pages count too.
     MEMORY.recompute_watermarks().map_err(Failure::Tuning)?;
     let ready_tsc = arch::time::tsc();
@@ -151,6 +147,25 @@ fn try_bring_up(info: &'static BootInfo) -> Result<(), Failure> {
         ready_tsc,
     });
     log_summary(info, &summary);
+    Ok(())
+}
+
+fn options() -> Options {
+    let options = Options::for_profile(super::KernelPlatform::PROFILE);
+    options.with_command_line(params::line(), |word| {
+        log::warn!("kernel parameter ignored: `{word}` has no such value");
+    })
+}
+
+/// Gives back the pages that mapping the frame table did not take.
+fn give_back_tables() -> Result<(), Failure> {
+    for page in frame_table::take_rest() {
+        let zone = MEMORY.zone_of(page.range().start().frame());
+        let node = zone.map_or(NodeId(0), |zone| zone.id().node);
+        MEMORY
+            .free_early(node, page)
+            .map_err(|(error, _)| Failure::FreeEarly(error))?;
+    }
     Ok(())
 }
 

@@ -5,9 +5,11 @@
 //! | `platform` | what `mm` asks of the machine |
 //! | `firmware` | the boot loader's map as `mm` wants it, and what must be reserved |
 //! | `bring_up` | from the map to a page allocator, with Linux's boot lines |
+//! | `nodes` | which memory and CPUs are near to each other |
 //! | `frame_table`, `stacks` | page tables for the frame table and for kernel stacks |
+//! | `kswapd` | a thread for each node that reclaims when little is left |
 //! | `holder` | whose a frame is that the page allocator never had |
-//! | `files`, `pages`, `pcp`, `stress`, `sysctl`, `workload` | `/proc` files and shell commands |
+//! | `files`, `oomtest`, `pages`, `pcp`, `stress`, `sysctl`, `workload` | `/proc` files and shell commands |
 //! | `benches`, `tests` | benchmarks and in-kernel tests |
 
 mod benches;
@@ -16,7 +18,10 @@ mod files;
 mod firmware;
 mod frame_table;
 mod holder;
+pub(crate) mod kswapd;
 mod ledger;
+mod nodes;
+mod oomtest;
 mod pages;
 mod pcp;
 mod platform;

@@ -4,17 +4,19 @@
     reason = "`mm::platform::Platform` is an unsafe trait: this is its implementation"
 )]
 
-use super::frame_table;
+use super::{frame_table, kswapd, nodes};
 use crate::acpi;
 use crate::arch::{irq, local, pin, smp, time};
 use crate::panic;
+use crate::sched::thread::Thread;
+use crate::sched::{self, Atomic};
 use alloc::vec::Vec;
 use core::ptr::NonNull;
 use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering::Relaxed;
 use mm::addr::{DirectMap, PhysAddr, PhysRange, VirtAddr};
-use mm::platform::{CpuId, IrqState, MapFrameTableError, MemoryModel, Platform, Profile};
-use mm::report::{AllocFailure, Corruption};
+use mm::platform::{CpuId, IrqState, MapFrameTableError, MemoryModel, NodeId, Platform, Profile};
+use mm::report::{AllocFailure, Corruption, SleepInAtomic};
 use spin::Once;
 
 /// The profile that this kernel was built with.
@@ -113,9 +115,42 @@ unsafe impl Platform for KernelPlatform {
         u32::try_from(named).unwrap_or(u32::MAX)
     }
 
+    fn node_of(&self, cpu: CpuId) -> NodeId {
+        nodes::node_of(cpu)
+    }
+
     /// Interrupts the CPU, and waits until it took notice.
     fn kick(&self, cpu: CpuId) -> bool {
         smp::call_on(cpu.0, || super::MEMORY.drain_wanted()).is_ok()
+    }
+
+    fn may_sleep(&self) -> bool {
+        sched::may_sleep().is_ok()
+    }
+
+    fn reschedule(&self) {
+        if sched::may_sleep().is_ok() {
+            let _ = sched::yield_now();
+        }
+    }
+
+    fn wake_kswapd(&self, node: NodeId) -> bool {
+        kswapd::wake(node)
+    }
+
+    /// Before there are threads nobody is marked, and nobody may reclaim.
+    fn set_reclaiming(&self, on: bool) -> Option<bool> {
+        sched::with_running(|thread| thread.set_reclaiming(on)).or(Some(true))
+    }
+
+    fn is_reclaiming(&self) -> Option<bool> {
+        let in_interrupt = sched::may_sleep() == Err(Atomic::InInterrupt);
+        let marked = sched::with_running(Thread::is_reclaiming).unwrap_or(false);
+        Some(marked && !in_interrupt)
+    }
+
+    fn sleep_in_atomic(&self, report: &SleepInAtomic) {
+        log::error!("{report}");
     }
 
     #[inline]

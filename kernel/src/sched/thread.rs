@@ -117,6 +117,8 @@ pub struct Thread {
     migrations: AtomicU64,
     /// How often it lost its CPU without asking.
     preemptions: AtomicU64,
+    /// It reclaims memory (Linux: `PF_MEMALLOC`).
+    reclaims: AtomicBool,
     pub(super) run_link: Link,
     pub(super) wait_link: Link,
     pub(super) time_link: Link,
@@ -191,6 +193,7 @@ impl Thread {
             switches: AtomicU64::new(0),
             migrations: AtomicU64::new(0),
             preemptions: AtomicU64::new(0),
+            reclaims: AtomicBool::new(false),
             run_link: Link::new(),
             wait_link: Link::new(),
             time_link: Link::new(),
@@ -266,6 +269,15 @@ impl Thread {
     #[must_use]
     pub fn preemptions(&self) -> u64 {
         self.preemptions.load(Ordering::Relaxed)
+    }
+
+    /// Marks it as one that reclaims memory, or not; answers what it was.
+    pub(crate) fn set_reclaiming(&self, on: bool) -> bool {
+        self.reclaims.swap(on, Ordering::Relaxed)
+    }
+
+    pub(crate) fn is_reclaiming(&self) -> bool {
+        self.reclaims.load(Ordering::Relaxed)
     }
 
     pub(super) fn count_preemption(&self) {

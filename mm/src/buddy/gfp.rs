@@ -40,8 +40,8 @@ bitflags::bitflags! {
         const NOWARN = 1 << 13;
         /// Tries hard but may fail (`__GFP_RETRY_MAYFAIL`).
         const RETRY_MAYFAIL = 1 << 14;
-        /// Tries for ever rather than fail (`__GFP_NOFAIL`); as long as there is no reclaim,
-        /// there is nothing to try.
+        /// Tries longer, and takes all reserves rather than fail (`__GFP_NOFAIL`). Linux tries for
+        /// ever; here the request fails in the end.
         const NOFAIL = 1 << 15;
         /// Gives up early (`__GFP_NORETRY`).
         const NORETRY = 1 << 16;

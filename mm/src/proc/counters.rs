@@ -10,7 +10,7 @@ use core::fmt::{self, Write};
 use super::free_in_whole_pageblocks;
 use crate::config::PAGE_SHIFT;
 use crate::platform::Platform;
-use crate::system::Memory;
+use crate::system::{Memory, ReclaimStats};
 use crate::zone::ZoneKind;
 
 /// Prints `/proc/meminfo`. Zeroes before memory is up.
@@ -45,12 +45,14 @@ struct Totals {
     /// Frames handed out, by kind of zone.
     allocated: [u64; ZoneKind::COUNT],
     freed: u64,
+    reclaim: ReclaimStats,
 }
 
 impl Totals {
     fn of<P: Platform>(memory: &Memory<P>) -> Self {
         let mut totals = Self {
             records: memory.summary().record_bytes >> PAGE_SHIFT,
+            reclaim: memory.reclaim_stats(),
             ..Self::default()
         };
         for zone in memory.zones() {
@@ -79,7 +81,25 @@ impl Totals {
         ] {
             writeln!(out, "{name} {}", self.allocated[kind.index()])?;
         }
-        writeln!(out, "pgfree {}", self.freed)
+        for (name, kind) in [
+            ("allocstall_dma", ZoneKind::Dma),
+            ("allocstall_dma32", ZoneKind::Dma32),
+            ("allocstall_normal", ZoneKind::Normal),
+            ("allocstall_movable", ZoneKind::Movable),
+        ] {
+            writeln!(out, "{name} {}", self.reclaim.allocstall[kind.index()])?;
+        }
+        writeln!(out, "pgfree {}", self.freed)?;
+        for (name, count) in [
+            ("pgsteal_kswapd", self.reclaim.pgsteal_kswapd),
+            ("pgsteal_direct", self.reclaim.pgsteal_direct),
+            ("pgscan_kswapd", self.reclaim.pgscan_kswapd),
+            ("pgscan_direct", self.reclaim.pgscan_direct),
+            ("pageoutrun", self.reclaim.pageoutrun),
+        ] {
+            writeln!(out, "{name} {count}")?;
+        }
+        Ok(())
     }
 }
 
@@ -107,6 +127,14 @@ MemFree:               0 kB
             records: 3,
             allocated: [4, 5, 6, 7, 8],
             freed: 9,
+            reclaim: ReclaimStats {
+                allocstall: [10, 11, 12, 13, 14],
+                pgsteal_kswapd: 15,
+                pgsteal_direct: 16,
+                pgscan_kswapd: 17,
+                pgscan_direct: 18,
+                pageoutrun: 19,
+            },
         };
         let mut text = String::new();
         totals.write(&mut text).unwrap();
@@ -118,7 +146,16 @@ pgalloc_dma 4
 pgalloc_dma32 5
 pgalloc_normal 6
 pgalloc_movable 7
+allocstall_dma 10
+allocstall_dma32 11
+allocstall_normal 12
+allocstall_movable 13
 pgfree 9
+pgsteal_kswapd 15
+pgsteal_direct 16
+pgscan_kswapd 17
+pgscan_direct 18
+pageoutrun 19
 ";
         assert_eq!(text, expected);
     }

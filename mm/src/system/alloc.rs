@@ -85,6 +85,42 @@ impl<P: Platform> Memory<P> {
         self.alloc_pages(gfp, Order::ZERO)
     }
 
+    /// As [`Self::alloc_block`], but asks a node first, and only that one with [`Gfp::THISNODE`].
+    /// Context: as [`Self::alloc_block`].
+    ///
+    /// # Errors
+    /// [`AllocError`].
+    pub fn alloc_block_node(
+        &self,
+        node: NodeId,
+        gfp: Gfp,
+        order: Order,
+    ) -> Result<Block<&Self>, AllocError> {
+        Ok(Block::new(self.alloc_on_node(node, gfp, order)?, self))
+    }
+
+    /// As [`Self::alloc_pages`], but asks a node first, and only that one with [`Gfp::THISNODE`]
+    /// (Linux: `alloc_pages_node`). Context: as [`Self::alloc_block`].
+    ///
+    /// # Errors
+    /// [`AllocError`].
+    pub fn alloc_pages_node(
+        &self,
+        node: NodeId,
+        gfp: Gfp,
+        order: Order,
+    ) -> Result<Pfn, AllocError> {
+        let block = self.alloc_on_node(node, gfp, order)?;
+        Ok(block.leak().first())
+    }
+
+    fn alloc_on_node(&self, node: NodeId, gfp: Gfp, order: Order) -> Result<Exclusive, AllocError> {
+        let request = Request::new(gfp, order)?;
+        let core = self.core().ok_or(AllocError::NotUp)?;
+        let node = core.node(node).ok_or(AllocError::NoSuchNode)?;
+        self.alloc_near(core, node, request, &mut ())
+    }
+
     #[inline(never)]
     #[track_caller]
     fn prepared_page(
@@ -153,7 +189,7 @@ impl<P: Platform> Memory<P> {
         trace: &mut impl Trace,
     ) -> Option<Exclusive> {
         let pin = Pin::new(&self.platform);
-        let zone = core.nearest_zone(pin.cpu(), request.highest())?;
+        let zone = core.nearest_zone(pin.cpu(), &request)?;
         zone.take_listed(&pin, &core.frames, request, trace)
     }
 
@@ -166,8 +202,21 @@ impl<P: Platform> Memory<P> {
         request: Request,
         trace: &mut impl Trace,
     ) -> Result<Exclusive, AllocError> {
+        let node = core
+            .near_node(&self.platform)
+            .ok_or(AllocError::NoSuchNode)?;
+        self.alloc_near(core, node, request, trace)
+    }
+
+    /// Serves a request with memory of a node, or of those that it falls back to.
+    fn alloc_near(
+        &self,
+        core: &Core,
+        node: &Node,
+        request: Request,
+        trace: &mut impl Trace,
+    ) -> Result<Exclusive, AllocError> {
         let request = &request;
-        let node = core.node(NodeId(0)).ok_or(AllocError::NoSuchNode)?;
         let low = |zone: &Zone| zone.watermarks().low_floor(request.highest());
         match self.alloc_above(core, node, request, low, trace) {
             Some(block) => Ok(block),

@@ -14,10 +14,11 @@ use crate::config::SECTION_FRAMES;
 use crate::frame::{AddSectionError, FrameTable, Origin, Origins, ZoneId};
 use crate::mem::{Array, CarveError, EarlyRam};
 use crate::memblock::{AllocError, Memblock, NodeChoice, NodeFrames, Request};
-use crate::platform::{MemoryModel, NodeId, Platform};
+use crate::platform::{CpuId, MemoryModel, NodeId, Platform};
 use crate::report::Corruption;
 use crate::sync::atomic::AtomicU64;
 use crate::sync::{OwnerCell, PerCpu, Presence, PresenceState, SpinLock, rank};
+use crate::zone::distance::{REMOTE, sort_by_nearness};
 use crate::zone::plan::{NodePlan, Plan};
 use crate::zone::{Node, Zone, ZoneKind, ZoneParts};
 
@@ -134,7 +135,9 @@ impl<P: Platform> Memory<P> {
         for (node, plan) in nodes.iter_mut().zip(plan.nodes()) {
             builder.areas(node, plan, &frames)?;
         }
-        let cpus = builder.cpus()?;
+        builder.fallback_orders(&mut nodes, plan)?;
+        let distances = builder.distances(plan)?;
+        let cpus = builder.cpus(nodes.len())?;
         builder.page_lists(&mut nodes, options.page_lists)?;
         let origins = builder.origins(&frames, options.page_owner)?;
         builder.mark_reserved(&frames, &nodes)?;
@@ -142,12 +145,14 @@ impl<P: Platform> Memory<P> {
         let mut core = Core {
             frames,
             nodes,
+            distances,
             options,
             treats_new_pages: options.touch_new_pages(),
             treats_free_pages: options.touch_free_pages(),
             cpus,
             origins,
             tuning: SpinLock::new(rank::SETTINGS, Tuning::INITIAL),
+            reclaim: super::reclaim::Counters::default(),
             quarantined: AtomicU64::new(0),
             summary,
         };
@@ -164,12 +169,8 @@ impl<P: Platform> Memory<P> {
             }
         });
         outcome?;
-        summary.managed = core
-            .nodes
-            .iter()
-            .flat_map(Node::zones)
-            .map(Zone::managed)
-            .fold(0, u64::saturating_add);
+        let zones = core.nodes.iter().flat_map(Node::zones);
+        summary.managed = zones.map(Zone::managed).fold(0, u64::saturating_add);
         core.summary = summary;
         core.cpus.find_nearest(&core.nodes);
         core.first_watermarks();
@@ -328,10 +329,55 @@ impl<P: Platform> Builder<'_, P> {
         Ok(Array::carve(self.platform, ram, cpus, element)?)
     }
 
-    fn cpus(&mut self) -> Result<Cpus, BringUpError> {
+    /// Whom each node asks when it has nothing itself.
+    fn fallback_orders(&mut self, nodes: &mut [Node], plan: &Plan<'_>) -> Result<(), BringUpError> {
+        let bytes = Array::<u32>::bytes_for(nodes.len()).unwrap_or(u64::MAX);
+        let ram = self.take_table(bytes, NodeId(0))?;
+        let mut load = Array::carve(self.platform, ram, nodes.len(), |_| 0)?;
+        for node in nodes {
+            let from = node.id();
+            let others = || {
+                let with_memory = plan.with_memory().map(|(id, _)| id);
+                with_memory.filter(move |id| *id != from)
+            };
+            let count = others().count();
+            let bytes = Array::<NodeId>::bytes_for(count).unwrap_or(u64::MAX);
+            let ram = self.take_table(bytes, from)?;
+            let mut given = others();
+            let next = |_| given.next().unwrap_or_default();
+            let mut order = Array::carve(self.platform, ram, count, next)?;
+            sort_by_nearness(from, plan.distances(), &mut load, &mut order);
+            node.install_others(order);
+        }
+        Ok(())
+    }
+
+    /// The distances between all nodes, to be asked for later, row by row.
+    fn distances(&mut self, plan: &Plan<'_>) -> Result<Array<u8>, BringUpError> {
+        let nodes = plan.nodes().len();
+        let ids = || (0..).map(NodeId).take(nodes);
+        let count = nodes.saturating_mul(nodes);
+        let ram = self.take_table(to_count(count), NodeId(0))?;
+        let mut pairs = ids().flat_map(|from| ids().map(move |to| (from, to)));
+        let next = |_| {
+            let pair = pairs.next();
+            pair.map_or(REMOTE, |(from, to)| plan.distances().between(from, to))
+        };
+        Ok(Array::carve(self.platform, ram, count, next)?)
+    }
+
+    fn cpus(&mut self, nodes: usize) -> Result<Cpus, BringUpError> {
         let states = self.by_cpu(NodeId(0), |_| PresenceState::present())?;
         let nearest = self.by_cpu(NodeId(0), |_| [NOWHERE; 8])?;
-        Ok(Cpus::new(Presence::new(states), nearest))
+        let platform = self.platform;
+        let node_of = |cpu: usize| {
+            let node = platform.node_of(CpuId(u32::try_from(cpu).unwrap_or(u32::MAX)));
+            Some(node)
+                .filter(|node| usize::from(node.0) < nodes)
+                .unwrap_or_default()
+        };
+        let homes = self.by_cpu(NodeId(0), node_of)?;
+        Ok(Cpus::new(Presence::new(states), homes, nearest))
     }
 
     /// Room for where frames were allocated, if that is to be kept.

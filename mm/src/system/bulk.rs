@@ -5,7 +5,7 @@ use super::{AllocError, Core, Memory};
 use crate::addr::{Order, Pfn, to_index};
 use crate::buddy::{Gfp, Request};
 use crate::mem::Exclusive;
-use crate::platform::{NodeId, Platform};
+use crate::platform::Platform;
 use crate::sync::Pin;
 use crate::zone::Zone;
 
@@ -42,7 +42,7 @@ impl<P: Platform> Memory<P> {
     #[inline]
     fn fill_at_hand(&self, core: &Core, request: Request, pages: &mut [Option<Pfn>]) {
         let pin = Pin::new(&self.platform);
-        let Some(zone) = core.nearest_zone(pin.cpu(), request.highest()) else {
+        let Some(zone) = core.nearest_zone(pin.cpu(), &request) else {
             return;
         };
         let floor = zone.watermarks().low_floor(request.highest());
@@ -65,7 +65,9 @@ impl<P: Platform> Memory<P> {
         request: &Request,
         pages: &mut [Option<Pfn>],
     ) -> Result<(), AllocError> {
-        let node = core.node(NodeId(0)).ok_or(AllocError::NoSuchNode)?;
+        let node = core
+            .near_node(&self.platform)
+            .ok_or(AllocError::NoSuchNode)?;
         let mut wanted = pages.iter().filter(|place| place.is_none()).count();
         let mut places = pages.iter_mut().filter(|place| place.is_none());
         for zone in core.zones_for(node, request) {

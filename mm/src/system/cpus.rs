@@ -21,12 +21,27 @@ pub(super) const NOWHERE: ZoneId = ZoneId {
 pub(crate) struct Cpus {
     /// Which CPUs are there.
     pub(crate) presence: Presence,
+    nodes: Array<NodeId>,
     nearest: Array<Nearest>,
 }
 
 impl Cpus {
-    pub(super) const fn new(presence: Presence, nearest: Array<Nearest>) -> Self {
-        Self { presence, nearest }
+    pub(super) const fn new(
+        presence: Presence,
+        nodes: Array<NodeId>,
+        nearest: Array<Nearest>,
+    ) -> Self {
+        Self {
+            presence,
+            nodes,
+            nearest,
+        }
+    }
+
+    /// The node that a CPU belongs to.
+    #[inline]
+    pub(super) fn node(&self, cpu: CpuId) -> NodeId {
+        self.nodes.at(u64::from(cpu.0)).copied().unwrap_or_default()
     }
 
     /// The zone that a CPU's requests ask first.
@@ -37,10 +52,15 @@ impl Cpus {
 
     /// Finds those zones.
     pub(super) fn find_nearest(&mut self, nodes: &[Node]) {
-        let Some(node) = nodes.first() else { return };
-        for nearest in self.nearest.iter_mut() {
+        for (home, nearest) in self.nodes.iter().zip(self.nearest.iter_mut()) {
+            let Some(node) = nodes.get(usize::from(home.0)) else {
+                continue;
+            };
+            let others = node.others().iter();
+            let others = others.filter_map(|other| nodes.get(usize::from(other.0)));
             for (place, highest) in nearest.iter_mut().zip(ZoneKind::ALL) {
-                if let Some(zone) = node.zonelist(highest).next() {
+                let mut all = core::iter::once(node).chain(others.clone());
+                if let Some(zone) = all.find_map(|node| node.zonelist(highest).next()) {
                     *place = zone.id();
                 }
             }

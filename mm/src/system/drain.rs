@@ -7,7 +7,6 @@
 #![forbid(unsafe_code)]
 
 use super::{Core, Memory};
-use crate::buddy::{Gfp, Request};
 use crate::platform::{CpuId, Platform};
 use crate::sync::Pin;
 use crate::zone::{Node, Zone};
@@ -51,13 +50,14 @@ impl<P: Platform> Memory<P> {
         }
     }
 
-    /// Drains all lists for a request. Answers whether there was anything on them.
-    pub(super) fn drain_for(&self, core: &Core, request: &Request) -> bool {
+    /// Drains all lists for a request that may wait or not. Answers whether there was anything on
+    /// them.
+    pub(super) fn drain_for(&self, core: &Core, may_wait: bool) -> bool {
         let listed = |zone: &Zone| core.cpus.presence.cpus().any(|cpu| zone.has_listed(cpu));
         if !core.listed_zones().any(listed) {
             return false;
         }
-        let ask = match request.gfp().contains(Gfp::DIRECT_RECLAIM) {
+        let ask = match may_wait {
             true => Ask::WhoHasPages,
             false => Ask::Nobody,
         };

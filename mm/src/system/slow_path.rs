@@ -1,17 +1,20 @@
 //! What happens when no zone has memory to spare (Linux: `__alloc_pages_slowpath`).
 //!
-//! Nothing frees memory yet, so the way is short: down to the `min` mark, or as far below it as
-//! the request may go, then to the last page if it may, then failure and its report.
+//! kswapd is woken, and the request goes down to the `min` mark, or as far below it as it may. Who
+//! can wait then reclaims and looks again, a limited number of rounds ([`Retry`]); at their end
+//! everybody who asked for it is told that there is no memory left. Then the request fails, and is
+//! reported.
 #![forbid(unsafe_code)]
 
 use core::fmt;
 
+use super::retry::{Next, Retry};
 use super::{AllocError, Core, Memory};
 use crate::buddy::{Gfp, Request, Trace};
 use crate::config::PAGE_SHIFT;
 use crate::mem::Exclusive;
 use crate::platform::Platform;
-use crate::report::AllocFailure;
+use crate::report::{AllocFailure, SleepInAtomic};
 use crate::zone::watermark::{AllocFlags, Limit, Mark, policy};
 use crate::zone::{Node, Zone};
 
@@ -26,23 +29,102 @@ impl<P: Platform> Memory<P> {
         request: &Request,
         trace: &mut impl Trace,
     ) -> Result<Exclusive, AllocError> {
-        let flags = policy::alloc_flags(request.gfp());
+        let gfp = request.gfp();
+        let may_wait = self.may_wait(request);
+        let is_reclaiming = self.is_reclaiming();
+        let may_reclaim = may_wait && !is_reclaiming && !gfp.contains(Gfp::MEMALLOC);
+        if gfp.contains(Gfp::KSWAPD_RECLAIM) {
+            self.wake_kswapds(core, node, request, may_reclaim);
+        }
         let last = AllocFlags::NO_WATERMARKS;
+        let mut flags = policy::alloc_flags(gfp);
+        if is_reclaiming && !gfp.contains(Gfp::NOMEMALLOC) {
+            flags.insert(last);
+        }
         let mut found = self.alloc_with(core, node, request, flags.difference(last), trace);
         if found.is_none() && flags.contains(last) {
             found = self.alloc_with(core, node, request, flags, trace);
         }
-        if found.is_none() && request.gfp().contains(Gfp::NOFAIL) {
-            found = self.alloc_with(core, node, request, AllocFlags::HARDER, trace);
-        }
         // Free pages may hide in the lists of CPUs.
-        if found.is_none() && self.drain_for(core, request) {
+        if found.is_none() && self.drain_for(core, may_wait) {
             found = self.alloc_with(core, node, request, flags, trace);
+        }
+        if found.is_none() && may_reclaim {
+            found = self.alloc_by_reclaim(core, node, request, flags, trace);
+        }
+        if found.is_none() && gfp.contains(Gfp::NOFAIL) {
+            found = self.alloc_with(core, node, request, last, trace);
         }
         found.ok_or_else(|| {
             self.report_failure(core, request);
             AllocError::OutOfMemory
         })
+    }
+
+    /// Reclaims and looks again, for as long as there is hope.
+    fn alloc_by_reclaim(
+        &self,
+        core: &Core,
+        node: &Node,
+        request: &Request,
+        mut flags: AllocFlags,
+        trace: &mut impl Trace,
+    ) -> Option<Exclusive> {
+        let mut retry = Retry::new(request);
+        loop {
+            let pages = self.direct_reclaim(core, node, request);
+            let found = self.alloc_drained(core, node, request, flags, trace);
+            if found.is_some() {
+                return found;
+            }
+            let mut next = retry.after_reclaim(pages);
+            if next == Next::OutOfMemory {
+                let pages = self.notify_out_of_memory(request.order());
+                if request.gfp().contains(Gfp::NOFAIL) {
+                    flags.insert(AllocFlags::NO_WATERMARKS);
+                }
+                let found = self.alloc_drained(core, node, request, flags, trace);
+                if found.is_some() {
+                    return found;
+                }
+                next = retry.after_call(pages);
+            }
+            if next == Next::GiveUp {
+                return None;
+            }
+            self.platform.reschedule();
+        }
+    }
+
+    /// As [`Self::alloc_with`], after what came back has left the lists of CPUs.
+    fn alloc_drained(
+        &self,
+        core: &Core,
+        node: &Node,
+        request: &Request,
+        flags: AllocFlags,
+        trace: &mut impl Trace,
+    ) -> Option<Exclusive> {
+        self.drain_local_pages();
+        let found = self.alloc_with(core, node, request, flags, trace);
+        if found.is_none() && self.drain_for(core, true) {
+            return self.alloc_with(core, node, request, flags, trace);
+        }
+        found
+    }
+
+    /// Whether a request may wait: whoever says so where that is impossible is reported, and served
+    /// as if it had not.
+    fn may_wait(&self, request: &Request) -> bool {
+        let gfp = request.gfp();
+        if !gfp.contains(Gfp::DIRECT_RECLAIM) || self.platform.may_sleep() {
+            return gfp.contains(Gfp::DIRECT_RECLAIM);
+        }
+        self.platform.sleep_in_atomic(&SleepInAtomic {
+            order: request.order(),
+            mode: gfp.bits(),
+        });
+        false
     }
 
     /// One round over the zones, down to the `min` mark or as far below it as `flags` let it.

@@ -3,7 +3,9 @@
 
 use super::{Zone, ZoneKind};
 use crate::addr::PfnRange;
+use crate::mem::Array;
 use crate::platform::NodeId;
+use crate::sync::atomic::AtomicU32;
 
 /// Memory at one distance from its CPUs (Linux: `pg_data_t`).
 #[derive(Debug)]
@@ -12,9 +14,13 @@ pub struct Node {
     span: PfnRange,
     present: u64,
     zones: [Zone; ZoneKind::COUNT],
+    others: Array<NodeId>,
+    /// Runs of kswapd in a row that brought nothing.
+    pub(crate) kswapd_failures: AtomicU32,
 }
 
 impl Node {
+    /// A node that falls back to no other yet.
     pub(crate) const fn new(
         id: NodeId,
         span: PfnRange,
@@ -26,7 +32,14 @@ impl Node {
             span,
             present,
             zones,
+            others: Array::empty(),
+            kswapd_failures: AtomicU32::new(0),
         }
+    }
+
+    /// Sets which nodes to ask when this one has nothing.
+    pub(crate) fn install_others(&mut self, others: Array<NodeId>) {
+        self.others = others;
     }
 
     /// The node's number.
@@ -66,6 +79,14 @@ impl Node {
 
     pub(crate) const fn zone_mut(&mut self, kind: ZoneKind) -> &mut Zone {
         &mut self.zones[kind.index()]
+    }
+
+    /// The other nodes with memory, in the order in which they are asked when this one has none
+    /// (Linux: "Fallback order").
+    #[inline]
+    #[must_use]
+    pub fn others(&self) -> &[NodeId] {
+        &self.others
     }
 
     /// Zones that may serve a request whose highest zone is `highest`, best first: from there

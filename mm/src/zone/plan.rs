@@ -21,6 +21,7 @@ pub use lines::PlanLine;
 use core::fmt;
 
 use super::ZoneKind;
+use super::distance::Distances;
 use crate::addr::{Pfn, PfnRange, PhysAddr};
 use crate::config::{DMA_LIMIT, DMA32_LIMIT};
 use crate::memblock::Memblock;
@@ -112,6 +113,7 @@ pub struct Plan<'a> {
     /// from the others.
     limits: [PfnRange; ZoneKind::COUNT],
     nodes: &'a mut [NodePlan],
+    distances: Distances<'a>,
 }
 
 impl<'a> Plan<'a> {
@@ -129,6 +131,7 @@ impl<'a> Plan<'a> {
         let plan = Self {
             limits: zone_limits(memblock)?,
             nodes,
+            distances: Distances::UNKNOWN,
         };
         plan.nodes.fill(NodePlan::EMPTY);
         for ram in memblock.frames(None) {
@@ -160,6 +163,19 @@ impl<'a> Plan<'a> {
             }
         }
         Ok(plan)
+    }
+
+    /// The same with what is known of the distances between nodes.
+    #[must_use]
+    pub const fn with_distances(mut self, distances: Distances<'a>) -> Self {
+        self.distances = distances;
+        self
+    }
+
+    /// How far nodes are from each other.
+    #[must_use]
+    pub const fn distances(&self) -> &Distances<'a> {
+        &self.distances
     }
 
     /// What a zone may span on any node; empty if no RAM lies there. Movable's is empty: it

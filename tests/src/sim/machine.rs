@@ -12,6 +12,7 @@ use mm::memblock::setup::{self, LowMemory, SetupError, SetupPolicy};
 use mm::memblock::{Direction, GrowError, Memblock};
 use mm::platform::{CpuId, NodeId, Platform};
 use mm::system::{BringUpError, FreeEarlyError, Memory, Options, PageLists, Summary};
+use mm::zone::distance::Distances;
 use mm::zone::plan::{CoreWish, NodePlan, Plan, PlanError};
 
 use super::{OnCpu, SimConfig, SimPlatform};
@@ -44,6 +45,8 @@ pub struct Builder<C: SimConfig> {
     wish: CoreWish,
     options: Options,
     cpus: u32,
+    cpu_nodes: Vec<NodeId>,
+    distances: Vec<u8>,
     direction: Direction,
     early_limit: PhysAddr,
     held_back: Vec<PhysRange>,
@@ -117,6 +120,8 @@ impl<C: SimConfig> Machine<C> {
                 ..Options::for_profile(C::PROFILE)
             },
             cpus: 1,
+            cpu_nodes: Vec::new(),
+            distances: Vec::new(),
             direction: Direction::TopDown,
             early_limit: PhysAddr::MAX,
             held_back: Vec::new(),
@@ -304,6 +309,21 @@ impl<C: SimConfig> Builder<C> {
         self
     }
 
+    /// Sets how many CPUs there are, and on which node each is.
+    #[must_use]
+    pub fn cpus_on(mut self, nodes: &[u16]) -> Self {
+        self.cpus = u32::try_from(nodes.len()).unwrap();
+        self.cpu_nodes = nodes.iter().copied().map(NodeId).collect();
+        self
+    }
+
+    /// Sets the distances between the nodes, row by row.
+    #[must_use]
+    pub fn distances(mut self, matrix: &[u8]) -> Self {
+        self.distances = matrix.to_vec();
+        self
+    }
+
     /// Sets from which end early memory is taken.
     #[must_use]
     pub const fn early(mut self, direction: Direction) -> Self {
@@ -350,9 +370,15 @@ impl<C: SimConfig> Builder<C> {
         let count = memblock
             .frames(None)
             .map(|ram| ram.node.unwrap_or_default().0);
-        let count = usize::from(count.max().unwrap_or(0)) + 1;
+        let with_cpus = self.cpu_nodes.iter().map(|node| node.0);
+        let count = usize::from(count.chain(with_cpus).max().unwrap_or(0)) + 1;
         let mut nodes = vec![NodePlan::EMPTY; count];
         let plan = Plan::compute(&memblock, self.wish, &mut nodes).map_err(BootError::Plan)?;
+        let distances = match self.distances.len() {
+            0 => Distances::UNKNOWN,
+            known => Distances::new(known.isqrt(), &self.distances).unwrap(),
+        };
+        let plan = plan.with_distances(distances);
         let summary = memory
             .bring_up(memblock, &plan, self.options)
             .map_err(BootError::BringUp)?;
@@ -386,7 +412,8 @@ impl<C: SimConfig> Builder<C> {
             .map(|range| range.end().frame().as_u64())
             .max();
         let frames = last.unwrap_or(0).next_multiple_of(SECTION_FRAMES);
-        SimPlatform::new(Ram::new(&ranges, frames * 32), self.cpus, self.panics)
+        let ram = Ram::new(&ranges, frames * 32);
+        SimPlatform::new(ram, self.cpus, self.cpu_nodes.clone(), self.panics)
     }
 
     /// Fills memblock's tables.

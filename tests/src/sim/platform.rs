@@ -1,29 +1,45 @@
 //! The library's view of a simulated machine.
 
+use std::cell::Cell;
 use std::marker::PhantomData;
 use std::ptr::NonNull;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use mm::addr::{PhysAddr, PhysRange, VirtAddr};
 use mm::mem::{EarlyRam, RamClaim};
 use mm::memblock::{Floor, Memblock, Request};
 use mm::platform::{
-    CpuId, IrqState, LockClass, MapFrameTableError, MemoryModel, Platform, Profile,
+    CpuId, IrqState, LockClass, MapFrameTableError, MemoryModel, NodeId, Platform, Profile,
 };
-use mm::report::{AllocFailure, Corruption};
+use mm::report::{AllocFailure, Corruption, SleepInAtomic};
 
 use super::cpus::Cpus;
 use super::gaps::Stops;
 use super::{Gaps, OnCpu, Ram, SimConfig, Trouble};
+
+thread_local! {
+    /// A host thread is a task: whether it reclaims memory, …
+    static RECLAIMS: Cell<bool> = const { Cell::new(false) };
+    /// … and whether it is in a part that may not sleep.
+    static ATOMIC: Cell<bool> = const { Cell::new(false) };
+}
 
 /// A platform over simulated hardware. `C` picks profile and memory model.
 #[derive(Debug)]
 pub struct SimPlatform<C: SimConfig> {
     pub(super) ram: Ram,
     pub(super) cpus: Cpus,
+    /// By CPU; node 0 for those that are not named.
+    cpu_nodes: Vec<NodeId>,
     reports: Mutex<Vec<Corruption>>,
     /// What failed last, and how often anything did.
     failures: Mutex<(u64, String)>,
+    /// Requests that may sleep, from callers that may not.
+    sleeps: Mutex<Vec<SleepInAtomic>>,
+    reschedules: AtomicU64,
+    /// Which nodes' kswapd was woken, if there is a thread to wake.
+    kswapd: Mutex<Option<Vec<NodeId>>>,
     stops: Stops,
     /// What the platform does about damage: goes on, or panics.
     panics: bool,
@@ -31,12 +47,16 @@ pub struct SimPlatform<C: SimConfig> {
 }
 
 impl<C: SimConfig> SimPlatform<C> {
-    pub(super) fn new(ram: Ram, cpus: u32, panics: bool) -> Self {
+    pub(super) fn new(ram: Ram, cpus: u32, cpu_nodes: Vec<NodeId>, panics: bool) -> Self {
         Self {
             ram,
             cpus: Cpus::new(cpus),
+            cpu_nodes,
             reports: Mutex::default(),
             failures: Mutex::default(),
+            sleeps: Mutex::default(),
+            reschedules: AtomicU64::new(0),
+            kswapd: Mutex::default(),
             stops: Stops::new(),
             panics,
             config: PhantomData,
@@ -98,6 +118,38 @@ impl<C: SimConfig> SimPlatform<C> {
         std::mem::take(&mut *self.failures.lock().unwrap())
     }
 
+    /// Runs `body` where this thread may not sleep.
+    pub fn in_atomic<R>(&self, body: impl FnOnce() -> R) -> R {
+        let before = ATOMIC.replace(true);
+        let result = body();
+        ATOMIC.set(before);
+        result
+    }
+
+    /// Takes the requests that wanted to sleep where they may not, oldest first.
+    #[must_use]
+    pub fn take_sleeps(&self) -> Vec<SleepInAtomic> {
+        std::mem::take(&mut *self.sleeps.lock().unwrap())
+    }
+
+    /// How often a task let others run so far.
+    #[must_use]
+    pub fn reschedules(&self) -> u64 {
+        self.reschedules.load(Ordering::Relaxed)
+    }
+
+    /// From now on somebody calls [`woken`](Self::woken) and does kswapd's work.
+    pub fn has_kswapd(&self) {
+        *self.kswapd.lock().unwrap() = Some(Vec::new());
+    }
+
+    /// Takes the nodes whose kswapd was woken so far.
+    #[must_use]
+    pub fn woken(&self) -> Vec<NodeId> {
+        let mut kswapd = self.kswapd.lock().unwrap();
+        kswapd.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
     /// Takes what was found wrong with interrupts and locks so far, and what a machine at rest
     /// must not show.
     #[must_use]
@@ -136,6 +188,11 @@ unsafe impl<C: SimConfig> Platform for SimPlatform<C> {
         self.cpus.count()
     }
 
+    fn node_of(&self, cpu: CpuId) -> NodeId {
+        let index = usize::try_from(cpu.0).unwrap();
+        self.cpu_nodes.get(index).copied().unwrap_or_default()
+    }
+
     /// The other thread gets the host's CPU; a machine that waits for a CPU which does nothing
     /// soon gives up.
     fn relax(&self, rounds: u32) -> bool {
@@ -164,6 +221,32 @@ unsafe impl<C: SimConfig> Platform for SimPlatform<C> {
         let (count, last) = &mut *self.failures.lock().unwrap();
         *count += 1;
         *last = failure.to_string();
+    }
+
+    fn may_sleep(&self) -> bool {
+        !ATOMIC.get()
+    }
+
+    fn reschedule(&self) {
+        self.reschedules.fetch_add(1, Ordering::Relaxed);
+        std::thread::yield_now();
+    }
+
+    fn wake_kswapd(&self, node: NodeId) -> bool {
+        let mut kswapd = self.kswapd.lock().unwrap();
+        kswapd.as_mut().map(|woken| woken.push(node)).is_some()
+    }
+
+    fn set_reclaiming(&self, on: bool) -> Option<bool> {
+        Some(RECLAIMS.replace(on))
+    }
+
+    fn is_reclaiming(&self) -> Option<bool> {
+        Some(RECLAIMS.get())
+    }
+
+    fn sleep_in_atomic(&self, report: &SleepInAtomic) {
+        self.sleeps.lock().unwrap().push(*report);
     }
 
     fn frame_table_base(&self) -> Option<VirtAddr> {

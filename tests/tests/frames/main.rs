@@ -11,6 +11,7 @@ mod isolation;
 mod locks;
 mod misuse;
 mod model;
+mod nodes;
 mod origins;
 mod page_lists;
 mod poison;

@@ -176,7 +176,16 @@ fn before_memory_is_up_lists_are_empty_and_totals_are_zero() {
             pgalloc_dma32 0
             pgalloc_normal 0
             pgalloc_movable 0
+            allocstall_dma 0
+            allocstall_dma32 0
+            allocstall_normal 0
+            allocstall_movable 0
             pgfree 0
+            pgsteal_kswapd 0
+            pgsteal_direct 0
+            pgscan_kswapd 0
+            pgscan_direct 0
+            pageoutrun 0
         "#]],
         ),
     ] {

@@ -266,6 +266,13 @@ pub(crate) const REFUSALS: &[Ending] = &[
     },
 ];
 
+/// Machines whose memory is used up, and comes back.
+pub(crate) const PRESSURES: &[Ending] = &[
+    pressure("memory_16M", "--memory 16M"),
+    pressure("memory_64M", "--memory 64M"),
+    pressure("cpus_2_migrate", "--cpus 2 --cmdline sched=migrate"),
+];
+
 /// Values that are not what they should be: told, and the machine comes up all the same.
 pub(crate) const ODDITIES: &[Ending] = &[
     odd(
@@ -454,6 +461,16 @@ const fn odd(name: &'static str, options: &'static str, says: &'static str) -> E
         exec: Some("stress 1000"),
         status: 0,
         says,
+    }
+}
+
+const fn pressure(name: &'static str, options: &'static str) -> Ending {
+    Ending {
+        name,
+        options,
+        exec: Some("oomtest; oomtest; stress 2000"),
+        status: 0,
+        says: "one that must not fail was served from the reserves",
     }
 }
 

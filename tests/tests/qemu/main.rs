@@ -11,6 +11,7 @@ mod counting;
 mod cpus;
 mod guest;
 mod ktests;
+mod nodes;
 mod replay;
 
 use std::process::ExitCode;
@@ -23,10 +24,11 @@ use boot_runner::tools;
 use libtest_mimic::{Arguments, Failed, Trial};
 
 use cases::{
-    BOOT_COMMANDS, BOOT_SAYS, BOOTS, Boot, DIVISIONS, EXAMPLE_MACHINES, Ending, ODDITIES, REFUSALS,
-    REPLAYS, TREATMENTS, Treatment,
+    BOOT_COMMANDS, BOOT_SAYS, BOOTS, Boot, DIVISIONS, EXAMPLE_MACHINES, Ending, ODDITIES,
+    PRESSURES, REFUSALS, REPLAYS, TREATMENTS, Treatment,
 };
 use cpus::CPUS;
+use nodes::NODES;
 
 /// Guests at a time: each keeps a host core busy.
 const MOST_GUESTS: usize = 2;
@@ -49,6 +51,7 @@ fn main() -> ExitCode {
         ("bad_input", REFUSALS),
         ("odd_input", ODDITIES),
         ("division", DIVISIONS),
+        ("pressure", PRESSURES),
     ];
     let endings = endings.iter().flat_map(|(group, cases)| {
         let one = |case: &'static Ending| trial(group, case.name, || ends_as_told(case));
@@ -65,6 +68,9 @@ fn main() -> ExitCode {
     let cpus = CPUS
         .iter()
         .map(|case| trial("cpus", case.name, || cpus::come_up(case)));
+    let nodes = NODES
+        .iter()
+        .map(|case| trial("nodes", case.name, || nodes::come_up(case)));
     let mut trials: Vec<Trial> = boots
         .chain(examples)
         .chain(least)
@@ -72,6 +78,7 @@ fn main() -> ExitCode {
         .chain(treatments)
         .chain(replays)
         .chain(cpus)
+        .chain(nodes)
         .collect();
     trials.extend([
         trial(

@@ -32,7 +32,7 @@ const EQUALS: [&[&str]; 4] = [
 /// Rooms for `unsafe`, each with how many lines of code and how many uses it may hold at most.
 /// A room grows by changing this table, where a reviewer sees it.
 const ROOMS: [(&str, usize, usize); 5] = [
-    ("platform", 130, 1),
+    ("platform", 140, 1),
     ("sync", 600, 15),
     ("mem", 290, 16),
     ("frame/table", 580, 20),

@@ -114,7 +114,7 @@ pub const fn alloc_flags(gfp: Gfp) -> AllocFlags {
             flags = flags.union(AllocFlags::HARDER);
         }
     }
-    if gfp.contains(Gfp::MEMALLOC) {
+    if gfp.contains(Gfp::MEMALLOC) && !gfp.contains(Gfp::NOMEMALLOC) {
         flags = flags.union(AllocFlags::NO_WATERMARKS);
     }
     flags
@@ -284,6 +284,7 @@ mod tests {
             (Gfp::KERNEL | Gfp::HIGH, F::HIGH),
             (Gfp::ATOMIC | Gfp::NOMEMALLOC, F::HIGH),
             (Gfp::KERNEL | Gfp::MEMALLOC, F::NO_WATERMARKS),
+            (Gfp::KERNEL | Gfp::MEMALLOC | Gfp::NOMEMALLOC, F::empty()),
             (
                 Gfp::ATOMIC | Gfp::MEMALLOC,
                 F::HIGH | F::HARDER | F::NO_WATERMARKS,

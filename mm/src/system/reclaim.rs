@@ -1,0 +1,314 @@
+//! Getting memory back from those who can do with less: on behalf of a request that waits for it
+//! (direct reclaim), or of a node that runs low (Linux: `kswapd`).
+//!
+//! Whoever reclaims is marked for as long as it does: what it allocates meanwhile may use all
+//! reserves, and does not reclaim in turn (Linux: `PF_MEMALLOC`).
+#![forbid(unsafe_code)]
+
+use super::{Core, Memory};
+use crate::addr::Order;
+use crate::buddy::chain::Chain;
+use crate::buddy::relief::{
+    AlreadyRegistered, DEF_PRIORITY, OomNotifier, ShrinkControl, Shrinker, Tally,
+};
+use crate::buddy::{Gfp, Request};
+use crate::platform::{NodeId, Platform};
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::zone::{Node, Zone, ZoneKind};
+
+/// Pages that direct reclaim is content with (Linux: `SWAP_CLUSTER_MAX`).
+const CLUSTER: u64 = 32;
+/// So many runs without any success, and kswapd is not woken until somebody else succeeds
+/// (Linux: `MAX_RECLAIM_RETRIES`).
+const HOPELESS: u32 = 16;
+
+/// Who is asked for memory.
+#[derive(Debug)]
+pub(super) struct Helpers {
+    shrinkers: Chain<Shrinker>,
+    notifiers: Chain<OomNotifier>,
+    /// The mark of whoever reclaims, where the platform knows no tasks.
+    reclaiming: AtomicBool,
+}
+
+impl Helpers {
+    pub(super) const fn new() -> Self {
+        Self {
+            shrinkers: Chain::new(),
+            notifiers: Chain::new(),
+            reclaiming: AtomicBool::new(false),
+        }
+    }
+}
+
+/// What reclaim did since boot, by the names of `/proc/vmstat`.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    allocstall: [AtomicU64; ZoneKind::COUNT],
+    direct: Work,
+    kswapd: Work,
+    pageoutrun: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Work {
+    scanned: AtomicU64,
+    pages: AtomicU64,
+}
+
+impl Work {
+    fn add(&self, tally: Tally) {
+        self.scanned.fetch_add(tally.scanned, Ordering::Relaxed);
+        self.pages.fetch_add(tally.pages, Ordering::Relaxed);
+    }
+}
+
+/// What reclaim did since boot. Objects of caches are what it scans, and pages what it steals;
+/// Linux counts there what it does to user pages.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct ReclaimStats {
+    /// How often a request reclaimed by itself, by the highest zone that could serve it.
+    pub allocstall: [u64; ZoneKind::COUNT],
+    /// Pages that came back for requests.
+    pub pgsteal_direct: u64,
+    /// Pages that came back for nodes.
+    pub pgsteal_kswapd: u64,
+    /// Objects looked at for requests.
+    pub pgscan_direct: u64,
+    /// Objects looked at for nodes.
+    pub pgscan_kswapd: u64,
+    /// Runs of [`Memory::balance_node`] that had something to do.
+    pub pageoutrun: u64,
+}
+
+/// What a run of [`Memory::balance_node`] came to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Balance {
+    /// Whether every zone of the node is above its `high` mark now.
+    pub is_balanced: bool,
+    /// Pages that came back.
+    pub reclaimed: u64,
+}
+
+/// The caller reclaims, until this is dropped.
+struct Reclaiming<'a, P: Platform>(&'a Memory<P>);
+
+impl<P: Platform> Drop for Reclaiming<'_, P> {
+    fn drop(&mut self) {
+        self.0.swap_mark(false);
+    }
+}
+
+impl<P: Platform> Memory<P> {
+    /// Lets a cache be asked for memory from now on (Linux: `shrinker_register`). Context: any
+    /// but NMI.
+    ///
+    /// # Errors
+    /// [`AlreadyRegistered`], with this memory or another one, now or earlier.
+    pub fn register_shrinker(&self, shrinker: &'static Shrinker) -> Result<(), AlreadyRegistered> {
+        self.helpers.shrinkers.join(shrinker)
+    }
+
+    /// Stops asking a cache, for good (Linux: `shrinker_free`). Answers whether nobody asks it any
+    /// more: `false` if a call lasted too long to wait for. Context: task, not from the shrinker.
+    pub fn unregister_shrinker(&self, shrinker: &'static Shrinker) -> bool {
+        Chain::leave(shrinker, &self.platform)
+    }
+
+    /// Lets somebody know when there is no memory left (Linux: `register_oom_notifier`). Context:
+    /// any but NMI.
+    ///
+    /// # Errors
+    /// As [`Self::register_shrinker`].
+    pub fn register_oom_notifier(
+        &self,
+        notifier: &'static OomNotifier,
+    ) -> Result<(), AlreadyRegistered> {
+        self.helpers.notifiers.join(notifier)
+    }
+
+    /// The opposite of [`Self::register_oom_notifier`], as [`Self::unregister_shrinker`].
+    pub fn unregister_oom_notifier(&self, notifier: &'static OomNotifier) -> bool {
+        Chain::leave(notifier, &self.platform)
+    }
+
+    /// What reclaim did since boot. Context: any.
+    #[must_use]
+    pub fn reclaim_stats(&self) -> ReclaimStats {
+        let Some(core) = self.core() else {
+            return ReclaimStats::default();
+        };
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let counters = &core.reclaim;
+        ReclaimStats {
+            allocstall: ZoneKind::ALL.map(|kind| load(&counters.allocstall[kind.index()])),
+            pgsteal_direct: load(&counters.direct.pages),
+            pgsteal_kswapd: load(&counters.kswapd.pages),
+            pgscan_direct: load(&counters.direct.scanned),
+            pgscan_kswapd: load(&counters.kswapd.scanned),
+            pageoutrun: load(&counters.pageoutrun),
+        }
+    }
+
+    /// Reclaims until every zone of a node is above its `high` mark, or nobody gives what would
+    /// help: one run of `kswapd` (Linux: `balance_pgdat`). To be called by a thread that
+    /// [`Platform::wake_kswapd`] wakes. Does nothing if the caller reclaims already. Context: task.
+    pub fn balance_node(&self, node: NodeId) -> Balance {
+        let mut balance = Balance::default();
+        let Some((core, node)) = self.core().and_then(|core| Some((core, core.node(node)?))) else {
+            return balance;
+        };
+        let Some(mark) = self.begin_reclaim() else {
+            return balance;
+        };
+        let control = ShrinkControl {
+            gfp: Gfp::KERNEL,
+            node: node.id(),
+        };
+        let mut missing = node.missing();
+        if missing > 0 {
+            core.reclaim.pageoutrun.fetch_add(1, Ordering::Relaxed);
+        }
+        let mut priority = DEF_PRIORITY;
+        while missing > 0 && priority > 0 {
+            let tally = self.shrink_all(&control, priority);
+            core.reclaim.kswapd.add(tally);
+            balance.reclaimed = balance.reclaimed.saturating_add(tally.pages);
+            // What came back may still be on this CPU's lists.
+            self.drain_local_pages();
+            let before = core::mem::replace(&mut missing, node.missing());
+            // Pages of zones that have enough are no success. Nor is it one to live on the largest
+            // cache alone, which a low urgency does.
+            if missing >= before || tally.scanned < node.high() {
+                priority = priority.saturating_sub(1);
+            }
+            self.platform.reschedule();
+        }
+        drop(mark);
+        balance.is_balanced = missing == 0;
+        if balance.reclaimed > 0 || balance.is_balanced {
+            node.kswapd_failures.store(0, Ordering::Relaxed);
+        } else {
+            node.kswapd_failures.fetch_add(1, Ordering::Relaxed);
+        }
+        balance
+    }
+
+    /// Wakes kswapd of every node that a request may use and that is below a `high` mark. Where
+    /// nobody is there to be woken and the request may wait, its work is done here and now.
+    pub(super) fn wake_kswapds(
+        &self,
+        core: &Core,
+        near: &Node,
+        request: &Request,
+        may_reclaim: bool,
+    ) {
+        for node in core.nodes_for(near, request) {
+            let is_hopeless = node.kswapd_failures.load(Ordering::Relaxed) >= HOPELESS;
+            if is_hopeless || node.missing() == 0 {
+                continue;
+            }
+            if !self.platform.wake_kswapd(node.id()) && may_reclaim {
+                let _ = self.balance_node(node.id());
+            }
+        }
+    }
+
+    /// Reclaims on behalf of a request (Linux: `try_to_free_pages`). Answers how many pages came
+    /// back.
+    pub(super) fn direct_reclaim(&self, core: &Core, near: &Node, request: &Request) -> u64 {
+        let Some(_mark) = self.begin_reclaim() else {
+            return 0;
+        };
+        core.reclaim.allocstall[request.highest().index()].fetch_add(1, Ordering::Relaxed);
+        let mut pages: u64 = 0;
+        for priority in (0..=DEF_PRIORITY).rev() {
+            for node in core.nodes_for(near, request) {
+                let control = ShrinkControl {
+                    gfp: request.gfp(),
+                    node: node.id(),
+                };
+                let tally = self.shrink_all(&control, priority);
+                core.reclaim.direct.add(tally);
+                pages = pages.saturating_add(tally.pages);
+                if tally.pages > 0 {
+                    node.kswapd_failures.store(0, Ordering::Relaxed);
+                }
+            }
+            if pages >= CLUSTER {
+                break;
+            }
+        }
+        pages
+    }
+
+    fn shrink_all(&self, control: &ShrinkControl, priority: u8) -> Tally {
+        let mut all = Tally::default();
+        self.helpers.shrinkers.visit(|shrinker| {
+            let tally = shrinker.shrink(control, priority, &self.platform);
+            all.scanned = all.scanned.saturating_add(tally.scanned);
+            all.pages = all.pages.saturating_add(tally.pages);
+        });
+        all
+    }
+
+    /// Tells everybody who wants to know that there is no memory left (Linux: the chain that
+    /// `out_of_memory` calls first). Answers how many pages that brought.
+    pub(super) fn notify_out_of_memory(&self, order: Order) -> u64 {
+        let Some(_mark) = self.begin_reclaim() else {
+            return 0;
+        };
+        let mut pages: u64 = 0;
+        self.helpers
+            .notifiers
+            .visit(|notifier| pages = pages.saturating_add(notifier.tell(order)));
+        pages
+    }
+
+    /// Whether the caller reclaims already.
+    pub(super) fn is_reclaiming(&self) -> bool {
+        self.platform
+            .is_reclaiming()
+            .unwrap_or_else(|| self.helpers.reclaiming.load(Ordering::Relaxed))
+    }
+
+    fn begin_reclaim(&self) -> Option<Reclaiming<'_, P>> {
+        (!self.swap_mark(true)).then(|| Reclaiming(self))
+    }
+
+    /// Sets the caller's mark; answers what it was.
+    fn swap_mark(&self, on: bool) -> bool {
+        self.platform
+            .set_reclaiming(on)
+            .unwrap_or_else(|| self.helpers.reclaiming.swap(on, Ordering::Acquire))
+    }
+}
+
+impl Core {
+    /// The nodes that may serve a request, `near` first.
+    fn nodes_for<'a>(
+        &'a self,
+        near: &'a Node,
+        request: &Request,
+    ) -> impl Iterator<Item = &'a Node> {
+        core::iter::once(near).chain(self.other_nodes(near, request))
+    }
+}
+
+impl Node {
+    /// All its `high` marks.
+    fn high(&self) -> u64 {
+        let marks = self.zones().iter().map(|zone| zone.watermarks().marks());
+        marks.map(|marks| marks.high).fold(0, u64::saturating_add)
+    }
+
+    /// Frames that its zones are short of to be above their `high` marks.
+    fn missing(&self) -> u64 {
+        let managed = self.zones().iter().filter(|zone| zone.is_managed());
+        let short = |zone: &Zone| {
+            let wanted = zone.watermarks().marks().high.saturating_add(1);
+            wanted.saturating_sub(zone.free_frames())
+        };
+        managed.map(short).fold(0, u64::saturating_add)
+    }
+}
