@@ -12,8 +12,11 @@ mod block;
 mod bring_up;
 mod bulk;
 mod cpus;
+mod defer;
 mod drain;
+mod grace;
 mod held;
+mod nolock;
 mod options;
 mod origins;
 mod reclaim;
@@ -29,6 +32,7 @@ pub use adopt::FreeEarlyError;
 pub use alloc::AllocError;
 pub use block::Block;
 pub use bring_up::{BringUpError, Summary};
+pub use grace::{GraceError, GracePeriods, QueueFull};
 pub use options::{HugePages, Options, PageLists, PageOwner};
 pub use reclaim::{Balance, ReclaimStats};
 pub use run::{ContigError, ExactError, PageRun};
@@ -43,6 +47,7 @@ use crate::mem::Array;
 use crate::platform::{CpuId, NodeId, Platform};
 use crate::report::Corruption;
 use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::grace::Grace;
 use crate::sync::{Once, Pin, SpinLock};
 use crate::zone::{Node, Zone};
 use cpus::Cpus;
@@ -67,6 +72,8 @@ pub(crate) struct Core {
     /// … or on their way in.
     treats_free_pages: bool,
     pub(crate) cpus: Cpus,
+    grace: Grace,
+    backlogs: defer::Backlogs,
     pub(crate) origins: Origins,
     tuning: SpinLock<Tuning>,
     reclaim: reclaim::Counters,

@@ -6,47 +6,49 @@ use crate::sched::thread::Affinity;
 use crate::sched::wait::WaitQueue;
 use core::sync::atomic::{AtomicBool, Ordering};
 use mm::platform::NodeId;
+use mm::sync::Bell;
 
 /// Nodes that can have a thread; others are seen to by whoever needs memory.
 const NODES: usize = 64;
 
 /// What wakes a thread.
 #[derive(Debug)]
-struct Bell {
+struct Attendant {
     /// Whether there is a thread.
     is_attended: AtomicBool,
-    is_rung: AtomicBool,
+    bell: Bell,
     queue: WaitQueue,
 }
 
-static BELLS: [Bell; NODES] = [const {
-    Bell {
+static ATTENDANTS: [Attendant; NODES] = [const {
+    Attendant {
         is_attended: AtomicBool::new(false),
-        is_rung: AtomicBool::new(false),
+        bell: Bell::new(),
         queue: WaitQueue::new(),
     }
 }; NODES];
 
-fn bell(node: NodeId) -> Option<&'static Bell> {
-    BELLS.get(usize::from(node.0))
+fn attendant(node: NodeId) -> Option<&'static Attendant> {
+    ATTENDANTS.get(usize::from(node.0))
 }
 
 /// Makes a thread for each node.
 pub(crate) fn start() {
     for node in MEMORY.nodes().iter().map(mm::zone::Node::id) {
-        let Some(bell) = bell(node) else { continue };
+        let Some(kswapd) = attendant(node) else {
+            continue;
+        };
         let name = alloc::format!("kswapd{node}");
-        match spawn(name, Affinity::Any, move || serve(node, bell)) {
-            Ok(_detached) => bell.is_attended.store(true, Ordering::Release),
+        match spawn(name, Affinity::Any, move || serve(node, kswapd)) {
+            Ok(_detached) => kswapd.is_attended.store(true, Ordering::Release),
             Err(error) => log::warn!("node {node} has no kswapd: {error}"),
         }
     }
 }
 
-fn serve(node: NodeId, bell: &Bell) {
-    let is_rung = || bell.is_rung.load(Ordering::SeqCst);
-    while bell.queue.wait_until(is_rung).is_ok() {
-        bell.is_rung.store(false, Ordering::SeqCst);
+fn serve(node: NodeId, kswapd: &Attendant) {
+    while kswapd.queue.wait_until(|| kswapd.bell.is_rung()).is_ok() {
+        kswapd.bell.answer();
         let _ = MEMORY.balance_node(node);
     }
 }
@@ -56,10 +58,10 @@ fn serve(node: NodeId, bell: &Bell) {
 /// # Context
 /// Any but NMI, without locks of the scheduler held.
 pub(super) fn wake(node: NodeId) -> bool {
-    let attended = bell(node).filter(|bell| bell.is_attended.load(Ordering::Acquire));
-    let Some(bell) = attended else { return false };
-    if !bell.is_rung.swap(true, Ordering::SeqCst) {
-        bell.queue.wake_one();
+    let attended = attendant(node).filter(|kswapd| kswapd.is_attended.load(Ordering::Acquire));
+    let Some(kswapd) = attended else { return false };
+    if kswapd.bell.ring() {
+        kswapd.queue.wake_one();
     }
     true
 }

@@ -1,6 +1,7 @@
 //! Tests of the kernel's own parts.
 
 mod backtrace;
+mod grace;
 mod heap;
 mod hotplug;
 mod memory_symbols;

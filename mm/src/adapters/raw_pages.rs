@@ -66,6 +66,22 @@ impl<P: Platform> Memory<P> {
         Ok(())
     }
 
+    /// As [`Memory::free_pages`] without waiting for anybody (Linux: `free_pages_nolock`): where the
+    /// lists of this CPU are in use, the block is left for whoever may wait. Context: any, NMI included.
+    ///
+    /// # Errors
+    /// As [`Memory::free_pages`].
+    ///
+    /// # Safety
+    /// As [`Memory::free_pages`].
+    pub unsafe fn free_pages_nolock(&self, pfn: Pfn, order: Order) -> Result<(), FreeError> {
+        let core = self.core().ok_or(FreeError::NotPresent)?;
+        // SAFETY: the caller owns the block and gives it up.
+        let claimed = unsafe { core.frames.claim(pfn, order) }?;
+        self.release_nolock(core, claimed, order);
+        Ok(())
+    }
+
     /// Gives back every page in `pages` and empties the places (Linux: `free_pages_bulk`). They go
     /// onto this CPU's lists all at once; without lists, under one hold of the zone's lock for as
     /// many neighbours in the list as are of one zone, 64 at most. Context: any but NMI.

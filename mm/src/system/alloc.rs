@@ -25,6 +25,8 @@ pub enum AllocError {
     NotUp,
     /// There is no such node.
     NoSuchNode,
+    /// Somebody is at the free pages, and the caller must not wait.
+    WouldBlock,
 }
 
 impl fmt::Display for AllocError {
@@ -34,6 +36,7 @@ impl fmt::Display for AllocError {
             Self::OutOfMemory => f.write_str("out of memory"),
             Self::NotUp => f.write_str("memory is not up yet"),
             Self::NoSuchNode => f.write_str("no such node"),
+            Self::WouldBlock => f.write_str("would block"),
         }
     }
 }
@@ -202,6 +205,7 @@ impl<P: Platform> Memory<P> {
         request: Request,
         trace: &mut impl Trace,
     ) -> Result<Exclusive, AllocError> {
+        self.free_deferred_here(core);
         let node = core
             .near_node(&self.platform)
             .ok_or(AllocError::NoSuchNode)?;

@@ -5,6 +5,7 @@
 use core::fmt;
 
 use super::cpus::{Cpus, NOWHERE};
+use super::defer::{Backlog, Backlogs, Waiting};
 use super::{Core, Memory, Options, PageLists, PageOwner, Tuning};
 use crate::addr::{PfnRange, to_count, to_index};
 use crate::buddy::pageset::Gauges;
@@ -17,6 +18,7 @@ use crate::memblock::{AllocError, Memblock, NodeChoice, NodeFrames, Request};
 use crate::platform::{CpuId, MemoryModel, NodeId, Platform};
 use crate::report::Corruption;
 use crate::sync::atomic::AtomicU64;
+use crate::sync::grace::{Grace, Seat};
 use crate::sync::{OwnerCell, PerCpu, Presence, PresenceState, SpinLock, rank};
 use crate::zone::distance::{REMOTE, sort_by_nearness};
 use crate::zone::plan::{NodePlan, Plan};
@@ -138,6 +140,8 @@ impl<P: Platform> Memory<P> {
         builder.fallback_orders(&mut nodes, plan)?;
         let distances = builder.distances(plan)?;
         let cpus = builder.cpus(nodes.len())?;
+        let grace = builder.grace()?;
+        let backlogs = builder.backlogs()?;
         builder.page_lists(&mut nodes, options.page_lists)?;
         let origins = builder.origins(&frames, options.page_owner)?;
         builder.mark_reserved(&frames, &nodes)?;
@@ -150,6 +154,8 @@ impl<P: Platform> Memory<P> {
             treats_new_pages: options.touch_new_pages(),
             treats_free_pages: options.touch_free_pages(),
             cpus,
+            grace,
+            backlogs,
             origins,
             tuning: SpinLock::new(rank::SETTINGS, Tuning::INITIAL),
             reclaim: super::reclaim::Counters::default(),
@@ -157,11 +163,7 @@ impl<P: Platform> Memory<P> {
             summary,
         };
         let mut outcome = Ok(());
-        let Builder {
-            memblock,
-            mut summary,
-            ..
-        } = builder;
+        let (memblock, mut summary) = (builder.memblock, builder.summary);
         memblock.hand_over(&mut |free, ram| {
             if outcome.is_ok() {
                 let adopted = core.adopt(&self.platform, node_of(&free), ram);
@@ -378,6 +380,17 @@ impl<P: Platform> Builder<'_, P> {
         };
         let homes = self.by_cpu(NodeId(0), node_of)?;
         Ok(Cpus::new(Presence::new(states), homes, nearest))
+    }
+
+    /// Each CPU's part in grace periods.
+    fn grace(&mut self) -> Result<Grace, BringUpError> {
+        Ok(Grace::new(self.by_cpu(NodeId(0), |_| Seat::new())?))
+    }
+
+    /// What each CPU puts off.
+    fn backlogs(&mut self) -> Result<Backlogs, BringUpError> {
+        let cell = |_| OwnerCell::new(Waiting::new(), Backlog::default());
+        Ok(PerCpu::new(self.by_cpu(NodeId(0), cell)?))
     }
 
     /// Room for where frames were allocated, if that is to be kept.

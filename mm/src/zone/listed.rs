@@ -83,7 +83,7 @@ impl Zone {
     /// Turns a block that was on a list into one for a request. A damaged one stays out of
     /// circulation.
     #[inline(always)]
-    fn uncache<P: Platform>(
+    pub(super) fn uncache<P: Platform>(
         platform: &P,
         frames: &FrameTable,
         (pfn, cached): (Pfn, CachedWord),
@@ -383,7 +383,7 @@ impl Zone {
 
     /// Whether blocks are kept from the lists for now.
     #[inline]
-    fn is_paused(&self) -> bool {
+    pub(super) fn is_paused(&self) -> bool {
         self.paused.load(Ordering::Relaxed) != 0
     }
 

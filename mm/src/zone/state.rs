@@ -33,6 +33,8 @@ pub struct Zone {
     pub(super) list_limits: SharedLimits,
     /// While this is not zero, nothing goes onto the lists; who says so is in `listed`.
     pub(super) paused: AtomicU32,
+    /// Frames whose freeing is put off.
+    pub(super) deferred: AtomicU64,
 }
 
 /// What a zone is made of.
@@ -78,6 +80,7 @@ impl Zone {
             pagesets: PerCpu::empty(),
             list_limits: SharedLimits::new(),
             paused: AtomicU32::new(0),
+            deferred: AtomicU64::new(0),
         }
     }
 
@@ -198,7 +201,7 @@ impl Zone {
     }
 
     #[inline]
-    fn take<P: Platform>(
+    pub(super) fn take<P: Platform>(
         areas: &mut FreeAreas,
         platform: &P,
         request: &Request,

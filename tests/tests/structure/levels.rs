@@ -30,12 +30,13 @@ const EQUALS: [&[&str]; 4] = [
 ];
 
 /// Rooms for `unsafe`, each with how many lines of code and how many uses it may hold at most.
-/// A room grows by changing this table, where a reviewer sees it.
+/// A room grows by changing this table, where a reviewer sees it. Files in a room that forbid
+/// `unsafe` do not count.
 const ROOMS: [(&str, usize, usize); 5] = [
-    ("platform", 140, 1),
-    ("sync", 600, 15),
+    ("platform", 160, 1),
+    ("sync", 700, 19),
     ("mem", 290, 16),
-    ("frame/table", 580, 20),
+    ("frame/table", 590, 20),
     ("adapters", 180, 16),
 ];
 
@@ -120,7 +121,8 @@ fn everything_outside_the_rooms_forbids_unsafe() {
 fn the_rooms_stay_within_their_budget() {
     let mut totals = [(0, 0); ROOMS.len()];
     for source in sources() {
-        if let Some(room) = room(&source) {
+        let forbids = source.text.contains("#![forbid(unsafe_code)]\n");
+        if let Some(room) = room(&source).filter(|_| !forbids) {
             totals[room].0 += source.code().count();
             totals[room].1 += uses_of_unsafe(&source);
         }

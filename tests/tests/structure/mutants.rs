@@ -161,8 +161,10 @@ enum Verdict {
 /// Tests that are built and run together.
 #[derive(Clone, Copy)]
 struct Suite {
-    /// The sources that they alone are about, if there are such.
-    area: Option<&'static str>,
+    /// The sources that they are about most of all, if there are such.
+    areas: &'static [&'static str],
+    /// Whether they are models that loom runs.
+    is_loom: bool,
     /// What cargo is to build.
     tests: &'static [&'static str],
     /// Parts that take long and notice nothing that the others miss.
@@ -170,14 +172,16 @@ struct Suite {
 }
 
 /// In the order in which they are asked, unless a mutant lies in the area of a later one.
-const SUITES: [Suite; 2] = [
+const SUITES: [Suite; 4] = [
     Suite {
-        area: None,
+        areas: &[],
+        is_loom: false,
         tests: &["--package", "mm-tests", "--test", "frames"],
         skipped: &["replay::", "concurrency::"],
     },
     Suite {
-        area: Some("mm/src/memblock"),
+        areas: &["mm/src/memblock"],
+        is_loom: false,
         tests: &[
             "--package",
             "mm",
@@ -191,11 +195,46 @@ const SUITES: [Suite; 2] = [
         ],
         skipped: &[],
     },
+    Suite {
+        areas: &[
+            "mm/src/sync/grace/epoch.rs",
+            "mm/src/sync/bell.rs",
+            "mm/src/sync/owner.rs",
+            "mm/src/sync/presence.rs",
+            "mm/src/frame/record.rs",
+            "mm/src/frame/stack.rs",
+        ],
+        is_loom: true,
+        tests: &["--package", "mm", "--lib"],
+        skipped: &[],
+    },
+    Suite {
+        areas: &[
+            "mm/src/sync/grace.rs",
+            "mm/src/sync/grace",
+            "mm/src/system/defer.rs",
+            "mm/src/system/grace.rs",
+            "mm/src/system/nolock.rs",
+            "mm/src/zone/nolock.rs",
+        ],
+        is_loom: false,
+        tests: &["--package", "mm-tests", "--test", "grace"],
+        skipped: &[],
+    },
 ];
 
 impl Suite {
+    /// Where it is built. Other flags would have all that was built for the others built anew.
+    const fn target(&self) -> &'static str {
+        if self.is_loom {
+            "target/loom"
+        } else {
+            "target"
+        }
+    }
+
     fn is_about(&self, file: &Path) -> bool {
-        self.area.is_some_and(|area| file.starts_with(area))
+        self.areas.iter().any(|area| file.starts_with(area))
     }
 }
 
@@ -236,7 +275,8 @@ fn build(tree: &Path, suite: &Suite) -> Option<Vec<PathBuf>> {
         .args(["--message-format", "json-render-diagnostics"])
         .args(suite.tests)
         .arg("--target-dir")
-        .arg(root().join("target"))
+        .arg(root().join(suite.target()))
+        .envs(suite.is_loom.then_some(("RUSTFLAGS", "--cfg loom")))
         .current_dir(tree)
         .stdin(Stdio::null())
         .output()

@@ -1,7 +1,7 @@
 //! Blocks on the lists of a CPU: their tokens are given up, their records say so.
 
 use crate::addr::{Pfn, PfnRange};
-use crate::frame::{CachedWord, FrameTable, Word};
+use crate::frame::{CachedWord, Frame, FrameTable, Word, ZoneId};
 use crate::mem::Exclusive;
 use crate::platform::Platform;
 use crate::report::Corruption;
@@ -27,6 +27,23 @@ impl FrameTable {
             section.at(at).publish(word);
             each(section.pfn(at));
         }
+    }
+
+    /// As [`Self::uncache`] for a block of any zone and order, as its record says, which is told.
+    ///
+    /// # Errors
+    /// [`Corruption::NotFree`] if the record says that it is on no list; nothing is changed then.
+    pub(crate) fn uncache_found<P: Platform>(
+        &self,
+        pfn: Pfn,
+    ) -> Result<(Exclusive, ZoneId), Corruption> {
+        let word = self.frame(pfn).map_or(Word::INTERIOR, Frame::word_acquire);
+        let cached = CachedWord::found(word).ok_or(Corruption::NotFree {
+            pfn,
+            word: word.bits(),
+        })?;
+        let block = self.uncache::<P>(pfn, cached, cached.unique())?;
+        Ok((block, word.zone_id()))
     }
 
     /// Turns a block on a list of this CPU back into its token, marked with `word` from now on.
