@@ -5,40 +5,28 @@
 //! something waits.
 
 use super::MEMORY;
+use super::attendant::Attendant;
 use crate::arch::smp;
-use crate::sched::thread::Affinity;
-use crate::sched::wait::WaitQueue;
-use crate::sched::{queue, sleep_ms, spawn};
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sched::{queue, sleep_ms};
+use core::sync::atomic::{AtomicU64, Ordering};
 use mm::platform::CpuId;
 use mm::report::GraceStall;
-use mm::sync::Bell;
 
 /// Milliseconds between two looks.
 const INTERVAL_MS: u64 = 1;
 /// Looks that find a CPU late before that is reported: 21 seconds, as Linux waits.
 pub(crate) const PATIENCE: u32 = 21_000;
 
-static BELL: Bell = Bell::new();
-static QUEUE: WaitQueue = WaitQueue::new();
-/// Whether there is a thread to be woken.
-static IS_ATTENDED: AtomicBool = AtomicBool::new(false);
+static THREAD: Attendant = Attendant::new();
 /// Reports of CPUs that were late, since boot.
 static STALLS: AtomicU64 = AtomicU64::new(0);
 
 /// Makes the thread.
 pub(crate) fn start() {
     MEMORY.grace().set_patience(PATIENCE);
-    match spawn("grace", Affinity::Any, serve) {
-        Ok(_detached) => IS_ATTENDED.store(true, Ordering::Release),
-        Err(error) => log::warn!("nobody sees to grace periods: {error}"),
-    }
-}
-
-fn serve() {
-    while QUEUE.wait_until(|| BELL.is_rung()).is_ok() {
-        BELL.answer();
-        while MEMORY.grace().tend() && sleep_ms(INTERVAL_MS).is_ok() {}
+    let work = || while MEMORY.grace().tend() && sleep_ms(INTERVAL_MS).is_ok() {};
+    if let Err(error) = THREAD.engage("grace", work) {
+        log::warn!("nobody sees to grace periods: {error}");
     }
 }
 
@@ -47,13 +35,7 @@ fn serve() {
 /// # Context
 /// Any but NMI, without locks of the scheduler held.
 pub(super) fn wake() -> bool {
-    if !IS_ATTENDED.load(Ordering::Acquire) {
-        return false;
-    }
-    if BELL.ring() {
-        QUEUE.wake_one();
-    }
-    true
+    THREAD.ring()
 }
 
 /// Interrupts a CPU; it passes a quiescent state at the end of that, if it is not in a reader.

@@ -7,12 +7,14 @@
 //! | `bring_up` | from the map to a page allocator, with Linux's boot lines |
 //! | `nodes` | which memory and CPUs are near to each other |
 //! | `frame_table`, `stacks` | page tables for the frame table and for kernel stacks |
+//! | `attendant` | threads that sleep until somebody rings |
 //! | `grace` | a thread for what waits until no CPU can see it any more |
 //! | `kswapd` | a thread for each node that reclaims when little is left |
 //! | `holder` | whose a frame is that the page allocator never had |
 //! | `files`, `oomtest`, `pages`, `pcp`, `stress`, `sysctl`, `workload` | `/proc` files and shell commands |
 //! | `benches`, `tests` | benchmarks and in-kernel tests |
 
+mod attendant;
 mod benches;
 mod bring_up;
 mod files;
@@ -56,17 +58,16 @@ kernel_param!(
     "on|off: keep which line of the source allocated each block, for /proc/page_owner"
 );
 kernel_param!(
+    "kswapd",
+    "off|on: whether each node has a thread that reclaims memory when little is left"
+);
+kernel_param!(
     "percpu_pagelists",
     "off|tuned: whether CPUs keep free pages at hand"
 );
 kernel_param!(
     "transparent_hugepage",
     "always|madvise|never: keep memory fit for huge pages, by a larger vm.min_free_kbytes"
-);
-
-kernel_param!(
-    "page_owner",
-    "on|off: keep which line of the source allocated each block, for /proc/page_owner"
 );
 
 /// The machine's memory.

@@ -45,6 +45,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use thread::{Affinity, Recipe, Role, SpawnError, Thread};
 use x86_64::instructions::interrupts;
 
+pub(crate) use spawn::prepare;
 pub use spawn::{JoinHandle, spawn};
 
 kernel_param!(

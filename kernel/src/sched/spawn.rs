@@ -45,8 +45,8 @@ impl<T> JoinHandle<T> {
         result.ok_or(JoinError::NoResult)
     }
 
-    /// Lets a thread run that was made by [`create`].
-    pub(super) fn start(&self) {
+    /// Lets a thread run that was made by [`prepare`] or `create`; once.
+    pub(crate) fn start(&self) {
         queue::place(Arc::clone(&self.thread));
     }
 
@@ -103,9 +103,18 @@ pub fn spawn<T: Send + 'static>(
     affinity: Affinity,
     body: impl FnOnce() -> T + Send + 'static,
 ) -> Result<JoinHandle<T>, SpawnError> {
-    let handle = create(Role::Normal, name.into(), affinity, body)?;
+    let handle = prepare(name, affinity, body)?;
     handle.start();
     Ok(handle)
+}
+
+/// As [`spawn`], but the thread runs from [`JoinHandle::start`] on.
+pub(crate) fn prepare<T: Send + 'static>(
+    name: impl Into<String>,
+    affinity: Affinity,
+    body: impl FnOnce() -> T + Send + 'static,
+) -> Result<JoinHandle<T>, SpawnError> {
+    create(Role::Normal, name.into(), affinity, body)
 }
 
 /// Makes a thread that does not run yet.

@@ -67,7 +67,7 @@ impl<P: Platform> Memory<P> {
     }
 
     /// As [`Memory::free_pages`] without waiting for anybody (Linux: `free_pages_nolock`): where the
-    /// lists of this CPU are in use, the block is left for whoever may wait. Context: any, NMI included.
+    /// lists of this CPU are in use and the zone is locked, the block is left for whoever may wait. Context: any, NMI included.
     ///
     /// # Errors
     /// As [`Memory::free_pages`].

@@ -1,9 +1,9 @@
 //! Pages for contexts that must not wait, NMI handlers above all.
 //!
 //! An NMI handler may have interrupted the holder of any lock, and the user of this CPU's page lists. So
-//! nothing here spins: where a lock is taken the allocation would block, and says so; where the
-//! lists are in use, or the CPU is away, a freed block is left on a stack that whoever may wait gives
-//! back ([`defer`](super::defer)).
+//! nothing here spins. Where this CPU's lists are in use, or it is away, a zone is asked if its lock is free.
+//! Where it is not, an allocation would block, and says so; a freed block is left on a stack that
+//! whoever may wait gives back ([`defer`](super::defer)).
 #![forbid(unsafe_code)]
 
 use super::{AllocError, Core, Memory};
@@ -84,7 +84,9 @@ impl<P: Platform> Memory<P> {
         } else {
             Kept::Refused(claimed.into_block())
         };
+        drop(pin);
         if let Kept::Refused(block) = kept
+            && let Err(block) = zone.try_free(&self.platform, block)
             && let Err(block) = self.free_later(core, block)
         {
             self.lose(block.leak().first(), order);

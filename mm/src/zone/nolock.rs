@@ -70,6 +70,27 @@ impl Zone {
         Kept::Listed
     }
 
+    /// Gives a block back to the free areas, if nobody is at them. Context: any.
+    ///
+    /// # Errors
+    /// The block: somebody is, or it is not of this zone.
+    pub(crate) fn try_free<P: Platform>(
+        &self,
+        platform: &P,
+        block: Exclusive,
+    ) -> Result<(), Exclusive> {
+        let Some(mut areas) = self.areas.try_lock(platform) else {
+            return Err(block);
+        };
+        let order = block.order();
+        let given = areas.give(block, order, &mut ());
+        if given.is_ok() {
+            areas.note_free(order.frames());
+        }
+        self.unlock(areas);
+        given
+    }
+
     /// Counts frames that are put off, or with a negative number (as two's complement) that are not
     /// any more.
     pub(crate) fn note_deferred(&self, frames: u64) {

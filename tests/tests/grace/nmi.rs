@@ -85,7 +85,8 @@ fn churn<C: SimConfig>(machine: &Machine<C>, random: &mut Random, operations: u6
 }
 
 fn interrupted<C: SimConfig>(operations: u64) -> (u64, u64, u64) {
-    let machine = machine::<C>(24, 2);
+    // One zone: there is no other one to go to where it is locked.
+    let machine = machine::<C>(14, 2);
     let seed = seed("nmi");
     let handler = Handler {
         machine: &machine,
@@ -119,31 +120,38 @@ fn an_nmi_at_any_point_gets_a_page_or_is_told_that_it_would_block() {
         interrupted::<Checked>(150),
     ] {
         println!("{nmis} NMIs: {served} served, {blocked} would have blocked");
-        assert!(nmis > 1_000 && served > 500 && blocked > 0);
+        assert!(nmis > 1_000 && served > 500 && blocked > 10);
     }
 }
 
 #[test]
 fn what_is_freed_where_nobody_may_wait_comes_back_before_a_request_fails() {
-    let machine = machine::<Listed<Usual>>(24, 1);
+    let machine = machine::<Listed<Usual>>(14, 1);
     let gfp = Gfp::HIGHUSER_MOVABLE | Gfp::MEMALLOC | Gfp::NOWARN;
     let mut got: Vec<_> =
         std::iter::from_fn(|| machine.alloc_block(gfp, Order::ZERO).ok()).collect();
     let late: Vec<_> = got.split_off(got.len() - 300);
     let late: Vec<Pfn> = late.into_iter().map(Block::into_raw).collect();
-    // SAFETY: nothing is used until the CPU returns but what may be.
-    unsafe { machine.leave_cpu() };
-    for &pfn in &late {
-        // SAFETY: given up for its number above.
-        unsafe { machine.free_pages_nolock(pfn, Order::ZERO) }.unwrap();
-    }
-    machine.return_cpu();
+    got.truncate(got.len() - 50);
+    assert!(machine.drain_all_pages());
+    // The list is being filled: it is in use, and its zone is locked.
+    let mut freed = false;
+    let mut trace = |step: Step| {
+        if matches!(step, Step::Found { .. }) && !std::mem::replace(&mut freed, true) {
+            for &pfn in &late {
+                // SAFETY: given up for its number above.
+                unsafe { machine.free_pages_nolock(pfn, Order::ZERO) }.unwrap();
+            }
+        }
+    };
+    got.push(Block::alloc_traced(&*machine, gfp, Order::ZERO, &mut trace).unwrap());
+    assert!(freed);
     assert_eq!(machine.grace().pending(), 300);
     machine.check();
     // SAFETY: deliberately none: the call must refuse.
     let again = unsafe { machine.free_pages_nolock(late[0], Order::ZERO) };
     assert_eq!(again, Err(FreeError::AlreadyFree));
-    got.extend(std::iter::from_fn(|| machine.alloc_block(gfp, Order::ZERO).ok()).take(301));
+    got.extend(std::iter::from_fn(|| machine.alloc_block(gfp, Order::ZERO).ok()).take(350));
     assert_eq!(machine.grace().pending(), 0);
     assert_eq!(machine.free_frames(), 0);
     drop(got);
@@ -167,9 +175,7 @@ fn whoever_must_not_wait_does_without_lists_on_a_cpu_that_is_away() {
     // SAFETY: allocated just now.
     unsafe { machine.free_pages_nolock(pfn, Order::ZERO) }.unwrap();
     assert_eq!(listed(&machine), before);
-    assert_eq!(machine.grace().pending(), 1);
-    machine.return_cpu();
-    machine.grace().quiescent();
     assert_eq!(machine.grace().pending(), 0);
+    machine.return_cpu();
     machine.finish();
 }

@@ -29,8 +29,9 @@ struct Run {
 /// The kernel on a machine with these options answers as a simulated one.
 pub(crate) fn gives_the_frames_of_a_simulated_machine(options: &str) -> Result<(), Failed> {
     let commands = format!("workload {OPERATIONS} {SEED}");
-    // How many pages a CPU keeps at hand follows from all memory too.
-    let options = format!("{options} --cmdline percpu_pagelists=off");
+    // How many pages a CPU keeps at hand follows from all memory too, and the stack of kswapd would
+    // leave a pageblock of another type behind.
+    let options = format!("{options} --cmdline 'percpu_pagelists=off kswapd=off'");
     let recorded = guest::boot(&*guest::options(&options)?, &commands)?;
     let serial = &recorded.serial;
     let outcome = recorded.finished.outcome;
