@@ -1,11 +1,12 @@
 //! Models of the protocols between CPUs, run in every order that the memory model allows (loom).
 //!
 //! Built with `--cfg loom` only; `tests/tests/structure/loom.rs` does that. They use the protocols
-//! themselves, over loom's atomics and cells. Compiler fences are nothing there: what nests on one
-//! CPU is the affair of the single-step test in the kernel.
+//! themselves, over loom's atomics and cells. Compiler fences are nothing to loom: what nests on one
+//! CPU is the affair of `nesting_tests`, and of the single-step test in the kernel.
 
 mod frame_tests;
 mod grace_tests;
+mod nesting_tests;
 mod page_list_tests;
 mod wake_tests;
 

@@ -15,6 +15,8 @@ mod owner;
 mod percpu;
 mod presence;
 pub mod rank;
+#[cfg(all(test, loom))]
+pub(crate) mod recorded_for_tests;
 mod refcount;
 #[cfg(not(loom))]
 mod spin;
@@ -36,13 +38,10 @@ pub mod atomic {
         AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering, compiler_fence, fence,
     };
     #[cfg(loom)]
-    pub use loom::sync::atomic::{
-        AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering, fence,
-    };
+    pub use loom::sync::atomic::{AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering, fence};
 
-    /// Loom runs every context on a thread of its own and has no compiler fences.
-    #[cfg(loom)]
-    pub const fn compiler_fence(_: Ordering) {}
+    #[cfg(all(test, loom))]
+    pub use super::recorded_for_tests::{AtomicBool, compiler_fence};
 }
 
 /// The cell behind values that one context at a time uses: `core`'s, or loom's, which finds out

@@ -13,6 +13,7 @@ mod guest;
 mod ktests;
 mod nodes;
 mod replay;
+mod steps;
 
 use std::process::ExitCode;
 
@@ -71,6 +72,8 @@ fn main() -> ExitCode {
     let nodes = NODES
         .iter()
         .map(|case| trial("nodes", case.name, || nodes::come_up(case)));
+    let steps = steps::PROFILES
+        .map(|profile| trial("single_step", profile, || steps::step_through(profile)));
     let mut trials: Vec<Trial> = boots
         .chain(examples)
         .chain(least)
@@ -79,6 +82,7 @@ fn main() -> ExitCode {
         .chain(replays)
         .chain(cpus)
         .chain(nodes)
+        .chain(steps)
         .collect();
     trials.extend([
         trial(

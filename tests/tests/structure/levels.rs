@@ -37,7 +37,7 @@ const ROOMS: [(&str, usize, usize); 5] = [
     ("sync", 700, 19),
     ("mem", 290, 16),
     ("frame/table", 590, 20),
-    ("adapters", 180, 16),
+    ("adapters", 180, 18),
 ];
 
 /// Heads of modules that have a room below them: they cannot forbid `unsafe` for it, so they must
