@@ -301,6 +301,23 @@ impl CachedWord {
         Self(Word::unique(home, order, mobility).with_state(FrameState::Cached))
     }
 
+    /// A word that stands in a record, if it is one of a block on a list.
+    #[must_use]
+    pub const fn found(word: Word) -> Option<Self> {
+        let order = narrow((word.0 >> ORDER_SHIFT) & NIBBLE);
+        if !word.is(FrameState::Cached) || Order::new(order).is_none() {
+            return None;
+        }
+        // INVARIANT: both were looked at.
+        Some(Self(word))
+    }
+
+    /// The word of a block on a list that is `unique` before.
+    #[must_use]
+    pub const fn of(unique: Word) -> Self {
+        Self::new(unique.zone_id(), unique.order(), unique.mobility())
+    }
+
     /// The word itself.
     #[inline]
     #[must_use]

@@ -28,6 +28,8 @@ pub enum AllocError {
     NotUp,
     /// There is no such node.
     NoSuchNode,
+    /// Somebody is at the free pages, and the caller must not wait.
+    WouldBlock,
 }
 
 impl fmt::Display for AllocError {
@@ -37,6 +39,7 @@ impl fmt::Display for AllocError {
             Self::OutOfMemory => f.write_str("out of memory"),
             Self::NotUp => f.write_str("memory is not up yet"),
             Self::NoSuchNode => f.write_str("no such node"),
+            Self::WouldBlock => f.write_str("would block"),
         }
     }
 }
@@ -260,6 +263,7 @@ impl<P: Platform> Memory<P> {
         request: Request,
         trace: &mut impl Trace,
     ) -> Result<Exclusive, AllocError> {
+        self.free_deferred_here(core);
         if self.platform.has_policy()
             && let Some(found) = self.alloc_by_task(core, request, trace)
         {

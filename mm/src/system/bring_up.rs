@@ -6,6 +6,7 @@ use core::fmt;
 
 use super::cma::{self, CmaArea};
 use super::cpus::Cpus;
+use super::defer::{Backlog, Backlogs, Waiting};
 use super::node_states::Numa;
 use super::{Core, Memory, Options, PageLists, PageOwner, Tuning};
 use crate::addr::{PfnRange, to_count, to_index};
@@ -21,6 +22,7 @@ use crate::numa::MAX_NODES;
 use crate::platform::{CpuId, MemoryModel, NodeId, Platform};
 use crate::report::Corruption;
 use crate::sync::atomic::{AtomicU8, AtomicU64};
+use crate::sync::grace::{Grace, Seat};
 use crate::sync::{OwnerCell, PerCpu, Presence, PresenceState, SpinLock, rank};
 use crate::zone::distance::{REMOTE, sort_by_nearness};
 use crate::zone::plan::{NodePlan, Plan};
@@ -127,6 +129,8 @@ impl<P: Platform> Memory<P> {
         builder.fallback_orders(&mut nodes, plan)?;
         let numa = builder.numa(&nodes, plan)?;
         let cpus = builder.cpus(&mut nodes)?;
+        let grace = builder.grace()?;
+        let backlogs = builder.backlogs()?;
         builder.page_lists(&mut nodes, options.page_lists)?;
         let origins = builder.origins(&frames, options.page_owner)?;
         let (cma, lent) = builder.cma(plan, options.cma_bytes)?.unzip();
@@ -140,6 +144,8 @@ impl<P: Platform> Memory<P> {
             treats_new_pages: options.touch_new_pages(),
             treats_free_pages: options.touch_free_pages(),
             cpus,
+            grace,
+            backlogs,
             origins,
             cma,
             tuning: SpinLock::new(rank::SETTINGS, Tuning::INITIAL),
@@ -148,11 +154,7 @@ impl<P: Platform> Memory<P> {
             summary: builder.summary,
         };
         let mut outcome = Ok(());
-        let Builder {
-            memblock,
-            mut summary,
-            ..
-        } = builder;
+        let (memblock, mut summary) = (builder.memblock, builder.summary);
         memblock.hand_over(&mut |free, ram| {
             if outcome.is_ok() {
                 let adopted = core.adopt(&self.platform, node_of(&free), ram);
@@ -413,6 +415,17 @@ impl<P: Platform> Builder<'_, P> {
             zone.install_numa_gauges(self.by_cpu(home, gauges)?);
         }
         Ok(cpus)
+    }
+
+    /// Each CPU's part in grace periods.
+    fn grace(&mut self) -> Result<Grace, BringUpError> {
+        Ok(Grace::new(self.by_cpu(NodeId(0), |_| Seat::new())?))
+    }
+
+    /// What each CPU puts off.
+    fn backlogs(&mut self) -> Result<Backlogs, BringUpError> {
+        let cell = |_| OwnerCell::new(Waiting::new(), Backlog::default());
+        Ok(PerCpu::new(self.by_cpu(NodeId(0), cell)?))
     }
 
     /// Room for where frames were allocated, if that is to be kept.

@@ -44,6 +44,8 @@ pub struct Zone {
     /// The second set of each CPU, with `percpu_pagelists=classic`.
     pub(super) cold: PerCpu<PageSet, Gauges>,
     pub(super) list_limits: SharedLimits,
+    /// Frames whose freeing is put off.
+    pub(super) deferred: AtomicU64,
     numa: NumaCounts,
 }
 
@@ -95,6 +97,7 @@ impl Zone {
             pagesets: PerCpu::empty(),
             cold: PerCpu::empty(),
             list_limits: SharedLimits::new(),
+            deferred: AtomicU64::new(0),
             numa: NumaCounts::none(),
         }
     }
@@ -348,7 +351,7 @@ impl Zone {
     }
 
     #[inline]
-    fn take<P: Platform>(
+    pub(super) fn take<P: Platform>(
         areas: &mut FreeAreas,
         platform: &P,
         (request, flags): (&Request, AllocFlags),

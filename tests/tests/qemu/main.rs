@@ -13,6 +13,7 @@ mod guest;
 mod ktests;
 mod nodes;
 mod replay;
+mod steps;
 mod tables;
 
 use std::process::ExitCode;
@@ -77,6 +78,8 @@ fn main() -> ExitCode {
     let tables = TABLES
         .iter()
         .map(|case| trial("tables", case.name, || tables::come_up(case)));
+    let steps = steps::PROFILES
+        .map(|profile| trial("single_step", profile, || steps::step_through(profile)));
     let mut trials: Vec<Trial> = boots
         .chain(examples)
         .chain(least)
@@ -86,6 +89,7 @@ fn main() -> ExitCode {
         .chain(cpus)
         .chain(nodes)
         .chain(tables)
+        .chain(steps)
         .collect();
     trials.extend([
         trial(
