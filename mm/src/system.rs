@@ -52,7 +52,7 @@ use crate::platform::{CpuId, NodeId, Platform};
 use crate::report::Corruption;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::grace::Grace;
-use crate::sync::{Once, Pin, SpinLock};
+use crate::sync::{Once, Pin, Presence, SpinLock};
 use crate::zone::{Node, Pages, Zone};
 use cpus::Cpus;
 use policy::Place;
@@ -132,6 +132,13 @@ impl<P: Platform> Memory<P> {
     pub fn node_of(&self, cpu: CpuId) -> NodeId {
         self.core()
             .map_or_else(NodeId::default, |core| core.cpus.node(cpu))
+    }
+
+    /// Which CPUs are there, and who acts for those that are not; nothing before memory is up.
+    /// Context: any.
+    #[must_use]
+    pub fn presence(&self) -> Option<&Presence> {
+        self.core().map(|core| &core.cpus.presence)
     }
 
     /// Every zone of every node, empty ones included.
