@@ -4,5 +4,6 @@ fn main() {
     boot_build::Kernel::new()
         .registry("kernel_params")
         .registry("proc_files")
+        .registry("numbered_files")
         .configure();
 }

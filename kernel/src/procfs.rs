@@ -1,9 +1,13 @@
 //! `/proc` files: a path and a function that prints the file, registered where it is written.
+//!
+//! Files of `/sys` of which there is one for each node, and the like, have a number in their path.
 
 use crate::arch::{apic, local, smp, time, trap};
 use crate::params;
 use crate::registry::{registry, sorted};
 use crate::sched::tick;
+use crate::shell::{CommandError, CommandResult};
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt::{self, Write};
 
@@ -34,6 +38,78 @@ macro_rules! proc_file {
             }
         );
     };
+}
+
+/// Files of one kind, `0` up to a count, with their number in the path.
+#[derive(Clone, Copy, Debug)]
+pub struct NumberedFile {
+    /// What stands before the number, from `/sys/` on.
+    pub before: &'static str,
+    /// What stands behind it.
+    pub after: &'static str,
+    /// How many there are.
+    pub count: fn() -> u16,
+    /// Prints the content of one. An error means that `out` failed.
+    pub print: fn(u16, &mut dyn Write) -> fmt::Result,
+    /// Takes what is written to one, where that makes sense.
+    pub write: Option<fn(u16, &str) -> CommandResult>,
+}
+
+registry! {
+    /// Every registered kind of numbered files, in no order.
+    pub fn numbered_files() -> [NumberedFile]; start "__start_numbered_files", stop "__stop_numbered_files"
+}
+
+/// Registers files with a number in their path: a [`NumberedFile`].
+#[macro_export]
+macro_rules! numbered_file {
+    ($file:expr) => {
+        $crate::__register!("numbered_files", $crate::procfs::NumberedFile, $file);
+    };
+}
+
+/// Finds a numbered file by its path.
+#[must_use]
+pub fn find_numbered(path: &str) -> Option<(&'static NumberedFile, u16)> {
+    let matching = |file: &&'static NumberedFile| {
+        let number = path.strip_prefix(file.before)?.strip_suffix(file.after)?;
+        let number = number
+            .parse()
+            .ok()
+            .filter(|number| *number < (file.count)())?;
+        Some((*file, number))
+    };
+    numbered_files().iter().find_map(matching)
+}
+
+/// The paths of all numbered files.
+pub fn numbered_paths() -> impl Iterator<Item = String> {
+    let kinds = sorted(numbered_files(), |file| file.after);
+    kinds.into_iter().flat_map(|file| {
+        let numbers = 0..(file.count)();
+        numbers.map(|number| alloc::format!("{}{number}{}", file.before, file.after))
+    })
+}
+
+/// Writes to a file.
+///
+/// # Errors
+/// There is no such file, it cannot be written to, or it refuses the text.
+pub fn write(path: &str, text: &str) -> CommandResult {
+    let failed = |what| CommandError::failed(format_args!("{what}: {path}"));
+    match (find(path), find_numbered(path)) {
+        (None, None) => Err(failed("no such file")),
+        (
+            None,
+            Some((
+                NumberedFile {
+                    write: Some(write), ..
+                },
+                number,
+            )),
+        ) => write(number, text),
+        _ => Err(failed("cannot be written to")),
+    }
 }
 
 /// Finds a file by its path, or by its name under `/proc`.

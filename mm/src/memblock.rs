@@ -8,11 +8,12 @@
 //! |---|---|
 //! | `firmware` | what the firmware says: raw entries and kinds |
 //! | `sanitize` | any firmware map → sorted, disjoint ranges |
-//! | `params` | `mem=`, `memmap=`, `kernelcore=`, `movablecore=` |
+//! | `params` | `mem=`, `memmap=`, `kernelcore=`, `movablecore=`, `movable_node` |
 //! | `setup` | the boot steps from a firmware map to the memory table |
 //! | `region`, `table` | one entry; a sorted table of them |
 //! | `grow` | tables that are full move into memory of their own |
 //! | `alloc` | early allocation |
+//! | `nodes` | which node RAM belongs to, and what may be unplugged |
 //! | `bounds` | trimming and limiting what RAM there is |
 //! | `iter` | free ranges, frames |
 //!
@@ -68,6 +69,8 @@ pub struct Memblock {
     /// Allocation ends here.
     limit: PhysAddr,
     growth: Growth,
+    /// Whether what may be unplugged is not allocated from.
+    spares_hotplug: bool,
 }
 
 /// From which end of memory early allocation takes.
@@ -128,6 +131,7 @@ impl Memblock {
             direction: Direction::TopDown,
             limit: PhysAddr::MAX,
             growth: Growth::Forbidden,
+            spares_hotplug: false,
         }
     }
 

@@ -8,6 +8,8 @@
 //! | [`meminfo`] | totals in kB | `meminfo_proc_show` |
 //! | [`vmstat`] | counters of the whole machine | `vmstat_show` |
 //! | [`iomem`] | what lies where in physical memory | `r_show` |
+//! | [`node_list`], [`node_meminfo`], [`node_numastat`], [`node_distance`] | files of `/sys/devices/system/node` | `drivers/base/node.c` |
+//! | [`numastat`] | which nodes' memory went where | the tool of this name |
 //! | [`page`] | everything about one frame | – |
 //! | [`page_owner`] | which line allocated each block in use | `read_page_owner` |
 //! | [`Recording`] | how an allocation found its block | – |
@@ -29,6 +31,7 @@ mod counters;
 mod explain;
 mod free_blocks;
 mod iomem;
+mod numa;
 mod page;
 mod page_owner;
 mod zones;
@@ -37,6 +40,7 @@ pub use counters::{meminfo, vmstat};
 pub use explain::Recording;
 pub use free_blocks::{buddyinfo, pagetypeinfo};
 pub use iomem::{Resource, firmware_resources, iomem, with_inner};
+pub use numa::{node_distance, node_list, node_meminfo, node_numastat, numastat};
 pub use page::page;
 pub use page_owner::page_owner;
 pub use zones::zoneinfo;
@@ -47,7 +51,7 @@ use crate::addr::Order;
 use crate::buddy::MigrateType;
 use crate::platform::{NodeId, Platform};
 use crate::system::Memory;
-use crate::zone::{Node, Zone, ZoneKind, ZoneSnapshot};
+use crate::zone::{Node, NumaStats, Zone, ZoneKind, ZoneSnapshot};
 
 /// How every line about a zone starts: `Node 0, zone   Normal`.
 struct ZoneName {
@@ -97,6 +101,18 @@ fn free_in_whole_pageblocks(numbers: &ZoneSnapshot) -> u64 {
         }
     }
     frames
+}
+
+/// The names of [`NumaStats`] in `vmstat` and `zoneinfo`, which are not those of `numastat`.
+fn numa_lines(stats: &NumaStats) -> [(&'static str, u64); 6] {
+    [
+        ("numa_hit", stats.numa_hit),
+        ("numa_miss", stats.numa_miss),
+        ("numa_foreign", stats.numa_foreign),
+        ("numa_interleave", stats.interleave_hit),
+        ("numa_local", stats.local_node),
+        ("numa_other", stats.other_node),
+    ]
 }
 
 #[cfg(test)]

@@ -7,6 +7,8 @@
 use core::fmt;
 
 use crate::addr::{Order, Pfn};
+use crate::numa::NodeMask;
+use crate::platform::CpuId;
 
 /// Damage: something that correct callers and correct code never produce.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -95,6 +97,10 @@ pub enum Check {
     LatentFrames,
     /// Live frames of a zone.
     LiveFrames,
+    /// Frames in pageblocks kept for large requests that cannot wait.
+    HighAtomic,
+    /// Frames in pageblocks of CMA.
+    Cma,
     /// Blocks in use by state.
     State,
     /// Alignment of a block to its order.
@@ -109,6 +115,10 @@ pub enum Check {
     TableTotal,
     /// Order and separation of memblock regions.
     TableOrder,
+    /// Grace periods that a CPU has seen or that are over, against those that have begun.
+    GracePeriods,
+    /// Frames whose freeing was put off.
+    DeferredFrames,
 }
 
 impl fmt::Display for Corruption {
@@ -191,6 +201,32 @@ impl fmt::Display for SleepInAtomic {
     }
 }
 
+/// A CPU that grace periods have waited for for long (Linux: `rcu_sched self-detected stall`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct GraceStall {
+    /// The CPU.
+    pub cpu: CpuId,
+    /// So often it was looked at.
+    pub polls: u32,
+    /// Whether it was inside of a reader at the last look.
+    pub is_reading: bool,
+}
+
+impl fmt::Display for GraceStall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { cpu, polls, .. } = self;
+        let place = match self.is_reading {
+            true => "inside of a reader",
+            false => "outside of readers",
+        };
+        write!(
+            f,
+            "grace period stalled: CPU {} has not passed a quiescent state in {polls} looks, {place}",
+            cpu.0
+        )
+    }
+}
+
 /// A request for pages that found none. What it prints is Linux's `page allocation failure`, and
 /// the state of the zones that were asked, from the moment of printing.
 pub struct AllocFailure<'a> {
@@ -200,6 +236,8 @@ pub struct AllocFailure<'a> {
     pub mode: u32,
     /// The same by name.
     pub(crate) flags: &'a dyn fmt::Display,
+    /// The nodes that a policy binds it to.
+    pub(crate) nodes: Option<&'a NodeMask>,
     /// A paragraph for each zone, every line with its line break before it.
     pub(crate) zones: &'a dyn fmt::Display,
 }
@@ -210,12 +248,17 @@ impl fmt::Display for AllocFailure<'_> {
             order,
             mode,
             flags,
+            nodes,
             zones,
         } = self;
         write!(
             f,
-            "page allocation failure: order:{order}, mode:{mode:#x}({flags}), nodemask=(null){zones}"
-        )
+            "page allocation failure: order:{order}, mode:{mode:#x}({flags}), nodemask="
+        )?;
+        match nodes {
+            None => write!(f, "(null){zones}"),
+            Some(nodes) => write!(f, "{}{zones}", nodes.list()),
+        }
     }
 }
 

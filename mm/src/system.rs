@@ -11,11 +11,17 @@ mod batch;
 mod block;
 mod bring_up;
 mod bulk;
+mod cma;
 mod cpus;
+mod defer;
 mod drain;
+mod grace;
 mod held;
+mod node_states;
+mod nolock;
 mod options;
 mod origins;
+mod policy;
 mod populate;
 mod reclaim;
 mod retry;
@@ -31,6 +37,8 @@ pub use adopt::FreeEarlyError;
 pub use alloc::AllocError;
 pub use block::Block;
 pub use bring_up::{BringUpError, Summary};
+pub use cma::{CmaError, CmaStats};
+pub use grace::{GraceError, GracePeriods, QueueFull};
 pub use options::{HugePages, Options, PageLists, PageOwner, Populate};
 pub use reclaim::{Balance, ReclaimStats};
 pub use run::{ContigError, ExactError, PageRun};
@@ -45,9 +53,11 @@ use crate::mem::Array;
 use crate::platform::{CpuId, NodeId, Platform};
 use crate::report::Corruption;
 use crate::sync::atomic::{AtomicU64, Ordering};
-use crate::sync::{Once, Pin, SpinLock};
-use crate::zone::{Node, Zone};
+use crate::sync::grace::Grace;
+use crate::sync::{Once, Pin, Presence, SpinLock};
+use crate::zone::{Node, Pages, Zone};
 use cpus::Cpus;
+use policy::Place;
 
 /// The memory of one machine.
 pub struct Memory<P: Platform> {
@@ -61,17 +71,19 @@ pub struct Memory<P: Platform> {
 pub(crate) struct Core {
     pub(crate) frames: FrameTable,
     pub(crate) nodes: Array<Node>,
-    /// From each node to each, row by row.
-    distances: Array<u8>,
+    numa: node_states::Numa,
     pub(crate) options: Options,
     /// Whether pages are touched on their way out, …
     treats_new_pages: bool,
     /// … or on their way in.
     treats_free_pages: bool,
     pub(crate) cpus: Cpus,
+    grace: Grace,
+    backlogs: defer::Backlogs,
     pub(crate) origins: Origins,
     /// What was not populated at boot, if anything can be left.
     latent: Option<populate::Latent>,
+    pub(crate) cma: Option<cma::CmaArea>,
     tuning: SpinLock<Tuning>,
     reclaim: reclaim::Counters,
     /// Frames left out of circulation because they were found damaged.
@@ -100,6 +112,13 @@ impl<P: Platform> Memory<P> {
         self.core.get()
     }
 
+    /// How CPUs keep pages at hand. Context: any.
+    #[must_use]
+    pub fn page_lists(&self) -> PageLists {
+        self.core()
+            .map_or(PageLists::Off, |core| core.options.page_lists)
+    }
+
     /// Whether pages can be allocated. Context: any.
     #[must_use]
     pub fn is_up(&self) -> bool {
@@ -112,22 +131,18 @@ impl<P: Platform> Memory<P> {
         self.core().map_or(&[], |core| &*core.nodes)
     }
 
-    /// How far it is from one node to another, in tenths of a local access (Linux:
-    /// `node_distance`). Nothing for a node that does not exist. Context: any.
-    #[must_use]
-    pub fn distance(&self, from: NodeId, to: NodeId) -> Option<u8> {
-        let core = self.core()?;
-        let mut rows = core.distances.chunks_exact(core.nodes.len().max(1));
-        rows.nth(usize::from(from.0))?
-            .get(usize::from(to.0))
-            .copied()
-    }
-
     /// The node that a CPU belongs to (Linux: `cpu_to_node`). Context: any.
     #[must_use]
     pub fn node_of(&self, cpu: CpuId) -> NodeId {
         self.core()
             .map_or_else(NodeId::default, |core| core.cpus.node(cpu))
+    }
+
+    /// Which CPUs are there, and who acts for those that are not; nothing before memory is up.
+    /// Context: any.
+    #[must_use]
+    pub fn presence(&self) -> Option<&Presence> {
+        self.core().map(|core| &core.cpus.presence)
     }
 
     /// Every zone of every node, empty ones included.
@@ -209,20 +224,18 @@ impl<P: Platform> Memory<P> {
 }
 
 impl Core {
-    /// Whether the pages for a request are touched on their way out.
-    #[inline]
-    fn is_treated(&self, request: Request) -> bool {
-        self.treats_new_pages || request.gfp().contains(Gfp::ZERO)
-    }
-
-    /// The zone that a CPU's requests ask first.
-    #[inline]
-    fn nearest_zone(&self, cpu: CpuId, request: &Request) -> Option<&Zone> {
-        // It may be on another node than the CPU.
-        if request.gfp().contains(Gfp::THISNODE) {
-            return None;
+    /// Makes the CPUs' ways to their lists.
+    fn find_ways(&mut self) {
+        // The shortest ways know nothing of marks.
+        if self.options.page_lists == PageLists::Classic {
+            return;
         }
-        self.zone(self.cpus.nearest(cpu, request.highest())?)
+        let pages = |treated| match treated {
+            true => Pages::Treated,
+            false => Pages::AsTheyAre,
+        };
+        let (new, free) = (self.treats_new_pages, self.treats_free_pages);
+        self.cpus.find_ways(&self.nodes, pages(new), pages(free));
     }
 
     #[inline]
@@ -230,27 +243,33 @@ impl Core {
         self.node(id.node)?.zones().get(usize::from(id.zone))
     }
 
-    /// The zones that may serve a request, best first: those of `near`, then of other nodes.
+    /// The zones that may serve a request, best first: those of the place's own node, then of others.
     #[inline]
     fn zones_for<'a>(
         &'a self,
-        near: &'a Node,
+        place: Place<'a>,
         request: &Request,
     ) -> impl Iterator<Item = &'a Zone> {
         let highest = request.highest();
-        let nodes = core::iter::once(near).chain(self.other_nodes(near, request));
+        let nodes = self.nodes_for(place, request);
         nodes.flat_map(move |node| node.zonelist(highest))
     }
 
-    /// The nodes to ask after `near`: none for a request that keeps to its node.
-    pub(crate) fn other_nodes<'a>(
+    /// The nodes that may serve a request, best first: the place's own one, and others unless the
+    /// request keeps to its node.
+    pub(crate) fn nodes_for<'a>(
         &'a self,
-        near: &'a Node,
+        place: Place<'a>,
         request: &Request,
     ) -> impl Iterator<Item = &'a Node> {
         let stays = request.gfp().contains(Gfp::THISNODE);
-        let others = if stays { &[] } else { near.others() };
-        others.iter().filter_map(|id| self.node(*id))
+        let others = if stays { &[] } else { place.near.others() };
+        let others = others.iter().filter_map(move |id| {
+            let node = self.node(*id);
+            node.filter(|node| place.allows(node))
+        });
+        let near = Some(place.near).filter(|near| place.allows(near));
+        near.into_iter().chain(others)
     }
 
     /// The node whose memory this CPU's requests ask for first.

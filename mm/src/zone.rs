@@ -11,18 +11,26 @@
 //! `managed` those that were handed to the allocator.
 #![forbid(unsafe_code)]
 
+mod at_hand;
 pub mod distance;
 mod kind;
 mod latent;
 mod listed;
+mod lists;
 mod node;
+mod nolock;
+mod numa_stats;
 pub mod plan;
 mod ranges;
 mod state;
 pub mod watermark;
 
+pub(crate) use at_hand::{AtHand, Chores, NoLists, Pages, Ways};
 pub use kind::ZoneKind;
 pub(crate) use listed::{Kept, Pause};
 pub use node::Node;
+pub(crate) use nolock::Contended;
+pub use numa_stats::NumaStats;
+pub(crate) use numa_stats::{NumaEvent, NumaGauges};
 pub(crate) use state::ZoneParts;
 pub use state::{Zone, ZoneSnapshot};

@@ -51,6 +51,9 @@ pub struct FirmwareMapFile {
     /// Which memory belongs to which node, as the firmware says.
     #[serde(default)]
     pub numa: Vec<NodeRange>,
+    /// Where that comes from, if it is not the firmware's own table.
+    #[serde(default)]
+    pub numa_source: Option<String>,
     /// The distances between nodes that Linux reports, row by row.
     #[serde(default)]
     pub distances: Option<Vec<Vec<u8>>>,
@@ -86,6 +89,9 @@ pub struct NodeRange {
     pub start: Hex,
     /// First byte behind it.
     pub end: Hex,
+    /// It may be unplugged.
+    #[serde(default)]
+    pub hotplug: bool,
 }
 
 /// A zone in `/proc/zoneinfo`.

@@ -15,11 +15,14 @@ mod cpus;
 mod explicit;
 mod gaps;
 mod machine;
+mod nmi;
 mod pages;
 mod platform;
 mod ram;
 
-pub use config::{Debug, Flat, Hardened, Latent, Listed, Plain, SimConfig, Sparse, Vmemmap};
+pub use config::{
+    Classic, Debug, Flat, Hardened, Latent, Listed, Plain, SimConfig, Sparse, Vmemmap,
+};
 pub use cpus::{OnCpu, Trouble};
 pub use explicit::Given;
 pub use gaps::Gaps;

@@ -19,14 +19,6 @@ use mm::zone::plan::{CoreWish, NodePlan, Plan, PlanLine};
 use mm_tests::maps::{FirmwareMapFile, Hex, LinuxResults, MapRegion, NodeRange, Origin, ZoneInfo};
 use mm_tests::window::Window;
 
-/// Files whose kernel parameters belong to later work.
-const LATER: &[&str] = &[
-    // `movable_node`: hot-pluggable nodes become Movable.
-    "pub-8-socket-movable-node-512g-in-25t",
-    "srat-all-hotplug-movable-node",
-    "srat-hotplug-node0-movable-node",
-];
-
 /// Results that differ from ours, each with its reason.
 const EXCEPTIONS: &[(&str, &str)] = &[
     (
@@ -102,6 +94,14 @@ fn compute(
         let claims: Vec<_> = map.numa.iter().filter_map(claim).collect();
         if let Err(error) = memblock.set_nodes(&window, &claims) {
             println!("{}: {error}", map.name);
+        } else if params.movable_node {
+            // Where nodes were found in the log only, any may be unplugged that Linux let.
+            let of_log = map.numa_source.is_some();
+            let pluggable = map.numa.iter().filter(|part| part.hotplug || of_log);
+            let ranges: Vec<_> = pluggable
+                .filter_map(|part| range(part.start, part.end))
+                .collect();
+            memblock.spare_hotplug(&window, &ranges).unwrap();
         }
     }
     memblock.validate().unwrap();
@@ -121,7 +121,12 @@ fn plan(memblock: &Memblock, wish: CoreWish, results: &mut LinuxResults) {
         let range = frames.addrs();
         let (start, end) = (Hex(range.start().as_u64()), Hex(range.end().as_u64()));
         let node = node.0;
-        NodeRange { node, start, end }
+        NodeRange {
+            node,
+            start,
+            end,
+            hotplug: false,
+        }
     };
     let mut unavailable: BTreeMap<String, Vec<u64>> = BTreeMap::new();
     plan.lines(memblock, &mut |line| match *line {
@@ -182,6 +187,7 @@ fn on_one_node(many: &LinuxResults) -> LinuxResults {
                 node: 0,
                 start,
                 end,
+                hotplug: false,
             }]
         })
         .unwrap_or_default();
@@ -303,9 +309,6 @@ fn compare_all(nodes: Nodes, exceptions: &[(&str, &str)]) {
     let mut equal = 0;
     let mut differing: BTreeMap<String, String> = BTreeMap::new();
     for map in FirmwareMapFile::all() {
-        if LATER.contains(&map.name.as_str()) {
-            continue;
-        }
         for (origin, linux) in map.results() {
             let nodes = match origin {
                 Origin::Log => nodes,
@@ -341,16 +344,6 @@ fn on_one_node_every_map_gives_what_linux_computed() {
 #[test]
 fn with_the_firmwares_nodes_every_map_gives_what_linux_computed() {
     compare_all(Nodes::Firmware, EXCEPTIONS);
-}
-
-#[test]
-fn files_for_later_work_still_differ() {
-    for map in FirmwareMapFile::all() {
-        if LATER.contains(&map.name.as_str()) {
-            let found = differences(&map, &map.linux, Nodes::Firmware);
-            assert!(!found.is_empty(), "{} needs no exception", map.name);
-        }
-    }
 }
 
 #[test]

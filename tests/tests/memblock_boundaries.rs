@@ -242,6 +242,7 @@ fn plans_take_any_memory_and_any_wish() {
             let wish = CoreWish {
                 kernelcore: Some(CoreSize::Bytes(kernel)),
                 movablecore: Some(percent),
+                movable_node: false,
             };
             let mut nodes = [NodePlan::EMPTY; 2];
             match Plan::compute(&memblock, wish, &mut nodes) {

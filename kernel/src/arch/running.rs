@@ -4,12 +4,14 @@
 //! names the running thread on whatever CPU that happens to be: a thread cannot be moved
 //! between finding itself and using what it found.
 
-use super::local::CpuLocal;
+use super::irq::IrqGuard;
+use super::local::{self, CpuLocal};
 use crate::sched::thread::Thread;
 use alloc::sync::Arc;
 use core::arch::asm;
 use core::mem::offset_of;
 use core::sync::atomic::Ordering;
+use mm::numa::Policy;
 
 fn raw() -> *const Thread {
     let address: usize;
@@ -52,6 +54,8 @@ pub(crate) fn get() -> Option<Arc<Thread>> {
 /// # Context
 /// On that CPU with interrupts off, or before it runs.
 pub(crate) fn replace(cpu: &CpuLocal, next: Arc<Thread>) -> Option<Arc<Thread>> {
+    let has_policy = next.policy().is_set();
+    cpu.has_policy.store(has_policy, Ordering::Relaxed);
     let next = Arc::into_raw(next);
     // For `raw`, which gets an address.
     let _ = next.expose_provenance();
@@ -61,4 +65,33 @@ pub(crate) fn replace(cpu: &CpuLocal, next: Arc<Thread>) -> Option<Arc<Thread>> 
     }
     // SAFETY: this function stored it, with the reference that is taken out here.
     Some(unsafe { Arc::from_raw(before) })
+}
+
+/// Whether the running thread has a memory policy.
+///
+/// # Context
+/// Any. In an interrupt it is the interrupted thread's.
+#[inline]
+pub(crate) fn has_policy() -> bool {
+    // SAFETY: reads a byte of this CPU's own area.
+    unsafe {
+        asm!("cmp byte ptr gs:[{}], 0", "jne {}", const offset_of!(CpuLocal, has_policy),
+            label { return true }, options(nostack, readonly));
+    }
+    false
+}
+
+/// Sets the memory policy of the running thread; answers the one before.
+///
+/// # Context
+/// Task.
+pub(crate) fn set_policy(policy: Option<Policy>) -> Option<Policy> {
+    // No switch between the thread's word and the CPU's.
+    let _off = IrqGuard::new();
+    let before = with(|thread| thread.policy().replace(policy));
+    let has_policy = before.is_some() && policy.is_some();
+    local::current()
+        .has_policy
+        .store(has_policy, Ordering::Relaxed);
+    before.flatten()
 }

@@ -5,7 +5,7 @@
 )]
 
 use super::firmware::Firmware;
-use super::{MEMORY, frame_table, nodes};
+use super::{MEMORY, cma, frame_table, nodes};
 use crate::arch::exit::Status;
 use crate::arch::{self, cpu, image, smp};
 use crate::{boot_info, panic, params};
@@ -115,7 +115,7 @@ fn try_bring_up(info: &'static BootInfo) -> Result<(), Failure> {
         None => log::warn!("no usable page below 640 KiB: other CPUs cannot start"),
     }
 
-    let known = nodes::assign(&mut memblock);
+    let known = nodes::assign(&mut memblock, &params);
     let mut plans = vec![NodePlan::EMPTY; known.count];
     let plan = Plan::compute(&memblock, CoreWish::from(&params), &mut plans);
     let plan = plan.map_err(Failure::Plan)?;
@@ -129,8 +129,9 @@ fn try_bring_up(info: &'static BootInfo) -> Result<(), Failure> {
         .collect();
 
     let summary = MEMORY
-        .bring_up(memblock, &plan, options())
+        .bring_up(memblock, &plan, options(&params))
         .map_err(Failure::BringUp)?;
+    cma::log(&params, &summary);
     nodes::log_orders();
     let ready_tsc = arch::time::tsc();
     BOOT_MAP.call_once(|| BootMap {
@@ -143,8 +144,11 @@ fn try_bring_up(info: &'static BootInfo) -> Result<(), Failure> {
     Ok(())
 }
 
-fn options() -> Options {
-    let options = Options::for_profile(super::KernelPlatform::PROFILE);
+fn options(params: &Params) -> Options {
+    let options = Options {
+        cma_bytes: params.cma.unwrap_or(0),
+        ..Options::for_profile(super::KernelPlatform::PROFILE)
+    };
     options.with_command_line(params::line(), |word| {
         log::warn!("kernel parameter ignored: `{word}` has no such value");
     })

@@ -7,23 +7,28 @@
 //! | `bring_up` | from the map to a page allocator, with Linux's boot lines |
 //! | `nodes` | which memory and CPUs are near to each other |
 //! | `frame_table`, `stacks` | page tables for the frame table and for kernel stacks |
-//! | `bell` | what threads of a node wait for |
+//! | `attendant` | threads that sleep until somebody rings |
+//! | `grace` | a thread for what waits until no CPU can see it any more |
 //! | `kswapd` | a thread for each node that reclaims when little is left |
 //! | `populate` | a thread for each node that populates memory ahead of requests |
 //! | `holder` | whose a frame is that the page allocator never had |
-//! | `files`, `oomtest`, `pages`, `pcp`, `sections`, `stress`, `sysctl`, `workload` | `/proc` files and shell commands |
+//! | `files`, `node_files`, `numactl`, `oomtest`, `pages`, `pcp`, `sections`, `stress`, `sysctl`, `workload` | `/proc` files and shell commands |
 //! | `benches`, `tests` | benchmarks and in-kernel tests |
 
-mod bell;
+mod attendant;
 mod benches;
 mod bring_up;
+mod cma;
 mod files;
 mod firmware;
 mod frame_table;
+pub(crate) mod grace;
 mod holder;
 pub(crate) mod kswapd;
 mod ledger;
+mod node_files;
 mod nodes;
+mod numactl;
 mod oomtest;
 mod pages;
 mod pcp;
@@ -50,6 +55,10 @@ kernel_param!(
 );
 kernel_param!("kernelcore", "SIZE|N%: memory that unmovable pages may use");
 kernel_param!("movablecore", "SIZE|N%: memory for movable pages only");
+kernel_param!(
+    "movable_node",
+    "memory of hot-pluggable nodes is for movable pages only"
+);
 kernel_param!("init_on_alloc", "0|1: zero pages when they are handed out");
 kernel_param!("init_on_free", "0|1: zero pages when they come back");
 kernel_param!("page_poison", "0|1: fill free pages and check them");
@@ -68,7 +77,7 @@ kernel_param!(
 );
 kernel_param!(
     "percpu_pagelists",
-    "off|tuned: whether CPUs keep free pages at hand"
+    "off|tuned|classic: how CPUs keep free pages at hand; classic as Linux 2.6 did"
 );
 kernel_param!(
     "transparent_hugepage",
@@ -93,8 +102,11 @@ unsafe impl Home for Kernel {
 }
 
 /// Frames that nobody has: those on the lists of CPUs are given back first. For tests that compare
-/// before and after.
+/// before and after. What is put off is waited for.
 pub(crate) fn free_frames() -> u64 {
+    if MEMORY.grace().pending() > 0 {
+        let _ = MEMORY.grace().barrier();
+    }
     MEMORY.drain_all_pages();
     MEMORY.free_frames()
 }
@@ -112,6 +124,12 @@ pub(crate) fn cpu_leaves() {
     // ends the idle time calls `Presence::leave`, and with it `cpu_returns`, before anything else.
     // NMI and machine-check handlers use no memory.
     unsafe { MEMORY.leave_cpu() };
+}
+
+/// A moment at which this CPU is not reading: what it has put off may be done.
+#[inline]
+pub(crate) fn quiescent() {
+    let _ = MEMORY.grace().quiescent();
 }
 
 /// This CPU is back.

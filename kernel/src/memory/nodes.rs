@@ -1,22 +1,20 @@
-//! Nodes: what the firmware's SRAT and SLIT say, as far as it can be believed, and `numactl`.
+//! Nodes: what the firmware's SRAT and SLIT say, as far as it can be believed.
 
 use super::MEMORY;
 use crate::acpi::{self, Acpi};
-use crate::arch::{local, smp};
-use crate::shell::{CommandError, CommandResult};
-use crate::{command, kprint, kprintln};
-use alloc::string::String;
+use crate::arch::local;
+use acpi_tables::srat::MemoryAffinity;
 use alloc::vec::Vec;
 use core::fmt;
 use mm::addr::{PhysAddr, PhysRange};
-use mm::memblock::Memblock;
 use mm::memblock::nodes::NodeRange;
+use mm::memblock::params::Params;
+use mm::memblock::{Memblock, RegionFlags};
+use mm::numa::NodeMask;
 use mm::platform::{CpuId, NodeId};
+use mm::zone::Node;
 use mm::zone::distance::{Distances, LOCAL, REMOTE};
-use mm::zone::{Node, Zone};
 use spin::Once;
-
-command! { "numactl", "-H", "show nodes, their CPUs, memory and distances", numactl }
 
 /// The machine's nodes.
 #[derive(Debug, Default)]
@@ -42,7 +40,7 @@ pub(super) fn node_of(cpu: CpuId) -> NodeId {
 
 /// Says which node each range of RAM belongs to. A table that contradicts itself or leaves too much
 /// out is not believed: then there is one node.
-pub(super) fn assign(memblock: &mut Memblock) -> &'static Nodes {
+pub(super) fn assign(memblock: &mut Memblock, params: &Params) -> &'static Nodes {
     NODES.call_once(|| {
         let acpi = acpi::get();
         let domains = domains(acpi);
@@ -50,8 +48,9 @@ pub(super) fn assign(memblock: &mut Memblock) -> &'static Nodes {
         let outcome = memblock.set_nodes(MEMORY.platform(), &claims);
         match outcome {
             Ok(()) if !claims.is_empty() => {
-                for NodeRange { range, node } in &claims {
-                    log::info!("SRAT: Node {node} {range}");
+                log_claims(acpi, &domains);
+                if params.movable_node {
+                    spare_hotplug(memblock, acpi);
                 }
                 Nodes::known(acpi, &domains)
             }
@@ -97,6 +96,48 @@ impl Nodes {
     }
 }
 
+fn log_claims(acpi: &Acpi, domains: &[u32]) {
+    for (memory, claim) in acpi.memory_nodes.iter().filter_map(|memory| {
+        let claim = claim(memory, domains)?;
+        Some((memory, claim))
+    }) {
+        let NodeRange { range, node } = claim;
+        let hotplug = if memory.is_hot_pluggable {
+            " hotplug"
+        } else {
+            ""
+        };
+        log::info!("SRAT: Node {node} {range}{hotplug}");
+    }
+}
+
+/// `movable_node`: memory that may be unplugged is for movable pages only, except that of nodes
+/// which are in use already.
+fn spare_hotplug(memblock: &mut Memblock, acpi: &Acpi) {
+    let pluggable = acpi
+        .memory_nodes
+        .iter()
+        .filter(|memory| memory.is_hot_pluggable);
+    let ranges: Vec<PhysRange> = pluggable.filter_map(range).collect();
+    if let Err(error) = memblock.spare_hotplug(MEMORY.platform(), &ranges) {
+        log::warn!("movable_node: {error}");
+        return;
+    }
+    let mut movable = NodeMask::EMPTY;
+    for region in memblock.memory() {
+        if region.flags.contains(RegionFlags::HOTPLUG) {
+            let _ = movable.insert(region.node.unwrap_or_default());
+        }
+    }
+    match movable.is_empty() {
+        true => log::warn!("movable_node: no node may be unplugged"),
+        false => log::info!(
+            "movable_node: memory of nodes {} is movable",
+            movable.list()
+        ),
+    }
+}
+
 fn index(domain: u32) -> usize {
     usize::try_from(domain).unwrap_or(usize::MAX)
 }
@@ -124,13 +165,19 @@ fn node(domain: u32, domains: &[u32]) -> Option<NodeId> {
 }
 
 fn claims(acpi: &Acpi, domains: &[u32]) -> impl Iterator<Item = NodeRange> {
-    acpi.memory_nodes.iter().filter_map(move |memory| {
-        let (start, end) = (PhysAddr::new(memory.base), PhysAddr::new(memory.end()?));
-        Some(NodeRange {
-            range: PhysRange::new(start, end)?,
-            node: node(memory.domain, domains)?,
-        })
+    let memory = acpi.memory_nodes.iter();
+    memory.filter_map(move |memory| claim(memory, domains))
+}
+
+fn claim(memory: &MemoryAffinity, domains: &[u32]) -> Option<NodeRange> {
+    Some(NodeRange {
+        range: range(memory)?,
+        node: node(memory.domain, domains)?,
     })
+}
+
+fn range(memory: &MemoryAffinity) -> Option<PhysRange> {
+    PhysRange::new(PhysAddr::new(memory.base), PhysAddr::new(memory.end()?))
 }
 
 /// The node of each CPU that can be started: the boot CPU first, then in the MADT's order.
@@ -165,51 +212,5 @@ impl fmt::Display for Order<'_> {
         let own = self.0.id();
         let mut all = core::iter::once(&own).chain(self.0.others());
         all.try_for_each(|node| write!(f, "{node} "))
-    }
-}
-
-fn numactl(arguments: &[String]) -> CommandResult {
-    match arguments {
-        [option] if option == "-H" || option == "--hardware" => hardware(),
-        _ => return Err(CommandError::usage("expected -H")),
-    }
-    Ok(())
-}
-
-/// As `numactl --hardware` prints it.
-fn hardware() {
-    let nodes = MEMORY.nodes();
-    let last = nodes.len().saturating_sub(1);
-    match last {
-        0 => kprintln!("available: 1 nodes (0)"),
-        _ => kprintln!("available: {} nodes (0-{last})", nodes.len()),
-    }
-    for node in nodes {
-        let id = node.id();
-        kprint!("node {id} cpus:");
-        for cpu in smp::cpus().filter(|cpu| MEMORY.node_of(CpuId(cpu.id())) == id) {
-            kprint!(" {}", cpu.id());
-        }
-        let sum = |count: fn(&Zone) -> u64| {
-            let frames = node.zones().iter().map(count).fold(0, u64::saturating_add);
-            frames >> 8
-        };
-        kprintln!();
-        kprintln!("node {id} size: {} MB", sum(Zone::managed));
-        kprintln!("node {id} free: {} MB", sum(Zone::free_frames));
-    }
-    kprintln!("node distances:");
-    kprint!("node ");
-    for node in nodes {
-        kprint!("{:>3} ", node.id().0);
-    }
-    kprintln!();
-    for from in nodes {
-        kprint!("{:>3}: ", from.id().0);
-        for to in nodes {
-            let distance = MEMORY.distance(from.id(), to.id());
-            kprint!("{:>3} ", distance.unwrap_or(REMOTE));
-        }
-        kprintln!();
     }
 }

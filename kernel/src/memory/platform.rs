@@ -4,9 +4,9 @@
     reason = "`mm::platform::Platform` is an unsafe trait: this is its implementation"
 )]
 
-use super::{frame_table, kswapd, nodes, populate};
+use super::{frame_table, grace, kswapd, nodes, populate};
 use crate::acpi;
-use crate::arch::{irq, local, pin, smp, time};
+use crate::arch::{irq, local, pin, running, smp, time};
 use crate::panic;
 use crate::sched::thread::Thread;
 use crate::sched::{self, Atomic};
@@ -15,8 +15,9 @@ use core::ptr::NonNull;
 use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering::Relaxed;
 use mm::addr::{DirectMap, PhysAddr, PhysRange, VirtAddr};
+use mm::numa::Policy;
 use mm::platform::{CpuId, IrqState, MapFrameTableError, MemoryModel, NodeId, Platform, Profile};
-use mm::report::{AllocFailure, Corruption, SleepInAtomic};
+use mm::report::{AllocFailure, Corruption, GraceStall, SleepInAtomic};
 use spin::Once;
 
 /// The profile that this kernel was built with.
@@ -119,6 +120,15 @@ unsafe impl Platform for KernelPlatform {
         nodes::node_of(cpu)
     }
 
+    #[inline]
+    fn has_policy(&self) -> bool {
+        running::has_policy()
+    }
+
+    fn with_policy(&self, apply: &mut dyn FnMut(&mut Policy)) {
+        sched::policy::with_current(apply);
+    }
+
     /// Interrupts the CPU, and waits until it took notice.
     fn kick(&self, cpu: CpuId) -> bool {
         smp::call_on(cpu.0, || super::MEMORY.drain_wanted()).is_ok()
@@ -140,6 +150,18 @@ unsafe impl Platform for KernelPlatform {
 
     fn wake_populate(&self, node: NodeId) -> bool {
         populate::wake(node)
+    }
+
+    fn wake_grace(&self) -> bool {
+        grace::wake()
+    }
+
+    fn resched_cpu(&self, cpu: CpuId) {
+        grace::hurry(cpu);
+    }
+
+    fn grace_stalled(&self, stall: &GraceStall) {
+        grace::report(stall);
     }
 
     /// Before there are threads nobody is marked, and nobody may reclaim.

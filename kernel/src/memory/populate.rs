@@ -4,11 +4,14 @@
 //! memory after boot).
 
 use super::MEMORY;
-use super::bell::Bells;
+use super::attendant::Attendant;
 use core::sync::atomic::{AtomicBool, Ordering};
 use mm::platform::NodeId;
 
-static BELLS: Bells = Bells::new();
+/// Nodes that can have a thread; of others requests populate the memory.
+const NODES: usize = 64;
+
+static THREADS: [Attendant; NODES] = [const { Attendant::new() }; NODES];
 static HAS_BEGUN: AtomicBool = AtomicBool::new(false);
 
 /// Makes a thread for each node, unless all memory is populated.
@@ -17,12 +20,15 @@ pub(crate) fn start() {
     if zones.all(|zone| zone.latent_frames() == 0) {
         return;
     }
-    BELLS.attend(
-        |node| alloc::format!("pgdatinit{node}"),
-        |node| {
+    for (node, thread) in MEMORY.nodes().iter().zip(&THREADS) {
+        let node = node.id();
+        let work = move || {
             let _ = MEMORY.populate_ahead(node);
-        },
-    );
+        };
+        if let Err(error) = thread.engage(alloc::format!("pgdatinit{node}"), work) {
+            log::warn!("node {node} has no pgdatinit: {error}");
+        }
+    }
 }
 
 /// Has each thread do its work for the first time: once the boot is over, whose time does not depend
@@ -41,5 +47,6 @@ pub(crate) fn begin() {
 /// # Context
 /// Any but NMI, without locks of the scheduler held.
 pub(super) fn wake(node: NodeId) -> bool {
-    HAS_BEGUN.load(Ordering::Acquire) && BELLS.ring(node)
+    let thread = THREADS.get(usize::from(node.0));
+    HAS_BEGUN.load(Ordering::Acquire) && thread.is_some_and(Attendant::ring)
 }

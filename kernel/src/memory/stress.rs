@@ -1,5 +1,8 @@
 //! `stress N`: random allocations and frees that check everything they can.
 //!
+//! Where there are several nodes, each thread changes its memory policy now and then, unless it came
+//! with one (`numactl`); and it looks whether the pages of a bound request come from its nodes.
+//!
 //! Memory is filled to 90 % and drained to half, again and again, with all orders, request
 //! types and migrate types mixed. Each page of a block is stamped with its owner and read again
 //! before the block is freed; pages that must come zeroed are looked through. At the end all is
@@ -14,6 +17,7 @@ use crate::arch::lock::IrqLock;
 use crate::arch::{smp, time};
 use crate::num::{to_u64, to_usize};
 use crate::sched::Atomic;
+use crate::sched::policy::{self, Changed};
 use crate::sched::team::{self, TeamError};
 use crate::sched::wait::Completion;
 use crate::shell::interrupt::{self, Interrupted};
@@ -25,6 +29,8 @@ use mm::addr::{Order, Pfn};
 use mm::buddy::{Gfp, MigrateType};
 use mm::config::{ORDERS, PAGE_SIZE};
 use mm::frame::FreeError;
+use mm::numa::{Mode, NodeMask, NodeState, PolicyError};
+use mm::platform::NodeId;
 use mm::report::Corruption;
 use mm::system::AllocError;
 use mm::zone::ZoneKind;
@@ -37,6 +43,8 @@ const FULL: u64 = 90;
 const DRAINED: u64 = 50;
 /// Operations between two looks at the terminal: some milliseconds.
 const OPERATIONS_PER_LOOK: u64 = 256;
+/// Operations between two changes of the memory policy, on average.
+const OPERATIONS_PER_POLICY: u64 = 512;
 
 /// Requests that are mixed, with the highest zone that each may come from.
 const REQUESTS: [(Gfp, ZoneKind); 7] = [
@@ -58,6 +66,10 @@ enum Violation {
     NotZero { pfn: Pfn, offset: usize },
     /// A block lies in a zone that may not serve the request.
     WrongZone { pfn: Pfn, gfp: Gfp },
+    /// A block is of a node that the thread is not bound to.
+    WrongNode { pfn: Pfn, node: NodeId },
+    /// The machine's own nodes make no policy.
+    Policy(PolicyError),
     /// A block is not aligned to its order.
     Misaligned { pfn: Pfn, order: Order },
     /// A block was not taken back.
@@ -99,6 +111,13 @@ impl fmt::Display for Violation {
                 write!(f, "frame {pfn} is not zero at byte {offset:#x}")
             }
             Self::WrongZone { pfn, gfp } => write!(f, "frame {pfn} does not suit {gfp:?}"),
+            Self::WrongNode { pfn, node } => {
+                write!(
+                    f,
+                    "frame {pfn} is of node {node}, to which its thread is not bound"
+                )
+            }
+            Self::Policy(error) => write!(f, "a policy was refused: {error}"),
             Self::Misaligned { pfn, order } => write!(f, "frame {pfn} is not aligned to {order:?}"),
             Self::Refused { pfn, error } => write!(f, "frame {pfn} was not taken back: {error}"),
             Self::Request(error) => write!(f, "a request was refused: {error}"),
@@ -320,6 +339,11 @@ fn stress_here(operations: u64, seed: u64, cpus: u32) -> Result<Tally, Violation
         live: Ledger::new(entries).map_err(Violation::Request)?,
         filling: true,
         seed,
+        nodes: match policy::current() {
+            None => MEMORY.node_states(NodeState::Memory),
+            Some(_) => NodeMask::EMPTY,
+        },
+        policy: None,
     };
     for serial in 0..operations {
         if serial.is_multiple_of(OPERATIONS_PER_LOOK) {
@@ -339,10 +363,17 @@ struct Run {
     live: Ledger,
     filling: bool,
     seed: u64,
+    /// All nodes with memory, for policies of this run; none if the thread has its own.
+    nodes: NodeMask,
+    /// The policy of this run, as long as it lasts.
+    policy: Option<Changed>,
 }
 
 impl Run {
     fn step(&mut self, serial: u64, tally: &mut Tally) -> Result<(), Violation> {
+        if self.nodes.len() > 1 && self.random.below(OPERATIONS_PER_POLICY) == 0 {
+            self.change_policy()?;
+        }
         let managed = MEMORY.managed_frames();
         let used = managed.saturating_sub(MEMORY.free_frames());
         let percent = used
@@ -361,6 +392,54 @@ impl Run {
             self.allocate(serial, tally)
         } else {
             self.free_one(tally)
+        }
+    }
+
+    /// Changes which nodes' memory this thread wants; one time in four, to what it was before the
+    /// run.
+    fn change_policy(&mut self) -> Result<(), Violation> {
+        const MODES: [Mode; 5] = [
+            Mode::Bind,
+            Mode::Interleave,
+            Mode::Preferred,
+            Mode::PreferredMany,
+            Mode::WeightedInterleave,
+        ];
+        // The one before comes back first.
+        self.policy = None;
+        if self.random.below(4) == 0 {
+            return Ok(());
+        }
+        let mode = MODES[to_usize(self.random.below(to_u64(MODES.len())))];
+        let mut nodes = self.nodes;
+        for node in self.nodes.iter() {
+            if nodes.len() > 1 && self.random.below(2) == 0 {
+                nodes.remove(node);
+            }
+        }
+        let policy = MEMORY.policy(mode, &nodes).map_err(Violation::Policy)?;
+        self.policy = Some(Changed::to(Some(policy)));
+        Ok(())
+    }
+
+    /// Whether a block is of the nodes that this thread is bound to. Requests for low zones are not
+    /// bound: those may be on one node only.
+    fn check_node(&self, pfn: Pfn, highest: ZoneKind) -> Result<(), Violation> {
+        let bound = policy::current().filter(|policy| policy.mode() == Mode::Bind);
+        let Some(nodes) = bound.map(|policy| *policy.nodes()) else {
+            return Ok(());
+        };
+        let lowest = match nodes.intersects(&MEMORY.node_states(NodeState::NormalMemory)) {
+            true => ZoneKind::Normal,
+            // They have memory for movable pages only, and bind nothing else.
+            false => ZoneKind::Movable,
+        };
+        let zone = MEMORY.zone_of(pfn);
+        match zone.map(|zone| zone.id().node) {
+            Some(node) if highest >= lowest && !nodes.contains(node) => {
+                Err(Violation::WrongNode { pfn, node })
+            }
+            _ => Ok(()),
         }
     }
 
@@ -387,6 +466,7 @@ impl Run {
         if MEMORY.zone_of(pfn).is_none_or(|zone| zone.kind() > highest) {
             return Err(Violation::WrongZone { pfn, gfp });
         }
+        self.check_node(pfn, highest)?;
         check_zero(&pages, gfp)?;
         self.stamp(&mut pages, serial);
         tally.allocations = tally.allocations.saturating_add(1);

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`thread`], [`mod@spawn`] | threads; made, ended, joined |
 //! | [`team`] | threads that borrow from whoever waits for them |
+//! | [`policy`] | which nodes' memory a thread wants |
 //! | [`wait`], [`mutex`] | waiting for events: queues, completions, a lock that sleeps |
 //! | `list` | lists linked through the threads |
 //! | `queue` | per-CPU queues: where a thread goes, which one is next |
@@ -24,6 +25,7 @@ pub mod hotplug;
 pub(crate) mod idle;
 mod list;
 pub mod mutex;
+pub mod policy;
 pub(crate) mod queue;
 pub mod spawn;
 pub(crate) mod switch;

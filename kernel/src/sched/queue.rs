@@ -113,7 +113,7 @@ impl CpuQueue {
 
 /// Whether a CPU has nothing but its idle thread, or is about to.
 fn is_free(cpu: &CpuLocal) -> bool {
-    cpu.presence.is_idle() && cpu.sched.queued() == 0
+    !cpu.presence.is_running() && cpu.sched.queued() == 0
 }
 
 /// CPUs that take threads, from the one after `first` on, round to `first` itself.
@@ -170,7 +170,7 @@ pub(super) fn put(target: u32, thread: Arc<Thread>) {
 }
 
 /// Makes a CPU look at its queue. Where the interrupt gets stuck, its timer will do.
-pub(super) fn notify(cpu: &CpuLocal) {
+pub(crate) fn notify(cpu: &CpuLocal) {
     let _ = apic::send_reschedule(cpu.apic_id());
 }
 

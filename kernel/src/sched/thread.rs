@@ -8,6 +8,7 @@
 use super::Atomic;
 use super::hotplug::Visit;
 use super::list::Link;
+use super::policy::{self, OwnPolicy};
 use super::wait::WaitQueue;
 use crate::arch::lock::IrqLock;
 use crate::arch::stack::StackExtent;
@@ -119,6 +120,7 @@ pub struct Thread {
     preemptions: AtomicU64,
     /// It reclaims memory (Linux: `PF_MEMALLOC`).
     reclaims: AtomicBool,
+    policy: OwnPolicy,
     pub(super) run_link: Link,
     pub(super) wait_link: Link,
     pub(super) time_link: Link,
@@ -176,6 +178,11 @@ pub(super) struct Recipe {
 impl Thread {
     /// Makes a thread and notes it.
     pub(super) fn new(recipe: Recipe) -> Result<Arc<Self>, SpawnError> {
+        let inherited = match recipe.role {
+            Role::Normal => policy::current(),
+            // These work for everybody.
+            Role::Worker | Role::Idle => None,
+        };
         let thread = Arc::new(Self {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             name: recipe.name,
@@ -194,6 +201,7 @@ impl Thread {
             migrations: AtomicU64::new(0),
             preemptions: AtomicU64::new(0),
             reclaims: AtomicBool::new(false),
+            policy: OwnPolicy::new(inherited),
             run_link: Link::new(),
             wait_link: Link::new(),
             time_link: Link::new(),
@@ -278,6 +286,11 @@ impl Thread {
 
     pub(crate) fn is_reclaiming(&self) -> bool {
         self.reclaims.load(Ordering::Relaxed)
+    }
+
+    /// Which nodes' memory it wants.
+    pub(crate) const fn policy(&self) -> &OwnPolicy {
+        &self.policy
     }
 
     pub(super) fn count_preemption(&self) {

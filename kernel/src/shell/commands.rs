@@ -3,7 +3,7 @@
 
 use super::interrupt::{self, Output};
 use super::{Command, CommandError, CommandResult};
-use super::{commands, no_arguments, run_words, session_status};
+use super::{commands, no_arguments, run_inner, session_status};
 use crate::arch::exit;
 use crate::arch::time;
 use crate::logger::{self, Stamp};
@@ -12,10 +12,10 @@ use crate::{command, kprint, kprintln, procfs, sched};
 use alloc::string::String;
 
 command! { "help", "[COMMAND]", "list the commands, or describe one", help }
-command! { "echo", "[WORD]...", "print the words", echo }
+command! { "echo", "[WORD]... [> FILE]", "print the words, or write them to a file of /sys", echo }
 command! { "sleep", "SECONDS", "wait", sleep }
 command! { "dmesg", "", "print the kernel log", dmesg }
-command! { "cat", "[FILE]...", "print files of /proc, e.g. `cat meminfo`; without a name, list them", cat }
+command! { "cat", "[FILE]...", "print files of /proc and /sys, e.g. `cat meminfo`; without a name, list them", cat }
 command! { "time", "[COMMAND [ARG]...]", "show the time since boot, or how long a command takes", time }
 command! { "poweroff", "", "end the machine; the host is told whether a command failed", poweroff }
 command! { "reboot", "", "restart the machine; one that `cargo run` started ends instead", reboot }
@@ -55,6 +55,11 @@ fn describe(command: &Command, width: usize) {
 }
 
 fn echo(arguments: &[String]) -> CommandResult {
+    if let [words @ .., sign, path] = arguments
+        && sign == ">"
+    {
+        return procfs::write(path, &words.join(" "));
+    }
     let mut separator = "";
     for word in arguments {
         kprint!("{separator}{word}");
@@ -88,11 +93,16 @@ fn cat(arguments: &[String]) -> CommandResult {
         for file in procfs::list() {
             kprintln!("{}", file.path);
         }
+        procfs::numbered_paths().for_each(|path| kprintln!("{path}"));
     }
     for path in arguments {
-        let file = procfs::find(path)
-            .ok_or_else(|| CommandError::failed(format_args!("no such file: {path}")))?;
-        (file.print)(&mut Output)?;
+        match (procfs::find(path), procfs::find_numbered(path)) {
+            (Some(file), _) => (file.print)(&mut Output)?,
+            (None, Some((file, number))) => (file.print)(number, &mut Output)?,
+            (None, None) => {
+                return Err(CommandError::failed(format_args!("no such file: {path}")));
+            }
+        }
     }
     Ok(())
 }
@@ -107,10 +117,10 @@ fn time(arguments: &[String]) -> CommandResult {
         );
         return Ok(());
     };
-    let result = run_words(arguments);
+    let result = run_inner(arguments);
     let took = time::now_ns().saturating_sub(start);
     kprintln!("{} {name}", Stamp { ns: took });
-    result.map_err(|_| CommandError::Inner)
+    result
 }
 
 fn poweroff(arguments: &[String]) -> CommandResult {

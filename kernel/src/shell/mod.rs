@@ -229,6 +229,15 @@ fn run_words(words: &[String]) -> CommandResult {
     result
 }
 
+/// Runs a command that another one was given; what goes wrong is printed here.
+///
+/// # Errors
+///
+/// [`CommandError::Inner`] if anything did.
+pub(crate) fn run_inner(words: &[String]) -> CommandResult {
+    run_words(words).map_err(|_| CommandError::Inner)
+}
+
 /// Runs one command.
 ///
 /// # Errors

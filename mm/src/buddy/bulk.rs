@@ -8,7 +8,7 @@ use super::pageset::List;
 use super::take::ATTEMPTS;
 use super::trace::Trace;
 use crate::addr::{Order, Pfn, to_index};
-use crate::frame::{FrameTable, Word};
+use crate::frame::{FrameTable, Record, Word};
 use crate::mem::Exclusive;
 use crate::platform::Platform;
 
@@ -22,7 +22,7 @@ impl FreeAreas {
         frames: &FrameTable,
         platform: &P,
         trace: &mut impl Trace,
-        mut put: impl FnMut(Pfn),
+        mut put: impl FnMut(Pfn, Record),
     ) -> u32 {
         let (kind, order) = (list.kind(), list.order());
         let cached = list.word(self.home);
@@ -30,7 +30,7 @@ impl FreeAreas {
         let mut attempts: usize = 0;
         while got < count && attempts < ATTEMPTS {
             let left = count.wrapping_sub(got);
-            let Some(largest) = smallest_from(self.index.stock(kind), order) else {
+            let Some((source, largest)) = self.source(kind, order) else {
                 if got > 0 {
                     break;
                 }
@@ -44,7 +44,7 @@ impl FreeAreas {
                 got = got.wrapping_add(1);
                 continue;
             };
-            let Some(place) = self.lowest(kind, largest) else {
+            let Some(place) = self.lowest(source, largest) else {
                 break;
             };
             let Some(Some(area)) = self.areas.get(to_index(place.slot)) else {

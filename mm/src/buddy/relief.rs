@@ -14,6 +14,7 @@ use super::Gfp;
 pub use super::chain::AlreadyRegistered;
 use super::chain::{Link, Linked};
 use crate::addr::Order;
+use crate::numa::NodeMask;
 use crate::platform::{NodeId, Platform};
 use crate::sync::atomic::{AtomicU64, Ordering};
 
@@ -165,6 +166,13 @@ fn share(freeable: u64, priority: u8, seeks: u32) -> u64 {
 pub trait OutOfMemory: Sync {
     /// Frees what it can; answers how many pages that were. Context: as [`Relief`].
     fn out_of_memory(&self, order: Order) -> u64;
+
+    /// The same where there is none on some nodes, and memory elsewhere would not help: a policy
+    /// binds the request (Linux: `CONSTRAINT_MEMORY_POLICY`). Default: the same.
+    fn out_of_memory_on(&self, order: Order, nodes: &NodeMask) -> u64 {
+        let _ = nodes;
+        self.out_of_memory(order)
+    }
 }
 
 /// An entry in the list of those that are told.
@@ -184,8 +192,11 @@ impl OomNotifier {
         }
     }
 
-    pub(crate) fn tell(&self, order: Order) -> u64 {
-        self.told.out_of_memory(order)
+    pub(crate) fn tell(&self, order: Order, nodes: Option<&NodeMask>) -> u64 {
+        match nodes {
+            None => self.told.out_of_memory(order),
+            Some(nodes) => self.told.out_of_memory_on(order, nodes),
+        }
     }
 }
 

@@ -133,6 +133,8 @@ pub(super) struct Search {
     pub(super) max: PhysAddr,
     pub(super) node: Option<NodeId>,
     pub(super) direction: Direction,
+    /// Whether memory that may be unplugged will do.
+    pub(super) takes_hotplug: bool,
 }
 
 impl Search {
@@ -237,13 +239,13 @@ impl Memblock {
         };
         let lower = lower.filter(|lower| *lower < floor);
         let other_nodes = matches!(request.node, NodeChoice::Prefer(_)).then_some(None);
-        let floors = [Some(floor), lower].into_iter().flatten();
-        let mut attempts = floors.flat_map(|min| {
-            let nodes = [Some(request.node.id()), other_nodes];
-            nodes.into_iter().flatten().map(move |node| (min, node))
-        });
-        attempts
-            .find_map(|(min, node)| {
+        let attempt = |takes_hotplug: bool| {
+            let floors = [Some(floor), lower].into_iter().flatten();
+            let mut attempts = floors.flat_map(|min| {
+                let nodes = [Some(request.node.id()), other_nodes];
+                nodes.into_iter().flatten().map(move |node| (min, node))
+            });
+            attempts.find_map(|(min, node)| {
                 self.find(&Search {
                     size: request.size,
                     align: request.align,
@@ -251,9 +253,13 @@ impl Memblock {
                     max: request.ceiling.min(self.limit),
                     node,
                     direction: request.direction.unwrap_or(self.direction),
+                    takes_hotplug,
                 })
             })
-            .ok_or(AllocError::NoRoom(*request))
+        };
+        // Memory that then cannot be unplugged is better than none.
+        let found = attempt(!self.spares_hotplug).or_else(|| attempt(true));
+        found.ok_or(AllocError::NoRoom(*request))
     }
 
     /// The first place that fits. Never in frame 0: real mode's, and what a null pointer reads.
@@ -263,9 +269,13 @@ impl Memblock {
             ..*search
         };
         let mut free = self.free_ranges();
+        let place = |free: FreeRange| {
+            let place = search.place_in(&free);
+            place.filter(|place| search.takes_hotplug || !self.is_hot_pluggable(*place))
+        };
         match search.direction {
-            Direction::BottomUp => free.find_map(|free| search.place_in(&free)),
-            Direction::TopDown => free.rev().find_map(|free| search.place_in(&free)),
+            Direction::BottomUp => free.find_map(place),
+            Direction::TopDown => free.rev().find_map(place),
         }
     }
 }

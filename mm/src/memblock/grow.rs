@@ -165,6 +165,7 @@ impl Memblock {
             max: self.limit,
             node: None,
             direction: self.direction,
+            takes_hotplug: true,
         };
         let below = Search {
             min: PhysAddr::ZERO,

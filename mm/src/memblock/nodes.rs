@@ -4,7 +4,7 @@
 
 use core::fmt;
 
-use super::{GrowError, Memblock};
+use super::{GrowError, Memblock, RegionFlags, TableKind};
 use crate::addr::{PhysAddr, PhysRange};
 use crate::config::PAGE_SIZE;
 use crate::platform::{NodeId, Platform};
@@ -57,6 +57,59 @@ impl Memblock {
             self.set_node(platform, self.span(), NodeId(0))?;
         }
         outcome
+    }
+
+    /// Keeps memory that may be unplugged for the page allocator's movable pages (`movable_node`):
+    /// marks `ranges` as [`RegionFlags::HOTPLUG`] and spares them in early allocation, as long as
+    /// there is anything else. A node with anything reserved on it cannot go, and is not marked
+    /// (Linux: `numa_clear_kernel_node_hotplug`). To be called once nodes are known. Context: boot.
+    ///
+    /// # Errors
+    /// The table of RAM cannot grow: nothing is marked, and nothing spared.
+    pub fn spare_hotplug<P: Platform>(
+        &mut self,
+        platform: &P,
+        ranges: &[PhysRange],
+    ) -> Result<(), GrowError> {
+        let marked = self.mark_hotplug(platform, ranges);
+        match marked {
+            Ok(()) => self.spares_hotplug = true,
+            // It takes fewer regions, so this cannot fail for want of room.
+            Err(_) => self.clear(platform, self.span(), RegionFlags::HOTPLUG)?,
+        }
+        marked
+    }
+
+    fn mark_hotplug<P: Platform>(
+        &mut self,
+        platform: &P,
+        ranges: &[PhysRange],
+    ) -> Result<(), GrowError> {
+        for range in ranges {
+            self.mark(platform, *range, RegionFlags::HOTPLUG)?;
+        }
+        while let Some(range) = self.marked_in_use() {
+            self.clear(platform, range, RegionFlags::HOTPLUG)?;
+        }
+        Ok(())
+    }
+
+    /// A marked range of a node that something is reserved on.
+    fn marked_in_use(&self) -> Option<PhysRange> {
+        let is_in_use = |node: Option<NodeId>| {
+            let mut ours = self.memory().iter().filter(|region| region.node == node);
+            ours.any(|region| self.overlaps(TableKind::Reserved, region.range))
+        };
+        let marked = |flags: RegionFlags| flags.contains(RegionFlags::HOTPLUG);
+        let mut regions = self.memory().iter();
+        let found = regions.find(|region| marked(region.flags) && is_in_use(region.node));
+        found.map(|region| region.range)
+    }
+
+    /// Whether a place in RAM may be unplugged.
+    pub(super) fn is_hot_pluggable(&self, place: PhysRange) -> bool {
+        let region = self.memory_at(place.start());
+        region.is_some_and(|region| region.flags.contains(RegionFlags::HOTPLUG))
     }
 
     fn try_set_nodes<P: Platform>(

@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! settings        (40)  what the machine's owner chose; watermarks are written under it
-//!   populate      (45)  one section at a time gets its records; interrupts off
+//!   cma           (45)  which frames of the CMA area are taken
+//!   populate      (46)  one section at a time gets its records; interrupts off
 //!     zone        (50)  free areas of one zone; interrupts off
 //! ```
 //!
@@ -21,6 +22,12 @@ pub const SETTINGS: LockClass = LockClass {
 /// Populating a section.
 pub const POPULATE: LockClass = LockClass {
     name: "populate",
+    rank: 46,
+};
+
+/// Which frames of the CMA area are taken; not held while they are.
+pub const CMA: LockClass = LockClass {
+    name: "cma",
     rank: 45,
 };
 

@@ -6,26 +6,29 @@ mod latent;
 
 use core::fmt;
 
-use super::cpus::{Cpus, NOWHERE};
+use super::cma::{self, CmaArea};
+use super::cpus::Cpus;
+use super::defer::{Backlog, Backlogs, Waiting};
+use super::node_states::Numa;
 use super::{Core, Memory, Options, PageLists, PageOwner, Populate, Tuning};
 use crate::addr::{PfnRange, to_count, to_index};
 use crate::buddy::pageset::Gauges;
+use crate::buddy::pageset::classic::Temperature;
 use crate::buddy::{Area, AreaSlots, FreeAreas, MigrateType, PageSet};
 use crate::collections::SetBank;
 use crate::config::{PAGE_SIZE, SECTION_FRAMES};
 use crate::frame::{AddSectionError, FrameTable, Origin, Origins, ZoneId};
 use crate::mem::{Array, CarveError, EarlyRam};
 use crate::memblock::{AllocError, Memblock, NodeChoice, NodeFrames, Request};
+use crate::numa::MAX_NODES;
 use crate::platform::{CpuId, MemoryModel, NodeId, Platform};
 use crate::report::Corruption;
-use crate::sync::atomic::AtomicU64;
+use crate::sync::atomic::{AtomicU8, AtomicU64};
+use crate::sync::grace::{Grace, Seat};
 use crate::sync::{OwnerCell, PerCpu, Presence, PresenceState, SpinLock, rank};
 use crate::zone::distance::{REMOTE, sort_by_nearness};
 use crate::zone::plan::{NodePlan, Plan};
-use crate::zone::{Node, Zone, ZoneKind, ZoneParts};
-
-/// Nodes that a frame's state word has room for.
-const MAX_NODES: usize = 1 << 10;
+use crate::zone::{AtHand, NoLists, Node, NumaGauges, Ways, Zone, ZoneKind, ZoneParts};
 
 /// Why memory could not be brought up.
 #[derive(Debug)]
@@ -96,6 +99,8 @@ pub struct Summary {
     pub record_bytes: u64,
     /// Bytes of tables beside them: sections, areas, indices, zones; also of areas to come.
     pub side_bytes: u64,
+    /// Frames of CMA, rounded up from what was asked for; none if there was no room.
+    pub cma: u64,
 }
 
 /// Building in progress.
@@ -117,6 +122,54 @@ impl<P: Platform> Memory<P> {
         plan: &Plan<'_>,
         options: Options,
     ) -> Result<Summary, BringUpError> {
+        let mut builder = self.builder(memblock, plan)?;
+        let populate = options.populate_on::<P>();
+        let frames = builder.frame_table(plan, populate)?;
+        let mut nodes = builder.nodes(plan)?;
+        for (node, plan) in nodes.iter_mut().zip(plan.nodes()) {
+            builder.areas(node, plan, &frames, populate)?;
+        }
+        builder.fallback_orders(&mut nodes, plan)?;
+        let numa = builder.numa(&nodes, plan)?;
+        let cpus = builder.cpus(&mut nodes)?;
+        let grace = builder.grace()?;
+        let backlogs = builder.backlogs()?;
+        builder.page_lists(&mut nodes, options.page_lists)?;
+        let origins = builder.origins(&frames, options.page_owner)?;
+        let (cma, lent) = builder.cma(plan, options.cma_bytes)?.unzip();
+        let room = builder.room_for_map(&frames, &nodes, populate)?;
+        let mut core = Core {
+            frames,
+            nodes,
+            numa,
+            options,
+            treats_new_pages: options.touch_new_pages(),
+            treats_free_pages: options.touch_free_pages(),
+            cpus,
+            grace,
+            backlogs,
+            origins,
+            cma,
+            latent: None,
+            tuning: SpinLock::new(rank::SETTINGS, Tuning::INITIAL),
+            reclaim: super::reclaim::Counters::default(),
+            quarantined: AtomicU64::new(0),
+            summary: builder.summary,
+        };
+        let (memblock, mut summary) = (builder.memblock, builder.summary);
+        match room {
+            Some(room) => core.keep_map(&self.platform, memblock, room)?,
+            None => core.take_all(&self.platform, memblock)?,
+        }
+        if let Some((area, ram)) = core.cma.as_ref().zip(lent) {
+            core.lend_cma(&self.platform, area, ram)?;
+        }
+        core.first_numbers(&mut summary);
+        self.core.set(core).map_err(|_| BringUpError::AlreadyUp)?;
+        Ok(summary)
+    }
+
+    fn builder(&self, memblock: Memblock, plan: &Plan<'_>) -> Result<Builder<'_, P>, BringUpError> {
         if self.is_up() {
             return Err(BringUpError::AlreadyUp);
         }
@@ -127,56 +180,11 @@ impl<P: Platform> Memory<P> {
             present: plan.present(),
             ..Summary::default()
         };
-        let mut builder = Builder {
+        Ok(Builder {
             platform: &self.platform,
             memblock,
             summary,
-        };
-        let populate = options.populate_on::<P>();
-        let frames = builder.frame_table(plan, populate)?;
-        let mut nodes = builder.nodes(plan)?;
-        for (node, plan) in nodes.iter_mut().zip(plan.nodes()) {
-            builder.areas(node, plan, &frames, populate)?;
-        }
-        builder.fallback_orders(&mut nodes, plan)?;
-        let distances = builder.distances(plan)?;
-        let cpus = builder.cpus(nodes.len())?;
-        builder.page_lists(&mut nodes, options.page_lists)?;
-        let origins = builder.origins(&frames, options.page_owner)?;
-        let room = match populate {
-            Populate::OnDemand => Some(builder.leave_latent(&frames, &nodes)?),
-            Populate::AtBoot => {
-                builder.mark_reserved(&frames, &nodes)?;
-                None
-            }
-        };
-        let mut core = Core {
-            frames,
-            nodes,
-            distances,
-            options,
-            treats_new_pages: options.touch_new_pages(),
-            treats_free_pages: options.touch_free_pages(),
-            cpus,
-            origins,
-            latent: None,
-            tuning: SpinLock::new(rank::SETTINGS, Tuning::INITIAL),
-            reclaim: super::reclaim::Counters::default(),
-            quarantined: AtomicU64::new(0),
-            summary,
-        };
-        let Builder {
-            memblock,
-            mut summary,
-            ..
-        } = builder;
-        match room {
-            Some(room) => core.keep_map(&self.platform, memblock, room)?,
-            None => core.take_all(&self.platform, memblock)?,
-        }
-        core.first_numbers(&mut summary);
-        self.core.set(core).map_err(|_| BringUpError::AlreadyUp)?;
-        Ok(summary)
+        })
     }
 
     /// What came up; nothing before that.
@@ -193,7 +201,7 @@ impl Core {
         let zones = self.nodes.iter().flat_map(Node::zones);
         summary.managed = zones.map(Zone::managed).fold(0, u64::saturating_add);
         self.summary = *summary;
-        self.cpus.find_nearest(&self.nodes);
+        self.find_ways();
         self.first_watermarks();
     }
 
@@ -395,32 +403,66 @@ impl<P: Platform> Builder<'_, P> {
         Ok(())
     }
 
-    /// The distances between all nodes, to be asked for later, row by row.
-    fn distances(&mut self, plan: &Plan<'_>) -> Result<Array<u8>, BringUpError> {
-        let nodes = plan.nodes().len();
-        let ids = || (0..).map(NodeId).take(nodes);
-        let count = nodes.saturating_mul(nodes);
+    /// What is known of the nodes: the distances between all of them, to be asked for later, row by
+    /// row; and their weights.
+    fn numa(&mut self, nodes: &[Node], plan: &Plan<'_>) -> Result<Numa, BringUpError> {
+        let ids = || nodes.iter().map(Node::id);
+        let count = nodes.len().saturating_mul(nodes.len());
         let ram = self.take_table(to_count(count), NodeId(0))?;
         let mut pairs = ids().flat_map(|from| ids().map(move |to| (from, to)));
         let next = |_| {
             let pair = pairs.next();
             pair.map_or(REMOTE, |(from, to)| plan.distances().between(from, to))
         };
-        Ok(Array::carve(self.platform, ram, count, next)?)
+        let distances = Array::carve(self.platform, ram, count, next)?;
+        let ram = self.take_table(to_count(nodes.len()), NodeId(0))?;
+        let weights = Array::carve(self.platform, ram, nodes.len(), |_| AtomicU8::new(1))?;
+        Ok(Numa::new(nodes, distances, weights))
     }
 
-    fn cpus(&mut self, nodes: usize) -> Result<Cpus, BringUpError> {
+    /// What is known of each CPU, and its own counters for each zone.
+    fn cpus(&mut self, nodes: &mut [Node]) -> Result<Cpus, BringUpError> {
         let states = self.by_cpu(NodeId(0), |_| PresenceState::present())?;
-        let nearest = self.by_cpu(NodeId(0), |_| [NOWHERE; 8])?;
+        let bytes = Array::<NoLists>::bytes_for(1).unwrap_or(u64::MAX);
+        let ram = self.take_table(bytes, NodeId(0))?;
+        let nowhere = ZoneId {
+            node: NodeId(0),
+            zone: 0,
+        };
+        let none = |_| NoLists::new(PageSet::new(nowhere), Gauges::default());
+        let none = Array::carve(self.platform, ram, 1, none)?.leak();
+        let none = none.first().ok_or(BringUpError::Unreachable)?;
+        let ways = self.by_cpu(NodeId(0), |_| Ways::new(none))?;
         let platform = self.platform;
         let node_of = |cpu: usize| {
             let node = platform.node_of(CpuId(u32::try_from(cpu).unwrap_or(u32::MAX)));
             Some(node)
-                .filter(|node| usize::from(node.0) < nodes)
+                .filter(|node| usize::from(node.0) < nodes.len())
                 .unwrap_or_default()
         };
         let homes = self.by_cpu(NodeId(0), node_of)?;
-        Ok(Cpus::new(Presence::new(states), homes, nearest))
+        let cpus = Cpus::new(Presence::new(states), homes, AtHand::new(ways));
+        let zones = nodes.iter_mut().flat_map(Node::zones_mut);
+        for zone in zones.filter(|zone| zone.is_populated()) {
+            let home = zone.id().node;
+            let gauges = |cpu: usize| {
+                let cpu = CpuId(u32::try_from(cpu).unwrap_or(u32::MAX));
+                NumaGauges::new(cpus.node(cpu) == home)
+            };
+            zone.install_numa_gauges(self.by_cpu(home, gauges)?);
+        }
+        Ok(cpus)
+    }
+
+    /// Each CPU's part in grace periods.
+    fn grace(&mut self) -> Result<Grace, BringUpError> {
+        Ok(Grace::new(self.by_cpu(NodeId(0), |_| Seat::new())?))
+    }
+
+    /// What each CPU puts off.
+    fn backlogs(&mut self) -> Result<Backlogs, BringUpError> {
+        let cell = |_| OwnerCell::new(Waiting::new(), Backlog::default());
+        Ok(PerCpu::new(self.by_cpu(NodeId(0), cell)?))
     }
 
     /// Room for where frames were allocated, if that is to be kept.
@@ -444,6 +486,22 @@ impl<P: Platform> Builder<'_, P> {
         Ok(Origins::new(table))
     }
 
+    /// Room for contiguous memory, if there is any; last, so that all tables have theirs.
+    fn cma(
+        &mut self,
+        plan: &Plan<'_>,
+        bytes: u64,
+    ) -> Result<Option<(CmaArea, EarlyRam)>, BringUpError> {
+        let reserved = cma::reserve(&mut self.memblock, self.platform, plan, bytes);
+        let Some((home, ram)) = reserved else {
+            return Ok(None);
+        };
+        self.summary.cma = ram.range().whole_frames().frames();
+        let table = self.take_table(CmaArea::table_bytes(ram.range()), home.node)?;
+        let area = CmaArea::new(self.platform, home, ram.range(), table)?;
+        Ok(Some((area, ram)))
+    }
+
     /// Each CPU's own page lists for each zone.
     fn page_lists(&mut self, nodes: &mut [Node], lists: PageLists) -> Result<(), BringUpError> {
         if lists == PageLists::Off {
@@ -452,10 +510,26 @@ impl<P: Platform> Builder<'_, P> {
         let zones = nodes.iter_mut().flat_map(Node::zones_mut);
         for zone in zones.filter(|zone| zone.is_populated()) {
             let home = zone.id();
-            let set = |_| OwnerCell::new(PageSet::new(home), Gauges::default());
-            zone.install_pagesets(PerCpu::new(self.by_cpu(home.node, set)?));
+            let classic = |temperature| PageSet::classic(home, temperature);
+            let (first, second) = match lists {
+                PageLists::Classic => (classic(Temperature::Hot), Some(classic(Temperature::Cold))),
+                _ => (PageSet::new(home), None),
+            };
+            zone.install_pagesets(self.page_sets(home.node, &first)?);
+            if let Some(second) = second {
+                zone.install_cold(self.page_sets(home.node, &second)?);
+            }
         }
         Ok(())
+    }
+
+    fn page_sets(
+        &mut self,
+        node: NodeId,
+        set: &PageSet,
+    ) -> Result<PerCpu<PageSet, Gauges>, BringUpError> {
+        let set = |_| OwnerCell::new(set.clone(), Gauges::default());
+        Ok(PerCpu::new(self.by_cpu(node, set)?))
     }
 
     fn has_ram(&self, node: NodeId, range: PfnRange) -> bool {

@@ -1,6 +1,7 @@
 //! Many single pages at once.
 #![forbid(unsafe_code)]
 
+use super::policy::Place;
 use super::{AllocError, Core, Memory};
 use crate::addr::{Order, Pfn, to_count, to_index};
 use crate::buddy::{Gfp, Mixing, Request};
@@ -28,32 +29,75 @@ impl<P: Platform> Memory<P> {
     ) -> Result<usize, AllocError> {
         let request = Request::new(gfp, Order::ZERO)?;
         let core = self.core().ok_or(AllocError::NotUp)?;
-        if !core.is_treated(request) {
-            self.fill_at_hand(core, request, pages);
+        let mut full: usize = 0;
+        let has_policy = self.platform.has_policy();
+        if !has_policy && !request.gfp().intersects(Gfp::ZERO.union(Gfp::THISNODE)) {
+            full = self.fill_at_hand(core, request, pages);
         }
-        if pages.iter().all(Option::is_some) {
-            return Ok(pages.len());
+        let rest = pages.get_mut(full..).unwrap_or_default();
+        if !rest.is_empty() {
+            if has_policy {
+                self.fill_by_task(core, request, rest)?;
+            } else {
+                self.fill_from_zones(core, &request, rest)?;
+            }
+            return Ok(pages.iter().flatten().count());
         }
-        self.fill_from_zones(core, &request, pages)?;
-        Ok(pages.iter().flatten().count())
+        Ok(full)
     }
 
-    /// Fills places from this CPU's own list of the nearest zone.
-    #[inline]
-    fn fill_at_hand(&self, core: &Core, request: Request, pages: &mut [Option<Pfn>]) {
-        let pin = Pin::new(&self.platform);
-        let Some(zone) = core.nearest_zone(pin.cpu(), &request) else {
-            return;
-        };
-        let floor = zone.watermarks().low_floor(request.highest());
-        let wanted = pages.iter().filter(|place| place.is_none()).count();
-        let mut places = pages.iter_mut().filter(|place| place.is_none());
-        let fill = |block: Exclusive| {
-            if let Some(place) = places.next() {
-                *place = Some(block.leak().first());
+    /// Fills places by the policy of the running task, which may want each page from another node.
+    #[cold]
+    #[inline(never)]
+    #[track_caller]
+    fn fill_by_task(
+        &self,
+        core: &Core,
+        request: Request,
+        pages: &mut [Option<Pfn>],
+    ) -> Result<(), AllocError> {
+        for place in pages.iter_mut().filter(|place| place.is_none()) {
+            match self.page_from_zones(core, request) {
+                Ok(pfn) => *place = Some(pfn),
+                Err(AllocError::OutOfMemory) => break,
+                Err(error) => return Err(error),
             }
-        };
-        zone.alloc_listed_bulk(&pin, &core.frames, request, (wanted, floor), fill);
+        }
+        Ok(())
+    }
+
+    /// Fills places from this CPU's own list of the nearest zone, which is filled up from there when
+    /// it is empty. Answers how many places are full, those before the first that is not.
+    #[inline]
+    fn fill_at_hand(&self, core: &Core, request: Request, pages: &mut [Option<Pfn>]) -> usize {
+        let pin = Pin::new(&self.platform);
+        let mut full: usize = 0;
+        loop {
+            let rest = pages.get_mut(full..).unwrap_or_default();
+            let (more, chores) = core.cpus.at_hand.take_pages(&pin, request, rest);
+            full = full.wrapping_add(more);
+            if chores.are_any() {
+                self.see_to(core, chores, Pfn::ZERO);
+            }
+            if full >= pages.len() || !self.fill_nearest(core, &pin, request) {
+                return full;
+            }
+        }
+    }
+
+    /// Fills this CPU's own list of the nearest zone. Answers whether there is a page now.
+    #[cold]
+    #[inline(never)]
+    fn fill_nearest(&self, core: &Core, pin: &Pin<'_, P>, request: Request) -> bool {
+        if core.treats_new_pages {
+            return false;
+        }
+        let near = core.node(core.cpus.node(pin.cpu()));
+        let zone = near.and_then(|near| core.zones_for(near.into(), &request).next());
+        zone.is_some_and(|zone| {
+            let floor = zone.low_floor(&request);
+            zone.fill_list(pin, &core.frames, request, floor)
+        })
     }
 
     /// Fills places from whichever zones have something to spare, best first.
@@ -65,12 +109,15 @@ impl<P: Platform> Memory<P> {
         request: &Request,
         pages: &mut [Option<Pfn>],
     ) -> Result<(), AllocError> {
-        let node = core
+        let place: Place<'_> = core
             .near_node(&self.platform)
-            .ok_or(AllocError::NoSuchNode)?;
+            .ok_or(AllocError::NoSuchNode)?
+            .into();
         let mut wanted = pages.iter().filter(|place| place.is_none()).count();
         let mut places = pages.iter_mut().filter(|place| place.is_none());
-        for zone in core.zones_for(node, request) {
+        let mut first = None;
+        for zone in core.zones_for(place, request) {
+            let first = *first.get_or_insert(zone);
             while wanted > 0 {
                 // Pages are collected first, and prepared (zeroed, checked) without lock or lists.
                 let (batch, taken) = self.take_spare(core, zone, request, wanted.min(BULK));
@@ -81,6 +128,7 @@ impl<P: Platform> Memory<P> {
                     }
                     break;
                 }
+                self.note_numa(first, zone, to_count(taken));
                 for block in batch.into_iter().flatten() {
                     let Some(block) = self.prepare(core, request, block) else {
                         continue;
@@ -94,12 +142,12 @@ impl<P: Platform> Memory<P> {
             }
         }
         // What no zone had to spare is asked for page by page, down to the reserves.
-        for place in places {
-            let Ok(block) = self.alloc_slow(core, node, request, &mut ()) else {
+        for page in places {
+            let Ok(block) = self.alloc_slow(core, place, request, &mut ()) else {
                 break;
             };
             core.note_origin(block.frames());
-            *place = Some(block.leak().first());
+            *page = Some(block.leak().first());
         }
         Ok(())
     }
@@ -113,8 +161,7 @@ impl<P: Platform> Memory<P> {
         count: usize,
     ) -> ([Option<Exclusive>; BULK], usize) {
         let mut batch = [const { None }; BULK];
-        let floor = zone.watermarks().low_floor(request.highest());
-        let spare = to_index(zone.spare_for_now(floor));
+        let spare = to_index(zone.spare_for_now(zone.low_floor(request)));
         if spare == 0 {
             return (batch, 0);
         }
@@ -127,8 +174,12 @@ impl<P: Platform> Memory<P> {
         let pin = Pin::new(&self.platform);
         let (frames, count) = (&core.frames, count.min(spare));
         let floor = zone.populated_free().saturating_sub(to_count(spare));
-        let mut taken =
-            zone.alloc_listed_bulk(&pin, frames, *request, (count, floor), &mut collect);
+        let mut taken: usize = 0;
+        while taken < count && zone.fill_list(&pin, frames, *request, floor) {
+            let left = count.wrapping_sub(taken);
+            let more = zone.take_listed(&pin, frames, *request, left, &mut collect);
+            taken = taken.wrapping_add(more);
+        }
         drop(pin);
         if taken == 0 {
             let wanted = (request, zone.mixing(request));

@@ -20,6 +20,9 @@ pub struct Options {
     pub page_owner: PageOwner,
     /// `populate=`: when memory gets its frame records.
     pub populate: Populate,
+    /// `cma=`: so many bytes can be had in one piece by devices, and are lent to movable pages
+    /// meanwhile.
+    pub cma_bytes: u64,
 }
 
 /// When sections of memory get their frame records and go to the allocator.
@@ -51,6 +54,9 @@ pub enum PageLists {
     Off,
     /// As many as the way in which they are used asks for, as current Linux does.
     Tuned,
+    /// Hot and cold lists of single pages with fixed marks, as Linux 2.6 had them
+    /// ([`pageset::classic`](crate::buddy::pageset::classic)): for study and comparison.
+    Classic,
 }
 
 impl PageLists {
@@ -92,6 +98,7 @@ impl Options {
             page_lists: PageLists::Tuned,
             page_owner: PageOwner::Off,
             populate: Populate::OnDemand,
+            cma_bytes: 0,
         }
     }
 
@@ -117,7 +124,7 @@ impl Options {
 
     /// The same with what the kernel command line says: `init_on_alloc=`, `init_on_free=` and
     /// `page_poison=`, each `0`/`1`/`off`/`on`; `transparent_hugepage=`, which is `always`,
-    /// `madvise` or `never`; `percpu_pagelists=`, which is `off` or `tuned`; `page_owner=`, which is
+    /// `madvise` or `never`; `percpu_pagelists=`, which is `off`, `tuned` or `classic`; `page_owner=`, which is
     /// `off` or `on`; and `populate=`, which is `ondemand` or `boot`. Other words are
     /// left to others; a value that is none of these goes to `refused` and changes nothing.
     #[must_use]
@@ -146,6 +153,7 @@ impl Options {
                     match value {
                         "off" => self.page_lists = PageLists::Off,
                         "tuned" => self.page_lists = PageLists::Tuned,
+                        "classic" => self.page_lists = PageLists::Classic,
                         _ => refused(word),
                     }
                     continue;
@@ -200,6 +208,7 @@ mod tests {
                 page_lists: PageLists::Tuned,
                 page_owner: PageOwner::On,
                 populate: Populate::AtBoot,
+                cma_bytes: 0,
             }
         );
         assert_eq!(refused, ["page_poison=maybe"]);

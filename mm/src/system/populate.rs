@@ -62,11 +62,8 @@ impl<P: Platform> Memory<P> {
     /// Populates every section that a range touches. Context: any but NMI; masks interrupts for as
     /// long as it takes to clear a section's records, each time.
     pub fn populate(&self, range: PfnRange) {
-        let Some(core) = self.core() else { return };
-        let end = range.end().min(core.frames.limit());
-        let last = end.saturating_add(SECTION_FRAMES - 1).section();
-        for section in range.first().section()..last {
-            core.populate(&self.platform, section, || true);
+        if let Some(core) = self.core() {
+            core.populate_all(&self.platform, range);
         }
     }
 
@@ -145,6 +142,15 @@ impl Core {
             nodes: &self.nodes,
             memblock,
         })
+    }
+
+    /// Populates every section that a range touches.
+    pub(super) fn populate_all<P: Platform>(&self, platform: &P, range: PfnRange) {
+        let end = range.end().min(self.frames.limit());
+        let last = end.saturating_add(SECTION_FRAMES - 1).section();
+        for section in range.first().section()..last {
+            self.populate(platform, section, || true);
+        }
     }
 
     /// The zone of a frame in a section without records.

@@ -8,9 +8,10 @@
 
 use core::fmt;
 
+use super::policy::Place;
 use super::retry::{Next, Retry};
 use super::{AllocError, Core, Memory};
-use crate::buddy::{Gfp, Request, Trace};
+use crate::buddy::{Gfp, Keep, Request, Trace};
 use crate::config::PAGE_SHIFT;
 use crate::mem::Exclusive;
 use crate::platform::Platform;
@@ -25,7 +26,7 @@ impl<P: Platform> Memory<P> {
     pub(super) fn alloc_slow(
         &self,
         core: &Core,
-        node: &Node,
+        place: Place<'_>,
         request: &Request,
         trace: &mut impl Trace,
     ) -> Result<Exclusive, AllocError> {
@@ -34,29 +35,29 @@ impl<P: Platform> Memory<P> {
         let is_reclaiming = self.is_reclaiming();
         let may_reclaim = may_wait && !is_reclaiming && !gfp.contains(Gfp::MEMALLOC);
         if gfp.contains(Gfp::KSWAPD_RECLAIM) {
-            self.wake_kswapds(core, node, request, may_reclaim);
+            self.wake_kswapds(core, place, request, may_reclaim);
         }
         let last = AllocFlags::NO_WATERMARKS;
         let mut flags = policy::alloc_flags(gfp);
         if is_reclaiming && !gfp.contains(Gfp::NOMEMALLOC) {
             flags.insert(last);
         }
-        let mut found = self.alloc_with(core, node, request, flags.difference(last), trace);
+        let mut found = self.alloc_with(core, place, request, flags.difference(last), trace);
         if found.is_none() && flags.contains(last) {
-            found = self.alloc_with(core, node, request, flags, trace);
+            found = self.alloc_with(core, place, request, flags, trace);
         }
         // Free pages may hide in the lists of CPUs.
         if found.is_none() && self.drain_for(core, may_wait) {
-            found = self.alloc_with(core, node, request, flags, trace);
+            found = self.alloc_with(core, place, request, flags, trace);
         }
         if found.is_none() && may_reclaim {
-            found = self.alloc_by_reclaim(core, node, request, flags, trace);
+            found = self.alloc_by_reclaim(core, place, request, flags, trace);
         }
         if found.is_none() && gfp.contains(Gfp::NOFAIL) {
-            found = self.alloc_with(core, node, request, last, trace);
+            found = self.alloc_with(core, place, request, flags.union(last), trace);
         }
         found.ok_or_else(|| {
-            self.report_failure(core, request);
+            self.report_failure(core, place, request);
             AllocError::OutOfMemory
         })
     }
@@ -65,25 +66,31 @@ impl<P: Platform> Memory<P> {
     fn alloc_by_reclaim(
         &self,
         core: &Core,
-        node: &Node,
+        place: Place<'_>,
         request: &Request,
         mut flags: AllocFlags,
         trace: &mut impl Trace,
     ) -> Option<Exclusive> {
         let mut retry = Retry::new(request);
         loop {
-            let pages = self.direct_reclaim(core, node, request);
-            let found = self.alloc_drained(core, node, request, flags, trace);
+            let pages = self.direct_reclaim(core, place, request);
+            let mut found = self.alloc_drained(core, place, request, flags, trace);
+            if found.is_none() {
+                found = self.alloc_given_up(core, place, (request, Keep::One), flags, trace);
+            }
+            let mut next = retry.after_reclaim(pages);
+            if found.is_none() && next != Next::Again && retry.is_exhausted() {
+                found = self.alloc_given_up(core, place, (request, Keep::Nothing), flags, trace);
+            }
             if found.is_some() {
                 return found;
             }
-            let mut next = retry.after_reclaim(pages);
             if next == Next::OutOfMemory {
-                let pages = self.notify_out_of_memory(request.order());
+                let pages = self.notify_out_of_memory(request.order(), place.only);
                 if request.gfp().contains(Gfp::NOFAIL) {
                     flags.insert(AllocFlags::NO_WATERMARKS);
                 }
-                let found = self.alloc_drained(core, node, request, flags, trace);
+                let found = self.alloc_drained(core, place, request, flags, trace);
                 if found.is_some() {
                     return found;
                 }
@@ -100,15 +107,15 @@ impl<P: Platform> Memory<P> {
     fn alloc_drained(
         &self,
         core: &Core,
-        node: &Node,
+        place: Place<'_>,
         request: &Request,
         flags: AllocFlags,
         trace: &mut impl Trace,
     ) -> Option<Exclusive> {
         self.drain_local_pages();
-        let found = self.alloc_with(core, node, request, flags, trace);
+        let found = self.alloc_with(core, place, request, flags, trace);
         if found.is_none() && self.drain_for(core, true) {
-            return self.alloc_with(core, node, request, flags, trace);
+            return self.alloc_with(core, place, request, flags, trace);
         }
         found
     }
@@ -131,7 +138,7 @@ impl<P: Platform> Memory<P> {
     fn alloc_with(
         &self,
         core: &Core,
-        node: &Node,
+        place: Place<'_>,
         request: &Request,
         flags: AllocFlags,
         trace: &mut impl Trace,
@@ -140,12 +147,37 @@ impl<P: Platform> Memory<P> {
             mark: Mark::Min,
             flags,
             highest: request.highest(),
+            order: request.order(),
         };
-        let floor = |zone: &Zone| zone.watermarks().floor(limit);
-        self.alloc_above(core, node, request, floor, trace)
+        let floor = |zone: &Zone| zone.floor(limit);
+        self.alloc_above(core, place, request, (flags, floor), trace)
     }
 
-    fn report_failure(&self, core: &Core, request: &Request) {
+    /// As [`Self::alloc_with`], after pageblocks that zones keep for large requests that cannot wait
+    /// went to this one.
+    fn alloc_given_up(
+        &self,
+        core: &Core,
+        place: Place<'_>,
+        (request, keep): (&Request, Keep),
+        flags: AllocFlags,
+        trace: &mut impl Trace,
+    ) -> Option<Exclusive> {
+        let give_up = |zone: &Zone| {
+            let wanted = request.migrate();
+            zone.give_up_high_atomic(&self.platform, wanted, keep)
+        };
+        // Each time there is one pageblock less.
+        while core.zones_for(place, request).any(give_up) {
+            let found = self.alloc_with(core, place, request, flags, trace);
+            if found.is_some() {
+                return found;
+            }
+        }
+        None
+    }
+
+    fn report_failure(&self, core: &Core, place: Place<'_>, request: &Request) {
         if request.gfp().contains(Gfp::NOWARN) {
             return;
         }
@@ -154,17 +186,19 @@ impl<P: Platform> Memory<P> {
             order: request.order(),
             mode: gfp.bits(),
             flags: &gfp,
-            zones: &ZoneStates(&core.nodes),
+            nodes: place.only,
+            zones: &ZoneStates(&core.nodes, place),
         });
     }
 }
 
-/// The zones of all nodes in the words of Linux's `show_mem`: two lines each.
-struct ZoneStates<'a>(&'a [Node]);
+/// The zones of all nodes that will do, in the words of Linux's `show_mem`: two lines each.
+struct ZoneStates<'a>(&'a [Node], Place<'a>);
 
 impl fmt::Display for ZoneStates<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let zones = self.0.iter().flat_map(Node::zones);
+        let nodes = self.0.iter().filter(|node| self.1.allows(node));
+        let zones = nodes.flat_map(Node::zones);
         let mut populated = zones.filter(|zone| zone.is_populated());
         populated.try_for_each(|zone| write_state(f, zone))
     }
@@ -172,17 +206,21 @@ impl fmt::Display for ZoneStates<'_> {
 
 fn write_state(f: &mut fmt::Formatter<'_>, zone: &Zone) -> fmt::Result {
     let marks = zone.watermarks().marks();
+    let (high_atomic, high_atomic_free) = zone.high_atomic();
     write!(f, "\nNode {} {}", zone.id().node, zone.kind())?;
-    for (name, frames) in [
-        ("free", zone.free_frames()),
-        ("min", marks.min),
-        ("low", marks.low),
-        ("high", marks.high),
-        ("present", zone.present()),
-        ("managed", zone.managed()),
+    for (name, frames, unit) in [
+        ("free", zone.free_frames(), "kB"),
+        ("boost", zone.watermarks().boost(), "kB"),
+        ("min", marks.min, "kB"),
+        ("low", marks.low, "kB"),
+        ("high", marks.high, "kB"),
+        ("reserved_highatomic", high_atomic, "KB"),
+        ("free_highatomic", high_atomic_free, "KB"),
+        ("present", zone.present(), "kB"),
+        ("managed", zone.managed(), "kB"),
     ] {
         let kib = frames.saturating_mul(1 << (PAGE_SHIFT - 10));
-        write!(f, " {name}:{kib}kB")?;
+        write!(f, " {name}:{kib}{unit}")?;
     }
     f.write_str("\nlowmem_reserve[]:")?;
     for frames in zone.watermarks().protection() {

@@ -1,7 +1,7 @@
 //! A memory node and its zones.
 #![forbid(unsafe_code)]
 
-use super::{Zone, ZoneKind};
+use super::{NumaStats, Zone, ZoneKind};
 use crate::addr::PfnRange;
 use crate::mem::Array;
 use crate::platform::NodeId;
@@ -71,6 +71,13 @@ impl Node {
     #[must_use]
     pub const fn zone(&self, kind: ZoneKind) -> &Zone {
         &self.zones[kind.index()]
+    }
+
+    /// The sums of its zones' [`Zone::numa_stats`] (Linux: the node's `numastat`). Context: any.
+    #[must_use]
+    pub fn numa_stats(&self) -> NumaStats {
+        let zones = self.zones.iter().map(Zone::numa_stats);
+        zones.fold(NumaStats::default(), NumaStats::and)
     }
 
     pub(crate) fn zones_mut(&mut self) -> impl Iterator<Item = &mut Zone> {

@@ -81,6 +81,11 @@ pub struct CoreWish {
     pub kernelcore: Option<CoreSize>,
     /// `movablecore=`
     pub movablecore: Option<CoreSize>,
+    /// `movable_node`: what is marked [`RegionFlags::HOTPLUG`] in memblock is movable, and the two
+    /// sizes do not count.
+    ///
+    /// [`RegionFlags::HOTPLUG`]: crate::memblock::RegionFlags::HOTPLUG
+    pub movable_node: bool,
 }
 
 impl From<&Params> for CoreWish {
@@ -88,6 +93,7 @@ impl From<&Params> for CoreWish {
         Self {
             kernelcore: params.kernelcore,
             movablecore: params.movablecore,
+            movable_node: params.movable_node,
         }
     }
 }

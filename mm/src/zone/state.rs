@@ -1,18 +1,21 @@
 //! A zone: counts that anyone may read, and free areas behind the zone lock.
 #![forbid(unsafe_code)]
 
-use super::ZoneKind;
-use super::watermark::{self, Watermarks};
-use crate::addr::{Order, Pfn, PfnRange};
+use super::numa_stats::NumaCounts;
+use super::watermark::{self, AllocFlags, Limit, Watermarks, policy};
+use super::{NumaEvent, NumaGauges, NumaStats, ZoneKind};
+use crate::addr::{Order, Pfn, PfnRange, to_count};
 use crate::buddy::pageset::limits::{Limits, SharedLimits};
 use crate::buddy::pageset::{Gauges, PageSetStats};
-use crate::buddy::{Census, FreeAreas, MigrateType, Mixing, PageSet, Request, Stats, Step, Trace};
-use crate::config::ORDERS;
+use crate::buddy::{
+    Census, FreeAreas, Keep, MigrateType, Mixing, PageSet, Request, Stats, Step, Trace,
+};
+use crate::config::{ORDERS, PAGEBLOCK_FRAMES};
 use crate::frame::{FrameTable, Word, ZoneId};
-use crate::mem::Exclusive;
-use crate::platform::Platform;
+use crate::mem::{Array, Exclusive};
+use crate::platform::{CpuId, Platform};
 use crate::report::{Check, Corruption};
-use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{IrqGuard, PerCpu, SpinLock, rank};
 
 /// One kind's memory on one node.
@@ -28,13 +31,26 @@ pub struct Zone {
     pub(super) free: AtomicU64,
     /// Frames that will be free once their sections are populated.
     pub(super) latent: AtomicU64,
+    /// The part of it in pageblocks kept for large requests that cannot wait; mirrored likewise, …
+    high_atomic_free: AtomicU64,
+    /// … as are all frames of these pageblocks.
+    high_atomic: AtomicU64,
+    /// The free frames of CMA, which only movable pages can have; mirrored likewise, …
+    cma_free: AtomicU64,
+    /// … as are all frames of CMA.
+    cma: AtomicU64,
     pub(super) watermarks: Watermarks,
+    /// Whether the marks were raised and kswapd does not know yet.
+    boosted: AtomicBool,
     pub(super) areas: SpinLock<FreeAreas>,
     /// What each CPU has at hand.
     pub(super) pagesets: PerCpu<PageSet, Gauges>,
+    /// The second set of each CPU, with `percpu_pagelists=classic`.
+    pub(super) cold: PerCpu<PageSet, Gauges>,
     pub(super) list_limits: SharedLimits,
-    /// While this is not zero, nothing goes onto the lists; who says so is in `listed`.
-    pub(super) paused: AtomicU32,
+    /// Frames whose freeing is put off.
+    pub(super) deferred: AtomicU64,
+    numa: NumaCounts,
 }
 
 /// What a zone is made of.
@@ -76,11 +92,18 @@ impl Zone {
             managed: AtomicU64::new(0),
             free: AtomicU64::new(0),
             latent: AtomicU64::new(0),
+            high_atomic_free: AtomicU64::new(0),
+            high_atomic: AtomicU64::new(0),
+            cma_free: AtomicU64::new(0),
+            cma: AtomicU64::new(0),
             watermarks: Watermarks::new(),
+            boosted: AtomicBool::new(false),
             areas: SpinLock::new(rank::ZONE, areas),
             pagesets: PerCpu::empty(),
+            cold: PerCpu::empty(),
             list_limits: SharedLimits::new(),
-            paused: AtomicU32::new(0),
+            deferred: AtomicU64::new(0),
+            numa: NumaCounts::none(),
         }
     }
 
@@ -164,10 +187,135 @@ impl Zone {
         watermark::spares(self.populated_free(), order, floor)
     }
 
+    /// What a zone must have more of so that a page of it can go the usual way, counted against
+    /// all its free frames. Context: any; stale when it arrives.
     #[inline]
-    pub(super) fn unlock<P: Platform>(&self, areas: IrqGuard<'_, FreeAreas, P>) {
+    #[must_use]
+    pub fn low_floor(&self, request: &Request) -> u64 {
+        let flags = match request.migrate() {
+            MigrateType::Movable => AllocFlags::CMA,
+            _ => AllocFlags::empty(),
+        };
+        let kept = self.out_of_reach(flags);
+        self.watermarks
+            .low_floor(request.highest())
+            .saturating_add(kept)
+    }
+
+    /// As [`Self::low_floor`], for any mark and rights.
+    #[must_use]
+    pub fn floor(&self, limit: Limit) -> u64 {
+        let kept = self.out_of_reach(limit.flags);
+        self.watermarks.floor(limit).saturating_add(kept)
+    }
+
+    /// Free frames that a request with these rights does not get, whatever the marks say (Linux:
+    /// `__zone_watermark_unusable_free`).
+    #[inline]
+    fn out_of_reach(&self, flags: AllocFlags) -> u64 {
+        let mut frames: u64 = 0;
+        if !flags.intersects(AllocFlags::HIGH_ATOMIC) {
+            frames = self.high_atomic_free.load(Ordering::Relaxed);
+        }
+        if !flags.contains(AllocFlags::CMA) {
+            frames = frames.wrapping_add(self.cma_free.load(Ordering::Relaxed));
+        }
+        frames
+    }
+
+    /// Free frames that are of use to every request.
+    pub(crate) fn usable_frames(&self) -> u64 {
+        let kept = self.out_of_reach(AllocFlags::empty());
+        self.free_frames().saturating_sub(kept)
+    }
+
+    #[inline]
+    pub(super) fn unlock<P: Platform>(&self, mut areas: IrqGuard<'_, FreeAreas, P>) {
         self.free.store(areas.free_frames(), Ordering::Relaxed);
+        if !areas.notes().is_empty() {
+            self.look_at_notes(&mut areas);
+        }
         drop(areas);
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn look_at_notes(&self, areas: &mut FreeAreas) {
+        if areas.take_fragmented() && self.watermarks.raise() {
+            self.boosted.store(true, Ordering::Relaxed);
+        }
+        let free = areas.free_frames_of(MigrateType::HighAtomic);
+        self.high_atomic_free.store(free, Ordering::Relaxed);
+        let kept = areas.high_atomic_frames();
+        self.high_atomic.store(kept, Ordering::Relaxed);
+        let free = areas.free_frames_of(MigrateType::Cma);
+        self.cma_free.store(free, Ordering::Relaxed);
+        self.cma.store(areas.cma_frames(), Ordering::Relaxed);
+    }
+
+    /// Frames of CMA, and how many of them are free (Linux: `cma_pages`, `NR_FREE_CMA_PAGES`).
+    /// Context: any; stale when it arrives.
+    #[must_use]
+    pub fn cma(&self) -> (u64, u64) {
+        let frames = self.cma.load(Ordering::Relaxed);
+        (frames, self.cma_free.load(Ordering::Relaxed))
+    }
+
+    /// Makes the pageblocks of a range, which nothing is in yet, ones of CMA. Context: boot.
+    pub(crate) fn lend_to_movable<P: Platform>(&self, platform: &P, range: PfnRange) {
+        let mut areas = self.areas.lock(platform);
+        areas.lend_to_movable(range);
+        self.unlock(areas);
+    }
+
+    /// Whether the marks were raised since [`Self::take_boosted`] was asked last.
+    #[inline]
+    pub(crate) fn is_boosted(&self) -> bool {
+        self.boosted.load(Ordering::Relaxed)
+    }
+
+    /// As [`Self::is_boosted`], to one of those who ask.
+    pub(crate) fn take_boosted(&self) -> bool {
+        self.boosted.swap(false, Ordering::Relaxed)
+    }
+
+    /// Frames in pageblocks kept for large requests that cannot wait, and how many of them are free
+    /// (Linux: `reserved_highatomic`, `free_highatomic`). Context: any; stale when it arrives.
+    #[must_use]
+    pub fn high_atomic(&self) -> (u64, u64) {
+        let frames = self.high_atomic.load(Ordering::Relaxed);
+        (frames, self.high_atomic_free.load(Ordering::Relaxed))
+    }
+
+    /// Keeps the pageblock of a block that a large request was given which cannot wait, within
+    /// limits. Context: as [`Self::alloc`].
+    #[cold]
+    pub(crate) fn keep_high_atomic<P: Platform>(&self, platform: &P, pfn: Pfn) {
+        let most = policy::high_atomic_limit(self.managed());
+        let kept = self.high_atomic.load(Ordering::Relaxed);
+        if kept.saturating_add(PAGEBLOCK_FRAMES) > most {
+            return;
+        }
+        let mut areas = self.areas.lock(platform);
+        areas.keep_high_atomic(pfn, most);
+        self.unlock(areas);
+    }
+
+    /// Gives a pageblock that is kept for others to requests of a type. Answers whether there was
+    /// one. Context: as [`Self::alloc`].
+    pub(crate) fn give_up_high_atomic<P: Platform>(
+        &self,
+        platform: &P,
+        wanted: MigrateType,
+        keep: Keep,
+    ) -> bool {
+        if self.high_atomic.load(Ordering::Relaxed) == 0 {
+            return false;
+        }
+        let mut areas = self.areas.lock(platform);
+        let found = areas.give_up_high_atomic(wanted, keep);
+        self.unlock(areas);
+        found
     }
 
     /// Takes a block for a request (Linux: `rmqueue_buddy`). Context: task, atomic or irq; not NMI.
@@ -176,10 +324,15 @@ impl Zone {
         &self,
         platform: &P,
         (request, mixing): (&Request, Mixing),
+        flags: AllocFlags,
         trace: &mut impl Trace,
     ) -> Option<Exclusive> {
         let mut areas = self.areas.lock(platform);
-        let block = Self::take(&mut areas, platform, (request, mixing), self.home, trace);
+        let wanted = (request, flags, mixing);
+        let block = Self::take(&mut areas, platform, wanted, self.home, trace);
+        if block.is_some() {
+            self.note_numa(platform.current_cpu(), NumaEvent::Unlisted, 1);
+        }
         self.unlock(areas);
         if block.is_none() {
             trace.step(Step::Exhausted { home: self.home });
@@ -199,35 +352,48 @@ impl Zone {
         let mut areas = self.areas.lock(platform);
         let mut taken: usize = 0;
         while taken < count {
-            let wanted = (request, mixing);
+            let wanted = (request, AllocFlags::empty(), mixing);
             let block = Self::take(&mut areas, platform, wanted, self.home, &mut ());
             let Some(block) = block else { break };
             sink(block);
             taken = taken.wrapping_add(1);
         }
+        let cpu = platform.current_cpu();
+        self.note_numa(cpu, NumaEvent::Unlisted, to_count(taken));
         self.unlock(areas);
         taken
     }
 
     #[inline]
-    fn take<P: Platform>(
+    pub(super) fn take<P: Platform>(
         areas: &mut FreeAreas,
         platform: &P,
-        (request, mixing): (&Request, Mixing),
+        (request, flags, mixing): (&Request, AllocFlags, Mixing),
         home: ZoneId,
         trace: &mut impl Trace,
     ) -> Option<Exclusive> {
         let (order, kind) = (request.order(), request.migrate());
-        let word = Word::unique(home, order, kind.bits());
-        let word = if request.is_compound() {
-            word.compound()
-        } else {
-            word
+        let word = |kind: MigrateType| {
+            let word = Word::unique(home, order, kind.bits());
+            if request.is_compound() {
+                word.compound()
+            } else {
+                word
+            }
         };
-        let block = match areas.take(order, kind, word, platform, trace) {
-            Some(block) => Some(block),
-            None => areas.take_fallback(order, kind, word, mixing, platform, trace),
-        };
+        // Marked as what it comes from, a block goes back there past the lists of CPUs.
+        let kept = MigrateType::HighAtomic;
+        let mut block = None;
+        if flags.contains(AllocFlags::HARDER) && order > Order::ZERO {
+            block = areas.take(order, kept, word(kept), platform, trace);
+        }
+        if block.is_none() {
+            block = areas.take_for((order, kind, mixing), word(kind), platform, trace);
+        }
+        // To fail now is worse than that a large request fails later.
+        if block.is_none() && flags.intersects(AllocFlags::HIGH_ATOMIC) {
+            block = areas.take(order, kept, word(kept), platform, trace);
+        }
         if block.is_some() {
             areas.note_alloc(order);
         }
@@ -317,11 +483,14 @@ impl Zone {
             blocks,
             pageblocks: areas.pageblocks(self.span),
             free: areas.free_frames().saturating_add(self.latent_frames()),
-            stats: self.pagesets().fold(*areas.stats(), |stats, set| Stats {
-                allocated: stats.allocated.wrapping_add(set.allocated),
-                freed: stats.freed.wrapping_add(set.freed),
-                ..stats
-            }),
+            stats: self.pagesets().chain(self.cold_pagesets()).fold(
+                *areas.stats(),
+                |stats, set| Stats {
+                    allocated: stats.allocated.wrapping_add(set.allocated),
+                    freed: stats.freed.wrapping_add(set.freed),
+                    ..stats
+                },
+            ),
         }
     }
 
@@ -358,6 +527,11 @@ impl Zone {
         self.pagesets.shared().map(Gauges::read)
     }
 
+    /// As [`Self::pagesets`], of the cold lists that there are with `percpu_pagelists=classic`.
+    pub fn cold_pagesets(&self) -> impl Iterator<Item = PageSetStats> {
+        self.cold.shared().map(Gauges::read)
+    }
+
     /// What each CPU may have at hand. Context: any.
     #[must_use]
     pub fn list_limits(&self) -> Limits {
@@ -370,9 +544,33 @@ impl Zone {
         self.list_limits.set(limits);
     }
 
+    /// Which nodes' CPUs got blocks of this zone, and which nodes' blocks they wanted. Context: any.
+    #[must_use]
+    pub fn numa_stats(&self) -> NumaStats {
+        let cold = self.cold_pagesets().map(|set| set.blocks);
+        let mut cold = cold.chain(core::iter::repeat(0));
+        let both = |hot: PageSetStats| hot.blocks.wrapping_add(cold.next().unwrap_or_default());
+        self.numa.read(self.pagesets().map(both))
+    }
+
+    /// Counts blocks for [`Self::numa_stats`] that are not a hit from a CPU's own list.
+    pub(crate) fn note_numa(&self, cpu: CpuId, event: NumaEvent, blocks: u64) {
+        self.numa.count(cpu, event, blocks);
+    }
+
+    /// Gives the CPUs their counters.
+    pub(crate) fn install_numa_gauges(&mut self, gauges: Array<NumaGauges>) {
+        self.numa = NumaCounts::new(gauges);
+    }
+
     /// Gives the CPUs their lists.
     pub(crate) fn install_pagesets(&mut self, pagesets: PerCpu<PageSet, Gauges>) {
         self.pagesets = pagesets;
+    }
+
+    /// Gives the CPUs cold lists beside those.
+    pub(crate) fn install_cold(&mut self, cold: PerCpu<PageSet, Gauges>) {
+        self.cold = cold;
     }
 
     /// Prepares the zone for the frames of a section.

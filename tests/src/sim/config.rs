@@ -1,7 +1,7 @@
 //! Which profile and memory model a machine is built with.
 
 use mm::platform::{MemoryModel, Profile};
-use mm::system::Populate;
+use mm::system::{PageLists, Populate};
 
 /// A profile and a memory model, as a type: the library is instantiated for each.
 pub trait SimConfig: Send + Sync + 'static {
@@ -11,7 +11,7 @@ pub trait SimConfig: Send + Sync + 'static {
     const MODEL: MemoryModel;
     /// Whether CPUs have page lists unless a test says otherwise. Most tests look at the free areas
     /// themselves.
-    const LISTS: bool = false;
+    const LISTS: PageLists = PageLists::Off;
     /// When memory is populated unless a test says otherwise. Most tests look at all of it.
     const POPULATE: Populate = Populate::AtBoot;
 }
@@ -23,7 +23,7 @@ pub struct Latent<C>(std::marker::PhantomData<fn() -> C>);
 impl<C: SimConfig> SimConfig for Latent<C> {
     const PROFILE: Profile = C::PROFILE;
     const MODEL: MemoryModel = C::MODEL;
-    const LISTS: bool = C::LISTS;
+    const LISTS: PageLists = C::LISTS;
     const POPULATE: Populate = Populate::OnDemand;
 }
 
@@ -34,7 +34,18 @@ pub struct Listed<C>(std::marker::PhantomData<fn() -> C>);
 impl<C: SimConfig> SimConfig for Listed<C> {
     const PROFILE: Profile = C::PROFILE;
     const MODEL: MemoryModel = C::MODEL;
-    const LISTS: bool = true;
+    const LISTS: PageLists = PageLists::Tuned;
+    const POPULATE: Populate = C::POPULATE;
+}
+
+/// The same with hot and cold lists that have fixed marks.
+#[derive(Debug)]
+pub struct Classic<C>(std::marker::PhantomData<fn() -> C>);
+
+impl<C: SimConfig> SimConfig for Classic<C> {
+    const PROFILE: Profile = C::PROFILE;
+    const MODEL: MemoryModel = C::MODEL;
+    const LISTS: PageLists = PageLists::Classic;
     const POPULATE: Populate = C::POPULATE;
 }
 
@@ -104,7 +115,7 @@ macro_rules! for_every_config {
     ($($body:ident),* $(,)?) => {$(
         mod $body {
             use $crate::sim::{
-                Debug, Flat, Hardened, Latent, Listed, Plain, Sparse, Vmemmap,
+                Classic, Debug, Flat, Hardened, Latent, Listed, Plain, Sparse, Vmemmap,
             };
 
             #[test]
@@ -129,6 +140,8 @@ macro_rules! for_every_config {
             fn listed_plain_sparse() { super::$body::<Listed<(Plain, Sparse)>>(); }
             #[test]
             fn listed_debug_vmemmap() { super::$body::<Listed<(Debug, Vmemmap)>>(); }
+            #[test]
+            fn classic_debug_sparse() { super::$body::<Classic<(Debug, Sparse)>>(); }
             #[test]
             fn latent_plain_vmemmap() { super::$body::<Latent<(Plain, Vmemmap)>>(); }
             #[test]

@@ -3,7 +3,8 @@
 use std::ops::Deref;
 use std::thread;
 
-use mm::addr::{PhysAddr, PhysRange};
+use mm::addr::{Order, PhysAddr, PhysRange};
+use mm::buddy::Gfp;
 use mm::config::{PAGE_SIZE, SECTION_FRAMES};
 use mm::mem::{EarlyRam, RamClaim};
 use mm::memblock::firmware::FirmwareRegion;
@@ -11,7 +12,8 @@ use mm::memblock::params::{CoreSize, Params};
 use mm::memblock::setup::{self, LowMemory, SetupError, SetupPolicy};
 use mm::memblock::{Direction, GrowError, Memblock};
 use mm::platform::{CpuId, NodeId, Platform};
-use mm::system::{BringUpError, FreeEarlyError, Memory, Options, PageLists, Summary};
+use mm::system::{BringUpError, FreeEarlyError, Memory, Options, Summary};
+use mm::zone::Zone;
 use mm::zone::distance::Distances;
 use mm::zone::plan::{CoreWish, NodePlan, Plan, PlanError};
 
@@ -42,6 +44,7 @@ pub struct Builder<C: SimConfig> {
     firmware: Option<Firmware>,
     reserved: Vec<PhysRange>,
     homes: Vec<(PhysRange, NodeId)>,
+    pluggable: Vec<NodeId>,
     wish: CoreWish,
     options: Options,
     cpus: u32,
@@ -113,12 +116,10 @@ impl<C: SimConfig> Machine<C> {
             firmware: None,
             reserved: Vec::new(),
             homes: Vec::new(),
+            pluggable: Vec::new(),
             wish: CoreWish::default(),
             options: Options {
-                page_lists: match C::LISTS {
-                    true => PageLists::Tuned,
-                    false => PageLists::Off,
-                },
+                page_lists: C::LISTS,
                 populate: C::POPULATE,
                 ..Options::for_profile(C::PROFILE)
             },
@@ -189,6 +190,7 @@ impl<C: SimConfig> Machine<C> {
     pub fn finish(mut self) {
         self.finished = true;
         oracles::check(&self.memory);
+        self.give_up_reserves();
         assert!(self.memory.drain_all_pages(), "a CPU keeps its pages");
         oracles::check(&self.memory);
         oracles::check_quiet(&self.memory);
@@ -196,6 +198,19 @@ impl<C: SimConfig> Machine<C> {
         let now = Shape::of(&self.memory);
         self.initial.assert_same(&now.outside(&self.latent));
         oracles::check_all_free(&self.memory, &self.latent);
+    }
+
+    /// Has zones give up the pageblocks that they keep for large requests which cannot wait: a
+    /// request that reclaims in vain gets them. They keep pageblocks from merging.
+    fn give_up_reserves(&self) {
+        let keeps = |zone: &Zone| zone.high_atomic().0 > 0;
+        if !self.memory.zones().any(keeps) {
+            return;
+        }
+        let gfp = Gfp::HIGHUSER_MOVABLE | Gfp::RETRY_MAYFAIL | Gfp::NOWARN;
+        let take = || self.memory.alloc_block(gfp, Order::MAX).ok();
+        drop(std::iter::from_fn(take).collect::<Vec<_>>());
+        assert!(!self.memory.zones().any(keeps), "a zone keeps pageblocks");
     }
 
     /// Ends a machine whose damage was the test's purpose, without oracles.
@@ -299,6 +314,14 @@ impl<C: SimConfig> Builder<C> {
     #[must_use]
     pub fn kernelcore(mut self, bytes: u64) -> Self {
         self.wish.kernelcore = Some(CoreSize::Bytes(bytes));
+        self
+    }
+
+    /// Says that some nodes may be unplugged, and are for movable pages only (`movable_node`).
+    #[must_use]
+    pub fn movable_nodes(mut self, nodes: &[u16]) -> Self {
+        self.wish.movable_node = true;
+        self.pluggable = nodes.iter().copied().map(NodeId).collect();
         self
     }
 
@@ -454,6 +477,15 @@ impl<C: SimConfig> Builder<C> {
         for (range, node) in &self.homes {
             memblock
                 .set_node(platform, *range, *node)
+                .map_err(BootError::Table)?;
+        }
+        if self.wish.movable_node {
+            let is_pluggable =
+                |node: &Option<NodeId>| node.is_some_and(|node| self.pluggable.contains(&node));
+            let ram = self.ram.iter().filter(|(_, node)| is_pluggable(node));
+            let ranges: Vec<PhysRange> = ram.map(|(range, _)| *range).collect();
+            memblock
+                .spare_hotplug(platform, &ranges)
                 .map_err(BootError::Table)?;
         }
         Ok(memblock)

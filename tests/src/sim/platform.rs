@@ -10,21 +10,24 @@ use mm::addr::{PhysAddr, PhysRange, VirtAddr};
 use mm::config::PAGE_SIZE;
 use mm::mem::{EarlyRam, RamClaim};
 use mm::memblock::{Floor, Memblock, Request};
+use mm::numa::Policy;
 use mm::platform::{
     CpuId, IrqState, LockClass, MapFrameTableError, MemoryModel, NodeId, Platform, Profile,
 };
-use mm::report::{AllocFailure, Corruption, SleepInAtomic};
+use mm::report::{AllocFailure, Corruption, GraceStall, SleepInAtomic};
 use mm::system::Populate;
 
 use super::cpus::Cpus;
 use super::gaps::Stops;
-use super::{Gaps, OnCpu, Ram, SimConfig, Trouble};
+use super::{Gaps, OnCpu, Ram, SimConfig, Trouble, nmi};
 
 thread_local! {
     /// A host thread is a task: whether it reclaims memory, …
     static RECLAIMS: Cell<bool> = const { Cell::new(false) };
     /// … and whether it is in a part that may not sleep.
     static ATOMIC: Cell<bool> = const { Cell::new(false) };
+    /// The memory policy that it has, if any.
+    static POLICY: Cell<Option<Policy>> = const { Cell::new(None) };
 }
 
 /// A platform over simulated hardware. `C` picks profile and memory model.
@@ -46,6 +49,10 @@ pub struct SimPlatform<C: SimConfig> {
     populators: Mutex<Option<Vec<NodeId>>>,
     /// How many times from now on records are not mapped.
     refusals: AtomicU64,
+    /// CPUs that grace periods waited for for long, …
+    stalls: Mutex<Vec<GraceStall>>,
+    /// … and those that were asked to pass a quiescent state.
+    rescheduled: Mutex<Vec<CpuId>>,
     stops: Stops,
     /// What the platform does about damage: goes on, or panics.
     panics: bool,
@@ -65,6 +72,8 @@ impl<C: SimConfig> SimPlatform<C> {
             kswapd: Mutex::default(),
             populators: Mutex::default(),
             refusals: AtomicU64::new(0),
+            stalls: Mutex::default(),
+            rescheduled: Mutex::default(),
             stops: Stops::new(),
             panics,
             config: PhantomData,
@@ -134,6 +143,11 @@ impl<C: SimConfig> SimPlatform<C> {
         result
     }
 
+    /// Gives this thread a memory policy, or none; answers the one before.
+    pub fn set_policy(&self, policy: Option<Policy>) -> Option<Policy> {
+        POLICY.replace(policy)
+    }
+
     /// Takes the requests that wanted to sleep where they may not, oldest first.
     #[must_use]
     pub fn take_sleeps(&self) -> Vec<SleepInAtomic> {
@@ -175,6 +189,29 @@ impl<C: SimConfig> SimPlatform<C> {
         self.refusals.store(sections, Ordering::Relaxed);
     }
 
+    /// Takes the CPUs that grace periods waited for for long, oldest report first.
+    #[must_use]
+    pub fn take_stalls(&self) -> Vec<GraceStall> {
+        std::mem::take(&mut *self.stalls.lock().unwrap())
+    }
+
+    /// Takes the CPUs that were asked to pass a quiescent state.
+    #[must_use]
+    pub fn take_rescheduled(&self) -> Vec<CpuId> {
+        std::mem::take(&mut *self.rescheduled.lock().unwrap())
+    }
+
+    /// Runs `body`, interrupted by `handler` as by an NMI, whenever the library calls its platform on
+    /// this thread. Answers how often that was.
+    pub fn with_nmis(&self, handler: impl Fn(), body: impl FnOnce()) -> u64 {
+        nmi::with_handler(&handler, body)
+    }
+
+    /// One such point more: for tracers, which are called with locks held.
+    pub fn nmi_point(&self) {
+        nmi::point();
+    }
+
     /// Takes what was found wrong with interrupts and locks so far, and what a machine at rest
     /// must not show.
     #[must_use]
@@ -194,6 +231,7 @@ unsafe impl<C: SimConfig> Platform for SimPlatform<C> {
     const MODEL: MemoryModel = C::MODEL;
 
     fn direct_map(&self, range: PhysRange) -> Option<NonNull<u8>> {
+        nmi::point();
         self.ram.at(range)
     }
 
@@ -205,7 +243,16 @@ unsafe impl<C: SimConfig> Platform for SimPlatform<C> {
         self.ram.phys(addr)
     }
 
+    fn pin(&self) {
+        nmi::point();
+    }
+
+    fn unpin(&self) {
+        nmi::point();
+    }
+
     fn current_cpu(&self) -> CpuId {
+        nmi::point();
         self.cpus.current()
     }
 
@@ -218,6 +265,17 @@ unsafe impl<C: SimConfig> Platform for SimPlatform<C> {
         self.cpu_nodes.get(index).copied().unwrap_or_default()
     }
 
+    fn has_policy(&self) -> bool {
+        POLICY.get().is_some()
+    }
+
+    fn with_policy(&self, apply: &mut dyn FnMut(&mut Policy)) {
+        if let Some(mut policy) = POLICY.get() {
+            apply(&mut policy);
+            POLICY.set(Some(policy));
+        }
+    }
+
     /// The other thread gets the host's CPU; a machine that waits for a CPU which does nothing
     /// soon gives up.
     fn relax(&self, rounds: u32) -> bool {
@@ -226,7 +284,9 @@ unsafe impl<C: SimConfig> Platform for SimPlatform<C> {
     }
 
     fn irq_save(&self) -> IrqState {
-        self.cpus.irq_save()
+        let state = self.cpus.irq_save();
+        nmi::point();
+        state
     }
 
     fn irq_restore(&self, state: IrqState) {
@@ -270,6 +330,14 @@ unsafe impl<C: SimConfig> Platform for SimPlatform<C> {
         Some(RECLAIMS.get())
     }
 
+    fn resched_cpu(&self, cpu: CpuId) {
+        self.rescheduled.lock().unwrap().push(cpu);
+    }
+
+    fn grace_stalled(&self, stall: &GraceStall) {
+        self.stalls.lock().unwrap().push(*stall);
+    }
+
     fn sleep_in_atomic(&self, report: &SleepInAtomic) {
         self.sleeps.lock().unwrap().push(*report);
     }
@@ -309,6 +377,12 @@ unsafe impl<C: SimConfig> Platform for SimPlatform<C> {
 
     fn lock_acquired(&self, class: LockClass) {
         self.cpus.lock_acquired(class);
+        nmi::point();
+    }
+
+    fn lock_tried(&self, class: LockClass) {
+        self.cpus.lock_tried(class);
+        nmi::point();
     }
 
     fn lock_released(&self, class: LockClass) {

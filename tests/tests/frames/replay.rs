@@ -2,9 +2,9 @@
 //! the profile and the memory model, and wherever it runs.
 
 use mm::buddy::Gfp;
-use mm::system::Populate;
+use mm::system::{PageLists, Populate};
 use mm_tests::for_every_config;
-use mm_tests::sim::{Given, Latent, Listed, OnMachine, SimConfig, Usual};
+use mm_tests::sim::{Classic, Given, Latent, Listed, OnMachine, SimConfig, Usual};
 use mm_workload::{Live, Outcome};
 
 const SEED: u64 = 0x6d6d;
@@ -40,10 +40,11 @@ fn a_sequence_gives_the_same_frames_everywhere<C: SimConfig>() {
     let outcome = play::<C>(SEED);
     // Page lists, and where records lie, make a difference.
     let usual = match (C::LISTS, C::POPULATE) {
-        (true, Populate::AtBoot) => play::<Listed<Usual>>(SEED),
-        (false, Populate::AtBoot) => play::<Usual>(SEED),
-        (true, Populate::OnDemand) => play::<Latent<Listed<Usual>>>(SEED),
-        (false, Populate::OnDemand) => play::<Latent<Usual>>(SEED),
+        (PageLists::Off, Populate::AtBoot) => play::<Usual>(SEED),
+        (PageLists::Off, Populate::OnDemand) => play::<Latent<Usual>>(SEED),
+        (PageLists::Tuned, Populate::AtBoot) => play::<Listed<Usual>>(SEED),
+        (PageLists::Tuned, Populate::OnDemand) => play::<Latent<Listed<Usual>>>(SEED),
+        (PageLists::Classic, _) => play::<Classic<Usual>>(SEED),
     };
     assert_eq!(outcome, usual);
     // Both answers occur, and plenty of each.

@@ -3,6 +3,7 @@
 
 mod counters;
 mod iomem;
+mod numa;
 mod pages;
 mod parse;
 mod readers;

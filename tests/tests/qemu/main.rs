@@ -14,6 +14,8 @@ mod ktests;
 mod nodes;
 mod replay;
 mod sizes;
+mod steps;
+mod tables;
 
 use std::process::ExitCode;
 
@@ -25,11 +27,12 @@ use boot_runner::tools;
 use libtest_mimic::{Arguments, Failed, Trial};
 
 use cases::{
-    BOOT_COMMANDS, BOOT_SAYS, BOOTS, Boot, DIVISIONS, EXAMPLE_MACHINES, Ending, ODDITIES,
-    PRESSURES, REFUSALS, REPLAYS, TREATMENTS, Treatment,
+    BOOT_COMMANDS, BOOT_SAYS, BOOTS, Boot, CONTIGUOUS, DIVISIONS, EXAMPLE_MACHINES, Ending,
+    ODDITIES, PRESSURES, REFUSALS, REPLAYS, TREATMENTS, Treatment,
 };
 use cpus::CPUS;
 use nodes::NODES;
+use tables::TABLES;
 
 /// Guests at a time: each keeps a host core busy.
 const MOST_GUESTS: usize = 2;
@@ -56,6 +59,7 @@ fn main() -> ExitCode {
         ("odd_input", ODDITIES),
         ("division", DIVISIONS),
         ("pressure", PRESSURES),
+        ("cma", CONTIGUOUS),
     ];
     let endings = endings.iter().flat_map(|(group, cases)| {
         let one = |case: &'static Ending| trial(group, case.name, || ends_as_told(case));
@@ -75,6 +79,11 @@ fn main() -> ExitCode {
     let nodes = NODES
         .iter()
         .map(|case| trial("nodes", case.name, || nodes::come_up(case)));
+    let tables = TABLES
+        .iter()
+        .map(|case| trial("tables", case.name, || tables::come_up(case)));
+    let steps = steps::PROFILES
+        .map(|profile| trial("single_step", profile, || steps::step_through(profile)));
     let mut trials: Vec<Trial> = boots
         .chain(examples)
         .chain(least)
@@ -83,6 +92,8 @@ fn main() -> ExitCode {
         .chain(replays)
         .chain(cpus)
         .chain(nodes)
+        .chain(tables)
+        .chain(steps)
         .collect();
     trials.extend([
         trial(

@@ -3,9 +3,10 @@
 use crate::sources::{Source, sources};
 
 /// Every module's level. A module may use the levels below its own, and itself.
-const LEVELS: [(&str, u32); 14] = [
+const LEVELS: [(&str, u32); 15] = [
     ("addr", 0),
     ("config", 0),
+    ("numa", 0),
     ("platform", 0),
     ("report", 0),
     ("mem", 1),
@@ -23,20 +24,21 @@ const LEVELS: [(&str, u32); 14] = [
 /// Modules of one level that may use each other: the vocabulary of level 0, arrays under the
 /// collections and under what each CPU has, and zones with their free areas.
 const EQUALS: [&[&str]; 4] = [
-    &["addr", "config", "platform", "report"],
+    &["addr", "config", "numa", "platform", "report"],
     &["mem", "sync", "collections"],
     &["buddy", "zone"],
     &["system", "proc", "adapters"],
 ];
 
 /// Rooms for `unsafe`, each with how many lines of code and how many uses it may hold at most.
-/// A room grows by changing this table, where a reviewer sees it.
+/// A room grows by changing this table, where a reviewer sees it. Files in a room that forbid
+/// `unsafe` do not count.
 const ROOMS: [(&str, usize, usize); 5] = [
-    ("platform", 150, 1),
-    ("sync", 600, 15),
+    ("platform", 170, 1),
+    ("sync", 760, 21),
     ("mem", 290, 16),
-    ("frame/table", 610, 20),
-    ("adapters", 180, 16),
+    ("frame/table", 680, 25),
+    ("adapters", 200, 20),
 ];
 
 /// Heads of modules that have a room below them: they cannot forbid `unsafe` for it, so they must
@@ -120,7 +122,8 @@ fn everything_outside_the_rooms_forbids_unsafe() {
 fn the_rooms_stay_within_their_budget() {
     let mut totals = [(0, 0); ROOMS.len()];
     for source in sources() {
-        if let Some(room) = room(&source) {
+        let forbids = source.text.contains("#![forbid(unsafe_code)]\n");
+        if let Some(room) = room(&source).filter(|_| !forbids) {
             totals[room].0 += source.code().count();
             totals[room].1 += uses_of_unsafe(&source);
         }

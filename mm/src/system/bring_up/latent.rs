@@ -14,10 +14,10 @@ use crate::frame::FrameTable;
 use crate::mem::{EarlyBox, EarlyRam};
 use crate::memblock::{Memblock, NodeChoice};
 use crate::platform::{NodeId, Platform};
-use crate::system::Core;
 use crate::system::adopt::Source;
 use crate::system::populate::Latent;
 use crate::system::sections::{AREA_PAGES, Sections, metadata_pages};
+use crate::system::{Core, Populate};
 use crate::zone::{Node, Zone, ZoneKind};
 
 impl<P: Platform> Builder<'_, P> {
@@ -28,9 +28,22 @@ impl<P: Platform> Builder<'_, P> {
         Ok(SetBank::carve(self.platform, ram, 1, slots)?)
     }
 
+    /// What is done with memory that is not populated now: room for the map of it, if there is any.
+    pub(super) fn room_for_map(
+        &mut self,
+        frames: &FrameTable,
+        nodes: &[Node],
+        populate: Populate,
+    ) -> Result<Option<EarlyRam>, BringUpError> {
+        match populate {
+            Populate::OnDemand => self.leave_latent(frames, nodes).map(Some),
+            Populate::AtBoot => self.mark_reserved(frames, nodes).map(|()| None),
+        }
+    }
+
     /// Gives records to the sections that cannot be populated later, and tells the zones of those that
     /// can. Answers with room for memblock, which stays.
-    pub(super) fn leave_latent(
+    fn leave_latent(
         &mut self,
         frames: &FrameTable,
         nodes: &[Node],

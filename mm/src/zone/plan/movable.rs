@@ -1,14 +1,15 @@
-//! Where each node's Movable zone starts: `kernelcore=` and `movablecore=`.
+//! Where each node's Movable zone starts: `kernelcore=` and `movablecore=`, or `movable_node`.
 //!
 //! The kernel's share is spread evenly over the nodes with memory; what a node cannot give is
 //! spread again over the others. RAM below the highest zone always counts as the kernel's. The
-//! start is then rounded up to the largest block, so that no block has two zones. Linux
+//! start is then rounded up to the largest block, so that no block has two zones. With
+//! `movable_node` a node's Movable zone starts where its memory that may be unplugged does. Linux
 //! counterpart: `find_zone_movable_pfns_for_nodes`.
 #![forbid(unsafe_code)]
 
 use super::{CoreWish, NodePlan, core_frames};
 use crate::addr::{Order, Pfn};
-use crate::memblock::Memblock;
+use crate::memblock::{Memblock, RegionFlags};
 
 /// Sets `movable_start` of every node. `usable` is where the zone begins that Movable takes from.
 pub(super) fn find_starts(
@@ -17,16 +18,30 @@ pub(super) fn find_starts(
     usable: Pfn,
     nodes: &mut [NodePlan],
 ) {
-    let total = nodes
-        .iter()
-        .fold(0, |sum: u64, node| sum.saturating_add(node.present));
-    let Some(required) = kernel_frames(wish, total) else {
-        return;
-    };
-    share_out(memblock, required, usable, nodes);
+    if wish.movable_node {
+        start_where_hot_pluggable(memblock, nodes);
+    } else {
+        let present = nodes.iter().map(|node| node.present);
+        let total = present.fold(0, u64::saturating_add);
+        if let Some(required) = kernel_frames(wish, total) {
+            share_out(memblock, required, usable, nodes);
+        }
+    }
     for node in nodes {
         let start = node.movable_start.map(|start| start.align_up(Order::MAX));
         node.movable_start = start.filter(|start| *start < node.frames.end());
+    }
+}
+
+/// Starts a node's Movable zone with the lowest frame that may be unplugged.
+fn start_where_hot_pluggable(memblock: &Memblock, nodes: &mut [NodePlan]) {
+    let regions = memblock.memory().iter();
+    for region in regions.filter(|region| region.flags.contains(RegionFlags::HOTPLUG)) {
+        let node = region.node.unwrap_or_default();
+        if let Some(node) = nodes.get_mut(usize::from(node.0)) {
+            // Regions come lowest first.
+            node.movable_start.get_or_insert(region.base().frame());
+        }
     }
 }
 

@@ -1,0 +1,348 @@
+//! `numactl` and `numastat`: nodes, and which of them a command's memory comes from.
+
+use super::{Kernel, MEMORY, Pages};
+use crate::arch::smp;
+use crate::ktest::Failure;
+use crate::sched::policy::{self, Changed};
+use crate::sched::thread::{Affinity, Thread};
+use crate::sched::{spawn, with_running};
+use crate::shell::interrupt::Output;
+use crate::shell::{CommandError, CommandResult, no_arguments, run_inner};
+use crate::{command, kprint, kprintln, ktest, ktest_assert, ktest_eq, procfs};
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+use mm::addr::Order;
+use mm::buddy::Gfp;
+use mm::numa::{Mode, NodeMask, NodeState, Policy};
+use mm::platform::{CpuId, NodeId};
+use mm::proc;
+use mm::zone::Zone;
+use mm::zone::distance::REMOTE;
+
+command! { "numactl", "-H|-s|[POLICY] COMMAND [ARG...]", "show nodes or the policy, or run a command with memory of some nodes, e.g. `numactl --interleave=all stress 1000`", numactl }
+command! { "numastat", "", "show which nodes' memory went where", numastat }
+
+/// The modes by their options, long and short.
+const OPTIONS: [(&str, &str, Mode); 6] = [
+    ("--interleave", "-i", Mode::Interleave),
+    ("--weighted-interleave", "-w", Mode::WeightedInterleave),
+    ("--membind", "-m", Mode::Bind),
+    ("--preferred", "-p", Mode::Preferred),
+    ("--preferred-many", "-P", Mode::PreferredMany),
+    ("--localalloc", "-l", Mode::Local),
+];
+
+fn numactl(arguments: &[String]) -> CommandResult {
+    match arguments {
+        [option] if option == "-H" || option == "--hardware" => {
+            hardware();
+            Ok(())
+        }
+        [option] if option == "-s" || option == "--show" => {
+            show();
+            Ok(())
+        }
+        arguments => run_with_policy(arguments),
+    }
+}
+
+fn run_with_policy(arguments: &[String]) -> CommandResult {
+    let (wish, command) = wish(arguments)?;
+    if command.is_empty() {
+        return Err(CommandError::usage("expected -H, -s, or a command"));
+    }
+    let Some((mode, nodes)) = wish else {
+        return run_inner(command);
+    };
+    let policy = MEMORY.policy(mode, &nodes).map_err(CommandError::failed)?;
+    let _changed = Changed::to(Some(policy));
+    run_inner(command)
+}
+
+/// What is wanted before the command, if anything.
+type Wish = Option<(Mode, NodeMask)>;
+
+/// The policy that the options name, and the words behind them.
+fn wish(mut words: &[String]) -> Result<(Wish, &[String]), CommandError> {
+    let mut wish = None;
+    while let Some((word, rest)) = words.split_first() {
+        if word == "--" {
+            return Ok((wish, rest));
+        }
+        if !word.starts_with('-') {
+            break;
+        }
+        let (name, value) = match word.split_once('=') {
+            Some((name, value)) => (name, Some(value)),
+            None => (word.as_str(), None),
+        };
+        let known = OPTIONS
+            .iter()
+            .find(|(long, short, _)| name == *long || name == *short);
+        let Some((_, _, mode)) = known else {
+            return Err(CommandError::usage(format_args!("unknown option `{word}`")));
+        };
+        if wish.is_some() {
+            return Err(CommandError::usage("more than one policy"));
+        }
+        words = rest;
+        let nodes = match (mode, value) {
+            (Mode::Local, None) => NodeMask::EMPTY,
+            (Mode::Local, Some(_)) => {
+                return Err(CommandError::usage(format_args!("{name} takes no nodes")));
+            }
+            (_, Some(value)) => nodes(value)?,
+            (_, None) => {
+                let value = rest.split_first();
+                let (value, rest) = value
+                    .ok_or_else(|| CommandError::usage(format_args!("{name} which nodes?")))?;
+                words = rest;
+                nodes(value)?
+            }
+        };
+        if *mode == Mode::Preferred && nodes.len() != 1 {
+            return Err(CommandError::usage(format_args!("{name} takes one node")));
+        }
+        wish = Some((*mode, nodes));
+    }
+    Ok((wish, words))
+}
+
+/// Nodes as `numactl` reads them: `0-1,3`, `all`, or all but some: `!2`.
+fn nodes(text: &str) -> Result<NodeMask, CommandError> {
+    let all = MEMORY.node_states(NodeState::Memory);
+    let invalid = |reason: &dyn fmt::Display| {
+        CommandError::failed(format_args!("<{text}> is invalid: {reason}"))
+    };
+    let (is_inverted, list) = match text.strip_prefix('!') {
+        Some(list) => (true, list),
+        None => (false, text),
+    };
+    let named = match list {
+        "all" => all,
+        list => list.parse().map_err(|error| invalid(&error))?,
+    };
+    let unknown = named.without(&MEMORY.node_states(NodeState::Possible));
+    if let Some(node) = unknown.first() {
+        return Err(invalid(&format_args!("there is no node {node}")));
+    }
+    Ok(if is_inverted {
+        all.without(&named)
+    } else {
+        named
+    })
+}
+
+/// As `numactl --show` prints it.
+fn show() {
+    let policy = policy::current().unwrap_or_default();
+    let nodes = *policy.nodes();
+    let all = MEMORY.node_states(NodeState::Memory);
+    let none = NodeMask::EMPTY;
+    let (mut bound, mut preferred) = (all, none);
+    kprintln!("policy: {}", policy.mode());
+    match policy.mode() {
+        Mode::Default | Mode::Local => kprintln!("preferred node: current"),
+        Mode::Bind => {
+            bound = nodes;
+            kprintln!("preferred node: {}", First(&nodes));
+        }
+        Mode::Preferred => {
+            preferred = nodes;
+            kprintln!("preferred node: {}", First(&nodes));
+        }
+        Mode::PreferredMany => {
+            preferred = nodes;
+            kprintln!("preferred node: {} (preferred-many)", First(&nodes));
+        }
+        Mode::Interleave | Mode::WeightedInterleave => show_turns(&policy),
+    }
+    let affinity = with_running(Thread::affinity).unwrap_or(Affinity::Any);
+    let cpus = || {
+        smp::cpus()
+            .map(|cpu| cpu.id())
+            .filter(|id| affinity.allows(*id))
+    };
+    kprint!("physcpubind: ");
+    cpus().for_each(|id| kprint!("{id} "));
+    kprintln!();
+    let homes = NodeMask::of(cpus().map(|id| MEMORY.node_of(CpuId(id))));
+    let homes = homes.unwrap_or_default();
+    for (name, nodes) in [
+        ("cpubind", &homes),
+        ("nodebind", &homes),
+        ("membind", &bound),
+        ("preferred", &preferred),
+    ] {
+        kprintln!("{name}: {}", Row(nodes));
+    }
+}
+
+fn show_turns(policy: &Policy) {
+    let next = policy.next_turn().unwrap_or_default();
+    kprintln!("preferred node: {next} (interleave next)");
+    kprintln!("interleavemask: {}", Row(policy.nodes()));
+    if policy.mode() == Mode::WeightedInterleave {
+        kprint!("interleaveweights:");
+        for node in policy.nodes().iter() {
+            kprint!(" {}", MEMORY.interleave_weight(node).unwrap_or(1));
+        }
+        kprintln!();
+    }
+    kprintln!("interleavenode: {next}");
+}
+
+/// The lowest node.
+struct First<'a>(&'a NodeMask);
+
+impl fmt::Display for First<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.first().unwrap_or_default().fmt(f)
+    }
+}
+
+/// Nodes, each with a blank behind it.
+struct Row<'a>(&'a NodeMask);
+
+impl fmt::Display for Row<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|node| write!(f, "{node} "))
+    }
+}
+
+fn numastat(arguments: &[String]) -> CommandResult {
+    no_arguments(arguments)?;
+    Ok(proc::numastat(&MEMORY, &mut Output)?)
+}
+
+/// As `numactl --hardware` prints it.
+fn hardware() {
+    let nodes = MEMORY.nodes();
+    let last = nodes.len().saturating_sub(1);
+    match last {
+        0 => kprintln!("available: 1 nodes (0)"),
+        _ => kprintln!("available: {} nodes (0-{last})", nodes.len()),
+    }
+    for node in nodes {
+        let id = node.id();
+        kprint!("node {id} cpus:");
+        for cpu in smp::cpus().filter(|cpu| MEMORY.node_of(CpuId(cpu.id())) == id) {
+            kprint!(" {}", cpu.id());
+        }
+        let sum = |count: fn(&Zone) -> u64| {
+            let frames = node.zones().iter().map(count).fold(0, u64::saturating_add);
+            frames >> 8
+        };
+        kprintln!();
+        kprintln!("node {id} size: {} MB", sum(Zone::managed));
+        kprintln!("node {id} free: {} MB", sum(Zone::free_frames));
+    }
+    kprintln!("node distances:");
+    kprint!("node ");
+    for node in nodes {
+        kprint!("{:>3} ", node.id().0);
+    }
+    kprintln!();
+    for from in nodes {
+        kprint!("{:>3}: ", from.id().0);
+        for to in nodes {
+            let distance = MEMORY.distance(from.id(), to.id());
+            kprint!("{:>3} ", distance.unwrap_or(REMOTE));
+        }
+        kprintln!();
+    }
+}
+
+ktest! {
+    fn numactl_understands_nodes_and_one_policy() {
+        let words = |line: &str| line.split_whitespace().map(String::from).collect::<Vec<_>>();
+        let parsed = |line: &str| {
+            let words = words(line);
+            wish(&words).map(|(wish, command)| {
+                let policy = wish.map(|(mode, nodes)| (mode, alloc::format!("{}", nodes.list())));
+                (policy, command.len())
+            })
+        };
+        let zero = || String::from("0");
+        for (line, expected) in [
+            ("--membind=0 echo a", (Some((Mode::Bind, zero())), 2)),
+            ("-m 0 -- echo", (Some((Mode::Bind, zero())), 1)),
+            ("--interleave 0 echo -i 1", (Some((Mode::Interleave, zero())), 3)),
+            ("-w 0 x", (Some((Mode::WeightedInterleave, zero())), 1)),
+            ("--preferred=0 x", (Some((Mode::Preferred, zero())), 1)),
+            ("-P 0 x", (Some((Mode::PreferredMany, zero())), 1)),
+            ("-l x", (Some((Mode::Local, String::new())), 1)),
+            ("x -m 0", (None, 3)),
+            ("-- -x", (None, 1)),
+        ] {
+            ktest_eq!(parsed(line), Ok(expected));
+        }
+        for (line, part) in [
+            ("-m", "which nodes?"),
+            ("-m 0 -i 0 x", "more than one policy"),
+            ("--localalloc=0 x", "takes no nodes"),
+            ("--frobnicate x", "unknown option `--frobnicate`"),
+            ("-m 1023 x", "<1023> is invalid: there is no node 1023"),
+            ("-m 1024 x", "<1024> is invalid: node 1024 is out of range"),
+            ("-m 1-0 x", "<1-0> is invalid: a range ends before it starts"),
+            ("-p !all x", "takes one node"),
+        ] {
+            match parsed(line) {
+                Err(CommandError::Usage(said) | CommandError::Failed(said)) => {
+                    ktest_assert!(said.contains(part), "{line}: {said}");
+                }
+                other => ktest_eq!((line, other), (line, Ok((None, 0)))),
+            }
+        }
+        Ok(())
+    }
+
+    fn a_policy_holds_for_a_thread_and_those_that_it_makes() {
+        let all = MEMORY.node_states(NodeState::Memory);
+        ktest_eq!(policy::current(), None);
+        ktest_assert!(!crate::arch::running::has_policy());
+        let wanted = MEMORY.policy(Mode::Interleave, &all).map_err(Failure::new)?;
+        let changed = Changed::to(Some(wanted));
+        ktest_assert!(crate::arch::running::has_policy());
+        let inner = Changed::to(None);
+        ktest_assert!(!crate::arch::running::has_policy());
+        drop(inner);
+        // Turns are taken from the thread's own.
+        for _ in 0..3 {
+            let next = policy::current().and_then(|policy| policy.next_turn());
+            let pages = Pages::alloc(Kernel, Gfp::KERNEL, Order::ZERO).map_err(Failure::new)?;
+            ktest_eq!(MEMORY.zone_of(pages.pfn()).map(|zone| zone.id().node), next);
+        }
+        let child = || (policy::current().map(|policy| policy.mode()), crate::arch::running::has_policy());
+        let thread = spawn("policy", Affinity::Any, child).map_err(Failure::new)?;
+        let seen = thread.join().map_err(Failure::new)?;
+        ktest_eq!(seen, (Some(Mode::Interleave), true));
+        drop(changed);
+        ktest_eq!(policy::current(), None);
+        ktest_assert!(!crate::arch::running::has_policy());
+        let thread = spawn("policy", Affinity::Any, child).map_err(Failure::new)?;
+        ktest_eq!(thread.join().map_err(Failure::new)?, (None, false));
+        Ok(())
+    }
+
+    fn files_with_a_number_are_found_and_written() {
+        let weight = "/sys/kernel/mm/mempolicy/weighted_interleave/node0";
+        for (path, is_there) in [
+            (weight, true),
+            ("/sys/devices/system/node/node0/numastat", true),
+            ("/sys/devices/system/node/node1024/numastat", false),
+            ("/sys/devices/system/node/nodex/numastat", false),
+            ("/sys/devices/system/node/node0", false),
+        ] {
+            ktest_eq!((path, procfs::find_numbered(path).is_some()), (path, is_there));
+        }
+        ktest_eq!(procfs::write(weight, "3"), Ok(()));
+        ktest_eq!(MEMORY.interleave_weight(NodeId(0)), Some(3));
+        ktest_assert!(procfs::write(weight, "256").is_err());
+        ktest_assert!(procfs::write("/proc/meminfo", "1").is_err());
+        ktest_eq!(procfs::write(weight, "0"), Ok(()));
+        ktest_eq!(MEMORY.interleave_weight(NodeId(0)), Some(1));
+        Ok(())
+    }
+}
