@@ -14,6 +14,7 @@ mod bulk;
 mod cma;
 mod cpus;
 mod drain;
+mod faults;
 mod held;
 mod options;
 mod origins;
@@ -31,6 +32,7 @@ pub use alloc::AllocError;
 pub use block::Block;
 pub use bring_up::{BringUpError, Summary};
 pub use cma::{CmaError, CmaStats};
+pub use faults::{BadFaultRule, FailPageAlloc, Times};
 pub use options::{HugePages, Options, PageLists, PageOwner};
 pub use reclaim::{Balance, ReclaimStats};
 pub use run::{ContigError, ExactError, PageRun};
@@ -71,6 +73,7 @@ pub(crate) struct Core {
     pub(crate) cpus: Cpus,
     pub(crate) origins: Origins,
     pub(crate) cma: Option<cma::CmaArea>,
+    faults: Option<faults::Faults>,
     tuning: SpinLock<Tuning>,
     reclaim: reclaim::Counters,
     /// Frames left out of circulation because they were found damaged.
@@ -79,7 +82,7 @@ pub(crate) struct Core {
 }
 
 impl<P: Platform> Memory<P> {
-    /// A machine whose memory is not up yet.
+    /// A machine whose memory is not up yet. Context: any.
     pub const fn new(platform: P) -> Self {
         Self {
             platform,
@@ -88,7 +91,7 @@ impl<P: Platform> Memory<P> {
         }
     }
 
-    /// The platform.
+    /// The platform. Context: any.
     #[inline]
     pub const fn platform(&self) -> &P {
         &self.platform
@@ -129,7 +132,7 @@ impl<P: Platform> Memory<P> {
             .map_or_else(NodeId::default, |core| core.cpus.node(cpu))
     }
 
-    /// Every zone of every node, empty ones included.
+    /// Every zone of every node, empty ones included. Context: any.
     pub fn zones(&self) -> impl Iterator<Item = &Zone> {
         self.nodes().iter().flat_map(Node::zones)
     }
@@ -147,13 +150,13 @@ impl<P: Platform> Memory<P> {
         self.core()?.frames.page(pfn)
     }
 
-    /// The frame table, once memory is up.
+    /// The frame table, once memory is up. Context: any.
     #[must_use]
     pub fn frames(&self) -> Option<&FrameTable> {
         self.core().map(|core| &core.frames)
     }
 
-    /// The options in force, once memory is up.
+    /// The options in force, once memory is up. Context: any.
     #[must_use]
     pub fn options(&self) -> Option<&Options> {
         self.core().map(|core| &core.options)

@@ -17,7 +17,7 @@ use crate::system::Memory;
 use crate::zone::watermark::policy::{ByZone, Marks};
 use crate::zone::{Node, Zone};
 
-/// Prints `/proc/zoneinfo`. Nothing before memory is up.
+/// Prints `/proc/zoneinfo`. Nothing before memory is up. Context: any but NMI.
 ///
 /// # Errors
 /// Those of `out`.

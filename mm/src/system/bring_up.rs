@@ -6,6 +6,7 @@ use core::fmt;
 
 use super::cma::{self, CmaArea};
 use super::cpus::{Cpus, NOWHERE};
+use super::faults::Faults;
 use super::{Core, Memory, Options, PageLists, PageOwner, Tuning};
 use crate::addr::{PfnRange, to_count, to_index};
 use crate::buddy::pageset::Gauges;
@@ -142,6 +143,7 @@ impl<P: Platform> Memory<P> {
             cpus,
             origins,
             cma,
+            faults: options.fail_page_alloc.map(Faults::new),
             tuning: SpinLock::new(rank::SETTINGS, Tuning::INITIAL),
             reclaim: super::reclaim::Counters::default(),
             quarantined: AtomicU64::new(0),
@@ -166,7 +168,10 @@ impl<P: Platform> Memory<P> {
         let zones = core.nodes.iter().flat_map(Node::zones);
         summary.managed = zones.map(Zone::managed).fold(0, u64::saturating_add);
         core.summary = summary;
-        core.cpus.find_nearest(&core.nodes);
+        // Requests that may fail on purpose have no zone whose list they try at once.
+        if core.faults.is_none() {
+            core.cpus.find_nearest(&core.nodes);
+        }
         core.first_watermarks();
         self.core.set(core).map_err(|_| BringUpError::AlreadyUp)?;
         Ok(summary)
@@ -190,7 +195,7 @@ impl<P: Platform> Memory<P> {
         })
     }
 
-    /// What came up; nothing before that.
+    /// What came up; nothing before that. Context: any.
     #[must_use]
     pub fn summary(&self) -> Summary {
         self.core()

@@ -68,6 +68,9 @@ impl<P: Platform> Memory<P> {
         let node = core
             .near_node(&self.platform)
             .ok_or(AllocError::NoSuchNode)?;
+        if core.strikes(request) {
+            return Ok(());
+        }
         let mut wanted = pages.iter().filter(|place| place.is_none()).count();
         let mut places = pages.iter_mut().filter(|place| place.is_none());
         for zone in core.zones_for(node, request) {

@@ -23,6 +23,8 @@ thread_local! {
     static RECLAIMS: Cell<bool> = const { Cell::new(false) };
     /// … and whether it is in a part that may not sleep.
     static ATOMIC: Cell<bool> = const { Cell::new(false) };
+    /// How often it let others run.
+    static RESCHEDULES: Cell<u64> = const { Cell::new(0) };
 }
 
 /// A platform over simulated hardware. `C` picks profile and memory model.
@@ -138,6 +140,12 @@ impl<C: SimConfig> SimPlatform<C> {
         self.reschedules.load(Ordering::Relaxed)
     }
 
+    /// How often this thread let others run so far, on any machine.
+    #[must_use]
+    pub fn reschedules_here(&self) -> u64 {
+        RESCHEDULES.get()
+    }
+
     /// From now on somebody calls [`woken`](Self::woken) and does kswapd's work.
     pub fn has_kswapd(&self) {
         *self.kswapd.lock().unwrap() = Some(Vec::new());
@@ -229,6 +237,7 @@ unsafe impl<C: SimConfig> Platform for SimPlatform<C> {
 
     fn reschedule(&self) {
         self.reschedules.fetch_add(1, Ordering::Relaxed);
+        RESCHEDULES.set(RESCHEDULES.get() + 1);
         std::thread::yield_now();
     }
 
