@@ -161,8 +161,8 @@ enum Verdict {
 /// Tests that are built and run together.
 #[derive(Clone, Copy)]
 struct Suite {
-    /// The sources that they alone are about, if there are such.
-    area: Option<&'static str>,
+    /// The sources that they are about first of all, if there are such.
+    areas: &'static [&'static str],
     /// What cargo is to build.
     tests: &'static [&'static str],
     /// Parts that take long and notice nothing that the others miss.
@@ -170,14 +170,14 @@ struct Suite {
 }
 
 /// In the order in which they are asked, unless a mutant lies in the area of a later one.
-const SUITES: [Suite; 2] = [
+const SUITES: [Suite; 3] = [
     Suite {
-        area: None,
+        areas: &[],
         tests: &["--package", "mm-tests", "--test", "frames"],
         skipped: &["replay::", "concurrency::"],
     },
     Suite {
-        area: Some("mm/src/memblock"),
+        areas: &["mm/src/memblock"],
         tests: &[
             "--package",
             "mm",
@@ -188,14 +188,27 @@ const SUITES: [Suite; 2] = [
             "memblock_alloc",
             "--test",
             "memblock_tables",
+            "--test",
+            "memblock_numa",
         ],
+        skipped: &[],
+    },
+    Suite {
+        areas: &[
+            "mm/src/numa",
+            "mm/src/system/node_states",
+            "mm/src/system/policy",
+            "mm/src/zone/numa_stats",
+        ],
+        tests: &["--package", "mm-tests", "--test", "numa"],
         skipped: &[],
     },
 ];
 
 impl Suite {
     fn is_about(&self, file: &Path) -> bool {
-        self.area.is_some_and(|area| file.starts_with(area))
+        let file = file.with_extension("");
+        self.areas.iter().any(|area| file.starts_with(area))
     }
 }
 
