@@ -41,7 +41,7 @@ pub use contig::RangeError;
 pub(crate) use free_areas::{AreaSlots, FreeAreas};
 pub use gfp::{Gfp, GfpError, Request};
 pub use migrate::MigrateType;
-pub(crate) use pageset::{List, PageSet};
+pub(crate) use pageset::{List, PageSet, Taken};
 pub use trace::{Step, Trace};
 pub use validate::Census;
 

@@ -41,8 +41,8 @@ pub use page::Page;
 pub use record::Frame;
 
 pub use state::{Event, FrameState};
-pub(crate) use table::Claimed;
 pub use table::{
     AddSectionError, FrameTable, FreeError, Origin, Origins, PutOutcome, Reference, SectionFrames,
 };
+pub(crate) use table::{Offer, Record};
 pub use word::{CachedWord, PageFlags, Word, ZoneId};

@@ -13,7 +13,7 @@ mod spin;
 
 pub use once::{AlreadySet, Once};
 pub use owner::OwnerCell;
-pub use percpu::{PerCpu, Pin};
+pub use percpu::{PerCpu, Pin, Row, Shortcuts, Vacant};
 pub use presence::{Presence, Seized, State as PresenceState};
 pub use refcount::{Dropped, RefCount};
 pub use spin::{IrqGuard, SpinLock};

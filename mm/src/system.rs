@@ -46,7 +46,7 @@ use crate::platform::{CpuId, NodeId, Platform};
 use crate::report::Corruption;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Once, Pin, SpinLock};
-use crate::zone::{Node, Zone};
+use crate::zone::{Node, Pages, Zone};
 use cpus::Cpus;
 use policy::Place;
 
@@ -96,6 +96,13 @@ impl<P: Platform> Memory<P> {
     #[inline]
     pub(crate) fn core(&self) -> Option<&Core> {
         self.core.get()
+    }
+
+    /// How CPUs keep pages at hand. Context: any.
+    #[must_use]
+    pub fn page_lists(&self) -> PageLists {
+        self.core()
+            .map_or(PageLists::Off, |core| core.options.page_lists)
     }
 
     /// Whether pages can be allocated. Context: any.
@@ -188,20 +195,18 @@ impl<P: Platform> Memory<P> {
 }
 
 impl Core {
-    /// Whether the pages for a request are touched on their way out.
-    #[inline]
-    fn is_treated(&self, request: Request) -> bool {
-        self.treats_new_pages || request.gfp().contains(Gfp::ZERO)
-    }
-
-    /// The zone that a CPU's requests ask first.
-    #[inline]
-    fn nearest_zone(&self, cpu: CpuId, request: &Request) -> Option<&Zone> {
-        // It may be on another node than the CPU.
-        if request.gfp().contains(Gfp::THISNODE) {
-            return None;
+    /// Makes the CPUs' ways to their lists.
+    fn find_ways(&mut self) {
+        // The shortest ways know nothing of marks.
+        if self.options.page_lists == PageLists::Classic {
+            return;
         }
-        self.zone(self.cpus.nearest(cpu, request.highest())?)
+        let pages = |treated| match treated {
+            true => Pages::Treated,
+            false => Pages::AsTheyAre,
+        };
+        let (new, free) = (self.treats_new_pages, self.treats_free_pages);
+        self.cpus.find_ways(&self.nodes, pages(new), pages(free));
     }
 
     #[inline]

@@ -11,9 +11,11 @@
 //! `managed` those that were handed to the allocator.
 #![forbid(unsafe_code)]
 
+mod at_hand;
 pub mod distance;
 mod kind;
 mod listed;
+mod lists;
 mod node;
 mod numa_stats;
 pub mod plan;
@@ -21,6 +23,7 @@ mod ranges;
 mod state;
 pub mod watermark;
 
+pub(crate) use at_hand::{AtHand, Chores, NoLists, Pages, Ways};
 pub use kind::ZoneKind;
 pub(crate) use listed::{Kept, Pause};
 pub use node::Node;

@@ -60,7 +60,11 @@ pub fn check<C: SimConfig>(memory: &Memory<SimPlatform<C>>) {
             census.live,
             "O3: live frames, {name}"
         );
-        let listed: u64 = zone.pagesets().map(|set| set.count).sum();
+        let listed: u64 = zone
+            .pagesets()
+            .chain(zone.cold_pagesets())
+            .map(|set| set.count)
+            .sum();
         assert_eq!(listed, census.cached, "O1: frames on lists, {name}");
     }
     check_shape(memory);

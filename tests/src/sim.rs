@@ -19,7 +19,7 @@ mod pages;
 mod platform;
 mod ram;
 
-pub use config::{Debug, Flat, Hardened, Listed, Plain, SimConfig, Sparse, Vmemmap};
+pub use config::{Classic, Debug, Flat, Hardened, Listed, Plain, SimConfig, Sparse, Vmemmap};
 pub use cpus::{OnCpu, Trouble};
 pub use explicit::Given;
 pub use gaps::Gaps;

@@ -19,6 +19,11 @@ use spin::Once;
 use x86_64::VirtAddr;
 use x86_64::registers::model_specific::GsBase;
 
+/// In [`CpuLocal::pins`]: the running thread may stay. It is the other way round so that "no pin, and
+/// a switch is due" is zero, which the instruction that lets a pin go finds out by itself (Linux:
+/// `PREEMPT_NEED_RESCHED`).
+pub(super) const NOT_DUE: u32 = 1 << 31;
+
 /// Bytes of the boot CPU's main stack.
 const MAIN_STACK_BYTES: usize = 256 * 1024;
 /// Bytes of each interrupt stack: a report in an unoptimised kernel needs about half.
@@ -47,10 +52,9 @@ pub struct CpuLocal {
     /// is only to be had from a slow model-specific register.
     this: AtomicU64,
     id: u32,
-    /// Pins held here ([`super::pin`]).
+    /// Pins held here ([`super::pin`]), plus [`NOT_DUE`] unless another thread is to run here as soon
+    /// as that may be. Zero means that it is time for it.
     pub(super) pins: AtomicU32,
-    /// Another thread is to run here as soon as that may be.
-    pub(super) switch_due: AtomicBool,
     /// The running thread has a memory policy.
     pub(super) has_policy: AtomicBool,
     /// The running thread ([`super::running`]).
@@ -87,8 +91,7 @@ impl CpuLocal {
         Self {
             this: AtomicU64::new(0),
             id,
-            pins: AtomicU32::new(0),
-            switch_due: AtomicBool::new(false),
+            pins: AtomicU32::new(NOT_DUE),
             has_policy: AtomicBool::new(false),
             thread: AtomicPtr::new(null_mut()),
             interrupts: AtomicU32::new(0),
@@ -186,28 +189,30 @@ impl CpuLocal {
         }
     }
 
-    /// Asks for another thread to run here, as soon as that may be.
+    /// Asks for another thread to run here, as soon as that may be. For the CPU itself.
     pub(crate) fn ask_for_switch(&self) {
-        self.switch_due.store(true, Ordering::Relaxed);
+        self.pins.fetch_and(!NOT_DUE, Ordering::Relaxed);
     }
 
     /// Whether somebody asked, since the last switch.
     pub(crate) fn is_switch_due(&self) -> bool {
-        self.switch_due.load(Ordering::Relaxed)
+        self.pins.load(Ordering::Relaxed) & NOT_DUE == 0
     }
 
     pub(crate) fn note_switch(&self) {
-        self.switch_due.store(false, Ordering::Relaxed);
+        self.pins.fetch_or(NOT_DUE, Ordering::Relaxed);
     }
 
     /// Pins held here.
     pub(crate) fn pin_count(&self) -> u32 {
-        self.pins.load(Ordering::Relaxed)
+        self.pins.load(Ordering::Relaxed) & !NOT_DUE
     }
 
     /// Puts the pins back to an earlier count: for code whose end was cut off.
     pub(crate) fn reset_pins(&self, count: u32) {
-        self.pins.store(count, Ordering::Relaxed);
+        // Only this CPU changes the word, and what interrupts this code leaves the count as it was.
+        let others = self.pin_count().wrapping_sub(count);
+        self.pins.fetch_sub(others, Ordering::Relaxed);
     }
 
     pub(super) fn enter_interrupt(&self) {

@@ -3,10 +3,10 @@
 //! Taking a pin is one `inc` of a word of the per-CPU area, letting it go one `dec`: a single
 //! instruction on `gs:` acts on the CPU it runs on, so nothing needs to be known about which one
 //! that is. A timer interrupt that finds the count above zero leaves the thread where it is, and
-//! the switch is made up for when the last pin goes. Interrupts still come. Linux counterpart:
+//! the switch is made up for when the last pin goes: the word is zero then. Interrupts still come. Linux counterpart:
 //! `preempt_disable` and `preempt_enable`.
 
-use super::local::{self, CpuLocal};
+use super::local::{self, CpuLocal, NOT_DUE};
 use core::arch::asm;
 use core::marker::PhantomData;
 use core::mem::offset_of;
@@ -75,12 +75,11 @@ pub(crate) fn enter() {
 /// The thread that took it.
 #[inline]
 pub(crate) fn leave() {
-    // SAFETY: takes back what `enter` counted: the thread has not moved since.
+    // SAFETY: takes back what `enter` counted: the thread has not moved since. The label is jumped to
+    // from here only.
     unsafe {
-        asm!("dec dword ptr gs:[{}]", const offset_of!(CpuLocal, pins), options(nostack));
-    }
-    if is_switch_due() {
-        crate::sched::switch::make_up();
+        asm!("dec dword ptr gs:[{}]", "jz {}", const offset_of!(CpuLocal, pins),
+            label { crate::sched::switch::make_up(); }, options(nostack));
     }
 }
 
@@ -97,18 +96,5 @@ pub fn depth() -> u32 {
         asm!("mov {:e}, gs:[{}]", out(reg) depth, const offset_of!(CpuLocal, pins),
             options(nostack, preserves_flags, readonly));
     }
-    depth
-}
-
-/// Whether another thread was to run here while this one was pinned. Asked without a pin the
-/// answer may be about the CPU before, which does no harm: at worst a switch comes early.
-#[inline]
-fn is_switch_due() -> bool {
-    let due: u32;
-    // SAFETY: reads a byte of this CPU's own area.
-    unsafe {
-        asm!("movzx {:e}, byte ptr gs:[{}]", out(reg) due, const offset_of!(CpuLocal, switch_due),
-            options(nostack, preserves_flags, readonly));
-    }
-    due != 0
+    depth & !NOT_DUE
 }

@@ -65,7 +65,7 @@ kernel_param!(
 );
 kernel_param!(
     "percpu_pagelists",
-    "off|tuned: whether CPUs keep free pages at hand"
+    "off|tuned|classic: how CPUs keep free pages at hand; classic as Linux 2.6 did"
 );
 kernel_param!(
     "transparent_hugepage",

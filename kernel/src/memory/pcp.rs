@@ -5,6 +5,7 @@ use crate::shell::{CommandResult, no_arguments};
 use crate::{command, kprintln};
 use alloc::string::String;
 use mm::buddy::pageset::PageSetStats;
+use mm::zone::Zone;
 
 command! { "pcp", "", "draw the pages that each CPU keeps at hand, zone by zone", pcp }
 
@@ -21,21 +22,29 @@ fn pcp(arguments: &[String]) -> CommandResult {
         "node zone     cpu  at hand, up to `high`      count   high  handed out  refills  drains"
     );
     for zone in MEMORY.zones() {
+        let mut cold = zone.cold_pagesets();
         for (cpu, set) in (0_u32..).zip(zone.pagesets()) {
-            kprintln!(
-                "{:>4} {:<8} {cpu:>3}  {} {:>6} {:>6} {:>11} {:>8} {:>7}",
-                zone.id().node,
-                zone.kind().name(),
-                bar(&set),
-                set.count,
-                set.high,
-                set.allocated,
-                set.refills,
-                set.drains
-            );
+            print(zone, cpu, &set, "");
+            if let Some(cold) = cold.next() {
+                print(zone, cpu, &cold, "  (cold)");
+            }
         }
     }
     Ok(())
+}
+
+fn print(zone: &Zone, cpu: u32, set: &PageSetStats, what: &str) {
+    kprintln!(
+        "{:>4} {:<8} {cpu:>3}  {} {:>6} {:>6} {:>11} {:>8} {:>7}{what}",
+        zone.id().node,
+        zone.kind().name(),
+        bar(set),
+        set.count,
+        set.high,
+        set.allocated,
+        set.refills,
+        set.drains
+    );
 }
 
 /// How full the lists are; a CPU that never used them has no `high` yet.

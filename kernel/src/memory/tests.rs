@@ -208,7 +208,7 @@ ktest! {
             drop(Pages::alloc(Kernel, Gfp::KERNEL, Order::ZERO));
         });
         ktest_assert!(MEMORY.drain_all_pages(), "a CPU did not answer");
-        let sets = MEMORY.zones().flat_map(|zone| zone.pagesets());
+        let sets = MEMORY.zones().flat_map(|zone| zone.pagesets().chain(zone.cold_pagesets()));
         ktest_eq!(sets.map(|set| set.count).sum::<u64>(), 0);
         MEMORY.validate().map_err(Failure::new)?;
         Ok(())

@@ -61,9 +61,27 @@ impl<P: Platform> Memory<P> {
     ) -> Result<(), FreeError> {
         let core = self.core().ok_or(FreeError::NotPresent)?;
         // SAFETY: the caller owns the block and gives it up.
-        let claimed = unsafe { core.frames.claim(pfn, order) }?;
-        self.release_claimed(core, claimed, order, trace);
-        Ok(())
+        match unsafe { core.frames.offer(pfn) } {
+            Some(offer) => self.release_offer(core, offer, order, trace),
+            None => Err(FreeError::NotPresent),
+        }
+    }
+
+    /// As [`Memory::free_pages`], for pages that are not likely to be in this CPU's cache (Linux 2.6:
+    /// `free_cold_page`). It makes a difference with `percpu_pagelists=classic` only.
+    ///
+    /// # Errors
+    /// As [`Memory::free_pages`].
+    ///
+    /// # Safety
+    /// As [`Memory::free_pages`].
+    pub unsafe fn free_pages_cold(&self, pfn: Pfn, order: Order) -> Result<(), FreeError> {
+        let core = self.core().ok_or(FreeError::NotPresent)?;
+        // SAFETY: the caller owns the block and gives it up.
+        match unsafe { core.frames.offer(pfn) } {
+            Some(offer) => self.release_cold(core, offer, order),
+            None => Err(FreeError::NotPresent),
+        }
     }
 
     /// Gives back every page in `pages` and empties the places (Linux: `free_pages_bulk`). They go
@@ -81,7 +99,7 @@ impl<P: Platform> Memory<P> {
     ) -> Result<(), (usize, FreeError)> {
         // SAFETY: the caller's word, passed on; that a page is in the list twice is found out
         // before it is free twice.
-        self.free_list(pages, |table, pfn| unsafe { table.claim(pfn, Order::ZERO) })
+        self.free_list(pages, |table, pfn| unsafe { table.offer(pfn) })
     }
 
     /// Allocates pages and answers their address (Linux: `__get_free_pages`). Pages that the

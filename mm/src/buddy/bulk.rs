@@ -7,7 +7,7 @@ use super::pageset::List;
 use super::take::ATTEMPTS;
 use super::trace::Trace;
 use crate::addr::{Order, Pfn, to_index};
-use crate::frame::{FrameTable, Word};
+use crate::frame::{FrameTable, Record, Word};
 use crate::mem::Exclusive;
 use crate::platform::Platform;
 
@@ -21,7 +21,7 @@ impl FreeAreas {
         frames: &FrameTable,
         platform: &P,
         trace: &mut impl Trace,
-        mut put: impl FnMut(Pfn),
+        mut put: impl FnMut(Pfn, Record),
     ) -> u32 {
         let (kind, order) = (list.kind(), list.order());
         let cached = list.word(self.home);

@@ -30,6 +30,9 @@ bitflags::bitflags! {
         const FS = 1 << 7;
         /// The pages come zeroed (`__GFP_ZERO`).
         const ZERO = 1 << 8;
+        /// This CPU will not look at the pages soon: a device writes them first (`__GFP_COLD` of Linux
+        /// up to 4.14). It makes a difference with `percpu_pagelists=classic` only.
+        const COLD = 1 << 9;
         /// May reclaim by itself, and so sleep (`__GFP_DIRECT_RECLAIM`).
         const DIRECT_RECLAIM = 1 << 10;
         /// Wakes background reclaim when memory is short (`__GFP_KSWAPD_RECLAIM`).
@@ -327,13 +330,6 @@ impl Request {
     #[must_use]
     pub const fn migrate(&self) -> MigrateType {
         MigrateType::from_bits(low_byte(self.0 >> (ORDER_SHIFT + 4)) & 7)
-    }
-
-    /// Migrate type and order side by side: `type × 16 + order`, as in a frame's state word.
-    #[inline]
-    #[must_use]
-    pub(crate) const fn shape(self) -> usize {
-        crate::addr::to_index(self.0 >> ORDER_SHIFT) & 127
     }
 }
 

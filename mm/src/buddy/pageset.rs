@@ -9,14 +9,16 @@
 //! free, nor does it merge.
 #![forbid(unsafe_code)]
 
+pub mod classic;
 pub mod limits;
 mod stack;
 
+use self::classic::{ListMarks, Temperature};
 use self::limits::{Limits, Pattern};
 use self::stack::Stack;
 use super::{MigrateType, Request};
-use crate::addr::{Order, Pfn};
-use crate::frame::{CachedWord, FrameTable, Word, ZoneId};
+use crate::addr::{Order, Pfn, to_index};
+use crate::frame::{CachedWord, FrameTable, Record, Word, ZoneId};
 use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// Types with lists of their own: what requests can ask for (Linux: `MIGRATE_PCPTYPES`).
@@ -29,77 +31,56 @@ const TYPES: [MigrateType; 3] = [
 const SIZES: [u8; 5] = [0, 1, 2, 3, Order::PAGEBLOCK.as_u8()];
 /// Lists of a CPU and zone.
 const LISTS: usize = TYPES.len() * SIZES.len();
-/// No list.
-const NONE: u8 = u8::MAX;
+/// Places for them: as many as a mask bounds.
+const PLACES: usize = 16;
 
-/// The number of the list for a type and an order, by `type × 16 + order`: the way in which both
-/// stand in a frame's state word.
-const BY_WORD: [u8; 128] = {
-    let mut table = [NONE; 128];
-    let mut number: u8 = 0;
-    let mut list = 0;
-    while list < LISTS {
-        let (kind, size) = (TYPES[list / SIZES.len()], SIZES[list % SIZES.len()]);
-        let (row, column) = (kind.index() * 16, Order::new_or_max(size).index());
-        table[row + column] = number;
-        number += 1;
-        list += 1;
-    }
-    table
-};
-
-/// One of a CPU's lists, by number.
+/// One of a CPU's lists, by number: the place of its order among [`SIZES`] times three, and its type.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct List(u8);
+pub(crate) struct List(usize);
 
 impl List {
     /// All of them.
     pub(crate) fn all() -> impl Iterator<Item = Self> {
-        let orders = |kind| Order::all().filter_map(move |order| Self::new(kind, order));
-        TYPES.into_iter().flat_map(orders)
+        (0..LISTS).map(Self)
     }
 
-    /// The list for blocks of a type and order, if they have one.
-    #[inline]
-    pub(crate) fn new(kind: MigrateType, order: Order) -> Option<Self> {
-        Self::at((kind.index() << 4) | order.index())
+    /// The list for blocks of an order, if there is one, whose type a frame's state word names by
+    /// `mobility`; a number that is no type with lists names another list, whose blocks have other
+    /// state words.
+    #[inline(always)]
+    pub(crate) const fn of(mobility: usize, order: Order) -> Option<Self> {
+        let row: usize = match order.as_u8() {
+            0 => 0,
+            1 => 3,
+            2 => 6,
+            3 => 9,
+            9 => 12,
+            _ => return None,
+        };
+        Some(Self((mobility & 3).wrapping_add(row)))
     }
 
     /// The list that serves a request, if there is one.
     #[inline(always)]
-    pub(crate) fn serving(request: Request) -> Option<Self> {
-        Self::at(request.shape())
-    }
-
-    /// The list for a block that is given back, by the state word in its record.
-    #[inline]
-    pub(crate) fn of(word: Word) -> Option<Self> {
-        Self::at(word.shape())
-    }
-
-    #[inline]
-    fn at(index: usize) -> Option<Self> {
-        let number = BY_WORD[index & 127];
-        (number != NONE).then_some(Self(number))
+    pub(crate) const fn serving(request: Request) -> Option<Self> {
+        Self::of(request.migrate().index(), request.order())
     }
 
     /// Its place; a mask instead of a check.
-    #[inline]
-    #[expect(clippy::as_conversions, reason = "`From` is not const")]
+    #[inline(always)]
     const fn number(self) -> usize {
-        self.0 as usize & 15
+        self.0 & (PLACES - 1)
     }
 
     /// Whose blocks.
     pub(crate) fn kind(self) -> MigrateType {
-        let row = self.number().div_euclid(SIZES.len());
-        TYPES.get(row).copied().unwrap_or(MigrateType::Unmovable)
+        let kind = TYPES.get(self.number().rem_euclid(TYPES.len()));
+        kind.copied().unwrap_or(MigrateType::Unmovable)
     }
 
     /// How large they are.
     pub(crate) fn order(self) -> Order {
-        let column = self.number().rem_euclid(SIZES.len());
-        let size = SIZES.get(column).copied();
+        let size = SIZES.get(self.number().div_euclid(TYPES.len())).copied();
         size.and_then(Order::new).unwrap_or(Order::ZERO)
     }
 
@@ -117,6 +98,8 @@ impl List {
 /// What everybody may know of a CPU's lists. Written by the CPU itself with plain stores.
 #[derive(Debug, Default)]
 pub struct Gauges {
+    /// While this is not zero, nothing goes onto the lists.
+    closed: AtomicU32,
     count: AtomicU32,
     high: AtomicU32,
     batch: AtomicU32,
@@ -184,6 +167,30 @@ impl Gauges {
         }
     }
 
+    /// Whether blocks are kept from the lists for now.
+    #[inline(always)]
+    pub(crate) fn are_closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed) != 0
+    }
+
+    /// Keeps blocks from the lists until [`Self::reopen`] is called as often, …
+    pub(crate) fn close(&self) {
+        self.closed.fetch_add(2, Ordering::SeqCst);
+    }
+
+    /// … takes that back, …
+    pub(crate) fn reopen(&self) {
+        self.closed.fetch_sub(2, Ordering::SeqCst);
+    }
+
+    /// … or keeps them from there while pageblocks are isolated.
+    pub(crate) fn close_for_isolation(&self, are_isolated: bool) {
+        match are_isolated {
+            true => self.closed.fetch_or(1, Ordering::SeqCst),
+            false => self.closed.fetch_and(!1, Ordering::SeqCst),
+        };
+    }
+
     /// Frames on the lists.
     #[inline]
     pub(crate) fn count(&self) -> u32 {
@@ -198,12 +205,23 @@ impl Gauges {
     }
 }
 
+/// A block off a list.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Taken {
+    pub(crate) pfn: Pfn,
+    pub(crate) record: Record,
+    /// What the record must say, and what it says of the block with an owner.
+    pub(crate) words: (CachedWord, Word),
+}
+
 /// The lists of one CPU for one zone.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct PageSet {
     /// By [`List::number`]; one place is not used.
-    lists: [Stack; 16],
+    lists: [Stack; PLACES],
     pattern: Pattern,
+    /// Which one of two sets this is, with `percpu_pagelists=classic`.
+    classic: Option<Temperature>,
     /// What `freed` and `allocated` were at the last refill and drain.
     freed_before: u64,
     taken_before: u64,
@@ -212,55 +230,113 @@ pub(crate) struct PageSet {
 impl PageSet {
     /// Empty lists for blocks of the zone `home`.
     pub(crate) fn new(home: ZoneId) -> Self {
-        let stack = |number: usize| {
-            let list = u8::try_from(number).map_or(List(0), List);
-            Stack::new(list.word(home))
-        };
         Self {
-            lists: core::array::from_fn(stack),
+            lists: core::array::from_fn(|number| Stack::new(List(number).word(home))),
             pattern: Pattern::NEW,
+            classic: None,
             freed_before: 0,
             taken_before: 0,
         }
     }
 
-    /// Takes the block of `order` that was put on a list last, and the state word that its record
-    /// must show.
-    #[inline]
-    pub(crate) fn take(
-        &mut self,
-        list: List,
-        order: Order,
-        gauges: &Gauges,
-    ) -> Option<(Pfn, CachedWord)> {
-        let stack = &mut self.lists[list.number()];
-        let pfn = stack.pop()?;
+    /// Empty lists of single pages with fixed marks.
+    pub(crate) fn classic(home: ZoneId, temperature: Temperature) -> Self {
+        Self {
+            classic: Some(temperature),
+            ..Self::new(home)
+        }
+    }
+
+    /// Whether there are lists for blocks of `order`.
+    pub(crate) fn has_lists(&self, order: Order) -> bool {
+        self.classic.is_none() || order == Order::ZERO
+    }
+
+    /// The fixed marks, if these are lists with such.
+    pub(crate) fn marks(&self, limits: Limits) -> Option<ListMarks> {
+        self.classic
+            .map(|temperature| ListMarks::of(temperature, limits.batch))
+    }
+
+    /// Whether blocks should be fetched before one is taken.
+    pub(crate) fn is_low(&self, list: List, limits: Limits, gauges: &Gauges) -> bool {
+        let is_low = |marks: ListMarks| gauges.count() <= marks.low;
+        !self.has_at_hand(list) || self.marks(limits).is_some_and(is_low)
+    }
+
+    /// Whether blocks should go back before another comes.
+    pub(crate) fn is_full(&mut self, limits: Limits, gauges: &Gauges) -> bool {
+        let Some(marks) = self.marks(limits) else {
+            return false;
+        };
+        let _ = self.pattern.hold_at(marks.high, marks.batch);
+        gauges.count() >= marks.high
+    }
+
+    /// Takes the block of `order` that was put on a list last.
+    #[inline(always)]
+    pub(crate) fn take(&mut self, list: List, order: Order, gauges: &Gauges) -> Option<Taken> {
+        let taken = self.take_page(list)?;
         gauges.change(|count| count.wrapping_sub(frames_of(order)));
         if order > Order::ZERO {
             add(&gauges.behind_first, order.frames().wrapping_sub(1));
         }
-        Some((pfn, stack.word()))
+        Some(taken)
     }
 
-    /// The state word of a block on a list.
-    #[inline]
-    pub(crate) const fn word(&self, list: List) -> CachedWord {
-        self.lists[list.number()].word()
+    /// Takes a single page; [`Self::note_taken`] tells how many they were.
+    #[inline(always)]
+    pub(crate) fn take_page(&mut self, list: List) -> Option<Taken> {
+        let stack = &mut self.lists[list.number()];
+        let (pfn, record) = stack.pop()?;
+        let words = stack.words();
+        Some(Taken { pfn, record, words })
+    }
+
+    /// Takes note of single pages that were taken.
+    #[inline(always)]
+    pub(crate) fn note_taken(pages: u32, gauges: &Gauges) {
+        gauges.change(|count| count.wrapping_sub(pages));
+    }
+
+    /// The state word of a block on a list, and the one that it has with an owner.
+    #[inline(always)]
+    pub(crate) const fn words(&self, list: List) -> (CachedWord, Word) {
+        self.lists[list.number()].words()
     }
 
     /// Puts a block of `order` that its owner gave back on a list. Answers whether there are too
     /// many now.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn put(
         &mut self,
         list: List,
         order: Order,
-        pfn: Pfn,
-        (frames, gauges): (&FrameTable, &Gauges),
+        (pfn, record): (Pfn, Record),
+        gauges: &Gauges,
     ) -> bool {
-        self.lists[list.number()].push(pfn, frames);
+        self.lists[list.number()].push(pfn, record);
         add(&gauges.freed, order.frames());
         gauges.change(|count| count.wrapping_add(frames_of(order))) > self.pattern.high
+    }
+
+    /// Puts a single page on a list; [`Self::note_put`] tells how many they were.
+    #[inline(always)]
+    pub(crate) fn put_page(&mut self, list: List, (pfn, record): (Pfn, Record)) {
+        self.lists[list.number()].push(pfn, record);
+    }
+
+    /// Takes note of single pages that their owners gave back. Answers whether there are too many
+    /// now.
+    #[inline(always)]
+    pub(crate) fn note_put(&self, pages: u32, gauges: &Gauges) -> bool {
+        add(&gauges.freed, u64::from(pages));
+        gauges.change(|count| count.wrapping_add(pages)) > self.pattern.high
+    }
+
+    /// Whether there are too many blocks.
+    pub(crate) fn is_over(&self, gauges: &Gauges) -> bool {
+        gauges.count() > self.pattern.high
     }
 
     /// Whether a block of `order` fits beside what is there without anything going back for it.
@@ -280,8 +356,8 @@ impl PageSet {
     }
 
     /// Puts a block fetched from the zone on a list.
-    pub(crate) fn stock(&mut self, list: List, pfn: Pfn, frames: &FrameTable) {
-        self.lists[list.number()].push(pfn, frames);
+    pub(crate) fn stock(&mut self, list: List, pfn: Pfn, record: Record) {
+        self.lists[list.number()].push(pfn, record);
     }
 
     /// How many blocks to fetch for a list that is empty.
@@ -297,7 +373,10 @@ impl PageSet {
         self.freed_before = freed;
         let use_ = (only_taken, short);
         let order = list.order();
-        let frames = self.pattern.refill(limits, order, gauges.count(), use_);
+        let frames = match self.marks(limits) {
+            Some(marks) => self.pattern.hold_at(marks.high, marks.batch),
+            None => self.pattern.refill(limits, order, gauges.count(), use_),
+        };
         self.publish(limits, gauges);
         let blocks = frames.wrapping_shr(order.bits());
         match order {
@@ -320,7 +399,10 @@ impl PageSet {
         let only_given = taken == self.taken_before;
         self.taken_before = taken;
         let use_ = (only_given, short);
-        let frames = self.pattern.drain(limits, gauges.count(), use_);
+        let frames = match self.marks(limits) {
+            Some(marks) => self.pattern.hold_at(marks.high, marks.batch),
+            None => self.pattern.drain(limits, gauges.count(), use_),
+        };
         self.publish(limits, gauges);
         frames
     }
@@ -340,15 +422,9 @@ impl PageSet {
         frames: &FrameTable,
         gauges: &Gauges,
     ) -> usize {
-        let blocks = most.div_ceil(list.frames());
-        let mut taken: usize = 0;
-        for (place, _) in batch.iter_mut().zip(0..blocks) {
-            let Some(pfn) = self.lists[list.number()].pop_old(frames) else {
-                break;
-            };
-            *place = pfn;
-            taken = taken.wrapping_add(1);
-        }
+        let blocks = to_index(u64::from(most.div_ceil(list.frames())));
+        let places = batch.len().min(blocks);
+        let taken = self.lists[list.number()].take_old(&mut batch[..places], frames);
         let went = u32::try_from(taken)
             .unwrap_or(u32::MAX)
             .wrapping_mul(list.frames());

@@ -15,7 +15,7 @@ mod section;
 
 use core::ptr::NonNull;
 
-pub(crate) use self::claim::Claimed;
+pub(crate) use self::cached::{Offer, Record};
 pub use self::claim::{FreeError, PutOutcome, Reference};
 pub use self::origin::{Origin, Origins};
 pub use self::section::SectionFrames;

@@ -207,11 +207,12 @@ impl Word {
         narrow((self.0 >> MOBILITY_SHIFT) & MOBILITY_MASK)
     }
 
-    /// Mobility and order as they stand side by side: `mobility × 16 + order`.
-    #[inline]
+    /// Bits 8 to 15: zone, compound flag and mobility side by side; and the mobility alone.
+    #[inline(always)]
     #[must_use]
-    pub(crate) const fn shape(self) -> usize {
-        to_index(self.0 >> ORDER_SHIFT) & 0x7f
+    pub(crate) const fn ways(self) -> (usize, usize) {
+        let byte = to_index(self.0 >> MOBILITY_SHIFT) & 0xff;
+        (byte, byte & to_index(MOBILITY_MASK))
     }
 
     /// Whether this is the first frame of a block of exactly `order` with one owner: one

@@ -99,6 +99,14 @@ impl<T: 'static> Array<T> {
         self.range
     }
 
+    /// The elements, for good: the memory never comes back. Whoever keeps them lives in the same
+    /// `Memory` as what made the array.
+    pub(crate) const fn leak(self) -> &'static [T] {
+        // SAFETY: `Array`'s invariant; the value is consumed, so nobody gets at the elements to
+        // change them, or at the memory.
+        unsafe { slice::from_raw_parts(self.first.as_ptr(), self.len) }
+    }
+
     /// Gives the memory back as a token; the elements are forgotten.
     pub fn into_ram(self) -> EarlyRam {
         // SAFETY: this value owned the range and is consumed, so the token is the only one.

@@ -11,9 +11,10 @@ use core::fmt::{self, Write};
 use super::{ZoneName, free_in_whole_pageblocks, nodes, numa_lines};
 use crate::addr::PfnRange;
 use crate::buddy::pageset::PageSetStats;
+use crate::buddy::pageset::classic::{ListMarks, Temperature};
 use crate::buddy::pageset::limits::Limits;
 use crate::platform::Platform;
-use crate::system::Memory;
+use crate::system::{Memory, PageLists};
 use crate::zone::watermark::policy::{ByZone, Marks};
 use crate::zone::{Node, NumaStats, Zone};
 
@@ -23,7 +24,14 @@ use crate::zone::{Node, NumaStats, Zone};
 /// Those of `out`.
 pub fn zoneinfo<P: Platform>(memory: &Memory<P>, out: &mut dyn Write) -> fmt::Result {
     for zone in nodes(memory).flat_map(Node::zones) {
-        ZoneText::of(zone, memory.platform()).write(out, zone.pagesets())?;
+        let sets = zone.pagesets().map(|set| (set, None));
+        let text = ZoneText::of(zone, memory.platform());
+        if memory.page_lists() == PageLists::Classic {
+            let pairs = zone.pagesets().zip(zone.cold_pagesets());
+            text.write(out, pairs.map(|(hot, cold)| (hot, Some(cold))))?;
+        } else {
+            text.write(out, sets)?;
+        }
     }
     Ok(())
 }
@@ -59,7 +67,11 @@ impl ZoneText {
         }
     }
 
-    fn write(&self, out: &mut dyn Write, sets: impl Iterator<Item = PageSetStats>) -> fmt::Result {
+    fn write(
+        &self,
+        out: &mut dyn Write,
+        sets: impl Iterator<Item = (PageSetStats, Option<PageSetStats>)>,
+    ) -> fmt::Result {
         writeln!(out, "{}", self.name)?;
         writeln!(out, "  pages free     {}", self.free)?;
         for (name, frames) in [
@@ -90,10 +102,13 @@ impl ZoneText {
             writeln!(out, "      {name:<12} {blocks}")?;
         }
         let mut heading = "  pagesets\n";
-        for (cpu, set) in sets.enumerate() {
+        for (cpu, (set, cold)) in sets.enumerate() {
             out.write_str(heading)?;
             heading = "";
-            self.write_set(out, cpu, &set)?;
+            match cold {
+                None => self.write_set(out, cpu, &set)?,
+                Some(cold) => self.write_classic(out, cpu, &set, &cold)?,
+            }
         }
         let first = self.span.first().as_u64();
         writeln!(out, "  start_pfn:           {first}")
@@ -123,6 +138,32 @@ impl ZoneText {
     }
 }
 
+impl ZoneText {
+    /// What a CPU has at hand in hot and cold lists, as Linux 2.6 printed it.
+    fn write_classic(
+        &self,
+        out: &mut dyn Write,
+        cpu: usize,
+        hot: &PageSetStats,
+        cold: &PageSetStats,
+    ) -> fmt::Result {
+        let sets = [(Temperature::Hot, hot), (Temperature::Cold, cold)];
+        for (index, (temperature, set)) in sets.into_iter().enumerate() {
+            let marks = ListMarks::of(temperature, self.limits.batch);
+            writeln!(out, "    cpu: {cpu} pcp: {index}")?;
+            for (name, frames) in [
+                ("count:", set.count),
+                ("low:", u64::from(marks.low)),
+                ("high:", u64::from(marks.high)),
+                ("batch:", u64::from(marks.batch)),
+            ] {
+                writeln!(out, "              {name:<6} {frames}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -131,7 +172,8 @@ mod tests {
 
     fn text(zone: &ZoneText, sets: &[PageSetStats]) -> String {
         let mut text = String::new();
-        zone.write(&mut text, sets.iter().copied()).unwrap();
+        let sets = sets.iter().map(|set| (*set, None));
+        zone.write(&mut text, sets).unwrap();
         text
     }
 

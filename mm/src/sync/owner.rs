@@ -44,6 +44,17 @@ impl<T, S> OwnerCell<T, S> {
         }
     }
 
+    /// A cell that nobody gets into: it stands for none.
+    pub const fn vacant(value: T, shared: S) -> Self {
+        // INVARIANT: `busy` for ever, and no `Entered`: the value is out of reach.
+        Self {
+            busy: AtomicBool::new(true),
+            drain_wanted: AtomicBool::new(false),
+            shared,
+            value: UnsafeCell::new(value),
+        }
+    }
+
     /// Enters, unless the code that this context interrupted is in there.
     ///
     /// # Safety

@@ -4,6 +4,7 @@ use core::marker::PhantomData;
 
 use super::owner::Entered;
 use super::{OwnerCell, Seized};
+use crate::addr::to_index;
 use crate::mem::Array;
 use crate::platform::{CpuId, Platform};
 
@@ -55,22 +56,27 @@ impl<P: Platform> Drop for Pin<'_, P> {
 /// [`OwnerCell`].
 #[derive(Debug)]
 pub struct PerCpu<T: 'static, S: 'static = ()> {
-    cells: Array<OwnerCell<T, S>>,
+    cells: &'static [OwnerCell<T, S>],
 }
 
 impl<T: Send, S: Sync> PerCpu<T, S> {
     /// No CPU has one.
     #[must_use]
     pub const fn empty() -> Self {
-        Self {
-            cells: Array::empty(),
-        }
+        Self { cells: &[] }
     }
 
     /// The cells of as many CPUs as there are elements.
     #[must_use]
     pub const fn new(cells: Array<OwnerCell<T, S>>) -> Self {
+        let cells = cells.leak();
         Self { cells }
+    }
+
+    /// Whether no CPU has one.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.cells.is_empty()
     }
 
     /// What everybody may look at, by CPU.
@@ -82,7 +88,11 @@ impl<T: Send, S: Sync> PerCpu<T, S> {
     #[inline]
     #[must_use]
     pub fn cell(&self, cpu: CpuId) -> Option<&OwnerCell<T, S>> {
-        self.cells.at(u64::from(cpu.0))
+        self.own(cpu)
+    }
+
+    fn own(&self, cpu: CpuId) -> Option<&'static OwnerCell<T, S>> {
+        self.cells.get(to_index(u64::from(cpu.0)))
     }
 
     /// Enters this CPU's value. `None` where this CPU has none, or the code that was interrupted
@@ -122,6 +132,71 @@ impl<T: Send, S: Sync> PerCpu<T, S> {
         body(value, shared);
         cell.drained();
         true
+    }
+}
+
+/// A value of no CPU, which nobody gets into.
+#[derive(Debug)]
+pub struct Vacant<T: 'static, S: 'static>(OwnerCell<T, S>);
+
+impl<T, S> Vacant<T, S> {
+    /// Around a value that is never used.
+    pub const fn new(value: T, shared: S) -> Self {
+        Self(OwnerCell::vacant(value, shared))
+    }
+}
+
+/// The ways from one CPU to `N` of the values that it has.
+#[derive(Debug)]
+pub struct Row<T: 'static, S: 'static, const N: usize>([&'static OwnerCell<T, S>; N]);
+
+impl<T, S, const N: usize> Row<T, S, N> {
+    /// No ways yet.
+    pub const fn new(vacant: &'static Vacant<T, S>) -> Self {
+        Self([&vacant.0; N])
+    }
+}
+
+/// For each CPU the ways to `N` of its values: each is one load.
+///
+/// # Invariants
+/// A CPU's row holds cells of that CPU, or the vacant one.
+#[derive(Debug)]
+pub struct Shortcuts<T: 'static, S: 'static, const N: usize> {
+    rows: Array<Row<T, S, N>>,
+}
+
+impl<T: Send, S: Sync, const N: usize> Shortcuts<T, S, N> {
+    /// With a row for each CPU.
+    #[must_use]
+    pub const fn new(rows: Array<Row<T, S, N>>) -> Self {
+        // INVARIANT: only `set` changes a row.
+        Self { rows }
+    }
+
+    /// Makes `slot` a CPU's way to its own one of `values`, if it has one.
+    pub fn set(&mut self, cpu: CpuId, slot: usize, values: &PerCpu<T, S>) {
+        let row = self.rows.get_mut(to_index(u64::from(cpu.0)));
+        let place = row.and_then(|row| row.0.get_mut(slot));
+        if let Some((place, cell)) = place.zip(values.own(cpu)) {
+            // INVARIANT: it is that CPU's.
+            *place = cell;
+        }
+    }
+
+    /// Enters one of this CPU's values. `None` as in [`PerCpu::enter`], and where there is no way.
+    #[inline(always)]
+    pub fn enter<'a, P: Platform>(
+        &'a self,
+        pin: &'a Pin<'_, P>,
+        slot: usize,
+    ) -> Option<Owned<'a, T, S>> {
+        let row = self.rows.get(to_index(u64::from(pin.cpu().0)))?;
+        let cell = *row.0.get(slot)?;
+        // SAFETY: the pin holds the CPU that owns the cell (the invariant) for as long as the
+        // answer lives.
+        let entered = unsafe { cell.enter() }?;
+        Some(Owned { cell, entered })
     }
 }
 

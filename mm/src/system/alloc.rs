@@ -4,16 +4,17 @@
 use core::fmt;
 
 use super::policy::Place;
-use super::{Block, Core, Memory};
+use super::{Block, Core, Memory, PageLists};
 use crate::addr::{Order, Pfn};
+use crate::buddy::pageset::classic::Temperature;
 use crate::buddy::{Gfp, GfpError, Request, Step, Trace};
-use crate::frame::Claimed;
+use crate::frame::{Frame, FreeError, Offer, Word};
 use crate::mem::Exclusive;
 use crate::platform::{NodeId, Platform};
 use crate::report::Corruption;
 use crate::sync::Pin;
 use crate::sync::atomic::Ordering;
-use crate::zone::{Kept, NumaEvent, Zone};
+use crate::zone::{Chores, Kept, NumaEvent, Pages, Zone};
 
 /// Why there are no pages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -70,7 +71,7 @@ impl<P: Platform> Memory<P> {
         let request = Request::new(gfp, order)?;
         let core = self.core().ok_or(AllocError::NotUp)?;
         match self.alloc_at_hand(core, request, &mut ()) {
-            Some(block) if !core.is_treated(request) => Ok(block.leak().first()),
+            Some(block) if !request.gfp().contains(Gfp::ZERO) => Ok(block.leak().first()),
             Some(block) => self.prepared_page(core, request, block),
             None => self.page_from_zones(core, request),
         }
@@ -130,7 +131,7 @@ impl<P: Platform> Memory<P> {
         request: Request,
         block: Exclusive,
     ) -> Result<Pfn, AllocError> {
-        let block = self.prepare_or_else(core, request, block, &mut ())?;
+        let block = self.prepare_or_else(core, request, Some(block), &mut ())?;
         core.note_origin(block.frames());
         Ok(block.leak().first())
     }
@@ -138,7 +139,7 @@ impl<P: Platform> Memory<P> {
     #[inline(never)]
     #[track_caller]
     pub(super) fn page_from_zones(&self, core: &Core, request: Request) -> Result<Pfn, AllocError> {
-        let block = self.alloc_from_zones(core, request, &mut ())?;
+        let block = self.prepare_or_else(core, request, None, &mut ())?;
         core.note_origin(block.frames());
         Ok(block.leak().first())
     }
@@ -156,9 +157,8 @@ impl<P: Platform> Memory<P> {
         // By value: constant flags and orders stay constants then.
         let request = *request;
         let found = match self.alloc_at_hand(core, request, trace) {
-            None => self.alloc_from_zones(core, request, trace),
-            Some(block) if !core.is_treated(request) => return Ok(block),
-            Some(block) => self.prepare_or_else(core, request, block, trace),
+            Some(block) if !request.gfp().contains(Gfp::ZERO) => return Ok(block),
+            found => self.prepare_or_else(core, request, found, trace),
         };
         if let Ok(block) = &found {
             core.note_origin(block.frames());
@@ -166,23 +166,30 @@ impl<P: Platform> Memory<P> {
         found
     }
 
-    /// Prepares a block, or finds another one if it is damaged.
+    /// Prepares a block, or finds another one if there is none or it is damaged.
     #[inline(never)]
     fn prepare_or_else(
         &self,
         core: &Core,
         request: Request,
-        block: Exclusive,
+        found: Option<Exclusive>,
         trace: &mut impl Trace,
     ) -> Result<Exclusive, AllocError> {
-        match self.prepare(core, &request, block) {
+        let found = match found {
+            None if core.treats_new_pages => {
+                self.take_at_hand(core, request, Pages::Treated, trace)
+            }
+            found => found,
+        };
+        let prepared = found.and_then(|block| self.prepare(core, &request, block));
+        match prepared {
             Some(block) => Ok(block),
             None => self.alloc_from_zones(core, request, trace),
         }
     }
 
-    /// A block from this CPU's own list of the nearest zone, if there is one and the task has no
-    /// policy that may want another.
+    /// A block from this CPU's own list of the nearest zone, if there is one, pages need not be touched
+    /// before they are handed out, and the task has no policy that may want another.
     #[inline(always)]
     fn alloc_at_hand(
         &self,
@@ -190,12 +197,57 @@ impl<P: Platform> Memory<P> {
         request: Request,
         trace: &mut impl Trace,
     ) -> Option<Exclusive> {
-        if self.platform.has_policy() {
+        self.take_at_hand(core, request, Pages::AsTheyAre, trace)
+    }
+
+    #[inline(always)]
+    fn take_at_hand(
+        &self,
+        core: &Core,
+        request: Request,
+        kind: Pages,
+        trace: &mut impl Trace,
+    ) -> Option<Exclusive> {
+        // The nearest zone may be on another node than the CPU.
+        if request.gfp().contains(Gfp::THISNODE) || self.platform.has_policy() {
             return None;
         }
         let pin = Pin::new(&self.platform);
-        let zone = core.nearest_zone(pin.cpu(), &request)?;
-        zone.take_listed(&pin, &core.frames, request, trace)
+        let taken = core.cpus.at_hand.take(&pin, request, kind, trace);
+        // Each way lets the pin go by itself: nothing needs to be looked at twice.
+        match taken {
+            Ok((block, chores)) => {
+                if chores.are_any() {
+                    self.see_to(core, chores, Pfn::ZERO);
+                }
+                drop(pin);
+                Some(block)
+            }
+            Err(chores) => {
+                if chores.are_any() {
+                    self.see_to(core, chores, Pfn::ZERO);
+                }
+                drop(pin);
+                None
+            }
+        }
+    }
+
+    /// Does what there is to do after the lists were used: for the zone of `pfn`, or what another CPU
+    /// asked for. The caller is pinned.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn see_to(&self, core: &Core, chores: Chores, pfn: Pfn) {
+        let pin = Pin::new(&self.platform);
+        if chores.trim {
+            let word = core.frames.frame(pfn).map(Frame::word);
+            if let Some((word, zone)) =
+                word.and_then(|word| Some((word, core.zone(word.zone_id())?)))
+            {
+                zone.trim_lists(&pin, &core.frames, word, &mut ());
+            }
+        }
+        core.serve_drains(&pin);
     }
 
     /// Serves a request from the best zone that stays above its `low`
@@ -342,34 +394,97 @@ impl<P: Platform> Memory<P> {
 
     pub(crate) fn release_traced(&self, block: Exclusive, trace: &mut impl Trace) {
         let (pfn, order) = (block.frames().first(), block.order());
-        let core = self.core();
-        let claimed = core.and_then(|core| Some((core, core.frames.claimed(block)?)));
-        match claimed {
-            Some((core, claimed)) => self.release_claimed(core, claimed, order, trace),
-            None => self.lose(pfn, order),
+        let Some(core) = self.core() else {
+            return self.lose(pfn, order);
+        };
+        let released = core.frames.offered(block).map_or(Err(None), |offer| {
+            self.release_offer(core, offer, order, trace).map_err(Some)
+        });
+        if released.is_err() {
+            self.lose(pfn, order);
         }
     }
 
     /// Gives a block of `order` back.
+    ///
+    /// # Errors
+    /// Why it is none.
     #[inline(always)]
-    pub(crate) fn release_claimed(
+    pub(crate) fn release_offer(
         &self,
         core: &Core,
-        claimed: Claimed<'_>,
+        offer: Offer,
         order: Order,
         trace: &mut impl Trace,
+    ) -> Result<(), FreeError> {
+        let pin = Pin::new(&self.platform);
+        let pfn = offer.pfn();
+        match core.cpus.at_hand.put(&pin, offer, order, trace) {
+            Ok(chores) => {
+                if chores.are_any() {
+                    self.see_to(core, chores, pfn);
+                }
+                Ok(())
+            }
+            Err(offer) => {
+                drop(pin);
+                self.release_unusual(core, offer, order, trace)
+            }
+        }
+    }
+
+    /// Gives a block back that is none of those that CPUs have at hand.
+    #[inline(never)]
+    fn release_unusual(
+        &self,
+        core: &Core,
+        offer: Offer,
+        order: Order,
+        trace: &mut impl Trace,
+    ) -> Result<(), FreeError> {
+        let word = offer.word();
+        let accepted = offer.accept(order);
+        let block = accepted.map_err(|offer| core.frames.why_not_free(offer.pfn(), order))?;
+        self.release_block(core, block, word, Temperature::Hot, trace);
+        Ok(())
+    }
+
+    /// Gives a block of `order` back that nobody has looked at lately.
+    ///
+    /// # Errors
+    /// Why it is none.
+    pub(crate) fn release_cold(
+        &self,
+        core: &Core,
+        offer: Offer,
+        order: Order,
+    ) -> Result<(), FreeError> {
+        if core.options.page_lists != PageLists::Classic {
+            return self.release_offer(core, offer, order, &mut ());
+        }
+        let word = offer.word();
+        let accepted = offer.accept(order);
+        let block = accepted.map_err(|offer| core.frames.why_not_free(offer.pfn(), order))?;
+        self.release_block(core, block, word, Temperature::Cold, &mut ());
+        Ok(())
+    }
+
+    /// Gives a block back whose record says `word`.
+    pub(super) fn release_block(
+        &self,
+        core: &Core,
+        mut block: Exclusive,
+        word: Word,
+        temperature: Temperature,
+        trace: &mut impl Trace,
     ) {
-        let claimed = if core.treats_free_pages {
-            claimed.map(|block| self.treat_free(core, block))
-        } else {
-            claimed
-        };
-        let word = claimed.word();
+        let order = block.order();
+        core.wipe(&self.platform, &mut block);
         let Some(zone) = core.zone(word.zone_id()) else {
-            return self.lose(claimed.into_block().leak().first(), order);
+            return self.lose(block.leak().first(), order);
         };
         let pin = Pin::new(&self.platform);
-        let kept = zone.free_listed(&pin, &core.frames, claimed, order, trace);
+        let kept = zone.free_listed(&pin, &core.frames, (block, word), temperature, trace);
         drop(pin);
         if let Kept::Refused(block) = kept {
             self.release_to_zone(zone, block, order, trace);
@@ -387,14 +502,6 @@ impl<P: Platform> Memory<P> {
         if let Err(block) = zone.free(&self.platform, block, trace) {
             self.lose(block.leak().first(), order);
         }
-    }
-
-    /// Poisons or zeroes pages on their way in.
-    #[cold]
-    #[inline(never)]
-    pub(super) fn treat_free(&self, core: &Core, mut block: Exclusive) -> Exclusive {
-        core.wipe(&self.platform, &mut block);
-        block
     }
 
     /// Reports a block that belongs nowhere: its record names no zone, or a wrong one.

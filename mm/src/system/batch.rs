@@ -4,7 +4,7 @@
 
 use super::{Core, Memory};
 use crate::addr::{Order, Pfn};
-use crate::frame::{Claimed, Event, Frame, FrameTable, FreeError};
+use crate::frame::{Event, Frame, FrameTable, FreeError, Offer};
 use crate::mem::Exclusive;
 use crate::platform::Platform;
 use crate::sync::Pin;
@@ -13,7 +13,7 @@ use crate::sync::Pin;
 const PAGES: usize = 64;
 
 impl<P: Platform> Memory<P> {
-    /// Frees every page in `pages`, which `claim` makes tokens of, and empties the places.
+    /// Frees every page in `pages`, which `offer` gives up, and empties the places.
     ///
     /// # Errors
     /// The first [`FreeError`] with its place; the pages before it were freed.
@@ -21,7 +21,7 @@ impl<P: Platform> Memory<P> {
     pub(crate) fn free_list<'m>(
         &'m self,
         pages: &mut [Option<Pfn>],
-        claim: impl Fn(&'m FrameTable, Pfn) -> Result<Claimed<'m>, FreeError>,
+        offer: impl Fn(&'m FrameTable, Pfn) -> Option<Offer>,
     ) -> Result<(), (usize, FreeError)> {
         let core = self.core();
         let mut start: usize = 0;
@@ -31,11 +31,10 @@ impl<P: Platform> Memory<P> {
                 return Err((start, FreeError::NotPresent));
             };
             let rest = &mut pages[start..];
-            let dealt = self.free_listed(core, rest, &claim);
-            let dealt = match dealt {
+            let dealt = match self.free_at_hand(core, rest, &offer) {
                 // The lists do not take the first one.
-                Ok(0) => self.free_to_zones(core, rest, &claim),
-                dealt => dealt,
+                0 => self.free_to_zones(core, rest, &offer),
+                dealt => Ok(dealt),
             };
             let dealt = dealt.map_err(|(place, error)| (start.saturating_add(place), error))?;
             start = start.saturating_add(dealt);
@@ -43,31 +42,25 @@ impl<P: Platform> Memory<P> {
         Ok(())
     }
 
-    /// Puts pages on this CPU's lists of the zone that the first one is of, up to the first that
-    /// they do not take. Answers how many places are empty now.
+    /// Puts up to [`PAGES`] pages on this CPU's lists, up to the first that they do not take. Answers
+    /// how many places are empty now.
     #[inline(always)]
-    fn free_listed<'m>(
+    fn free_at_hand<'m>(
         &'m self,
         core: &'m Core,
         pages: &mut [Option<Pfn>],
-        claim: &impl Fn(&'m FrameTable, Pfn) -> Result<Claimed<'m>, FreeError>,
-    ) -> Result<usize, (usize, FreeError)> {
-        // What has to be treated first is not done while the lists are in use.
-        if core.treats_free_pages {
-            return Ok(0);
-        }
-        let first = pages.iter().flatten().next();
-        let frame = first.and_then(|pfn| core.frames.frame(*pfn));
-        let Some(zone) = frame.and_then(|frame| core.zone(frame.word().zone_id())) else {
-            return Ok(0);
-        };
+        offer: &impl Fn(&'m FrameTable, Pfn) -> Option<Offer>,
+    ) -> usize {
+        let count = pages.len().min(PAGES);
+        let part = &mut pages[..count];
+        let first = part.iter().flatten().next().copied();
         let pin = Pin::new(&self.platform);
-        let mut stopped = None;
-        let dealt = zone.free_listed_bulk(&pin, &core.frames, pages, |pfn| {
-            let claimed = claim(&core.frames, pfn);
-            claimed.map_err(|error| stopped = Some(error)).ok()
-        });
-        stopped.map_or(Ok(dealt), |error| Err((dealt, error)))
+        let each = |pfn| offer(&core.frames, pfn);
+        let (dealt, chores) = core.cpus.at_hand.put_pages(&pin, part, each);
+        if chores.are_any() {
+            self.see_to(core, chores, first.unwrap_or_default());
+        }
+        dealt
     }
 
     /// Gives up to [`PAGES`] pages back to their zones, or page by page to the lists if they have
@@ -78,15 +71,18 @@ impl<P: Platform> Memory<P> {
         &'m self,
         core: &'m Core,
         pages: &mut [Option<Pfn>],
-        claim: &impl Fn(&'m FrameTable, Pfn) -> Result<Claimed<'m>, FreeError>,
+        offer: &impl Fn(&'m FrameTable, Pfn) -> Option<Offer>,
     ) -> Result<usize, (usize, FreeError)> {
         let count = pages.len().min(PAGES);
         let part = &mut pages[..count];
         if core.options.page_lists.are_on() {
             for (place, page) in part.iter_mut().enumerate() {
                 let Some(pfn) = *page else { continue };
-                let claimed = claim(&core.frames, pfn).map_err(|error| (place, error))?;
-                self.release_claimed(core, claimed, Order::ZERO, &mut ());
+                let freed = match offer(&core.frames, pfn) {
+                    Some(offer) => self.release_offer(core, offer, Order::ZERO, &mut ()),
+                    None => Err(FreeError::NotPresent),
+                };
+                freed.map_err(|error| (place, error))?;
                 *page = None;
             }
             return Ok(count);
@@ -95,13 +91,12 @@ impl<P: Platform> Memory<P> {
         let mut stopped = None;
         for (place, (page, token)) in part.iter().zip(&mut batch).enumerate() {
             let Some(pfn) = *page else { continue };
-            match claim(&core.frames, pfn) {
-                Ok(page) => *token = Some(page.into_block()),
-                Err(error) => {
-                    stopped = Some((place, error));
-                    break;
-                }
+            let accepted = offer(&core.frames, pfn).and_then(|page| page.accept(Order::ZERO).ok());
+            if accepted.is_none() {
+                stopped = Some((place, core.frames.why_not_free(pfn, Order::ZERO)));
+                break;
             }
+            *token = accepted;
         }
         let outcome = self.release_batch(core, &mut batch);
         let first = outcome.map_or_else(Some, |()| stopped);

@@ -4,11 +4,12 @@
 
 use core::fmt;
 
-use super::cpus::{Cpus, NOWHERE};
+use super::cpus::Cpus;
 use super::node_states::Numa;
 use super::{Core, Memory, Options, PageLists, PageOwner, Tuning};
 use crate::addr::{PfnRange, to_count, to_index};
 use crate::buddy::pageset::Gauges;
+use crate::buddy::pageset::classic::Temperature;
 use crate::buddy::{Area, AreaSlots, FreeAreas, MigrateType, PageSet};
 use crate::collections::SetBank;
 use crate::config::SECTION_FRAMES;
@@ -22,7 +23,7 @@ use crate::sync::atomic::{AtomicU8, AtomicU64};
 use crate::sync::{OwnerCell, PerCpu, Presence, PresenceState, SpinLock, rank};
 use crate::zone::distance::{REMOTE, sort_by_nearness};
 use crate::zone::plan::{NodePlan, Plan};
-use crate::zone::{Node, NumaGauges, Zone, ZoneKind, ZoneParts};
+use crate::zone::{AtHand, NoLists, Node, NumaGauges, Ways, Zone, ZoneKind, ZoneParts};
 
 /// Why memory could not be brought up.
 #[derive(Debug)]
@@ -171,7 +172,7 @@ impl<P: Platform> Memory<P> {
         let zones = core.nodes.iter().flat_map(Node::zones);
         summary.managed = zones.map(Zone::managed).fold(0, u64::saturating_add);
         core.summary = summary;
-        core.cpus.find_nearest(&core.nodes);
+        core.find_ways();
         core.first_watermarks();
         self.core.set(core).map_err(|_| BringUpError::AlreadyUp)?;
         Ok(summary)
@@ -371,7 +372,16 @@ impl<P: Platform> Builder<'_, P> {
     /// What is known of each CPU, and its own counters for each zone.
     fn cpus(&mut self, nodes: &mut [Node]) -> Result<Cpus, BringUpError> {
         let states = self.by_cpu(NodeId(0), |_| PresenceState::present())?;
-        let nearest = self.by_cpu(NodeId(0), |_| [NOWHERE; 8])?;
+        let bytes = Array::<NoLists>::bytes_for(1).unwrap_or(u64::MAX);
+        let ram = self.take_table(bytes, NodeId(0))?;
+        let nowhere = ZoneId {
+            node: NodeId(0),
+            zone: 0,
+        };
+        let none = |_| NoLists::new(PageSet::new(nowhere), Gauges::default());
+        let none = Array::carve(self.platform, ram, 1, none)?.leak();
+        let none = none.first().ok_or(BringUpError::Unreachable)?;
+        let ways = self.by_cpu(NodeId(0), |_| Ways::new(none))?;
         let platform = self.platform;
         let node_of = |cpu: usize| {
             let node = platform.node_of(CpuId(u32::try_from(cpu).unwrap_or(u32::MAX)));
@@ -380,7 +390,7 @@ impl<P: Platform> Builder<'_, P> {
                 .unwrap_or_default()
         };
         let homes = self.by_cpu(NodeId(0), node_of)?;
-        let cpus = Cpus::new(Presence::new(states), homes, nearest);
+        let cpus = Cpus::new(Presence::new(states), homes, AtHand::new(ways));
         let zones = nodes.iter_mut().flat_map(Node::zones_mut);
         for zone in zones.filter(|zone| zone.is_populated()) {
             let home = zone.id().node;
@@ -422,10 +432,26 @@ impl<P: Platform> Builder<'_, P> {
         let zones = nodes.iter_mut().flat_map(Node::zones_mut);
         for zone in zones.filter(|zone| zone.is_populated()) {
             let home = zone.id();
-            let set = |_| OwnerCell::new(PageSet::new(home), Gauges::default());
-            zone.install_pagesets(PerCpu::new(self.by_cpu(home.node, set)?));
+            let classic = |temperature| PageSet::classic(home, temperature);
+            let (first, second) = match lists {
+                PageLists::Classic => (classic(Temperature::Hot), Some(classic(Temperature::Cold))),
+                _ => (PageSet::new(home), None),
+            };
+            zone.install_pagesets(self.page_sets(home.node, &first)?);
+            if let Some(second) = second {
+                zone.install_cold(self.page_sets(home.node, &second)?);
+            }
         }
         Ok(())
+    }
+
+    fn page_sets(
+        &mut self,
+        node: NodeId,
+        set: &PageSet,
+    ) -> Result<PerCpu<PageSet, Gauges>, BringUpError> {
+        let set = |_| OwnerCell::new(set.clone(), Gauges::default());
+        Ok(PerCpu::new(self.by_cpu(node, set)?))
     }
 
     fn has_ram(&self, node: NodeId, range: PfnRange) -> bool {

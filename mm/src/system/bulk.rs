@@ -29,18 +29,21 @@ impl<P: Platform> Memory<P> {
     ) -> Result<usize, AllocError> {
         let request = Request::new(gfp, Order::ZERO)?;
         let core = self.core().ok_or(AllocError::NotUp)?;
-        if !core.is_treated(request) && !self.platform.has_policy() {
-            self.fill_at_hand(core, request, pages);
+        let mut full: usize = 0;
+        let has_policy = self.platform.has_policy();
+        if !has_policy && !request.gfp().intersects(Gfp::ZERO.union(Gfp::THISNODE)) {
+            full = self.fill_at_hand(core, request, pages);
         }
-        if pages.iter().all(Option::is_some) {
-            return Ok(pages.len());
+        let rest = pages.get_mut(full..).unwrap_or_default();
+        if !rest.is_empty() {
+            if has_policy {
+                self.fill_by_task(core, request, rest)?;
+            } else {
+                self.fill_from_zones(core, &request, rest)?;
+            }
+            return Ok(pages.iter().flatten().count());
         }
-        if self.platform.has_policy() {
-            self.fill_by_task(core, request, pages)?;
-        } else {
-            self.fill_from_zones(core, &request, pages)?;
-        }
-        Ok(pages.iter().flatten().count())
+        Ok(full)
     }
 
     /// Fills places by the policy of the running task, which may want each page from another node.
@@ -63,22 +66,38 @@ impl<P: Platform> Memory<P> {
         Ok(())
     }
 
-    /// Fills places from this CPU's own list of the nearest zone.
+    /// Fills places from this CPU's own list of the nearest zone, which is filled up from there when
+    /// it is empty. Answers how many places are full, those before the first that is not.
     #[inline]
-    fn fill_at_hand(&self, core: &Core, request: Request, pages: &mut [Option<Pfn>]) {
+    fn fill_at_hand(&self, core: &Core, request: Request, pages: &mut [Option<Pfn>]) -> usize {
         let pin = Pin::new(&self.platform);
-        let Some(zone) = core.nearest_zone(pin.cpu(), &request) else {
-            return;
-        };
-        let floor = zone.watermarks().low_floor(request.highest());
-        let wanted = pages.iter().filter(|place| place.is_none()).count();
-        let mut places = pages.iter_mut().filter(|place| place.is_none());
-        let fill = |block: Exclusive| {
-            if let Some(place) = places.next() {
-                *place = Some(block.leak().first());
+        let mut full: usize = 0;
+        loop {
+            let rest = pages.get_mut(full..).unwrap_or_default();
+            let (more, chores) = core.cpus.at_hand.take_pages(&pin, request, rest);
+            full = full.wrapping_add(more);
+            if chores.are_any() {
+                self.see_to(core, chores, Pfn::ZERO);
             }
-        };
-        zone.alloc_listed_bulk(&pin, &core.frames, request, (wanted, floor), fill);
+            if full >= pages.len() || !self.fill_nearest(core, &pin, request) {
+                return full;
+            }
+        }
+    }
+
+    /// Fills this CPU's own list of the nearest zone. Answers whether there is a page now.
+    #[cold]
+    #[inline(never)]
+    fn fill_nearest(&self, core: &Core, pin: &Pin<'_, P>, request: Request) -> bool {
+        if core.treats_new_pages {
+            return false;
+        }
+        let near = core.node(core.cpus.node(pin.cpu()));
+        let zone = near.and_then(|near| core.zones_for(near.into(), &request).next());
+        zone.is_some_and(|zone| {
+            let floor = zone.watermarks().low_floor(request.highest());
+            zone.fill_list(pin, &core.frames, request, floor)
+        })
     }
 
     /// Fills places from whichever zones have something to spare, best first.
@@ -151,8 +170,12 @@ impl<P: Platform> Memory<P> {
         };
         let pin = Pin::new(&self.platform);
         let (frames, count) = (&core.frames, count.min(spare));
-        let mut taken =
-            zone.alloc_listed_bulk(&pin, frames, *request, (count, floor), &mut collect);
+        let mut taken: usize = 0;
+        while taken < count && zone.fill_list(&pin, frames, *request, floor) {
+            let left = count.wrapping_sub(taken);
+            let more = zone.take_listed(&pin, frames, *request, left, &mut collect);
+            taken = taken.wrapping_add(more);
+        }
         drop(pin);
         if taken == 0 {
             taken = zone.alloc_bulk(&self.platform, request, count, collect);

@@ -1,20 +1,10 @@
 //! What the machine knows of each CPU.
 #![forbid(unsafe_code)]
 
-use crate::frame::ZoneId;
 use crate::mem::Array;
 use crate::platform::{CpuId, NodeId};
 use crate::sync::Presence;
-use crate::zone::{Node, ZoneKind};
-
-/// The zone to ask first, for each highest zone of a request.
-pub(super) type Nearest = [ZoneId; 8];
-
-/// A zone that does not exist.
-pub(super) const NOWHERE: ZoneId = ZoneId {
-    node: NodeId(u16::MAX),
-    zone: 0,
-};
+use crate::zone::{AtHand, Node, Pages, ZoneKind};
 
 /// Tables by CPU.
 #[derive(Debug)]
@@ -22,19 +12,15 @@ pub(crate) struct Cpus {
     /// Which CPUs are there.
     pub(crate) presence: Presence,
     nodes: Array<NodeId>,
-    nearest: Array<Nearest>,
+    pub(super) at_hand: AtHand,
 }
 
 impl Cpus {
-    pub(super) const fn new(
-        presence: Presence,
-        nodes: Array<NodeId>,
-        nearest: Array<Nearest>,
-    ) -> Self {
+    pub(super) const fn new(presence: Presence, nodes: Array<NodeId>, at_hand: AtHand) -> Self {
         Self {
             presence,
             nodes,
-            nearest,
+            at_hand,
         }
     }
 
@@ -49,24 +35,21 @@ impl Cpus {
         self.nodes.iter().copied()
     }
 
-    /// The zone that a CPU's requests ask first.
-    #[inline]
-    pub(super) fn nearest(&self, cpu: CpuId, highest: ZoneKind) -> Option<ZoneId> {
-        Some(self.nearest.at(u64::from(cpu.0))?[highest.index() & 7])
-    }
-
-    /// Finds those zones.
-    pub(super) fn find_nearest(&mut self, nodes: &[Node]) {
-        for (home, nearest) in self.nodes.iter().zip(self.nearest.iter_mut()) {
+    /// Makes each CPU's ways to its lists. Pages that somebody touches on their way in have none.
+    pub(super) fn find_ways(&mut self, nodes: &[Node], new: Pages, free: Pages) {
+        for (cpu, home) in (0..).map(CpuId).zip(self.nodes.iter()) {
             let Some(node) = nodes.get(usize::from(home.0)) else {
                 continue;
             };
+            if free == Pages::AsTheyAre {
+                self.at_hand.set_own(cpu, node);
+            }
             let others = node.others().iter();
             let others = others.filter_map(|other| nodes.get(usize::from(other.0)));
-            for (place, highest) in nearest.iter_mut().zip(ZoneKind::ALL) {
+            for highest in ZoneKind::ALL {
                 let mut all = core::iter::once(node).chain(others.clone());
                 if let Some(zone) = all.find_map(|node| node.zonelist(highest).next()) {
-                    *place = zone.id();
+                    self.at_hand.set_first(cpu, highest, new, zone);
                 }
             }
         }

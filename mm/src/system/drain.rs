@@ -44,10 +44,7 @@ impl<P: Platform> Memory<P> {
     /// [`Platform::kick`] sends. Context: any but NMI.
     pub fn drain_wanted(&self) {
         let Some(core) = self.core() else { return };
-        let pin = Pin::new(&self.platform);
-        for zone in core.listed_zones() {
-            zone.serve_drain(&pin, &core.frames);
-        }
+        core.serve_drains(&Pin::new(&self.platform));
     }
 
     /// Drains all lists for a request that may wait or not. Answers whether there was anything on
@@ -138,6 +135,13 @@ impl<P: Platform> Memory<P> {
 }
 
 impl Core {
+    /// Drains the lists of this CPU that somebody wants drained. Context: any but NMI.
+    pub(super) fn serve_drains<P: Platform>(&self, pin: &Pin<'_, P>) {
+        for zone in self.listed_zones() {
+            zone.serve_drain(pin, &self.frames);
+        }
+    }
+
     /// Zones with lists.
     fn listed_zones(&self) -> impl Iterator<Item = &Zone> {
         let zones = self.nodes.iter().flat_map(Node::zones);

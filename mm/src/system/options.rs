@@ -37,6 +37,9 @@ pub enum PageLists {
     Off,
     /// As many as the way in which they are used asks for, as current Linux does.
     Tuned,
+    /// Hot and cold lists of single pages with fixed marks, as Linux 2.6 had them
+    /// ([`pageset::classic`](crate::buddy::pageset::classic)): for study and comparison.
+    Classic,
 }
 
 impl PageLists {
@@ -94,7 +97,7 @@ impl Options {
 
     /// The same with what the kernel command line says: `init_on_alloc=`, `init_on_free=` and
     /// `page_poison=`, each `0`/`1`/`off`/`on`; `transparent_hugepage=`, which is `always`,
-    /// `madvise` or `never`; `percpu_pagelists=`, which is `off` or `tuned`; and `page_owner=`, which is
+    /// `madvise` or `never`; `percpu_pagelists=`, which is `off`, `tuned` or `classic`; and `page_owner=`, which is
     /// `off` or `on`. Other words are
     /// left to others; a value that is none of these goes to `refused` and changes nothing.
     #[must_use]
@@ -123,6 +126,7 @@ impl Options {
                     match value {
                         "off" => self.page_lists = PageLists::Off,
                         "tuned" => self.page_lists = PageLists::Tuned,
+                        "classic" => self.page_lists = PageLists::Classic,
                         _ => refused(word),
                     }
                     continue;

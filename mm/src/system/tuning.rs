@@ -7,7 +7,7 @@
 
 use core::fmt;
 
-use super::{Core, Memory};
+use super::{Core, Memory, PageLists};
 use crate::buddy::pageset::limits;
 use crate::config::PAGE_SHIFT;
 use crate::platform::Platform;
@@ -44,6 +44,8 @@ pub enum TuningError {
     ScaleFactor,
     /// `percpu_pagelist_high_fraction` is neither 0 nor at least [`limits::HIGH_FRACTION_MIN`].
     HighFraction,
+    /// `percpu_pagelists=classic` has fixed marks.
+    FixedMarks,
 }
 
 impl Tuning {
@@ -108,6 +110,10 @@ impl<P: Platform> Memory<P> {
     pub fn set_percpu_pagelist_high_fraction(&self, fraction: u32) -> Result<(), TuningError> {
         if fraction != 0 && fraction < limits::HIGH_FRACTION_MIN {
             return Err(TuningError::HighFraction);
+        }
+        let is_classic = |core: &Core| core.options.page_lists == PageLists::Classic;
+        if self.core().is_some_and(is_classic) {
+            return Err(TuningError::FixedMarks);
         }
         self.tune(|tuning| tuning.percpu_pagelist_high_fraction = fraction)
     }
@@ -209,6 +215,7 @@ impl fmt::Display for TuningError {
                 let (least, most) = (policy::SCALE_FACTORS.start(), policy::SCALE_FACTORS.end());
                 write!(f, "not from {least} to {most}")
             }
+            Self::FixedMarks => f.write_str("percpu_pagelists=classic has fixed marks"),
             Self::HighFraction => {
                 write!(f, "neither 0 nor at least {}", limits::HIGH_FRACTION_MIN)
             }

@@ -10,7 +10,6 @@
 //! them, and a miss is never taken there at once. What is left is counted by each CPU for itself.
 #![forbid(unsafe_code)]
 
-use crate::buddy::pageset::PageSetStats;
 use crate::mem::Array;
 use crate::platform::CpuId;
 use crate::sync::atomic::{AtomicU64, Ordering};
@@ -117,11 +116,11 @@ impl NumaCounts {
     }
 
     /// The counts, with what CPUs took off their lists.
-    pub(super) fn read(&self, mut listed: impl Iterator<Item = PageSetStats>) -> NumaStats {
+    pub(super) fn read(&self, mut listed: impl Iterator<Item = u64>) -> NumaStats {
         let mut stats = NumaStats::default();
         for gauges in self.0.iter() {
             let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-            let listed = listed.next().unwrap_or_default().blocks;
+            let listed = listed.next().unwrap_or_default();
             let blocks = load(&gauges.unlisted).wrapping_add(listed);
             let miss = load(&gauges.miss);
             stats = stats.and(NumaStats {

@@ -13,7 +13,7 @@ use crate::frame::{FrameTable, Word, ZoneId};
 use crate::mem::{Array, Exclusive};
 use crate::platform::{CpuId, Platform};
 use crate::report::{Check, Corruption};
-use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{IrqGuard, PerCpu, SpinLock, rank};
 
 /// One kind's memory on one node.
@@ -31,9 +31,9 @@ pub struct Zone {
     pub(super) areas: SpinLock<FreeAreas>,
     /// What each CPU has at hand.
     pub(super) pagesets: PerCpu<PageSet, Gauges>,
+    /// The second set of each CPU, with `percpu_pagelists=classic`.
+    pub(super) cold: PerCpu<PageSet, Gauges>,
     pub(super) list_limits: SharedLimits,
-    /// While this is not zero, nothing goes onto the lists; who says so is in `listed`.
-    pub(super) paused: AtomicU32,
     numa: NumaCounts,
 }
 
@@ -78,8 +78,8 @@ impl Zone {
             watermarks: Watermarks::new(),
             areas: SpinLock::new(rank::ZONE, areas),
             pagesets: PerCpu::empty(),
+            cold: PerCpu::empty(),
             list_limits: SharedLimits::new(),
-            paused: AtomicU32::new(0),
             numa: NumaCounts::none(),
         }
     }
@@ -313,11 +313,14 @@ impl Zone {
             blocks,
             pageblocks: areas.pageblocks(self.span),
             free: areas.free_frames(),
-            stats: self.pagesets().fold(*areas.stats(), |stats, set| Stats {
-                allocated: stats.allocated.wrapping_add(set.allocated),
-                freed: stats.freed.wrapping_add(set.freed),
-                ..stats
-            }),
+            stats: self.pagesets().chain(self.cold_pagesets()).fold(
+                *areas.stats(),
+                |stats, set| Stats {
+                    allocated: stats.allocated.wrapping_add(set.allocated),
+                    freed: stats.freed.wrapping_add(set.freed),
+                    ..stats
+                },
+            ),
         }
     }
 
@@ -353,6 +356,11 @@ impl Zone {
         self.pagesets.shared().map(Gauges::read)
     }
 
+    /// As [`Self::pagesets`], of the cold lists that there are with `percpu_pagelists=classic`.
+    pub fn cold_pagesets(&self) -> impl Iterator<Item = PageSetStats> {
+        self.cold.shared().map(Gauges::read)
+    }
+
     /// What each CPU may have at hand. Context: any.
     #[must_use]
     pub fn list_limits(&self) -> Limits {
@@ -368,7 +376,10 @@ impl Zone {
     /// Which nodes' CPUs got blocks of this zone, and which nodes' blocks they wanted. Context: any.
     #[must_use]
     pub fn numa_stats(&self) -> NumaStats {
-        self.numa.read(self.pagesets())
+        let cold = self.cold_pagesets().map(|set| set.blocks);
+        let mut cold = cold.chain(core::iter::repeat(0));
+        let both = |hot: PageSetStats| hot.blocks.wrapping_add(cold.next().unwrap_or_default());
+        self.numa.read(self.pagesets().map(both))
     }
 
     /// Counts blocks for [`Self::numa_stats`] that are not a hit from a CPU's own list.
@@ -384,6 +395,11 @@ impl Zone {
     /// Gives the CPUs their lists.
     pub(crate) fn install_pagesets(&mut self, pagesets: PerCpu<PageSet, Gauges>) {
         self.pagesets = pagesets;
+    }
+
+    /// Gives the CPUs cold lists beside those.
+    pub(crate) fn install_cold(&mut self, cold: PerCpu<PageSet, Gauges>) {
+        self.cold = cold;
     }
 
     /// Prepares the zone for the frames of a section.

@@ -1,6 +1,7 @@
 //! Which profile and memory model a machine is built with.
 
 use mm::platform::{MemoryModel, Profile};
+use mm::system::PageLists;
 
 /// A profile and a memory model, as a type: the library is instantiated for each.
 pub trait SimConfig: Send + Sync + 'static {
@@ -10,7 +11,7 @@ pub trait SimConfig: Send + Sync + 'static {
     const MODEL: MemoryModel;
     /// Whether CPUs have page lists unless a test says otherwise. Most tests look at the free areas
     /// themselves.
-    const LISTS: bool = false;
+    const LISTS: PageLists = PageLists::Off;
 }
 
 /// The same with page lists.
@@ -20,7 +21,17 @@ pub struct Listed<C>(std::marker::PhantomData<fn() -> C>);
 impl<C: SimConfig> SimConfig for Listed<C> {
     const PROFILE: Profile = C::PROFILE;
     const MODEL: MemoryModel = C::MODEL;
-    const LISTS: bool = true;
+    const LISTS: PageLists = PageLists::Tuned;
+}
+
+/// The same with hot and cold lists that have fixed marks.
+#[derive(Debug)]
+pub struct Classic<C>(std::marker::PhantomData<fn() -> C>);
+
+impl<C: SimConfig> SimConfig for Classic<C> {
+    const PROFILE: Profile = C::PROFILE;
+    const MODEL: MemoryModel = C::MODEL;
+    const LISTS: PageLists = PageLists::Classic;
 }
 
 /// A profile as a type.
@@ -88,7 +99,7 @@ impl SimModel for Flat {
 macro_rules! for_every_config {
     ($($body:ident),* $(,)?) => {$(
         mod $body {
-            use $crate::sim::{Debug, Flat, Hardened, Listed, Plain, Sparse, Vmemmap};
+            use $crate::sim::{Classic, Debug, Flat, Hardened, Listed, Plain, Sparse, Vmemmap};
 
             #[test]
             fn plain_sparse() { super::$body::<(Plain, Sparse)>(); }
@@ -112,6 +123,8 @@ macro_rules! for_every_config {
             fn listed_plain_sparse() { super::$body::<Listed<(Plain, Sparse)>>(); }
             #[test]
             fn listed_debug_vmemmap() { super::$body::<Listed<(Debug, Vmemmap)>>(); }
+            #[test]
+            fn classic_debug_sparse() { super::$body::<Classic<(Debug, Sparse)>>(); }
         }
     )*};
 }

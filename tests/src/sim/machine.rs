@@ -11,7 +11,7 @@ use mm::memblock::params::{CoreSize, Params};
 use mm::memblock::setup::{self, LowMemory, SetupError, SetupPolicy};
 use mm::memblock::{Direction, GrowError, Memblock};
 use mm::platform::{CpuId, NodeId, Platform};
-use mm::system::{BringUpError, FreeEarlyError, Memory, Options, PageLists, Summary};
+use mm::system::{BringUpError, FreeEarlyError, Memory, Options, Summary};
 use mm::zone::distance::Distances;
 use mm::zone::plan::{CoreWish, NodePlan, Plan, PlanError};
 
@@ -115,10 +115,7 @@ impl<C: SimConfig> Machine<C> {
             pluggable: Vec::new(),
             wish: CoreWish::default(),
             options: Options {
-                page_lists: match C::LISTS {
-                    true => PageLists::Tuned,
-                    false => PageLists::Off,
-                },
+                page_lists: C::LISTS,
                 ..Options::for_profile(C::PROFILE)
             },
             cpus: 1,

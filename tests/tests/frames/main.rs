@@ -4,6 +4,7 @@ mod against_the_model;
 mod basics;
 mod boundaries;
 mod bulk;
+mod classic;
 mod concurrency;
 mod early;
 mod fragmentation;

@@ -2,8 +2,9 @@
 //! the profile and the memory model, and wherever it runs.
 
 use mm::buddy::Gfp;
+use mm::system::PageLists;
 use mm_tests::for_every_config;
-use mm_tests::sim::{Given, Listed, OnMachine, SimConfig, Usual};
+use mm_tests::sim::{Classic, Given, Listed, OnMachine, SimConfig, Usual};
 use mm_workload::{Live, Outcome};
 
 const SEED: u64 = 0x6d6d;
@@ -38,8 +39,9 @@ for_every_config! { a_sequence_gives_the_same_frames_everywhere }
 fn a_sequence_gives_the_same_frames_everywhere<C: SimConfig>() {
     let outcome = play::<C>(SEED);
     let usual = match C::LISTS {
-        true => play::<Listed<Usual>>(SEED),
-        false => play::<Usual>(SEED),
+        PageLists::Off => play::<Usual>(SEED),
+        PageLists::Tuned => play::<Listed<Usual>>(SEED),
+        PageLists::Classic => play::<Classic<Usual>>(SEED),
     };
     assert_eq!(outcome, usual);
     // Both answers occur, and plenty of each.

@@ -34,10 +34,10 @@ const EQUALS: [&[&str]; 4] = [
 /// A room grows by changing this table, where a reviewer sees it.
 const ROOMS: [(&str, usize, usize); 5] = [
     ("platform", 150, 1),
-    ("sync", 600, 15),
+    ("sync", 660, 17),
     ("mem", 290, 16),
-    ("frame/table", 580, 20),
-    ("adapters", 180, 16),
+    ("frame/table", 660, 24),
+    ("adapters", 200, 18),
 ];
 
 /// Heads of modules that have a room below them: they cannot forbid `unsafe` for it, so they must

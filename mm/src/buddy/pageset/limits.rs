@@ -180,6 +180,12 @@ impl Pattern {
         batch.max(over).min(most).max(1)
     }
 
+    /// For lists with fixed marks: answers how many frames go over at once.
+    pub(super) const fn hold_at(&mut self, high: u32, batch: u32) -> u32 {
+        self.high = high;
+        batch
+    }
+
     /// Keeps `high` within the limits. In a tiny zone, and while limits change, the least may be more
     /// than the most: the least holds then.
     fn clamp(&mut self, limits: Limits) {

@@ -1,7 +1,9 @@
 //! Blocks on the lists of a CPU: their tokens are given up, their records say so.
 
-use crate::addr::{Pfn, PfnRange};
-use crate::frame::{CachedWord, FrameTable, Word};
+use core::ptr::NonNull;
+
+use crate::addr::{Order, Pfn, PfnRange};
+use crate::frame::{CachedWord, Frame, FrameTable, Word};
 use crate::mem::Exclusive;
 use crate::platform::Platform;
 use crate::report::Corruption;
@@ -13,7 +15,7 @@ impl FrameTable {
         &self,
         block: Exclusive,
         word: CachedWord,
-        mut each: impl FnMut(Pfn),
+        mut each: impl FnMut(Pfn, Record),
     ) {
         let (word, order) = (word.word(), word.word().order());
         let frames = block.leak();
@@ -24,8 +26,13 @@ impl FrameTable {
         let start = first.section_offset();
         for piece in 0..count {
             let at = start.wrapping_add(piece << order.as_u8());
-            section.at(at).publish(word);
-            each(section.pfn(at));
+            let frame = section.at(at);
+            frame.publish(word);
+            // INVARIANT: a section is part of the table.
+            let record = Record {
+                frame: NonNull::from(frame),
+            };
+            each(section.pfn(at), record);
         }
     }
 
@@ -41,23 +48,170 @@ impl FrameTable {
         cached: CachedWord,
         word: Word,
     ) -> Result<Exclusive, Corruption> {
-        let (cached, order) = (cached.word(), cached.order());
-        let damaged = |found: Word| Corruption::NotFree {
-            pfn,
-            word: found.bits(),
+        let record = self.record(pfn).ok_or(not_free(pfn, Word::INTERIOR))?;
+        record.uncache::<P>((pfn, cached.order()), cached, word)
+    }
+
+    /// Marks a block that is given up as one on a CPU's list.
+    ///
+    /// # Errors
+    /// The token, if it is not for a block of this table.
+    pub(crate) fn cache(
+        &self,
+        block: Exclusive,
+        cached: CachedWord,
+    ) -> Result<(Pfn, Record), Exclusive> {
+        let Some(record) = self.record(block.frames().first()) else {
+            return Err(block);
         };
-        let frame = self.frame(pfn).ok_or(damaged(Word::INTERIOR))?;
+        record.get().publish(cached.word());
+        Ok((block.leak().first(), record))
+    }
+
+    /// The record of a frame, to be kept with its number.
+    #[inline]
+    pub(crate) fn record(&self, pfn: Pfn) -> Option<Record> {
+        self.frame(pfn).map(|frame| Record {
+            frame: NonNull::from(frame),
+        })
+    }
+
+    /// A block that the caller gives up, if its number says that it is one: see [`Offer`].
+    ///
+    /// # Safety
+    ///
+    /// If the record says that the block has one owner, that is the caller, who gives it up.
+    #[inline(always)]
+    pub(crate) unsafe fn offer(&self, pfn: Pfn) -> Option<Offer> {
+        let record = self.record(pfn)?;
+        let word = record.get().word_acquire();
+        // INVARIANT: the caller's word.
+        Some(Offer { pfn, record, word })
+    }
+
+    /// A block that is given up.
+    ///
+    /// # Errors
+    /// The token, if it is not for a block of this table.
+    #[inline]
+    pub(crate) fn offered(&self, block: Exclusive) -> Result<Offer, Exclusive> {
+        let pfn = block.frames().first();
+        let Some(record) = self.record(pfn) else {
+            return Err(block);
+        };
+        let word = record.get().word();
+        let _ = block.leak();
+        // INVARIANT: the token was consumed.
+        Ok(Offer { pfn, record, word })
+    }
+}
+
+/// The way to the record of one frame, without looking the section up.
+///
+/// # Invariants
+/// It came from a frame table; whoever keeps a copy lives in the same `Memory`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Record {
+    frame: NonNull<Frame>,
+}
+
+// SAFETY: a shared reference to a record, which is atomics.
+unsafe impl Send for Record {}
+// SAFETY: as above.
+unsafe impl Sync for Record {}
+
+impl Record {
+    /// The record.
+    #[inline(always)]
+    pub(crate) const fn get(&self) -> &Frame {
+        // SAFETY: records are initialised and live as long as their table (the invariant).
+        unsafe { self.frame.as_ref() }
+    }
+
+    /// As [`FrameTable::uncache`], for a block whose order is known to be `order`.
+    ///
+    /// # Errors
+    /// As there.
+    #[inline(always)]
+    pub(crate) fn uncache<P: Platform>(
+        self,
+        (pfn, order): (Pfn, Order),
+        cached: CachedWord,
+        word: Word,
+    ) -> Result<Exclusive, Corruption> {
+        let frame = self.get();
         let found = frame.word();
-        if found != cached {
-            return Err(damaged(found));
+        if found != cached.word() {
+            return Err(not_free(pfn, found));
         }
         if P::PROFILE.is_debug() {
-            frame.exchange(found, word).map_err(damaged)?;
+            frame
+                .exchange(found, word)
+                .map_err(|found| not_free(pfn, found))?;
         } else {
             frame.publish(word);
         }
         // SAFETY: (1) the record said cached, which it says only after the token was consumed, and
         // no longer does; (2) only adopted frames are ever cached.
         Ok(unsafe { Exclusive::new(PfnRange::block(pfn, order)) })
+    }
+}
+
+#[cold]
+const fn not_free(pfn: Pfn, found: Word) -> Corruption {
+    let word = found.bits();
+    Corruption::NotFree { pfn, word }
+}
+
+/// A block that its owner gives up, and what its record says; not checked yet.
+///
+/// # Invariants
+/// If the record says that a block with one owner starts at `pfn`, this value is that owner.
+#[derive(Debug)]
+#[must_use = "dropping it leaks the block"]
+pub(crate) struct Offer {
+    pfn: Pfn,
+    record: Record,
+    word: Word,
+}
+
+impl Offer {
+    /// The first frame.
+    #[inline(always)]
+    pub(crate) const fn pfn(&self) -> Pfn {
+        self.pfn
+    }
+
+    /// What the record says.
+    #[inline(always)]
+    pub(crate) const fn word(&self) -> Word {
+        self.word
+    }
+
+    /// Marks the block as one on a CPU's list, if its record says `owned`: that it has an owner, is of
+    /// the list's zone, order and mobility, and has no flag set.
+    ///
+    /// # Errors
+    /// The offer, if the block is another one or none.
+    #[inline(always)]
+    pub(crate) fn cache(self, (cached, owned): (CachedWord, Word)) -> Result<(Pfn, Record), Self> {
+        if self.word != owned {
+            return Err(self);
+        }
+        self.record.get().publish(cached.word());
+        Ok((self.pfn, self.record))
+    }
+
+    /// The block's token.
+    ///
+    /// # Errors
+    /// The offer, if it is not the number of a block of `order` with one owner.
+    #[inline]
+    pub(crate) fn accept(self, order: Order) -> Result<Exclusive, Self> {
+        if !self.word.is_unique_block(order) || !self.pfn.is_aligned(order) {
+            return Err(self);
+        }
+        // SAFETY: (1) the invariant; (2) only adopted frames become unique.
+        Ok(unsafe { Exclusive::new(PfnRange::block(self.pfn, order)) })
     }
 }

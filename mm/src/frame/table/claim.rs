@@ -6,7 +6,7 @@
 //! tokens for one block.
 
 use crate::addr::{Order, Pfn, PfnRange};
-use crate::frame::{CachedWord, Event, Frame, FrameState, FrameTable, Word, ZoneId};
+use crate::frame::{Event, Frame, FrameState, FrameTable, Word, ZoneId};
 use crate::mem::{EarlyRam, Exclusive};
 use crate::platform::NodeId;
 use crate::report::{Check, Corruption};
@@ -64,45 +64,6 @@ pub enum PutOutcome {
     Shared,
     /// It was the last one: the block is the caller's, to be freed.
     Last(Exclusive),
-}
-
-/// A block together with its record.
-#[derive(Debug)]
-#[must_use = "dropping the token leaks the block"]
-pub(crate) struct Claimed<'a> {
-    block: Exclusive,
-    frame: &'a Frame,
-    word: Word,
-}
-
-impl Claimed<'_> {
-    /// What the record says.
-    #[inline]
-    pub(crate) const fn word(&self) -> Word {
-        self.word
-    }
-
-    /// The block alone.
-    #[inline]
-    pub(crate) fn into_block(self) -> Exclusive {
-        self.block
-    }
-
-    /// Does something to the block's bytes.
-    #[inline]
-    pub(crate) fn map(self, change: impl FnOnce(Exclusive) -> Exclusive) -> Self {
-        let first = self.block.frames();
-        let block = change(self.block);
-        debug_assert_eq!(block.frames(), first, "another block");
-        Self { block, ..self }
-    }
-
-    /// Marks the block as one on a CPU's list. Answers its first frame.
-    #[inline(always)]
-    pub(crate) fn cache(self, word: CachedWord) -> Pfn {
-        self.frame.publish(word.word());
-        self.block.leak().first()
-    }
 }
 
 impl FrameTable {
@@ -254,39 +215,15 @@ impl FrameTable {
     #[inline]
     pub unsafe fn reclaim(&self, pfn: Pfn, order: Order) -> Result<Exclusive, FreeError> {
         // SAFETY: the caller's word.
-        Ok(unsafe { self.claim(pfn, order) }?.block)
+        let offer = unsafe { self.offer(pfn) };
+        let block = offer.and_then(|offer| offer.accept(order).ok());
+        block.ok_or_else(|| self.why_not_free(pfn, order))
     }
 
-    /// As [`Self::reclaim`], with the record that says so.
-    ///
-    /// # Errors
-    /// As [`Self::reclaim`].
-    ///
-    /// # Safety
-    /// As [`Self::reclaim`].
-    #[inline(always)]
-    pub(crate) unsafe fn claim(&self, pfn: Pfn, order: Order) -> Result<Claimed<'_>, FreeError> {
-        if let Some(frame) = self.frame(pfn) {
-            let word = frame.word_acquire();
-            if word.is_unique_block(order) && pfn.is_aligned(order) {
-                // SAFETY: (1) the caller's word; (2) only adopted frames become unique.
-                let block = unsafe { Exclusive::new(PfnRange::block(pfn, order)) };
-                return Ok(Claimed { block, frame, word });
-            }
-        }
-        Err(self.why_not_free(pfn, order))
-    }
-
-    /// A block with its record; `None` if the token is not for a block of this table.
-    pub(crate) fn claimed(&self, block: Exclusive) -> Option<Claimed<'_>> {
-        let frame = self.frame(block.frames().first())?;
-        let word = frame.word();
-        Some(Claimed { block, frame, word })
-    }
-
+    /// Why a number is not that of a block of `order` with one owner.
     #[cold]
     #[inline(never)]
-    fn why_not_free(&self, pfn: Pfn, order: Order) -> FreeError {
+    pub(crate) fn why_not_free(&self, pfn: Pfn, order: Order) -> FreeError {
         let Some(frame) = self.frame(pfn) else {
             return FreeError::NotPresent;
         };

@@ -1,0 +1,252 @@
+//! What each CPU has at hand: the shortest ways to its lists of the zones near to it.
+//!
+//! A request goes straight to the lists of the zone that it would ask first, by the highest zone
+//! that it may use. A block that comes back goes to the lists of its zone by eight bits of its state
+//! word: zone, compound flag and mobility stand there side by side. One comparison of that word with
+//! the one that blocks of the list have tells everything else: that the block has an owner, and is of
+//! the right node, zone and order.
+//!
+//! Whatever is not as expected here goes the longer way, which finds out why.
+#![forbid(unsafe_code)]
+
+use super::{Node, Zone, ZoneKind};
+use crate::addr::{Order, Pfn};
+use crate::buddy::pageset::Gauges;
+use crate::buddy::{List, PageSet, Request, Step, Trace};
+use crate::frame::Offer;
+use crate::mem::{Array, Exclusive};
+use crate::platform::{CpuId, Platform};
+use crate::sync::{Pin, Row, Shortcuts, Vacant};
+
+/// Ways by the highest zone of a request, …
+const HIGHEST: usize = 8;
+/// … the same for pages that somebody touches before they are handed out, …
+const TREATED: usize = HIGHEST;
+/// … and by bits 8 to 15 of a state word.
+const BY_WORD: usize = TREATED + HIGHEST;
+const WAYS: usize = BY_WORD + 256;
+
+/// Lists that stand for none.
+pub(crate) type NoLists = Vacant<PageSet, Gauges>;
+/// The ways of one CPU.
+pub(crate) type Ways = Row<PageSet, Gauges, WAYS>;
+
+/// The ways of all CPUs.
+#[derive(Debug)]
+pub(crate) struct AtHand {
+    ways: Shortcuts<PageSet, Gauges, WAYS>,
+}
+
+/// How pages leave: the machine's options say which of the two has ways.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Pages {
+    /// As they are.
+    AsTheyAre,
+    /// Zeroed or checked before, or noted down.
+    Treated,
+}
+
+impl Pages {
+    #[inline(always)]
+    const fn slot(self, highest: ZoneKind) -> usize {
+        let slot = highest.index() & (HIGHEST - 1);
+        match self {
+            Self::AsTheyAre => slot,
+            Self::Treated => TREATED | slot,
+        }
+    }
+}
+
+/// What a CPU has to see to after it used its lists.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use = "somebody may be waiting"]
+pub(crate) struct Chores {
+    /// There are too many blocks.
+    pub(crate) trim: bool,
+    /// Somebody wants lists drained.
+    pub(crate) drain: bool,
+}
+
+impl Chores {
+    const NONE: Self = Self {
+        trim: false,
+        drain: false,
+    };
+
+    /// Whether there is anything to see to.
+    #[inline(always)]
+    pub(crate) const fn are_any(self) -> bool {
+        self.trim || self.drain
+    }
+}
+
+impl AtHand {
+    /// No ways yet.
+    pub(crate) const fn new(rows: Array<Ways>) -> Self {
+        Self {
+            ways: Shortcuts::new(rows),
+        }
+    }
+
+    /// Makes a CPU's way for requests: `first` is the zone to ask first.
+    pub(crate) fn set_first(&mut self, cpu: CpuId, highest: ZoneKind, kind: Pages, first: &Zone) {
+        self.ways.set(cpu, kind.slot(highest), &first.pagesets);
+    }
+
+    /// Makes the ways of a CPU for blocks of its node that come back.
+    pub(crate) fn set_own(&mut self, cpu: CpuId, node: &Node) {
+        for zone in node.zones().iter().filter(|zone| zone.is_populated()) {
+            let row = usize::from(zone.home.zone & 15).wrapping_shl(4);
+            for bits in 0..8 {
+                self.ways
+                    .set(cpu, BY_WORD.wrapping_add(row | bits), &zone.pagesets);
+            }
+        }
+    }
+
+    /// Takes a block for a request from this CPU's lists of the zone that it asks first. Context: any
+    /// but NMI.
+    ///
+    /// # Errors
+    /// There is none; what there is to see to.
+    #[inline(always)]
+    pub(crate) fn take<P: Platform>(
+        &self,
+        pin: &Pin<'_, P>,
+        request: Request,
+        kind: Pages,
+        trace: &mut impl Trace,
+    ) -> Result<(Exclusive, Chores), Chores> {
+        let order = request.order();
+        let own = self.ways.enter(pin, kind.slot(request.highest()));
+        let Some((list, mut own)) = List::serving(request).zip(own) else {
+            return Err(Chores::NONE);
+        };
+        let (set, gauges) = own.parts();
+        let taken = set.take(list, order, gauges);
+        let chores = Chores {
+            trim: false,
+            drain: own.leave(),
+        };
+        let taken = taken.ok_or(chores)?;
+        let pfn = taken.pfn;
+        trace.step(Step::Listed { pfn, order });
+        let block = taken.hand_out(pin.platform(), order, request.is_compound());
+        Ok((block.ok_or(chores)?, chores))
+    }
+
+    /// Puts a block of `order` that its owner gives up on this CPU's list of its zone. Context: any
+    /// but NMI.
+    ///
+    /// # Errors
+    /// The offer, if it is not a block for these lists, or there is no room.
+    #[inline(always)]
+    pub(crate) fn put<P: Platform>(
+        &self,
+        pin: &Pin<'_, P>,
+        offer: Offer,
+        order: Order,
+        trace: &mut impl Trace,
+    ) -> Result<Chores, Offer> {
+        let (slot, mobility) = offer.word().ways();
+        let Some(list) = List::of(mobility, order) else {
+            return Err(offer);
+        };
+        let Some(mut own) = self.ways.enter(pin, BY_WORD.wrapping_add(slot)) else {
+            return Err(offer);
+        };
+        let (set, gauges) = own.parts();
+        // Large blocks do not drive small ones out.
+        if gauges.are_closed() || (order > Order::ZERO && !set.has_room(order, gauges)) {
+            return Err(offer);
+        }
+        let block = offer.cache(set.words(list))?;
+        trace.step(Step::Kept {
+            pfn: block.0,
+            order,
+        });
+        let trim = set.put(list, order, block, gauges);
+        let drain = own.leave();
+        Ok(Chores { trim, drain })
+    }
+
+    /// Fills empty places with single pages, as long as there are any at hand. Answers how many places
+    /// are full, those before the first that is not. Context: any but NMI.
+    #[inline(always)]
+    pub(crate) fn take_pages<P: Platform>(
+        &self,
+        pin: &Pin<'_, P>,
+        request: Request,
+        places: &mut [Option<Pfn>],
+    ) -> (usize, Chores) {
+        let own = self
+            .ways
+            .enter(pin, Pages::AsTheyAre.slot(request.highest()));
+        let Some((list, mut own)) = List::serving(request).zip(own) else {
+            return (0, Chores::NONE);
+        };
+        let (set, gauges) = own.parts();
+        let platform = pin.platform();
+        let (mut full, mut taken): (usize, u32) = (0, 0);
+        for place in places {
+            while place.is_none() {
+                let Some(page) = set.take_page(list) else {
+                    break;
+                };
+                taken = taken.wrapping_add(1);
+                let page = page.hand_out(platform, Order::ZERO, false);
+                *place = page.map(|page| page.leak().first());
+            }
+            if place.is_none() {
+                break;
+            }
+            full = full.wrapping_add(1);
+        }
+        PageSet::note_taken(taken, gauges);
+        let trim = false;
+        let drain = own.leave();
+        (full, Chores { trim, drain })
+    }
+
+    /// Puts single pages on this CPU's list for the first of them, up to the first that does not belong
+    /// there; their places are emptied. Answers how many places were dealt with, empty ones
+    /// included. Context: any but NMI.
+    #[inline(always)]
+    pub(crate) fn put_pages<P: Platform>(
+        &self,
+        pin: &Pin<'_, P>,
+        pages: &mut [Option<Pfn>],
+        mut offer: impl FnMut(Pfn) -> Option<Offer>,
+    ) -> (usize, Chores) {
+        let nothing = (0, Chores::NONE);
+        let first = pages.iter().flatten().next();
+        let Some(first) = first.and_then(|pfn| offer(*pfn)) else {
+            return nothing;
+        };
+        let (slot, mobility) = first.word().ways();
+        let own = self.ways.enter(pin, BY_WORD.wrapping_add(slot));
+        let Some((list, mut own)) = List::of(mobility, Order::ZERO).zip(own) else {
+            return nothing;
+        };
+        let (set, gauges) = own.parts();
+        if gauges.are_closed() {
+            return nothing;
+        }
+        let words = set.words(list);
+        let (mut dealt, mut put): (usize, u32) = (0, 0);
+        for place in pages {
+            if let Some(pfn) = *place {
+                // Not taken, the page stays its owner's.
+                let block = offer(pfn).and_then(|offer| offer.cache(words).ok());
+                let Some(block) = block else { break };
+                set.put_page(list, block);
+                put = put.wrapping_add(1);
+                *place = None;
+            }
+            dealt = dealt.wrapping_add(1);
+        }
+        let trim = set.note_put(put, gauges);
+        let drain = own.leave();
+        (dealt, Chores { trim, drain })
+    }
+}

@@ -1,0 +1,102 @@
+//! One CPU's lists of a zone together with the zone: what is fetched from it and given back, many
+//! blocks under one hold of its lock.
+#![forbid(unsafe_code)]
+
+use super::Zone;
+use crate::addr::Pfn;
+use crate::buddy::pageset::Gauges;
+use crate::buddy::{List, PageSet, Step, Trace};
+use crate::frame::FrameTable;
+use crate::platform::Platform;
+
+/// Blocks given back under one hold of the zone lock.
+const HOLD: usize = 64;
+/// Blocks fetched under one hold of the zone lock.
+const FETCH: u32 = 256;
+
+/// The lists of a CPU, entered, and what they are filled from.
+pub(super) struct Lists<'a, P> {
+    pub(super) zone: &'a Zone,
+    pub(super) set: &'a mut PageSet,
+    pub(super) gauges: &'a Gauges,
+    pub(super) frames: &'a FrameTable,
+    pub(super) platform: &'a P,
+}
+
+impl<P: Platform> Lists<'_, P> {
+    /// Fetches blocks for an empty list. Answers whether there were any.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn refill(&mut self, list: List, trace: &mut impl Trace) -> bool {
+        if self.gauges.are_closed() {
+            return false;
+        }
+        let limits = self.zone.list_limits.get();
+        let wanted = self
+            .set
+            .wanted(list, limits, self.zone.is_short(), self.gauges);
+        let mut got: u32 = 0;
+        while got < wanted {
+            let most = wanted.wrapping_sub(got).min(FETCH);
+            let mut areas = self.zone.areas.lock(self.platform);
+            let put = |pfn, record| self.set.stock(list, pfn, record);
+            let fetched = areas.fetch(list, most, self.frames, self.platform, trace, put);
+            self.zone.unlock(areas);
+            got = got.wrapping_add(fetched);
+            if fetched < most {
+                break;
+            }
+        }
+        if got == 0 {
+            return false;
+        }
+        PageSet::note_refill(list, got, self.gauges);
+        let order = list.order();
+        trace.step(Step::Refilled { blocks: got, order });
+        true
+    }
+
+    /// Gives some blocks back because there are too many, those of `list` first.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn drain_surplus(&mut self, list: List, trace: &mut impl Trace) {
+        let limits = self.zone.list_limits.get();
+        let surplus = self.set.surplus(limits, self.zone.is_short(), self.gauges);
+        let most = self.gauges.count().saturating_sub(surplus);
+        for list in core::iter::once(list).chain(List::all()) {
+            let over = self.gauges.count().saturating_sub(most);
+            self.drain_list(list, over, trace);
+        }
+        PageSet::note_drain(self.gauges);
+        trace.step(Step::Drained { frames: surplus });
+    }
+
+    /// Gives everything back.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn drain(&mut self) {
+        for list in List::all() {
+            self.drain_list(list, u32::MAX, &mut ());
+        }
+        PageSet::note_drain(self.gauges);
+    }
+
+    /// Gives up to `most` frames of a list back, a few at a time.
+    fn drain_list(&mut self, list: List, most: u32, trace: &mut impl Trace) {
+        let least = self.gauges.count().saturating_sub(most);
+        let mut batch = [Pfn::ZERO; HOLD];
+        while self.gauges.count() > least {
+            let over = self.gauges.count().saturating_sub(least);
+            let taken = self
+                .set
+                .take_old(list, over, &mut batch, self.frames, self.gauges);
+            let Some(sorted) = batch.get_mut(..taken).filter(|taken| !taken.is_empty()) else {
+                return;
+            };
+            sorted.sort_unstable();
+            let mut areas = self.zone.areas.lock(self.platform);
+            areas.give_back(list, sorted, self.frames, self.platform, trace);
+            self.zone.unlock(areas);
+        }
+    }
+}
