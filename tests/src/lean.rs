@@ -96,6 +96,7 @@ pub fn boot<const COUNTING: bool>(bytes: usize) -> Memory<Lean<COUNTING>> {
         page_owner: PageOwner::Off,
         populate: Populate::AtBoot,
         cma_bytes: 0,
+        fail_page_alloc: None,
     };
     memory.bring_up(memblock, &plan, options).unwrap();
     memory

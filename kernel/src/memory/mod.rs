@@ -72,6 +72,10 @@ kernel_param!(
     "ondemand|boot: when memory gets its frame records"
 );
 kernel_param!(
+    "fail_page_alloc",
+    "INTERVAL,PERCENT,SPACE,TIMES[,MIN_ORDER]: have requests for pages fail on purpose"
+);
+kernel_param!(
     "kswapd",
     "off|on: whether each node has a thread that reclaims memory when little is left"
 );

@@ -187,7 +187,7 @@ struct Suite {
 }
 
 /// In the order in which they are asked, unless a mutant lies in the area of a later one.
-const SUITES: [Suite; 5] = [
+const SUITES: [Suite; 6] = [
     Suite {
         areas: &[],
         is_loom: false,
@@ -213,6 +213,8 @@ const SUITES: [Suite; 5] = [
             "memblock_alloc",
             "--test",
             "memblock_tables",
+            "--test",
+            "memblock_numa",
         ],
         arguments: &[],
     },
@@ -242,6 +244,18 @@ const SUITES: [Suite; 5] = [
         ],
         is_loom: false,
         tests: &["--package", "mm-tests", "--test", "grace"],
+        arguments: &[],
+    },
+    Suite {
+        areas: &[
+            "mm/src/numa",
+            "mm/src/numa.rs",
+            "mm/src/system/node_states.rs",
+            "mm/src/system/policy.rs",
+            "mm/src/zone/numa_stats.rs",
+        ],
+        is_loom: false,
+        tests: &["--package", "mm-tests", "--test", "numa"],
         arguments: &[],
     },
 ];
