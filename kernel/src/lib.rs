@@ -155,6 +155,7 @@ extern "sysv64" fn on_main_stack(_: *const ()) -> ! {
     }
     cpus::bring_up();
     memory::kswapd::start();
+    memory::grace::start();
     match params::get("exec") {
         Some(commands) => shell::execute_and_exit(commands),
         None => shell::interactive(),

@@ -6,7 +6,8 @@
 //! - `FreeAreas` holds a zone's free blocks: `take` (which block, splitting it), `give`
 //!   (merging), `index` (where to look), `fallback`
 //!   (other types' blocks; the rules are in [`policy`]), `contig` (isolation, exact ranges),
-//!   `bulk` (many blocks at once), `validate` (the recount behind the oracles).
+//!   `bulk` (many blocks at once), `cma` (pageblocks on loan), `high_atomic` (pageblocks kept for who cannot wait), `validate`
+//!   (the recount behind the oracles).
 //! - [`pageset`]: what each CPU has at hand.
 //! - [`relief`]: whom to ask when there is not enough.
 //!
@@ -21,12 +22,14 @@
 mod area;
 mod bulk;
 pub(crate) mod chain;
+mod cma;
 mod contig;
 mod fallback;
 mod free_areas;
 mod gfp;
 mod gfp_text;
 mod give;
+mod high_atomic;
 mod index;
 mod migrate;
 pub mod pageset;
@@ -40,6 +43,7 @@ pub(crate) use area::Area;
 pub use contig::RangeError;
 pub(crate) use free_areas::{AreaSlots, FreeAreas};
 pub use gfp::{Gfp, GfpError, Request};
+pub(crate) use high_atomic::Keep;
 pub use migrate::MigrateType;
 pub(crate) use pageset::{List, PageSet, Taken};
 pub use trace::{Step, Trace};

@@ -1,6 +1,8 @@
 //! Data structures whose size is known at run time and that need no allocator.
 #![forbid(unsafe_code)]
 
+mod bitmap;
 mod set_bank;
 
+pub use bitmap::{Bit, Bitmap};
 pub use set_bank::{Members, SetBank};

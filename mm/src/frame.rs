@@ -31,18 +31,25 @@
 //! the last reference may free it. What may happen to the first frame of a block stands in
 //! [`FrameState::after`]; the other frames only become interior, or first ones of their own.
 
+#[cfg(not(loom))]
 mod page;
 mod record;
+mod stack;
 mod state;
+#[cfg(not(loom))]
 mod table;
 mod word;
 
+#[cfg(not(loom))]
 pub use page::Page;
 pub use record::Frame;
 
+pub use stack::FrameStack;
 pub use state::{Event, FrameState};
+#[cfg(not(loom))]
 pub use table::{
     AddSectionError, FrameTable, FreeError, Origin, Origins, PutOutcome, Reference, SectionFrames,
 };
+#[cfg(not(loom))]
 pub(crate) use table::{Offer, Record};
 pub use word::{CachedWord, PageFlags, Word, ZoneId};

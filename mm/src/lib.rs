@@ -12,7 +12,7 @@
 //! | 0 | [`report`] | one type for damage of any kind | `bad_page` |
 //! | 0 | [`numa`] | sets of nodes, and what a task wants of them | `nodemask.h`, `mempolicy.h` |
 //! | 0 | [`platform`] | what the library asks of a machine | `arch/` |
-//! | 1 | [`sync`] | locks, a cell that is filled once, counters | `spinlock.h`, `refcount.h` |
+//! | 1 | [`sync`] | locks, a cell that is filled once, counters, grace periods | `spinlock.h`, `refcount.h`, RCU |
 //! | 1 | [`mem`] | tokens for raw memory: [`RamClaim`](mem::RamClaim), [`EarlyRam`](mem::EarlyRam) | – |
 //! | 1 | [`collections`] | sets with their smallest member at hand | – |
 //! | 2 | [`memblock`] | memory before there are frames | `memblock.c`, `e820.c` |
@@ -30,19 +30,35 @@
 //!
 #![doc = include_str!("bring_up.md")]
 #![cfg_attr(not(test), no_std)]
+#![cfg_attr(
+    loom,
+    expect(
+        dead_code,
+        reason = "only protocols are built over loom, not who uses them"
+    )
+)]
 
+#[cfg(not(loom))]
 pub mod adapters;
 pub mod addr;
+#[cfg(not(loom))]
 pub mod buddy;
+#[cfg(not(loom))]
 pub mod collections;
 pub mod config;
 pub mod frame;
+#[cfg(all(test, loom))]
+mod loom_tests;
 pub mod mem;
+#[cfg(not(loom))]
 pub mod memblock;
 pub mod numa;
 pub mod platform;
+#[cfg(not(loom))]
 pub mod proc;
 pub mod report;
 pub mod sync;
+#[cfg(not(loom))]
 pub mod system;
+#[cfg(not(loom))]
 pub mod zone;

@@ -8,7 +8,7 @@ use core::ptr::NonNull;
 
 use crate::addr::{PhysAddr, PhysRange, VirtAddr};
 use crate::numa::Policy;
-use crate::report::{AllocFailure, Corruption, SleepInAtomic};
+use crate::report::{AllocFailure, Corruption, GraceStall, SleepInAtomic};
 
 /// A logical CPU number, dense from 0.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
@@ -262,6 +262,32 @@ pub unsafe trait Platform: Sync + 'static {
         None
     }
 
+    /// Has a CPU pass a quiescent state soon ([`GracePeriods::quiescent`]), by an interrupt for
+    /// instance; does not wait for it. Default: nothing; grace periods take until the CPU does so
+    /// by itself. Context: any but NMI, without locks of the library held.
+    ///
+    /// [`GracePeriods::quiescent`]: crate::system::GracePeriods::quiescent
+    fn resched_cpu(&self, cpu: CpuId) {
+        let _ = cpu;
+    }
+
+    /// Wakes the thread that calls [`GracePeriods::tend`] for as long as there is something to do;
+    /// answers whether there is one. Default: no; somebody has to call it now and then.
+    /// Context: any but NMI, without locks of the library held; must not allocate pages.
+    ///
+    /// [`GracePeriods::tend`]: crate::system::GracePeriods::tend
+    fn wake_grace(&self) -> bool {
+        false
+    }
+
+    /// Takes notice of a CPU that grace periods have waited for for long. Default: ignored.
+    /// Context: that of [`GracePeriods::tend`], without locks of the library held.
+    ///
+    /// [`GracePeriods::tend`]: crate::system::GracePeriods::tend
+    fn grace_stalled(&self, stall: &GraceStall) {
+        let _ = stall;
+    }
+
     /// Takes notice of a request that may sleep by its flags, found where its caller may not, by
     /// [`may_sleep`](Self::may_sleep). It is served without sleeping. Only requests that find
     /// memory short are looked at. Default: ignored. Context: that of the request, without locks
@@ -303,6 +329,12 @@ pub unsafe trait Platform: Sync + 'static {
     /// A lock was taken (`debug` profile only). Default: not tracked.
     fn lock_acquired(&self, class: LockClass) {
         let _ = class;
+    }
+
+    /// A lock was taken by trying (`debug` profile only): whoever tries does not wait, so the order does
+    /// not matter. Default: as [`lock_acquired`](Self::lock_acquired).
+    fn lock_tried(&self, class: LockClass) {
+        self.lock_acquired(class);
     }
 
     /// A lock was let go (`debug` profile only). Default: not tracked.

@@ -8,6 +8,7 @@ use core::fmt;
 
 use crate::addr::{Order, Pfn};
 use crate::numa::NodeMask;
+use crate::platform::CpuId;
 
 /// Damage: something that correct callers and correct code never produce.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -89,6 +90,10 @@ pub enum Check {
     ManagedFrames,
     /// Live frames of a zone.
     LiveFrames,
+    /// Frames in pageblocks kept for large requests that cannot wait.
+    HighAtomic,
+    /// Frames in pageblocks of CMA.
+    Cma,
     /// Blocks in use by state.
     State,
     /// Alignment of a block to its order.
@@ -103,6 +108,10 @@ pub enum Check {
     TableTotal,
     /// Order and separation of memblock regions.
     TableOrder,
+    /// Grace periods that a CPU has seen or that are over, against those that have begun.
+    GracePeriods,
+    /// Frames whose freeing was put off.
+    DeferredFrames,
 }
 
 impl fmt::Display for Corruption {
@@ -178,6 +187,32 @@ impl fmt::Display for SleepInAtomic {
         write!(
             f,
             "page allocation that may sleep in atomic context: order:{order}, mode:{mode:#x}"
+        )
+    }
+}
+
+/// A CPU that grace periods have waited for for long (Linux: `rcu_sched self-detected stall`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct GraceStall {
+    /// The CPU.
+    pub cpu: CpuId,
+    /// So often it was looked at.
+    pub polls: u32,
+    /// Whether it was inside of a reader at the last look.
+    pub is_reading: bool,
+}
+
+impl fmt::Display for GraceStall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { cpu, polls, .. } = self;
+        let place = match self.is_reading {
+            true => "inside of a reader",
+            false => "outside of readers",
+        };
+        write!(
+            f,
+            "grace period stalled: CPU {} has not passed a quiescent state in {polls} looks, {place}",
+            cpu.0
         )
     }
 }

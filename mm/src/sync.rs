@@ -2,20 +2,33 @@
 //!
 //! Lock order is drawn in [`rank`]. Everything here is usable before memory is up: const
 //! constructors, no allocation.
+//!
+//! With `--cfg loom` the protocols between CPUs are built over loom's atomics and cells, to be
+//! checked in every order that the memory model allows (`loom_tests`, run by `cargo test`). Locks and what needs
+//! constant constructors are left out then.
 
+mod bell;
+pub mod grace;
+#[cfg(not(loom))]
 mod once;
 mod owner;
 mod percpu;
 mod presence;
 pub mod rank;
+#[cfg(all(test, loom))]
+pub(crate) mod recorded_for_tests;
 mod refcount;
+#[cfg(not(loom))]
 mod spin;
 
+pub use bell::Bell;
+#[cfg(not(loom))]
 pub use once::{AlreadySet, Once};
 pub use owner::OwnerCell;
 pub use percpu::{PerCpu, Pin, Row, Shortcuts, Vacant};
 pub use presence::{Presence, Seized, State as PresenceState};
 pub use refcount::{Dropped, RefCount};
+#[cfg(not(loom))]
 pub use spin::{IrqGuard, SpinLock};
 
 /// The atomics that the algorithms use: `core`'s, or loom's when a model checker runs them.
@@ -25,11 +38,54 @@ pub mod atomic {
         AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering, compiler_fence, fence,
     };
     #[cfg(loom)]
-    pub use loom::sync::atomic::{
-        AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering, fence,
-    };
+    pub use loom::sync::atomic::{AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering, fence};
 
-    /// Loom runs every context on a thread of its own and has no compiler fences.
+    #[cfg(all(test, loom))]
+    pub use super::recorded_for_tests::{AtomicBool, compiler_fence};
+}
+
+/// The cell behind values that one context at a time uses: `core`'s, or loom's, which finds out
+/// when two do.
+pub(crate) mod cell {
     #[cfg(loom)]
-    pub const fn compiler_fence(_: Ordering) {}
+    pub(crate) use loom::cell::{MutPtr, UnsafeCell};
+
+    #[cfg(not(loom))]
+    pub(crate) use self::plain::{MutPtr, UnsafeCell};
+
+    #[cfg(not(loom))]
+    mod plain {
+        /// As `core`'s, by loom's names.
+        pub(crate) struct UnsafeCell<T>(core::cell::UnsafeCell<T>);
+
+        /// A pointer into the cell.
+        #[derive(Debug)]
+        pub(crate) struct MutPtr<T>(*mut T);
+
+        impl<T> UnsafeCell<T> {
+            pub(crate) const fn new(value: T) -> Self {
+                Self(core::cell::UnsafeCell::new(value))
+            }
+
+            /// A pointer to be written through, for as long as nobody else has one.
+            #[inline(always)]
+            pub(crate) const fn get_mut(&self) -> MutPtr<T> {
+                MutPtr(self.0.get())
+            }
+        }
+
+        impl<T> MutPtr<T> {
+            /// The value.
+            ///
+            /// # Safety
+            ///
+            /// The cell lives, and nobody else has a reference to its value.
+            #[inline(always)]
+            #[expect(clippy::mut_from_ref, reason = "the caller's word; loom's signature")]
+            pub(crate) const unsafe fn deref(&self) -> &mut T {
+                // SAFETY: the caller's word.
+                unsafe { &mut *self.0 }
+            }
+        }
+    }
 }

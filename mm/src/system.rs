@@ -11,10 +11,14 @@ mod batch;
 mod block;
 mod bring_up;
 mod bulk;
+mod cma;
 mod cpus;
+mod defer;
 mod drain;
+mod grace;
 mod held;
 mod node_states;
+mod nolock;
 mod options;
 mod origins;
 mod policy;
@@ -31,6 +35,8 @@ pub use adopt::FreeEarlyError;
 pub use alloc::AllocError;
 pub use block::Block;
 pub use bring_up::{BringUpError, Summary};
+pub use cma::{CmaError, CmaStats};
+pub use grace::{GraceError, GracePeriods, QueueFull};
 pub use options::{HugePages, Options, PageLists, PageOwner};
 pub use reclaim::{Balance, ReclaimStats};
 pub use run::{ContigError, ExactError, PageRun};
@@ -45,6 +51,7 @@ use crate::mem::Array;
 use crate::platform::{CpuId, NodeId, Platform};
 use crate::report::Corruption;
 use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::grace::Grace;
 use crate::sync::{Once, Pin, SpinLock};
 use crate::zone::{Node, Pages, Zone};
 use cpus::Cpus;
@@ -69,7 +76,10 @@ pub(crate) struct Core {
     /// … or on their way in.
     treats_free_pages: bool,
     pub(crate) cpus: Cpus,
+    grace: Grace,
+    backlogs: defer::Backlogs,
     pub(crate) origins: Origins,
+    pub(crate) cma: Option<cma::CmaArea>,
     tuning: SpinLock<Tuning>,
     reclaim: reclaim::Counters,
     /// Frames left out of circulation because they were found damaged.

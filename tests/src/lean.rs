@@ -94,6 +94,7 @@ pub fn boot<const COUNTING: bool>(bytes: usize) -> Memory<Lean<COUNTING>> {
         huge_pages: HugePages::Never,
         page_lists: PageLists::Tuned,
         page_owner: PageOwner::Off,
+        cma_bytes: 0,
     };
     memory.bring_up(memblock, &plan, options).unwrap();
     memory

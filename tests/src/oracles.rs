@@ -8,6 +8,7 @@
 //! | O4 | buddy shape: aligned, merged, on the right lists | [`check`] |
 //! | O5 | nothing leaks: the free blocks are those of the start | [`Shape`] |
 //! | O9 | free memory holds its poison | [`check`] |
+//! | O11 | the CMA area holds free and movable pages, and what was given out | [`check`] |
 //! | O10 | no lock held, interrupts unmasked, no circle in the lock order, no damage reported | [`check_quiet`] |
 //!
 //! The recounts read frame records one by one and share no code with the library's own
@@ -33,7 +34,7 @@ use mm::system::Memory;
 use crate::sim::{SimConfig, SimPlatform};
 use recount::Recount;
 
-/// Runs O1, O3, O4 and O9.
+/// Runs O1, O3, O4, O9 and O11.
 ///
 /// # Panics
 /// If one is violated.
@@ -57,7 +58,7 @@ pub fn check<C: SimConfig>(memory: &Memory<SimPlatform<C>>) {
         assert_eq!(snapshot.blocks, recount.blocks, "O3: blocks, {name}");
         assert_eq!(
             snapshot.stats.allocated - snapshot.stats.freed,
-            census.live,
+            census.live + zone.deferred_frames(),
             "O3: live frames, {name}"
         );
         let listed: u64 = zone
@@ -65,12 +66,51 @@ pub fn check<C: SimConfig>(memory: &Memory<SimPlatform<C>>) {
             .chain(zone.cold_pagesets())
             .map(|set| set.count)
             .sum();
-        assert_eq!(listed, census.cached, "O1: frames on lists, {name}");
+        assert_eq!(
+            listed + zone.deferred_frames(),
+            census.cached,
+            "O1: frames on lists and put off, {name}"
+        );
     }
     check_shape(memory);
+    check_cma(memory);
     if memory.options().is_some_and(|options| options.page_poison) {
         check_poison(memory);
     }
+}
+
+/// O11: in the CMA area there is nothing but free and movable pages, and what was given out in one
+/// piece, which is as much as the area says.
+fn check_cma<C: SimConfig>(memory: &Memory<SimPlatform<C>>) {
+    let stats = memory.cma_stats();
+    let mut taken = 0;
+    for Found { pfn, word } in Blocks::of(memory) {
+        if !stats.frames.contains(pfn) {
+            continue;
+        }
+        match (word.state(), MigrateType::from_bits(word.mobility())) {
+            (Some(FrameState::Free), _) => {}
+            (Some(FrameState::Unique | FrameState::Shared), MigrateType::Cma) => {
+                taken += word.order().frames();
+            }
+            (_, mobility) => assert_eq!(mobility, MigrateType::Movable, "O11: {pfn} {word:?}"),
+        }
+    }
+    assert_eq!(stats.taken, taken, "O11: frames given out in one piece");
+    let sums = memory.zones().map(|zone| zone.cma());
+    let (frames, free) = sums.fold((0, 0), |sum, zone| (sum.0 + zone.0, sum.1 + zone.1));
+    let lists = memory
+        .zones()
+        .map(|zone| zone.snapshot(memory.platform()).blocks);
+    let listed = lists.map(|blocks| {
+        let counts = blocks[MigrateType::Cma.index()]
+            .into_iter()
+            .zip(Order::all());
+        counts
+            .map(|(count, order)| count * order.frames())
+            .sum::<u64>()
+    });
+    assert_eq!((frames, free), (stats.frames.frames(), listed.sum()), "O11");
 }
 
 /// O4: free blocks are aligned and merged, and nothing starts inside them.

@@ -15,6 +15,7 @@ mod cpus;
 mod explicit;
 mod gaps;
 mod machine;
+mod nmi;
 mod pages;
 mod platform;
 mod ram;

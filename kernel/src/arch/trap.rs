@@ -150,6 +150,9 @@ pub(super) extern "sysv64" fn dispatch(frame: &mut TrapFrame) {
     cpu.enter_interrupt();
     handle(frame, vector, cpu);
     cpu.leave_interrupt();
+    if vector >= vector::FIRST_INTERRUPT {
+        crate::memory::quiescent();
+    }
     if vector >= vector::FIRST_INTERRUPT && cpu.is_switch_due() {
         crate::sched::switch::preempt(frame, cpu);
     }

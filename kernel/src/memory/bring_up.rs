@@ -5,7 +5,7 @@
 )]
 
 use super::firmware::Firmware;
-use super::{MEMORY, frame_table, nodes};
+use super::{MEMORY, cma, frame_table, nodes};
 use crate::arch::exit::Status;
 use crate::arch::{self, cpu, image, smp};
 use crate::{boot_info, panic, params};
@@ -133,8 +133,9 @@ fn try_bring_up(info: &'static BootInfo) -> Result<(), Failure> {
         .collect();
 
     let summary = MEMORY
-        .bring_up(memblock, &plan, options())
+        .bring_up(memblock, &plan, options(&params))
         .map_err(Failure::BringUp)?;
+    cma::log(&params, &summary);
     give_back_tables()?;
     nodes::log_orders();
     // Those pages count too.
@@ -150,8 +151,11 @@ fn try_bring_up(info: &'static BootInfo) -> Result<(), Failure> {
     Ok(())
 }
 
-fn options() -> Options {
-    let options = Options::for_profile(super::KernelPlatform::PROFILE);
+fn options(params: &Params) -> Options {
+    let options = Options {
+        cma_bytes: params.cma.unwrap_or(0),
+        ..Options::for_profile(super::KernelPlatform::PROFILE)
+    };
     options.with_command_line(params::line(), |word| {
         log::warn!("kernel parameter ignored: `{word}` has no such value");
     })

@@ -7,16 +7,21 @@
 //! | `bring_up` | from the map to a page allocator, with Linux's boot lines |
 //! | `nodes` | which memory and CPUs are near to each other |
 //! | `frame_table`, `stacks` | page tables for the frame table and for kernel stacks |
+//! | `attendant` | threads that sleep until somebody rings |
+//! | `grace` | a thread for what waits until no CPU can see it any more |
 //! | `kswapd` | a thread for each node that reclaims when little is left |
 //! | `holder` | whose a frame is that the page allocator never had |
 //! | `files`, `node_files`, `numactl`, `oomtest`, `pages`, `pcp`, `stress`, `sysctl`, `workload` | `/proc` files and shell commands |
 //! | `benches`, `tests` | benchmarks and in-kernel tests |
 
+mod attendant;
 mod benches;
 mod bring_up;
+mod cma;
 mod files;
 mod firmware;
 mod frame_table;
+pub(crate) mod grace;
 mod holder;
 pub(crate) mod kswapd;
 mod ledger;
@@ -90,8 +95,11 @@ unsafe impl Home for Kernel {
 }
 
 /// Frames that nobody has: those on the lists of CPUs are given back first. For tests that compare
-/// before and after.
+/// before and after. What is put off is waited for.
 pub(crate) fn free_frames() -> u64 {
+    if MEMORY.grace().pending() > 0 {
+        let _ = MEMORY.grace().barrier();
+    }
     MEMORY.drain_all_pages();
     MEMORY.free_frames()
 }
@@ -109,6 +117,12 @@ pub(crate) fn cpu_leaves() {
     // ends the idle time calls `Presence::leave`, and with it `cpu_returns`, before anything else.
     // NMI and machine-check handlers use no memory.
     unsafe { MEMORY.leave_cpu() };
+}
+
+/// A moment at which this CPU is not reading: what it has put off may be done.
+#[inline]
+pub(crate) fn quiescent() {
+    let _ = MEMORY.grace().quiescent();
 }
 
 /// This CPU is back.

@@ -4,7 +4,7 @@
     reason = "`mm::platform::Platform` is an unsafe trait: this is its implementation"
 )]
 
-use super::{frame_table, kswapd, nodes};
+use super::{frame_table, grace, kswapd, nodes};
 use crate::acpi;
 use crate::arch::{irq, local, pin, running, smp, time};
 use crate::panic;
@@ -17,7 +17,7 @@ use core::sync::atomic::Ordering::Relaxed;
 use mm::addr::{DirectMap, PhysAddr, PhysRange, VirtAddr};
 use mm::numa::Policy;
 use mm::platform::{CpuId, IrqState, MapFrameTableError, MemoryModel, NodeId, Platform, Profile};
-use mm::report::{AllocFailure, Corruption, SleepInAtomic};
+use mm::report::{AllocFailure, Corruption, GraceStall, SleepInAtomic};
 use spin::Once;
 
 /// The profile that this kernel was built with.
@@ -146,6 +146,18 @@ unsafe impl Platform for KernelPlatform {
 
     fn wake_kswapd(&self, node: NodeId) -> bool {
         kswapd::wake(node)
+    }
+
+    fn wake_grace(&self) -> bool {
+        grace::wake()
+    }
+
+    fn resched_cpu(&self, cpu: CpuId) {
+        grace::hurry(cpu);
+    }
+
+    fn grace_stalled(&self, stall: &GraceStall) {
+        grace::report(stall);
     }
 
     /// Before there are threads nobody is marked, and nobody may reclaim.

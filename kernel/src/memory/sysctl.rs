@@ -17,6 +17,7 @@ enum Setting {
     LowmemReserveRatio,
     MinFreeKbytes,
     PercpuPagelistHighFraction,
+    WatermarkBoostFactor,
     WatermarkScaleFactor,
 }
 
@@ -58,13 +59,14 @@ impl From<TuningError> for SysctlError {
 
 impl Setting {
     /// All of them, by name.
-    const ALL: [(&str, Self); 4] = [
+    const ALL: [(&str, Self); 5] = [
         ("vm.lowmem_reserve_ratio", Self::LowmemReserveRatio),
         ("vm.min_free_kbytes", Self::MinFreeKbytes),
         (
             "vm.percpu_pagelist_high_fraction",
             Self::PercpuPagelistHighFraction,
         ),
+        ("vm.watermark_boost_factor", Self::WatermarkBoostFactor),
         ("vm.watermark_scale_factor", Self::WatermarkScaleFactor),
     ];
 
@@ -91,6 +93,9 @@ impl Setting {
             Self::PercpuPagelistHighFraction => {
                 MEMORY.set_percpu_pagelist_high_fraction(value.trim().parse()?)?;
             }
+            Self::WatermarkBoostFactor => {
+                MEMORY.set_watermark_boost_factor(value.trim().parse()?)?;
+            }
             Self::WatermarkScaleFactor => {
                 MEMORY.set_watermark_scale_factor(value.trim().parse()?)?;
             }
@@ -113,6 +118,7 @@ impl Setting {
             Self::PercpuPagelistHighFraction => {
                 kprintln!("{}", tuning.percpu_pagelist_high_fraction);
             }
+            Self::WatermarkBoostFactor => kprintln!("{}", tuning.watermark_boost_factor),
             Self::WatermarkScaleFactor => kprintln!("{}", tuning.watermark_scale_factor),
         }
     }

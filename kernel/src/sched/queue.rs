@@ -170,7 +170,7 @@ pub(super) fn put(target: u32, thread: Arc<Thread>) {
 }
 
 /// Makes a CPU look at its queue. Where the interrupt gets stuck, its timer will do.
-pub(super) fn notify(cpu: &CpuLocal) {
+pub(crate) fn notify(cpu: &CpuLocal) {
     let _ = apic::send_reschedule(cpu.apic_id());
 }
 

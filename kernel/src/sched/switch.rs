@@ -33,6 +33,7 @@ pub(crate) enum Leaving {
 pub(super) fn schedule(leaving: Leaving) {
     let cpu = local::current();
     cpu.note_switch();
+    crate::memory::quiescent();
     let next = match (queue::pick(cpu), leaving) {
         (Some(next), _) => next,
         (None, Leaving::Idle) => return,

@@ -1,12 +1,14 @@
 //! Tests of the kernel's own parts.
 
 mod backtrace;
+mod grace;
 mod heap;
 mod hotplug;
 mod memory_symbols;
 mod preemption;
 mod shell;
 mod smp;
+mod steps;
 mod text;
 mod threads;
 mod traps;

@@ -11,7 +11,8 @@ impl<P: Platform> Memory<P> {
     /// # Safety
     ///
     /// Until it returns, this CPU uses nothing of the library: an interrupt handler that may do so
-    /// calls [`Self::return_cpu`] first.
+    /// calls [`Self::return_cpu`] first. An NMI handler must not wait as that does; it may use
+    /// [`Self::alloc_pages_nolock`] and [`Self::free_pages_nolock`], nothing else.
     pub unsafe fn leave_cpu(&self) {
         if let Some(core) = self.core() {
             let cpu = self.platform().current_cpu();

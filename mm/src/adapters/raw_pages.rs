@@ -84,6 +84,24 @@ impl<P: Platform> Memory<P> {
         }
     }
 
+    /// As [`Memory::free_pages`] without waiting for anybody (Linux: `free_pages_nolock`): where the
+    /// lists of this CPU are in use and the zone is locked, the block is left for whoever may wait. Context: any, NMI
+    /// included.
+    ///
+    /// # Errors
+    /// As [`Memory::free_pages`].
+    ///
+    /// # Safety
+    /// As [`Memory::free_pages`].
+    pub unsafe fn free_pages_nolock(&self, pfn: Pfn, order: Order) -> Result<(), FreeError> {
+        let core = self.core().ok_or(FreeError::NotPresent)?;
+        // SAFETY: the caller owns the block and gives it up.
+        match unsafe { core.frames.offer(pfn) } {
+            Some(offer) => self.release_nolock(core, offer, order),
+            None => Err(FreeError::NotPresent),
+        }
+    }
+
     /// Gives back every page in `pages` and empties the places (Linux: `free_pages_bulk`). They go
     /// onto this CPU's lists all at once; without lists, under one hold of the zone's lock for as
     /// many neighbours in the list as are of one zone, 64 at most. Context: any but NMI.

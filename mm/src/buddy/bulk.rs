@@ -29,7 +29,7 @@ impl FreeAreas {
         let mut attempts: usize = 0;
         while got < count && attempts < ATTEMPTS {
             let left = count.wrapping_sub(got);
-            let Some(largest) = smallest_from(self.index.stock(kind), order) else {
+            let Some((source, largest)) = self.source(kind, order) else {
                 if got > 0 {
                     break;
                 }
@@ -42,7 +42,7 @@ impl FreeAreas {
                 got = got.wrapping_add(1);
                 continue;
             };
-            let Some(place) = self.lowest(kind, largest) else {
+            let Some(place) = self.lowest(source, largest) else {
                 break;
             };
             let Some(Some(area)) = self.areas.get(to_index(place.slot)) else {

@@ -29,6 +29,12 @@ pub enum RangeError {
         /// First frame of the block in use.
         pfn: Pfn,
     },
+    /// Part of the range is lent to movable pages by CMA, which alone takes it back; or CMA asked
+    /// for what is not its own.
+    Cma {
+        /// First frame of the pageblock.
+        pfn: Pfn,
+    },
     /// Part of the range is isolated already.
     Isolated {
         /// First frame of the pageblock.
@@ -42,6 +48,7 @@ impl core::fmt::Display for RangeError {
             Self::Empty => f.write_str("the range is empty"),
             Self::NotInZone { pfn } => write!(f, "frame {pfn} is not in the zone"),
             Self::Busy { pfn } => write!(f, "frame {pfn} is in use"),
+            Self::Cma { pfn } => write!(f, "frame {pfn} is on the other side of a CMA area's edge"),
             Self::Isolated { pfn } => write!(f, "frame {pfn} is isolated already"),
         }
     }
@@ -51,7 +58,7 @@ impl core::error::Error for RangeError {}
 
 impl FreeAreas {
     /// The first frames of all pageblocks that a range touches.
-    fn blocks_around(range: PfnRange) -> impl Iterator<Item = Pfn> {
+    pub(super) fn blocks_around(range: PfnRange) -> impl Iterator<Item = Pfn> {
         let first = range.first().align_down(Order::PAGEBLOCK);
         let count = range
             .end()
@@ -64,7 +71,7 @@ impl FreeAreas {
             .map(move |offset| first.saturating_add(offset))
     }
 
-    fn place_of(&self, pfn: Pfn) -> Option<Place> {
+    pub(super) fn place_of(&self, pfn: Pfn) -> Option<Place> {
         let slot = self.slot_of(pfn)?;
         Some(Place {
             slot,
@@ -123,7 +130,7 @@ impl FreeAreas {
     }
 
     /// Halves the largest block if the pageblock is part of one, so that it stands alone.
-    fn split_pair(&mut self, place: Place) {
+    pub(super) fn split_pair(&mut self, place: Place) {
         let Some(Some(area)) = self.areas.get_mut(to_index(place.slot)) else {
             return;
         };
@@ -145,7 +152,7 @@ impl FreeAreas {
     }
 
     /// Merges a wholly free pageblock with the other one of its pair, if that is free too.
-    fn rejoin_pair(&mut self, place: Place) {
+    pub(super) fn rejoin_pair(&mut self, place: Place) {
         let Some(Some(area)) = self.areas.get_mut(to_index(place.slot)) else {
             return;
         };

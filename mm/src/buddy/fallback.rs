@@ -7,7 +7,7 @@
 
 use super::MigrateType;
 use super::area::{base_of, bit, row, slot};
-use super::free_areas::FreeAreas;
+use super::free_areas::{FreeAreas, Note};
 use super::index::Place;
 use super::policy::{self, Survey};
 use super::take::ATTEMPTS;
@@ -39,6 +39,7 @@ impl FreeAreas {
             let (place, from) = self.to_steal(order, wanted)?;
             trace.step(Step::Steal { from });
             self.stats.steals = self.stats.steals.wrapping_add(1);
+            self.note(Note::FRAGMENTED);
             match self.take_at::<P>(place, order, word, trace) {
                 Ok(block) => return Some(block),
                 Err(corruption) => platform.corruption(&corruption?),
@@ -67,6 +68,7 @@ impl FreeAreas {
                     if !policy::may_claim(self.survey(place), owner, wanted) {
                         continue;
                     }
+                    self.note(Note::FRAGMENTED);
                 }
                 self.claim_at(place, size, wanted, trace);
                 return true;

@@ -23,6 +23,17 @@ use crate::platform::Platform;
 /// One slot for each section that a zone spans.
 pub(crate) type AreaSlots = Array<Option<EarlyBox<Area>>>;
 
+bitflags::bitflags! {
+    /// What whoever unlocks a zone's free areas has to look at.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    pub(crate) struct Note: u8 {
+        /// There are, or were, pageblocks that not every request may use.
+        const SPECIAL = 1 << 0;
+        /// Types were mixed in a pageblock.
+        const FRAGMENTED = 1 << 1;
+    }
+}
+
 /// Free blocks of a zone. Taking is in `take` and `fallback`, giving back in `give`, exact
 /// ranges in `contig`, the recount in `validate`.
 #[derive(Debug)]
@@ -37,6 +48,11 @@ pub(crate) struct FreeAreas {
     pub(super) free: u64,
     /// Pageblocks that are isolated.
     pub(super) isolated: u64,
+    /// Frames in pageblocks kept for large requests that cannot wait.
+    pub(super) high_atomic: u64,
+    /// Frames in pageblocks of CMA.
+    pub(super) cma: u64,
+    notes: Note,
     pub(super) stats: Stats,
 }
 
@@ -51,6 +67,9 @@ impl FreeAreas {
             blocks: [[0; 16]; 8],
             free: 0,
             isolated: 0,
+            high_atomic: 0,
+            cma: 0,
+            notes: Note::empty(),
             stats: Stats::ZERO,
         }
     }
@@ -75,6 +94,24 @@ impl FreeAreas {
     /// Whether any pageblock is isolated.
     pub(crate) const fn has_isolated(&self) -> bool {
         self.isolated != 0
+    }
+
+    /// What there is to look at; usually nothing.
+    #[inline]
+    pub(crate) const fn notes(&self) -> Note {
+        self.notes
+    }
+
+    /// Takes the note that types were mixed.
+    pub(crate) const fn take_fragmented(&mut self) -> bool {
+        let found = self.notes.contains(Note::FRAGMENTED);
+        self.notes = self.notes.difference(Note::FRAGMENTED);
+        found
+    }
+
+    /// Leaves a note for whoever unlocks.
+    pub(super) const fn note(&mut self, note: Note) {
+        self.notes = self.notes.union(note);
     }
 
     /// What was done so far.

@@ -66,6 +66,12 @@ impl List {
         Self::of(request.migrate().index(), request.order())
     }
 
+    /// The list for a block whose record says `word`, if there is one.
+    pub(crate) fn for_word(word: Word) -> Option<Self> {
+        let list = Self::of(usize::from(word.mobility()), word.order());
+        list.filter(|list| list.kind().bits() == word.mobility())
+    }
+
     /// Its place; a mask instead of a check.
     #[inline(always)]
     const fn number(self) -> usize {

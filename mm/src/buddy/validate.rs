@@ -6,7 +6,7 @@ use super::area::{Area, base_of, bit, row, slot};
 use super::free_areas::FreeAreas;
 use super::index::{Place, set_of};
 use crate::addr::{Order, to_count};
-use crate::config::{ORDERS, SECTION_PAGEBLOCKS};
+use crate::config::{ORDERS, PAGEBLOCK_FRAMES, SECTION_PAGEBLOCKS};
 use crate::frame::{FrameState, Word};
 use crate::report::{Check, Corruption};
 
@@ -41,6 +41,8 @@ impl Census {
 struct Recount {
     census: Census,
     blocks: [[u64; ORDERS]; MigrateType::COUNT],
+    high_atomic: u64,
+    cma: u64,
 }
 
 impl FreeAreas {
@@ -72,7 +74,20 @@ impl FreeAreas {
         block: usize,
         recount: &mut Recount,
     ) -> Result<(), Corruption> {
-        let kind = area.blocks[block].kind;
+        let (kind, kept) = (area.blocks[block].kind, area.blocks[block].kept);
+        let own = if kind == MigrateType::Isolate {
+            kept
+        } else {
+            kind
+        };
+        let special = match own {
+            MigrateType::HighAtomic => Some(&mut recount.high_atomic),
+            MigrateType::Cma => Some(&mut recount.cma),
+            _ => None,
+        };
+        if let Some(frames) = special {
+            *frames = frames.saturating_add(PAGEBLOCK_FRAMES);
+        }
         let mut found = [0_u64; ORDERS];
         for (at, word) in area.walk(block) {
             let bad = |check| Corruption::BadRecord {
@@ -216,13 +231,18 @@ impl FreeAreas {
                 }
             }
         }
-        let (recorded, counted) = (self.free, recount.census.free);
-        if recorded != counted {
-            return Err(Corruption::Miscount {
-                check: Check::FreeFrames,
-                recorded,
-                counted,
-            });
+        for (check, recorded, counted) in [
+            (Check::FreeFrames, self.free, recount.census.free),
+            (Check::HighAtomic, self.high_atomic, recount.high_atomic),
+            (Check::Cma, self.cma, recount.cma),
+        ] {
+            if recorded != counted {
+                return Err(Corruption::Miscount {
+                    check,
+                    recorded,
+                    counted,
+                });
+            }
         }
         Ok(())
     }

@@ -1,11 +1,9 @@
 //! The 32-byte record of a frame.
 #![forbid(unsafe_code)]
 
-use core::mem::size_of;
-
-use super::{PageFlags, Word};
-use crate::sync::RefCount;
+use super::{FrameState, PageFlags, Word};
 use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use crate::sync::{Dropped, RefCount};
 
 /// What the library knows about one page frame: four words, all atomic, all zero while nobody
 /// has been told of the frame. See the [module's](super) table for what they hold in which state.
@@ -19,6 +17,7 @@ pub struct Frame {
     private: AtomicU64,
 }
 
+#[cfg(not(loom))]
 const _: () = assert!(size_of::<Frame>() == 32, "32 bytes a frame is a promise");
 
 impl Frame {
@@ -94,11 +93,43 @@ impl Frame {
         self.word().flags().contains(flags)
     }
 
-    /// References to a [`Shared`](super::FrameState::Shared) block.
+    /// References to a [`Shared`](FrameState::Shared) block.
     #[inline]
     #[must_use]
     pub(crate) fn refs(&self) -> &RefCount {
         &self.refs
+    }
+
+    /// Makes a block with one owner, who is the caller, reference-counted; the caller has the first
+    /// reference. `shared` is `unique` in the other state.
+    ///
+    /// A reader that still knows the block from an earlier life takes a reference only once
+    /// the count says so, and by then the state must say shared.
+    #[inline]
+    pub(crate) fn share(&self, unique: Word, shared: Word) {
+        self.change_state(unique, shared);
+        self.refs.set(1);
+    }
+
+    /// Takes a reference if the block is shared and not going away (Linux:
+    /// `get_page_unless_zero`).
+    ///
+    /// The count is non-zero only while the block is shared, so a successful increment proves the
+    /// state as of then, and keeps it.
+    #[inline]
+    pub(crate) fn try_get(&self) -> bool {
+        self.word_acquire().is(FrameState::Shared) && self.refs.inc_not_zero()
+    }
+
+    /// Drops a reference; after the last one the block is the caller's alone, and says so.
+    /// `unique` is `shared` in the other state.
+    #[inline]
+    pub(crate) fn put(&self, shared: Word, unique: Word) -> Dropped {
+        let dropped = self.refs.dec();
+        if dropped == Dropped::Last {
+            self.change_state(shared, unique);
+        }
+        dropped
     }
 
     /// The list word; see the table in the [module](super).

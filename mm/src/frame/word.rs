@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | 0–3 | [`FrameState`] | every block; 0 in all other frames |
 //! | 4–7 | order | free, reserved (0), owned blocks |
-//! | 8–10 | migrate type of the request | owned blocks |
+//! | 8–10 | migrate type of the request; high-atomic if it came from that reserve | owned blocks |
 //! | 11 | compound: the frames of the block act as one page | owned blocks |
 //! | 12–15 | zone index | every block |
 //! | 16–25 | node | every block |
@@ -299,6 +299,23 @@ impl CachedWord {
     pub const fn new(home: ZoneId, order: Order, mobility: u8) -> Self {
         // INVARIANT: the state is set here; `Order` bounds the order.
         Self(Word::unique(home, order, mobility).with_state(FrameState::Cached))
+    }
+
+    /// A word that stands in a record, if it is one of a block on a list.
+    #[must_use]
+    pub const fn found(word: Word) -> Option<Self> {
+        let order = narrow((word.0 >> ORDER_SHIFT) & NIBBLE);
+        if !word.is(FrameState::Cached) || Order::new(order).is_none() {
+            return None;
+        }
+        // INVARIANT: both were looked at.
+        Some(Self(word))
+    }
+
+    /// The word of a block on a list that is `unique` before.
+    #[must_use]
+    pub const fn of(unique: Word) -> Self {
+        Self::new(unique.zone_id(), unique.order(), unique.mobility())
     }
 
     /// The word itself.

@@ -1,5 +1,5 @@
 //! The command line's say about memory: `mem=`, `memmap=`, `kernelcore=`, `movablecore=`,
-//! `movable_node`.
+//! `movable_node`, `cma=`.
 //!
 //! [`Params::parse`] takes any text: what it does not know belongs to others, what it knows but
 //! cannot read is reported and left out. Linux counterpart: `parse_memopt`, `parse_memmap_opt`,
@@ -26,6 +26,8 @@ pub struct Params {
     pub movablecore: Option<CoreSize>,
     /// `movable_node`: memory that may be unplugged is for movable allocations only.
     pub movable_node: bool,
+    /// `cma=`: bytes of contiguous memory that devices can have back from movable allocations.
+    pub cma: Option<u64>,
 }
 
 /// A change to the firmware map, in the order of the command line.
@@ -66,7 +68,7 @@ pub enum ParamError<'a> {
     Trailing(&'a str),
     /// More than 100 per cent.
     BadPercentage(&'a str),
-    /// A form that Linux knows and this library does not: `kernelcore=mirror`, `memmap=…%…`.
+    /// A form that Linux knows and this library does not: `kernelcore=mirror`, `memmap=…%…`, `cma=…@…`.
     Unsupported(&'a str),
     /// More than [`MAX_EDITS`] changes to the map.
     TooMany(&'a str),
@@ -87,6 +89,7 @@ impl Params {
         kernelcore: None,
         movablecore: None,
         movable_node: false,
+        cma: None,
     };
 
     /// Reads a kernel command line. Parameters after a lone `--` belong to the init program.
@@ -112,6 +115,10 @@ impl Params {
                 },
                 "movablecore" => match core_size(value) {
                     Ok(size) => params.movablecore = Some(size),
+                    Err(error) => refused(error),
+                },
+                "cma" => match cma_size(value) {
+                    Ok(bytes) => params.cma = Some(bytes),
                     Err(error) => refused(error),
                 },
                 _ => {}
@@ -176,6 +183,15 @@ impl Params {
         }
         let range = PhysRange::from_size(PhysAddr::new(start), size);
         self.push(MapEdit::Add { range, kind }, item)
+    }
+}
+
+/// A size alone: `SIZE@START-END`, with which Linux takes a place too, is not supported.
+fn cma_size(value: &str) -> Result<u64, ParamError<'_>> {
+    match number(value)? {
+        (bytes, "") => Ok(bytes),
+        (_, rest) if rest.starts_with('@') => Err(ParamError::Unsupported(value)),
+        _ => Err(ParamError::Trailing(value)),
     }
 }
 
@@ -325,7 +341,8 @@ mod tests {
 
     #[test]
     fn cores_are_bytes_or_per_cent() {
-        let (_, params, errors) = parse("kernelcore=50% movablecore=300M");
+        let (_, params, errors) = parse("kernelcore=50% movablecore=300M cma=16M cma=0x20M");
+        assert_eq!(params.cma, Some(32 << 20), "the last one counts");
         assert!(errors.is_empty() && !params.movable_node);
         assert_eq!(params.kernelcore, Some(CoreSize::Percent(50)));
         assert_eq!(params.movablecore, Some(CoreSize::Bytes(300 << 20)));
@@ -360,10 +377,18 @@ mod tests {
             ("kernelcore=mirror", "Unsupported(\"mirror\")"),
             ("kernelcore=101%", "BadPercentage(\"101%\")"),
             ("movablecore=1M2", "Trailing(\"1M2\")"),
+            ("cma=", "BadNumber(\"\")"),
+            ("cma=64Q", "Trailing(\"64Q\")"),
+            ("cma=64M@1G", "Unsupported(\"64M@1G\")"),
+            (
+                "cma=99999999999999999999",
+                "TooLarge(\"99999999999999999999\")",
+            ),
         ] {
             let (edits, params, errors) = parse(line);
             assert_eq!(errors, [error], "{line}");
             assert!(edits.is_empty() && params.kernelcore.is_none(), "{line}");
+            assert_eq!(params.cma, None, "{line}");
         }
         let many = format!("memmap=1M@1M{} mem=1é", ",1M@1M".repeat(MAX_EDITS));
         let (edits, _, errors) = parse(&many);

@@ -10,8 +10,8 @@ use core::fmt::{self, Write};
 use super::{free_in_whole_pageblocks, numa_lines};
 use crate::config::PAGE_SHIFT;
 use crate::platform::Platform;
-use crate::system::{Memory, ReclaimStats};
-use crate::zone::{NumaStats, ZoneKind};
+use crate::system::{CmaStats, Memory, ReclaimStats};
+use crate::zone::{NumaStats, Zone, ZoneKind};
 
 /// Prints `/proc/meminfo`. Zeroes before memory is up.
 ///
@@ -19,7 +19,13 @@ use crate::zone::{NumaStats, ZoneKind};
 /// Those of `out`.
 pub fn meminfo<P: Platform>(memory: &Memory<P>, out: &mut dyn Write) -> fmt::Result {
     write_kib(out, "MemTotal:", memory.managed_frames())?;
-    write_kib(out, "MemFree:", memory.free_frames())
+    write_kib(out, "MemFree:", memory.free_frames())?;
+    let cma = memory.zones().map(Zone::cma);
+    let (total, free) = cma.fold((0_u64, 0_u64), |(total, free), (its, its_free)| {
+        (total.saturating_add(its), free.saturating_add(its_free))
+    });
+    write_kib(out, "CmaTotal:", total)?;
+    write_kib(out, "CmaFree:", free)
 }
 
 fn write_kib(out: &mut dyn Write, name: &str, frames: u64) -> fmt::Result {
@@ -47,6 +53,8 @@ struct Totals {
     freed: u64,
     numa: NumaStats,
     reclaim: ReclaimStats,
+    free_cma: u64,
+    cma: CmaStats,
 }
 
 impl Totals {
@@ -54,6 +62,7 @@ impl Totals {
         let mut totals = Self {
             records: memory.summary().record_bytes >> PAGE_SHIFT,
             reclaim: memory.reclaim_stats(),
+            cma: memory.cma_stats(),
             ..Self::default()
         };
         for zone in memory.zones() {
@@ -62,6 +71,7 @@ impl Totals {
             *allocated = allocated.wrapping_add(numbers.stats.allocated);
             totals.numa = totals.numa.and(zone.numa_stats());
             totals.freed = totals.freed.wrapping_add(numbers.stats.freed);
+            totals.free_cma = totals.free_cma.saturating_add(zone.cma().1);
             totals.free = totals.free.saturating_add(numbers.free);
             totals.free_in_whole_pageblocks = totals
                 .free_in_whole_pageblocks
@@ -74,6 +84,7 @@ impl Totals {
         writeln!(out, "nr_free_pages {}", self.free)?;
         let whole = self.free_in_whole_pageblocks;
         writeln!(out, "nr_free_pages_blocks {whole}")?;
+        writeln!(out, "nr_free_cma {}", self.free_cma)?;
         for (name, blocks) in numa_lines(&self.numa) {
             writeln!(out, "{name} {blocks}")?;
         }
@@ -101,6 +112,8 @@ impl Totals {
             ("pgscan_kswapd", self.reclaim.pgscan_kswapd),
             ("pgscan_direct", self.reclaim.pgscan_direct),
             ("pageoutrun", self.reclaim.pageoutrun),
+            ("cma_alloc_success", self.cma.success),
+            ("cma_alloc_fail", self.cma.fail),
         ] {
             writeln!(out, "{name} {count}")?;
         }
@@ -148,12 +161,19 @@ MemFree:               0 kB
                 pgscan_direct: 18,
                 pageoutrun: 19,
             },
+            free_cma: 20,
+            cma: CmaStats {
+                success: 21,
+                fail: 22,
+                ..CmaStats::default()
+            },
         };
         let mut text = String::new();
         totals.write(&mut text).unwrap();
         let expected = "\
 nr_free_pages 1
 nr_free_pages_blocks 2
+nr_free_cma 20
 numa_hit 20
 numa_miss 21
 numa_foreign 22
@@ -175,6 +195,8 @@ pgsteal_direct 16
 pgscan_kswapd 17
 pgscan_direct 18
 pageoutrun 19
+cma_alloc_success 21
+cma_alloc_fail 22
 ";
         assert_eq!(text, expected);
     }

@@ -1,7 +1,7 @@
 //! `/proc/zoneinfo`: sizes and counters of every zone.
 //!
 //! Zones without memory are printed too, as in Linux, but only down to `protection`. Not
-//! maintained yet and therefore missing: per-node statistics, `boost`, `promo`, `cma`, counters of
+//! maintained yet and therefore missing: per-node statistics, `promo`, counters of
 //! reclaim, `vm stats threshold`, `node_unreclaimable`. A machine whose CPUs have no page
 //! lists prints no `pagesets`.
 #![forbid(unsafe_code)]
@@ -43,6 +43,9 @@ struct ZoneText {
     present: u64,
     managed: u64,
     marks: Marks,
+    boost: u64,
+    cma: u64,
+    cma_free: u64,
     protection: ByZone,
     free: u64,
     free_in_whole_pageblocks: u64,
@@ -53,12 +56,16 @@ struct ZoneText {
 impl ZoneText {
     fn of<P: Platform>(zone: &Zone, platform: &P) -> Self {
         let numbers = zone.snapshot(platform);
+        let (cma, cma_free) = zone.cma();
         Self {
+            cma,
+            cma_free,
             name: zone.into(),
             span: zone.span(),
             present: zone.present(),
             managed: zone.managed(),
             marks: zone.watermarks().marks(),
+            boost: zone.watermarks().boost(),
             protection: zone.watermarks().protection(),
             free: numbers.free,
             free_in_whole_pageblocks: free_in_whole_pageblocks(&numbers),
@@ -75,12 +82,14 @@ impl ZoneText {
         writeln!(out, "{}", self.name)?;
         writeln!(out, "  pages free     {}", self.free)?;
         for (name, frames) in [
+            ("boost", self.boost),
             ("min", self.marks.min),
             ("low", self.marks.low),
             ("high", self.marks.high),
             ("spanned", self.span.frames()),
             ("present", self.present),
             ("managed", self.managed),
+            ("cma", self.cma),
         ] {
             writeln!(out, "        {name:<8} {frames}")?;
         }
@@ -95,6 +104,7 @@ impl ZoneText {
         for (name, frames) in [
             ("nr_free_pages", self.free),
             ("nr_free_pages_blocks", self.free_in_whole_pageblocks),
+            ("nr_free_cma", self.cma_free),
         ] {
             writeln!(out, "      {name:<12} {frames}")?;
         }
@@ -177,6 +187,12 @@ mod tests {
         text
     }
 
+    const MARKS: Marks = Marks {
+        min: 31,
+        low: 38,
+        high: 45,
+    };
+
     fn dma() -> ZoneText {
         ZoneText {
             name: ZoneName {
@@ -186,11 +202,10 @@ mod tests {
             span: PfnRange::from_numbers(1, 4096),
             present: 3998,
             managed: 3840,
-            marks: Marks {
-                min: 31,
-                low: 38,
-                high: 45,
-            },
+            marks: MARKS,
+            boost: 0,
+            cma: 0,
+            cma_free: 0,
             protection: [0, 2950, 5876, 5876, 5876],
             free: 3840,
             free_in_whole_pageblocks: 3584,
@@ -222,15 +237,18 @@ mod tests {
         let expected = "\
 Node 0, zone      DMA
   pages free     3840
+        boost    0
         min      31
         low      38
         high     45
         spanned  4095
         present  3998
         managed  3840
+        cma      0
         protection: (0, 2950, 5876, 5876, 5876)
       nr_free_pages 3840
       nr_free_pages_blocks 3584
+      nr_free_cma  0
       numa_hit     7
       numa_miss    1
       numa_foreign 2
@@ -266,6 +284,9 @@ Node 0, zone      DMA
             present: 0,
             managed: 0,
             marks: Marks::default(),
+            boost: 0,
+            cma: 0,
+            cma_free: 0,
             protection: [0; 5],
             free: 0,
             free_in_whole_pageblocks: 0,
@@ -275,12 +296,14 @@ Node 0, zone      DMA
         let expected = "\
 Node 12, zone  Movable
   pages free     0
+        boost    0
         min      0
         low      0
         high     0
         spanned  0
         present  0
         managed  0
+        cma      0
         protection: (0, 0, 0, 0, 0)
 ";
         assert_eq!(text(&zone, &[]), expected);

@@ -12,11 +12,12 @@
 //! Other CPUs never touch the value while its owner runs. They set `drain_wanted` and have the
 //! owner look; or they win the owner's [`Presence`](super::Presence) while it is away.
 
-use core::cell::UnsafeCell;
 use core::fmt;
 use core::marker::PhantomData;
+use core::mem::ManuallyDrop;
 
 use super::atomic::{AtomicBool, Ordering, compiler_fence};
+use super::cell::{MutPtr, UnsafeCell};
 
 /// A value that belongs to one CPU, and `S` beside it, which everybody may look at.
 ///
@@ -35,7 +36,7 @@ unsafe impl<T: Send, S: Sync> Sync for OwnerCell<T, S> {}
 
 impl<T, S> OwnerCell<T, S> {
     /// A cell around `value`.
-    pub const fn new(value: T, shared: S) -> Self {
+    pub fn new(value: T, shared: S) -> Self {
         Self {
             busy: AtomicBool::new(false),
             drain_wanted: AtomicBool::new(false),
@@ -73,6 +74,7 @@ impl<T, S> OwnerCell<T, S> {
         // nest on this CPU see that, and others stay away (the caller's word).
         Some(Entered {
             cell: self,
+            value: ManuallyDrop::new(self.value.get_mut()),
             _not_send: PhantomData,
         })
     }
@@ -103,11 +105,6 @@ impl<T, S> OwnerCell<T, S> {
     pub fn drained(&self) {
         self.drain_wanted.store(false, Ordering::Release);
     }
-
-    /// The value: `&mut self` proves that nobody else is there.
-    pub fn get_mut(&mut self) -> &mut T {
-        self.value.get_mut()
-    }
 }
 
 /// The right to use what an [`OwnerCell`] holds.
@@ -118,6 +115,7 @@ impl<T, S> OwnerCell<T, S> {
 #[must_use = "the cell is left when this is dropped"]
 pub struct Entered<'a, T, S> {
     cell: &'a OwnerCell<T, S>,
+    value: ManuallyDrop<MutPtr<T>>,
     /// Whoever entered is bound to one CPU.
     _not_send: PhantomData<*mut T>,
 }
@@ -128,7 +126,7 @@ impl<'a, T, S> Entered<'a, T, S> {
     pub fn parts(&mut self) -> (&mut T, &'a S) {
         // SAFETY: the invariants: while `busy` is set for us, nobody else has a reference; and
         // `&mut self` makes this one unique.
-        let value = unsafe { &mut *self.cell.value.get() };
+        let value = unsafe { self.value.deref() };
         (value, &self.cell.shared)
     }
 }
@@ -136,6 +134,8 @@ impl<'a, T, S> Entered<'a, T, S> {
 impl<T, S> Drop for Entered<'_, T, S> {
     #[inline(always)]
     fn drop(&mut self) {
+        // SAFETY: it is not used again. Its end must be noted before others are let in.
+        unsafe { ManuallyDrop::drop(&mut self.value) };
         compiler_fence(Ordering::SeqCst);
         self.cell.busy.store(false, Ordering::Relaxed);
         compiler_fence(Ordering::SeqCst);
@@ -152,7 +152,7 @@ impl<T, S: fmt::Debug> fmt::Debug for OwnerCell<T, S> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
 

@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! settings        (40)  what the machine's owner chose; watermarks are written under it
+//!   cma           (45)  which frames of the CMA area are taken
 //!   zone          (50)  free areas of one zone; interrupts off
 //! ```
 //!
@@ -15,6 +16,12 @@ use crate::platform::LockClass;
 pub const SETTINGS: LockClass = LockClass {
     name: "settings",
     rank: 40,
+};
+
+/// Which frames of the CMA area are taken; not held while they are.
+pub const CMA: LockClass = LockClass {
+    name: "cma",
+    rank: 45,
 };
 
 /// Free areas of one zone.

@@ -44,6 +44,9 @@ impl<T> SpinLock<T> {
                 core::hint::spin_loop();
             }
         }
+        if P::PROFILE.is_debug() {
+            platform.lock_acquired(self.class);
+        }
         self.guard(platform, irq)
     }
 
@@ -59,13 +62,17 @@ impl<T> SpinLock<T> {
             platform.irq_restore(irq);
             return None;
         }
+        if P::PROFILE.is_debug() {
+            platform.lock_tried(self.class);
+        }
         Some(self.guard(platform, irq))
     }
 
-    fn guard<'a, P: Platform>(&'a self, platform: &'a P, irq: IrqState) -> IrqGuard<'a, T, P> {
-        if P::PROFILE.is_debug() {
-            platform.lock_acquired(self.class);
-        }
+    const fn guard<'a, P: Platform>(
+        &'a self,
+        platform: &'a P,
+        irq: IrqState,
+    ) -> IrqGuard<'a, T, P> {
         IrqGuard {
             lock: self,
             platform,

@@ -14,6 +14,7 @@ use crate::platform::{NodeId, Platform};
 use crate::report::Corruption;
 use crate::sync::Pin;
 use crate::sync::atomic::Ordering;
+use crate::zone::watermark::AllocFlags;
 use crate::zone::{Chores, Kept, NumaEvent, Pages, Zone};
 
 /// Why there are no pages.
@@ -27,6 +28,8 @@ pub enum AllocError {
     NotUp,
     /// There is no such node.
     NoSuchNode,
+    /// Somebody is at the free pages, and the caller must not wait.
+    WouldBlock,
 }
 
 impl fmt::Display for AllocError {
@@ -36,6 +39,7 @@ impl fmt::Display for AllocError {
             Self::OutOfMemory => f.write_str("out of memory"),
             Self::NotUp => f.write_str("memory is not up yet"),
             Self::NoSuchNode => f.write_str("no such node"),
+            Self::WouldBlock => f.write_str("would block"),
         }
     }
 }
@@ -259,6 +263,7 @@ impl<P: Platform> Memory<P> {
         request: Request,
         trace: &mut impl Trace,
     ) -> Result<Exclusive, AllocError> {
+        self.free_deferred_here(core);
         if self.platform.has_policy()
             && let Some(found) = self.alloc_by_task(core, request, trace)
         {
@@ -292,21 +297,22 @@ impl<P: Platform> Memory<P> {
         trace: &mut impl Trace,
     ) -> Result<Exclusive, AllocError> {
         let request = &request;
-        let low = |zone: &Zone| zone.watermarks().low_floor(request.highest());
-        match self.alloc_above(core, place, request, low, trace) {
+        let low = |zone: &Zone| zone.low_floor(request);
+        match self.alloc_above(core, place, request, (AllocFlags::empty(), low), trace) {
             Some(block) => Ok(block),
             None => self.alloc_slow(core, place, request, trace),
         }
     }
 
-    /// One round over the zones, best first; each must be left with `floor` frames.
+    /// One round over the zones, best first; each must be left with `floor` frames, but for what
+    /// `flags` say.
     #[inline(always)]
     pub(super) fn alloc_above(
         &self,
         core: &Core,
         place: Place<'_>,
         request: &Request,
-        floor: impl Fn(&Zone) -> u64,
+        (flags, floor): (AllocFlags, impl Fn(&Zone) -> u64),
         trace: &mut impl Trace,
     ) -> Option<Exclusive> {
         let mut wanted = None;
@@ -325,10 +331,16 @@ impl<P: Platform> Memory<P> {
                 drop(pin);
                 let block = match listed {
                     Some(block) => Some(block),
-                    None => zone.alloc(&self.platform, request, trace),
+                    None => zone.alloc(&self.platform, request, flags, trace),
                 };
+                if zone.is_boosted() {
+                    self.tell_of_boost(zone, request);
+                }
                 let Some(block) = block else { break };
                 self.note_numa(wanted, zone, 1);
+                if flags.contains(AllocFlags::HARDER) && request.order() > Order::ZERO {
+                    zone.keep_high_atomic(&self.platform, block.frames().first());
+                }
                 let block = self.prepare(core, request, block);
                 if block.is_some() {
                     return block;

@@ -139,6 +139,11 @@ impl<H: Home> Block<H> {
             .map_or(Pfn::ZERO, |frames| frames.leak().first())
     }
 
+    /// Takes the handle apart.
+    pub(super) fn into_parts(mut self) -> (Option<Exclusive>, H) {
+        (self.held.take(), self.held.home)
+    }
+
     /// Makes the block reference-counted (Linux: what `get_page` presumes). Context: any.
     ///
     /// # Errors

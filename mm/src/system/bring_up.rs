@@ -4,7 +4,9 @@
 
 use core::fmt;
 
+use super::cma::{self, CmaArea};
 use super::cpus::Cpus;
+use super::defer::{Backlog, Backlogs, Waiting};
 use super::node_states::Numa;
 use super::{Core, Memory, Options, PageLists, PageOwner, Tuning};
 use crate::addr::{PfnRange, to_count, to_index};
@@ -20,6 +22,7 @@ use crate::numa::MAX_NODES;
 use crate::platform::{CpuId, MemoryModel, NodeId, Platform};
 use crate::report::Corruption;
 use crate::sync::atomic::{AtomicU8, AtomicU64};
+use crate::sync::grace::{Grace, Seat};
 use crate::sync::{OwnerCell, PerCpu, Presence, PresenceState, SpinLock, rank};
 use crate::zone::distance::{REMOTE, sort_by_nearness};
 use crate::zone::plan::{NodePlan, Plan};
@@ -94,6 +97,8 @@ pub struct Summary {
     pub record_bytes: u64,
     /// Bytes of tables beside them: sections, areas, indices, zones.
     pub side_bytes: u64,
+    /// Frames of CMA, rounded up from what was asked for; none if there was no room.
+    pub cma: u64,
 }
 
 /// Building in progress.
@@ -115,21 +120,7 @@ impl<P: Platform> Memory<P> {
         plan: &Plan<'_>,
         options: Options,
     ) -> Result<Summary, BringUpError> {
-        if self.is_up() {
-            return Err(BringUpError::AlreadyUp);
-        }
-        if plan.nodes().len() > MAX_NODES {
-            return Err(BringUpError::TooManyNodes(plan.nodes().len()));
-        }
-        let summary = Summary {
-            present: plan.present(),
-            ..Summary::default()
-        };
-        let mut builder = Builder {
-            platform: &self.platform,
-            memblock,
-            summary,
-        };
+        let mut builder = self.builder(memblock, plan)?;
         let frames = builder.frame_table(plan)?;
         let mut nodes = builder.nodes(plan)?;
         for (node, plan) in nodes.iter_mut().zip(plan.nodes()) {
@@ -138,8 +129,11 @@ impl<P: Platform> Memory<P> {
         builder.fallback_orders(&mut nodes, plan)?;
         let numa = builder.numa(&nodes, plan)?;
         let cpus = builder.cpus(&mut nodes)?;
+        let grace = builder.grace()?;
+        let backlogs = builder.backlogs()?;
         builder.page_lists(&mut nodes, options.page_lists)?;
         let origins = builder.origins(&frames, options.page_owner)?;
+        let (cma, lent) = builder.cma(plan, options.cma_bytes)?.unzip();
         builder.mark_reserved(&frames, &nodes)?;
 
         let mut core = Core {
@@ -150,18 +144,17 @@ impl<P: Platform> Memory<P> {
             treats_new_pages: options.touch_new_pages(),
             treats_free_pages: options.touch_free_pages(),
             cpus,
+            grace,
+            backlogs,
             origins,
+            cma,
             tuning: SpinLock::new(rank::SETTINGS, Tuning::INITIAL),
             reclaim: super::reclaim::Counters::default(),
             quarantined: AtomicU64::new(0),
-            summary,
+            summary: builder.summary,
         };
         let mut outcome = Ok(());
-        let Builder {
-            memblock,
-            mut summary,
-            ..
-        } = builder;
+        let (memblock, mut summary) = (builder.memblock, builder.summary);
         memblock.hand_over(&mut |free, ram| {
             if outcome.is_ok() {
                 let adopted = core.adopt(&self.platform, node_of(&free), ram);
@@ -169,6 +162,9 @@ impl<P: Platform> Memory<P> {
             }
         });
         outcome?;
+        if let Some((area, ram)) = core.cma.as_ref().zip(lent) {
+            core.lend_cma(&self.platform, area, ram)?;
+        }
         let zones = core.nodes.iter().flat_map(Node::zones);
         summary.managed = zones.map(Zone::managed).fold(0, u64::saturating_add);
         core.summary = summary;
@@ -176,6 +172,24 @@ impl<P: Platform> Memory<P> {
         core.first_watermarks();
         self.core.set(core).map_err(|_| BringUpError::AlreadyUp)?;
         Ok(summary)
+    }
+
+    fn builder(&self, memblock: Memblock, plan: &Plan<'_>) -> Result<Builder<'_, P>, BringUpError> {
+        if self.is_up() {
+            return Err(BringUpError::AlreadyUp);
+        }
+        if plan.nodes().len() > MAX_NODES {
+            return Err(BringUpError::TooManyNodes(plan.nodes().len()));
+        }
+        let summary = Summary {
+            present: plan.present(),
+            ..Summary::default()
+        };
+        Ok(Builder {
+            platform: &self.platform,
+            memblock,
+            summary,
+        })
     }
 
     /// What came up; nothing before that.
@@ -403,6 +417,17 @@ impl<P: Platform> Builder<'_, P> {
         Ok(cpus)
     }
 
+    /// Each CPU's part in grace periods.
+    fn grace(&mut self) -> Result<Grace, BringUpError> {
+        Ok(Grace::new(self.by_cpu(NodeId(0), |_| Seat::new())?))
+    }
+
+    /// What each CPU puts off.
+    fn backlogs(&mut self) -> Result<Backlogs, BringUpError> {
+        let cell = |_| OwnerCell::new(Waiting::new(), Backlog::default());
+        Ok(PerCpu::new(self.by_cpu(NodeId(0), cell)?))
+    }
+
     /// Room for where frames were allocated, if that is to be kept.
     fn origins(&mut self, frames: &FrameTable, kept: PageOwner) -> Result<Origins, BringUpError> {
         if kept == PageOwner::Off {
@@ -422,6 +447,22 @@ impl<P: Platform> Builder<'_, P> {
             *origins = Array::carve(self.platform, ram, Origins::SECTION, none)?;
         }
         Ok(Origins::new(table))
+    }
+
+    /// Room for contiguous memory, if there is any; last, so that all tables have theirs.
+    fn cma(
+        &mut self,
+        plan: &Plan<'_>,
+        bytes: u64,
+    ) -> Result<Option<(CmaArea, EarlyRam)>, BringUpError> {
+        let reserved = cma::reserve(&mut self.memblock, self.platform, plan, bytes);
+        let Some((home, ram)) = reserved else {
+            return Ok(None);
+        };
+        self.summary.cma = ram.range().whole_frames().frames();
+        let table = self.take_table(CmaArea::table_bytes(ram.range()), home.node)?;
+        let area = CmaArea::new(self.platform, home, ram.range(), table)?;
+        Ok(Some((area, ram)))
     }
 
     /// Each CPU's own page lists for each zone.

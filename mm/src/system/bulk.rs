@@ -95,7 +95,7 @@ impl<P: Platform> Memory<P> {
         let near = core.node(core.cpus.node(pin.cpu()));
         let zone = near.and_then(|near| core.zones_for(near.into(), &request).next());
         zone.is_some_and(|zone| {
-            let floor = zone.watermarks().low_floor(request.highest());
+            let floor = zone.low_floor(&request);
             zone.fill_list(pin, &core.frames, request, floor)
         })
     }
@@ -157,7 +157,7 @@ impl<P: Platform> Memory<P> {
         count: usize,
     ) -> ([Option<Exclusive>; BULK], usize) {
         let mut batch = [const { None }; BULK];
-        let floor = zone.watermarks().low_floor(request.highest());
+        let floor = zone.low_floor(request);
         let spare = to_index(zone.free_frames().saturating_sub(floor));
         if spare == 0 {
             return (batch, 0);

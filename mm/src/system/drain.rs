@@ -26,6 +26,7 @@ impl<P: Platform> Memory<P> {
     /// Gives back what this CPU has on its lists (Linux: `drain_local_pages`). Context: any but NMI.
     pub fn drain_local_pages(&self) {
         let Some(core) = self.core() else { return };
+        self.free_deferred_here(core);
         let pin = Pin::new(&self.platform);
         for zone in core.listed_zones() {
             let _ = zone.drain_here(&pin, &core.frames);
@@ -50,8 +51,10 @@ impl<P: Platform> Memory<P> {
     /// Drains all lists for a request that may wait or not. Answers whether there was anything on
     /// them.
     pub(super) fn drain_for(&self, core: &Core, may_wait: bool) -> bool {
+        let before = core.deferred_frames();
+        self.free_deferred(core);
         let listed = |zone: &Zone| core.cpus.presence.cpus().any(|cpu| zone.has_listed(cpu));
-        if !core.listed_zones().any(listed) {
+        if before == core.deferred_frames() && !core.listed_zones().any(listed) {
             return false;
         }
         let ask = match may_wait {
@@ -69,6 +72,7 @@ impl<P: Platform> Memory<P> {
         zones: impl Fn() -> Z,
         ask: Ask,
     ) -> bool {
+        self.free_deferred(core);
         if !core.options.page_lists.are_on() {
             return true;
         }

@@ -18,6 +18,9 @@ pub struct Options {
     pub page_lists: PageLists,
     /// `page_owner=`: whether it is kept which line of the source allocated each block.
     pub page_owner: PageOwner,
+    /// `cma=`: so many bytes can be had in one piece by devices, and are lent to movable pages
+    /// meanwhile.
+    pub cma_bytes: u64,
 }
 
 /// Whether it is kept who allocated what (Linux: `page_owner=`): a word for each frame.
@@ -80,6 +83,7 @@ impl Options {
             huge_pages: HugePages::Always,
             page_lists: PageLists::Tuned,
             page_owner: PageOwner::Off,
+            cma_bytes: 0,
         }
     }
 
@@ -172,6 +176,7 @@ mod tests {
                 huge_pages: HugePages::Never,
                 page_lists: PageLists::Tuned,
                 page_owner: PageOwner::On,
+                cma_bytes: 0,
             }
         );
         assert_eq!(refused, ["page_poison=maybe"]);

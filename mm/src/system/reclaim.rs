@@ -20,6 +20,9 @@ use crate::zone::{Node, Zone, ZoneKind};
 
 /// Pages that direct reclaim is content with (Linux: `SWAP_CLUSTER_MAX`).
 const CLUSTER: u64 = 32;
+/// How urgent it is at most to reclaim what boosts ask for. (Linux stops at 10; what it reclaims by
+/// then are mostly pages of files, and here objects of caches, of which a share has to be at least 128.)
+const BOOST_PRIORITY: u8 = DEF_PRIORITY / 2;
 /// So many runs without any success, and kswapd is not woken until somebody else succeeds
 /// (Linux: `MAX_RECLAIM_RETRIES`).
 const HOPELESS: u32 = 16;
@@ -86,7 +89,7 @@ pub struct ReclaimStats {
 /// What a run of [`Memory::balance_node`] came to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Balance {
-    /// Whether every zone of the node is above its `high` mark now.
+    /// Whether every zone of the node is above its `high` mark now, boost aside.
     pub is_balanced: bool,
     /// Pages that came back.
     pub reclaimed: u64,
@@ -153,7 +156,7 @@ impl<P: Platform> Memory<P> {
     }
 
     /// Reclaims until every zone of a node is above its `high` mark, or nobody gives what would
-    /// help: one run of `kswapd` (Linux: `balance_pgdat`). To be called by a thread that
+    /// help; also what boosts ask for, and takes those back: one run of `kswapd` (Linux: `balance_pgdat`). To be called by a thread that
     /// [`Platform::wake_kswapd`] wakes. Does nothing if the caller reclaims already. Context: task.
     pub fn balance_node(&self, node: NodeId) -> Balance {
         let mut balance = Balance::default();
@@ -168,25 +171,34 @@ impl<P: Platform> Memory<P> {
             node: node.id(),
         };
         let mut missing = node.missing();
-        if missing > 0 {
+        let boosts = node.boosts();
+        let boost = boosts.into_iter().fold(0, u64::saturating_add);
+        if missing > 0 || boost > 0 {
             core.reclaim.pageoutrun.fetch_add(1, Ordering::Relaxed);
         }
         let mut priority = DEF_PRIORITY;
-        while missing > 0 && priority > 0 {
+        // What is missing is worth every effort; what boosts ask for on top, a little.
+        while (missing > 0 && priority > 0)
+            || (balance.reclaimed < boost && priority >= BOOST_PRIORITY)
+        {
             let tally = self.shrink_all(&control, priority);
             core.reclaim.kswapd.add(tally);
             balance.reclaimed = balance.reclaimed.saturating_add(tally.pages);
             // What came back may still be on this CPU's lists.
             self.drain_local_pages();
             let before = core::mem::replace(&mut missing, node.missing());
+            let only_boost = before == 0;
             // Pages of zones that have enough are no success. Nor is it one to live on the largest
             // cache alone, which a low urgency does.
-            if missing >= before || tally.scanned < node.high() {
+            if only_boost || missing >= before || tally.scanned < node.high() {
                 priority = priority.saturating_sub(1);
             }
             self.platform.reschedule();
         }
         drop(mark);
+        for (zone, boost) in node.zones().iter().zip(boosts) {
+            zone.watermarks().lower(boost);
+        }
         balance.is_balanced = missing == 0;
         if balance.reclaimed > 0 || balance.is_balanced {
             node.kswapd_failures.store(0, Ordering::Relaxed);
@@ -207,12 +219,34 @@ impl<P: Platform> Memory<P> {
     ) {
         for node in core.nodes_for(place, request) {
             let is_hopeless = node.kswapd_failures.load(Ordering::Relaxed) >= HOPELESS;
-            if is_hopeless || node.missing() == 0 {
+            let has_enough = node.missing() == 0 && node.boosts() == [0; ZoneKind::COUNT];
+            if has_enough || (!is_hopeless && self.platform.wake_kswapd(node.id())) {
                 continue;
             }
-            if !self.platform.wake_kswapd(node.id()) && may_reclaim {
+            if !is_hopeless && may_reclaim {
                 let _ = self.balance_node(node.id());
             }
+            // Nobody else lowers marks that a request raised which wakes nobody.
+            for zone in node.zones() {
+                zone.watermarks().lower(u64::MAX);
+            }
+        }
+    }
+
+    /// Has kswapd make room where marks were raised because migrate types were mixed. Where there is
+    /// nobody to do it, and so nobody to lower them again, they are not raised.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn tell_of_boost(&self, zone: &Zone, request: &Request) {
+        // A request that wakes nobody leaves it to the next one.
+        if !request.gfp().contains(Gfp::KSWAPD_RECLAIM) || !zone.take_boosted() {
+            return;
+        }
+        let id = zone.id().node;
+        let node = self.core().and_then(|core| core.node(id));
+        let failures = node.map_or(0, |node| node.kswapd_failures.load(Ordering::Relaxed));
+        if failures >= HOPELESS || !self.platform.wake_kswapd(id) {
+            zone.watermarks().lower(u64::MAX);
         }
     }
 
@@ -290,16 +324,24 @@ impl<P: Platform> Memory<P> {
 impl Node {
     /// All its `high` marks.
     fn high(&self) -> u64 {
-        let marks = self.zones().iter().map(|zone| zone.watermarks().marks());
+        let marks = self
+            .zones()
+            .iter()
+            .map(|zone| zone.watermarks().unboosted());
         marks.map(|marks| marks.high).fold(0, u64::saturating_add)
     }
 
-    /// Frames that its zones are short of to be above their `high` marks.
+    /// By how much the marks of its zones are raised.
+    fn boosts(&self) -> [u64; ZoneKind::COUNT] {
+        ZoneKind::ALL.map(|kind| self.zone(kind).watermarks().boost())
+    }
+
+    /// Frames that its zones are short of to be above their `high` marks, boost aside.
     fn missing(&self) -> u64 {
         let managed = self.zones().iter().filter(|zone| zone.is_managed());
         let short = |zone: &Zone| {
-            let wanted = zone.watermarks().marks().high.saturating_add(1);
-            wanted.saturating_sub(zone.free_frames())
+            let wanted = zone.watermarks().unboosted().high.saturating_add(1);
+            wanted.saturating_sub(zone.usable_frames())
         };
         managed.map(short).fold(0, u64::saturating_add)
     }

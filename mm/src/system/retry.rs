@@ -76,6 +76,11 @@ impl Retry {
         }
     }
 
+    /// Whether it has tried as often as makes sense.
+    pub(super) const fn is_exhausted(&self) -> bool {
+        self.fruitless >= FRUITLESS
+    }
+
     /// After everybody was told, which brought `pages`, and still there is none for the request.
     pub(super) const fn after_call(&mut self, pages: u64) -> Next {
         self.calls = self.calls.saturating_add(1);

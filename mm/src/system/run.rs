@@ -8,11 +8,11 @@ use super::drain::Ask;
 use super::held::Held;
 use super::{AllocError, Home, Memory};
 use crate::addr::{Order, PfnRange};
-use crate::buddy::{Gfp, RangeError, Request};
+use crate::buddy::{Gfp, MigrateType, RangeError, Request};
 use crate::mem::Exclusive;
 use crate::platform::Platform;
 use crate::report::Corruption;
-use crate::zone::Pause;
+use crate::zone::{Pause, Zone};
 
 /// Why [`Memory::alloc_pages_exact`] failed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -66,12 +66,23 @@ impl core::error::Error for ContigError {}
 #[must_use = "dropping a run returns it to its zone"]
 pub struct PageRun<H: Home> {
     held: Held<H>,
+    origin: Origin,
+}
+
+/// Where a run came from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Origin {
+    /// From the zone at large.
+    Zone,
+    /// From the CMA area, which has to know when it comes back.
+    Cma,
 }
 
 impl<H: Home> PageRun<H> {
-    const fn new(frames: Exclusive, home: H) -> Self {
+    const fn new(frames: Exclusive, home: H, origin: Origin) -> Self {
         Self {
             held: Held::new(frames, home),
+            origin,
         }
     }
 
@@ -105,11 +116,16 @@ impl<H: Home> Drop for PageRun<H> {
         let home = self.held.home;
         let memory = home.memory();
         let Some(table) = memory.frames() else { return };
+        let frames = self.frames();
         let mut rest = self.held.take();
         while let Some(run) = rest {
             let (block, more) = table.first_block(run);
             memory.release(block);
             rest = more;
+        }
+        let core = memory.core().filter(|_| self.origin == Origin::Cma);
+        if let Some(area) = core.and_then(|core| core.cma.as_ref()) {
+            area.disclaim(memory.platform(), frames);
         }
     }
 }
@@ -142,11 +158,11 @@ impl<P: Platform> Memory<P> {
         let frames = bytes.div_ceil(crate::config::PAGE_SIZE);
         let end = block.frames().first().saturating_add(frames);
         let Some(table) = self.frames().filter(|_| frames < order.frames()) else {
-            return Ok(PageRun::new(block, self));
+            return Ok(PageRun::new(block, self, Origin::Zone));
         };
         let (used, spare) = table.carve_up(block, end);
-        drop(PageRun::new(spare, self));
-        Ok(PageRun::new(used, self))
+        drop(PageRun::new(spare, self, Origin::Zone));
+        Ok(PageRun::new(used, self, Origin::Zone))
     }
 
     /// Allocates exactly the frames of `range` (Linux: `alloc_contig_range`). All must be free:
@@ -165,9 +181,20 @@ impl<P: Platform> Memory<P> {
         if range.is_empty() {
             return Err(ContigError::Range(RangeError::Empty));
         }
-        let mut frames = self
+        let frames = self
             .take_range(range, &request)
             .map_err(|error| error.map_or(ContigError::NoZone, ContigError::Range))?;
+        self.prepared_run(frames, gfp, Origin::Zone)
+    }
+
+    /// What happens to a range on its way out, as with a block.
+    #[track_caller]
+    pub(super) fn prepared_run(
+        &self,
+        mut frames: Exclusive,
+        gfp: Gfp,
+        origin: Origin,
+    ) -> Result<PageRun<&Self>, ContigError> {
         let options = self.options();
         if let Some(core) = self.core().filter(|core| core.options.page_poison)
             && let Err(corruption) = frames.check_poison(&self.platform)
@@ -181,7 +208,7 @@ impl<P: Platform> Memory<P> {
         if let Some(core) = self.core() {
             core.note_origin(frames.frames());
         }
-        Ok(PageRun::new(frames, self))
+        Ok(PageRun::new(frames, self, origin))
     }
 
     /// Takes the range from the zone it belongs to: nodes may lie among each other, so several
@@ -201,26 +228,39 @@ impl<P: Platform> Memory<P> {
             if let Some(core) = self.core() {
                 let _ = self.drain_zones(core, || core::iter::once(zone), Ask::Everybody);
             }
-            let mut whole: Option<Exclusive> = None;
-            let join = |block| {
-                // Pieces come lowest first and without gaps, so each joins on.
-                whole = match whole.take() {
-                    None => Some(block),
-                    Some(before) => before.join(block).ok(),
-                };
-            };
-            match zone.alloc_range(&self.platform, range, request.migrate(), join) {
-                Ok(()) => return whole.ok_or(None),
-                Err(error) => {
-                    // What was taken before it failed goes back.
-                    drop(whole.map(|taken| PageRun::new(taken, self)));
-                    match error {
-                        RangeError::NotInZone { .. } => refused = Some(error),
-                        _ => return Err(Some(error)),
-                    }
-                }
+            match self.take_range_of(zone, range, request.migrate()) {
+                Ok(frames) => return Ok(frames),
+                Err(error @ RangeError::NotInZone { .. }) => refused = Some(error),
+                Err(error) => return Err(Some(error)),
             }
         }
         Err(refused)
+    }
+
+    /// Takes the range from a zone whose lists are drained and paused.
+    pub(super) fn take_range_of(
+        &self,
+        zone: &Zone,
+        range: PfnRange,
+        kind: MigrateType,
+    ) -> Result<Exclusive, RangeError> {
+        let mut whole: Option<Exclusive> = None;
+        let join = |block| {
+            // Pieces come lowest first and without gaps, so each joins on.
+            whole = match whole.take() {
+                None => Some(block),
+                Some(before) => before.join(block).ok(),
+            };
+        };
+        let outcome = zone.alloc_range(&self.platform, range, kind, join);
+        match (outcome, whole) {
+            (Ok(()), Some(frames)) => Ok(frames),
+            (outcome, taken) => {
+                // What was taken before it failed goes back.
+                drop(taken.map(|taken| PageRun::new(taken, self, Origin::Zone)));
+                let pfn = range.first();
+                Err(outcome.err().unwrap_or(RangeError::Busy { pfn }))
+            }
+        }
     }
 }

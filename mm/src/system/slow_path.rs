@@ -11,7 +11,7 @@ use core::fmt;
 use super::policy::Place;
 use super::retry::{Next, Retry};
 use super::{AllocError, Core, Memory};
-use crate::buddy::{Gfp, Request, Trace};
+use crate::buddy::{Gfp, Keep, Request, Trace};
 use crate::config::PAGE_SHIFT;
 use crate::mem::Exclusive;
 use crate::platform::Platform;
@@ -54,7 +54,7 @@ impl<P: Platform> Memory<P> {
             found = self.alloc_by_reclaim(core, place, request, flags, trace);
         }
         if found.is_none() && gfp.contains(Gfp::NOFAIL) {
-            found = self.alloc_with(core, place, request, last, trace);
+            found = self.alloc_with(core, place, request, flags.union(last), trace);
         }
         found.ok_or_else(|| {
             self.report_failure(core, place, request);
@@ -74,11 +74,17 @@ impl<P: Platform> Memory<P> {
         let mut retry = Retry::new(request);
         loop {
             let pages = self.direct_reclaim(core, place, request);
-            let found = self.alloc_drained(core, place, request, flags, trace);
+            let mut found = self.alloc_drained(core, place, request, flags, trace);
+            if found.is_none() {
+                found = self.alloc_given_up(core, place, (request, Keep::One), flags, trace);
+            }
+            let mut next = retry.after_reclaim(pages);
+            if found.is_none() && next != Next::Again && retry.is_exhausted() {
+                found = self.alloc_given_up(core, place, (request, Keep::Nothing), flags, trace);
+            }
             if found.is_some() {
                 return found;
             }
-            let mut next = retry.after_reclaim(pages);
             if next == Next::OutOfMemory {
                 let pages = self.notify_out_of_memory(request.order(), place.only);
                 if request.gfp().contains(Gfp::NOFAIL) {
@@ -141,9 +147,34 @@ impl<P: Platform> Memory<P> {
             mark: Mark::Min,
             flags,
             highest: request.highest(),
+            order: request.order(),
         };
-        let floor = |zone: &Zone| zone.watermarks().floor(limit);
-        self.alloc_above(core, place, request, floor, trace)
+        let floor = |zone: &Zone| zone.floor(limit);
+        self.alloc_above(core, place, request, (flags, floor), trace)
+    }
+
+    /// As [`Self::alloc_with`], after pageblocks that zones keep for large requests that cannot wait
+    /// went to this one.
+    fn alloc_given_up(
+        &self,
+        core: &Core,
+        place: Place<'_>,
+        (request, keep): (&Request, Keep),
+        flags: AllocFlags,
+        trace: &mut impl Trace,
+    ) -> Option<Exclusive> {
+        let give_up = |zone: &Zone| {
+            let wanted = request.migrate();
+            zone.give_up_high_atomic(&self.platform, wanted, keep)
+        };
+        // Each time there is one pageblock less.
+        while core.zones_for(place, request).any(give_up) {
+            let found = self.alloc_with(core, place, request, flags, trace);
+            if found.is_some() {
+                return found;
+            }
+        }
+        None
     }
 
     fn report_failure(&self, core: &Core, place: Place<'_>, request: &Request) {
@@ -175,17 +206,21 @@ impl fmt::Display for ZoneStates<'_> {
 
 fn write_state(f: &mut fmt::Formatter<'_>, zone: &Zone) -> fmt::Result {
     let marks = zone.watermarks().marks();
+    let (high_atomic, high_atomic_free) = zone.high_atomic();
     write!(f, "\nNode {} {}", zone.id().node, zone.kind())?;
-    for (name, frames) in [
-        ("free", zone.free_frames()),
-        ("min", marks.min),
-        ("low", marks.low),
-        ("high", marks.high),
-        ("present", zone.present()),
-        ("managed", zone.managed()),
+    for (name, frames, unit) in [
+        ("free", zone.free_frames(), "kB"),
+        ("boost", zone.watermarks().boost(), "kB"),
+        ("min", marks.min, "kB"),
+        ("low", marks.low, "kB"),
+        ("high", marks.high, "kB"),
+        ("reserved_highatomic", high_atomic, "KB"),
+        ("free_highatomic", high_atomic_free, "KB"),
+        ("present", zone.present(), "kB"),
+        ("managed", zone.managed(), "kB"),
     ] {
         let kib = frames.saturating_mul(1 << (PAGE_SHIFT - 10));
-        write!(f, " {name}:{kib}kB")?;
+        write!(f, " {name}:{kib}{unit}")?;
     }
     f.write_str("\nlowmem_reserve[]:")?;
     for frames in zone.watermarks().protection() {

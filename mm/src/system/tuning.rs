@@ -23,6 +23,9 @@ pub struct Tuning {
     pub chosen_min_free_kbytes: Option<u64>,
     /// `watermark_scale_factor`: how far apart the marks are, in ten-thousandths of a zone.
     pub watermark_scale_factor: u32,
+    /// `watermark_boost_factor`: by how much marks are raised for a while when migrate types mix, at
+    /// most, in ten-thousandths of the `high` mark; 0 raises none.
+    pub watermark_boost_factor: u32,
     /// `lowmem_reserve_ratio`: by which each zone divides what is above it; 0 keeps nothing.
     pub lowmem_reserve_ratio: [u32; ZoneKind::COUNT],
     /// `percpu_pagelist_high_fraction`: which part of a zone all CPUs together may have on their
@@ -54,6 +57,7 @@ impl Tuning {
         min_free_kbytes: 0,
         chosen_min_free_kbytes: None,
         watermark_scale_factor: policy::SCALE_FACTOR,
+        watermark_boost_factor: policy::BOOST_FACTOR,
         lowmem_reserve_ratio: policy::RESERVE_RATIO,
         percpu_pagelist_high_fraction: 0,
     };
@@ -90,6 +94,14 @@ impl<P: Platform> Memory<P> {
             return Err(TuningError::ScaleFactor);
         }
         self.tune(|tuning| tuning.watermark_scale_factor = factor)
+    }
+
+    /// Sets `vm.watermark_boost_factor`. Context: task.
+    ///
+    /// # Errors
+    /// [`TuningError::NotUp`].
+    pub fn set_watermark_boost_factor(&self, factor: u32) -> Result<(), TuningError> {
+        self.tune(|tuning| tuning.watermark_boost_factor = factor)
     }
 
     /// Sets `vm.lowmem_reserve_ratio`. Context: task.
@@ -191,7 +203,9 @@ impl Core {
                 };
                 let factor = tuning.watermark_scale_factor;
                 let marks: Marks = policy::marks(tuning.min_free_kbytes, share, factor);
-                zone.watermarks().set(marks, kept);
+                let boost = tuning.watermark_boost_factor;
+                let max_boost = policy::max_boost(marks.high, boost, zone.managed());
+                zone.watermarks().set(marks, max_boost, kept);
                 let fraction = tuning.percpu_pagelist_high_fraction;
                 let lists = limits::limits(zone.managed(), marks.low, near, fraction);
                 zone.set_list_limits(lists);

@@ -119,9 +119,8 @@ impl Zone {
         trace: &mut impl Trace,
     ) -> Kept {
         let order = word.order();
-        let list = List::of(usize::from(word.mobility()), order);
-        let list = list.filter(|list| list.kind().bits() == word.mobility());
-        let Some((list, mut own)) = list.zip(self.sets(temperature).enter(pin)) else {
+        let own = self.sets(temperature).enter(pin);
+        let Some((list, mut own)) = List::for_word(word).zip(own) else {
             return Kept::Refused(block);
         };
         let (set, gauges) = own.parts();
@@ -220,8 +219,7 @@ impl Zone {
         word: Word,
         trace: &mut impl Trace,
     ) {
-        let list = List::of(usize::from(word.mobility()), word.order());
-        let Some((list, mut own)) = list.zip(self.pagesets.enter(pin)) else {
+        let Some((list, mut own)) = List::for_word(word).zip(self.pagesets.enter(pin)) else {
             return;
         };
         let (set, gauges) = own.parts();

@@ -44,7 +44,10 @@ impl Zone {
         kind: MigrateType,
         mut each: impl FnMut(Exclusive),
     ) -> Result<(), RangeError> {
-        self.isolate_if(platform, range, FreeAreas::check_frames)?;
+        self.isolate_if(platform, range, |areas, part| {
+            areas.check_cma(part, kind)?;
+            areas.check_frames(part)
+        })?;
         for part in parts(range) {
             let mut areas = self.areas.lock(platform);
             let mut taken: u64 = 0;

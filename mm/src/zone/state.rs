@@ -2,18 +2,18 @@
 #![forbid(unsafe_code)]
 
 use super::numa_stats::NumaCounts;
-use super::watermark::{self, Watermarks};
+use super::watermark::{self, AllocFlags, Limit, Watermarks, policy};
 use super::{NumaEvent, NumaGauges, NumaStats, ZoneKind};
 use crate::addr::{Order, Pfn, PfnRange, to_count};
 use crate::buddy::pageset::limits::{Limits, SharedLimits};
 use crate::buddy::pageset::{Gauges, PageSetStats};
-use crate::buddy::{Census, FreeAreas, MigrateType, PageSet, Request, Stats, Step, Trace};
-use crate::config::ORDERS;
+use crate::buddy::{Census, FreeAreas, Keep, MigrateType, PageSet, Request, Stats, Step, Trace};
+use crate::config::{ORDERS, PAGEBLOCK_FRAMES};
 use crate::frame::{FrameTable, Word, ZoneId};
 use crate::mem::{Array, Exclusive};
 use crate::platform::{CpuId, Platform};
 use crate::report::{Check, Corruption};
-use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{IrqGuard, PerCpu, SpinLock, rank};
 
 /// One kind's memory on one node.
@@ -27,13 +27,25 @@ pub struct Zone {
     managed: AtomicU64,
     /// Mirror of the free areas' count: written under the zone lock, read by anyone.
     free: AtomicU64,
+    /// The part of it in pageblocks kept for large requests that cannot wait; mirrored likewise, …
+    high_atomic_free: AtomicU64,
+    /// … as are all frames of these pageblocks.
+    high_atomic: AtomicU64,
+    /// The free frames of CMA, which only movable pages can have; mirrored likewise, …
+    cma_free: AtomicU64,
+    /// … as are all frames of CMA.
+    cma: AtomicU64,
     pub(super) watermarks: Watermarks,
+    /// Whether the marks were raised and kswapd does not know yet.
+    boosted: AtomicBool,
     pub(super) areas: SpinLock<FreeAreas>,
     /// What each CPU has at hand.
     pub(super) pagesets: PerCpu<PageSet, Gauges>,
     /// The second set of each CPU, with `percpu_pagelists=classic`.
     pub(super) cold: PerCpu<PageSet, Gauges>,
     pub(super) list_limits: SharedLimits,
+    /// Frames whose freeing is put off.
+    pub(super) deferred: AtomicU64,
     numa: NumaCounts,
 }
 
@@ -75,11 +87,17 @@ impl Zone {
             present,
             managed: AtomicU64::new(0),
             free: AtomicU64::new(0),
+            high_atomic_free: AtomicU64::new(0),
+            high_atomic: AtomicU64::new(0),
+            cma_free: AtomicU64::new(0),
+            cma: AtomicU64::new(0),
             watermarks: Watermarks::new(),
+            boosted: AtomicBool::new(false),
             areas: SpinLock::new(rank::ZONE, areas),
             pagesets: PerCpu::empty(),
             cold: PerCpu::empty(),
             list_limits: SharedLimits::new(),
+            deferred: AtomicU64::new(0),
             numa: NumaCounts::none(),
         }
     }
@@ -156,10 +174,135 @@ impl Zone {
         watermark::spares(self.free_frames(), order, floor)
     }
 
+    /// What a zone must have more of so that a page of it can go the usual way, counted against
+    /// all its free frames. Context: any; stale when it arrives.
     #[inline]
-    pub(super) fn unlock<P: Platform>(&self, areas: IrqGuard<'_, FreeAreas, P>) {
+    #[must_use]
+    pub fn low_floor(&self, request: &Request) -> u64 {
+        let flags = match request.migrate() {
+            MigrateType::Movable => AllocFlags::CMA,
+            _ => AllocFlags::empty(),
+        };
+        let kept = self.out_of_reach(flags);
+        self.watermarks
+            .low_floor(request.highest())
+            .saturating_add(kept)
+    }
+
+    /// As [`Self::low_floor`], for any mark and rights.
+    #[must_use]
+    pub fn floor(&self, limit: Limit) -> u64 {
+        let kept = self.out_of_reach(limit.flags);
+        self.watermarks.floor(limit).saturating_add(kept)
+    }
+
+    /// Free frames that a request with these rights does not get, whatever the marks say (Linux:
+    /// `__zone_watermark_unusable_free`).
+    #[inline]
+    fn out_of_reach(&self, flags: AllocFlags) -> u64 {
+        let mut frames: u64 = 0;
+        if !flags.intersects(AllocFlags::HIGH_ATOMIC) {
+            frames = self.high_atomic_free.load(Ordering::Relaxed);
+        }
+        if !flags.contains(AllocFlags::CMA) {
+            frames = frames.wrapping_add(self.cma_free.load(Ordering::Relaxed));
+        }
+        frames
+    }
+
+    /// Free frames that are of use to every request.
+    pub(crate) fn usable_frames(&self) -> u64 {
+        let kept = self.out_of_reach(AllocFlags::empty());
+        self.free_frames().saturating_sub(kept)
+    }
+
+    #[inline]
+    pub(super) fn unlock<P: Platform>(&self, mut areas: IrqGuard<'_, FreeAreas, P>) {
         self.free.store(areas.free_frames(), Ordering::Relaxed);
+        if !areas.notes().is_empty() {
+            self.look_at_notes(&mut areas);
+        }
         drop(areas);
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn look_at_notes(&self, areas: &mut FreeAreas) {
+        if areas.take_fragmented() && self.watermarks.raise() {
+            self.boosted.store(true, Ordering::Relaxed);
+        }
+        let free = areas.free_frames_of(MigrateType::HighAtomic);
+        self.high_atomic_free.store(free, Ordering::Relaxed);
+        let kept = areas.high_atomic_frames();
+        self.high_atomic.store(kept, Ordering::Relaxed);
+        let free = areas.free_frames_of(MigrateType::Cma);
+        self.cma_free.store(free, Ordering::Relaxed);
+        self.cma.store(areas.cma_frames(), Ordering::Relaxed);
+    }
+
+    /// Frames of CMA, and how many of them are free (Linux: `cma_pages`, `NR_FREE_CMA_PAGES`).
+    /// Context: any; stale when it arrives.
+    #[must_use]
+    pub fn cma(&self) -> (u64, u64) {
+        let frames = self.cma.load(Ordering::Relaxed);
+        (frames, self.cma_free.load(Ordering::Relaxed))
+    }
+
+    /// Makes the pageblocks of a range, which nothing is in yet, ones of CMA. Context: boot.
+    pub(crate) fn lend_to_movable<P: Platform>(&self, platform: &P, range: PfnRange) {
+        let mut areas = self.areas.lock(platform);
+        areas.lend_to_movable(range);
+        self.unlock(areas);
+    }
+
+    /// Whether the marks were raised since [`Self::take_boosted`] was asked last.
+    #[inline]
+    pub(crate) fn is_boosted(&self) -> bool {
+        self.boosted.load(Ordering::Relaxed)
+    }
+
+    /// As [`Self::is_boosted`], to one of those who ask.
+    pub(crate) fn take_boosted(&self) -> bool {
+        self.boosted.swap(false, Ordering::Relaxed)
+    }
+
+    /// Frames in pageblocks kept for large requests that cannot wait, and how many of them are free
+    /// (Linux: `reserved_highatomic`, `free_highatomic`). Context: any; stale when it arrives.
+    #[must_use]
+    pub fn high_atomic(&self) -> (u64, u64) {
+        let frames = self.high_atomic.load(Ordering::Relaxed);
+        (frames, self.high_atomic_free.load(Ordering::Relaxed))
+    }
+
+    /// Keeps the pageblock of a block that a large request was given which cannot wait, within
+    /// limits. Context: as [`Self::alloc`].
+    #[cold]
+    pub(crate) fn keep_high_atomic<P: Platform>(&self, platform: &P, pfn: Pfn) {
+        let most = policy::high_atomic_limit(self.managed());
+        let kept = self.high_atomic.load(Ordering::Relaxed);
+        if kept.saturating_add(PAGEBLOCK_FRAMES) > most {
+            return;
+        }
+        let mut areas = self.areas.lock(platform);
+        areas.keep_high_atomic(pfn, most);
+        self.unlock(areas);
+    }
+
+    /// Gives a pageblock that is kept for others to requests of a type. Answers whether there was
+    /// one. Context: as [`Self::alloc`].
+    pub(crate) fn give_up_high_atomic<P: Platform>(
+        &self,
+        platform: &P,
+        wanted: MigrateType,
+        keep: Keep,
+    ) -> bool {
+        if self.high_atomic.load(Ordering::Relaxed) == 0 {
+            return false;
+        }
+        let mut areas = self.areas.lock(platform);
+        let found = areas.give_up_high_atomic(wanted, keep);
+        self.unlock(areas);
+        found
     }
 
     /// Takes a block for a request (Linux: `rmqueue_buddy`). Context: task, atomic or irq; not NMI.
@@ -168,10 +311,11 @@ impl Zone {
         &self,
         platform: &P,
         request: &Request,
+        flags: AllocFlags,
         trace: &mut impl Trace,
     ) -> Option<Exclusive> {
         let mut areas = self.areas.lock(platform);
-        let block = Self::take(&mut areas, platform, request, self.home, trace);
+        let block = Self::take(&mut areas, platform, (request, flags), self.home, trace);
         if block.is_some() {
             self.note_numa(platform.current_cpu(), NumaEvent::Unlisted, 1);
         }
@@ -194,6 +338,7 @@ impl Zone {
         let mut areas = self.areas.lock(platform);
         let mut taken: usize = 0;
         while taken < count {
+            let request = (request, AllocFlags::empty());
             let block = Self::take(&mut areas, platform, request, self.home, &mut ());
             let Some(block) = block else { break };
             sink(block);
@@ -206,24 +351,35 @@ impl Zone {
     }
 
     #[inline]
-    fn take<P: Platform>(
+    pub(super) fn take<P: Platform>(
         areas: &mut FreeAreas,
         platform: &P,
-        request: &Request,
+        (request, flags): (&Request, AllocFlags),
         home: ZoneId,
         trace: &mut impl Trace,
     ) -> Option<Exclusive> {
         let (order, kind) = (request.order(), request.migrate());
-        let word = Word::unique(home, order, kind.bits());
-        let word = if request.is_compound() {
-            word.compound()
-        } else {
-            word
+        let word = |kind: MigrateType| {
+            let word = Word::unique(home, order, kind.bits());
+            if request.is_compound() {
+                word.compound()
+            } else {
+                word
+            }
         };
-        let block = match areas.take(order, kind, word, platform, trace) {
-            Some(block) => Some(block),
-            None => areas.take_fallback(order, kind, word, platform, trace),
-        };
+        // Marked as what it comes from, a block goes back there past the lists of CPUs.
+        let kept = MigrateType::HighAtomic;
+        let mut block = None;
+        if flags.contains(AllocFlags::HARDER) && order > Order::ZERO {
+            block = areas.take(order, kept, word(kept), platform, trace);
+        }
+        if block.is_none() {
+            block = areas.take_for(order, kind, word(kind), platform, trace);
+        }
+        // To fail now is worse than that a large request fails later.
+        if block.is_none() && flags.intersects(AllocFlags::HIGH_ATOMIC) {
+            block = areas.take(order, kept, word(kept), platform, trace);
+        }
         if block.is_some() {
             areas.note_alloc(order);
         }

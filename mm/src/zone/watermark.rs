@@ -18,6 +18,7 @@ pub mod policy;
 
 use super::ZoneKind;
 use crate::addr::Order;
+use crate::config::PAGEBLOCK_FRAMES;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use policy::{ByZone, Marks};
 
@@ -33,7 +34,14 @@ bitflags::bitflags! {
         const OOM = 1 << 2;
         /// To the last page (`ALLOC_NO_WATERMARKS`).
         const NO_WATERMARKS = 1 << 3;
+        /// In pageblocks of CMA too (`ALLOC_CMA`).
+        const CMA = 1 << 4;
     }
+}
+
+impl AllocFlags {
+    /// Each of these opens pageblocks that are kept for large requests that cannot wait.
+    pub const HIGH_ATOMIC: Self = Self::HARDER.union(Self::OOM).union(Self::NO_WATERMARKS);
 }
 
 /// Which mark a request must leave.
@@ -56,6 +64,8 @@ pub struct Limit {
     pub flags: AllocFlags,
     /// The highest zone that could serve the request.
     pub highest: ZoneKind,
+    /// How large a block it asks for.
+    pub order: Order,
 }
 
 /// The marks and reserves of a zone. All zero until memory is up.
@@ -64,6 +74,10 @@ pub struct Watermarks {
     min: AtomicU64,
     low: AtomicU64,
     high: AtomicU64,
+    /// By how much all three are raised for a while.
+    boost: AtomicU64,
+    /// How much that may be; 0 in zones that are not raised.
+    max_boost: AtomicU64,
     /// By the highest zone of a request.
     reserve: [AtomicU64; ZoneKind::COUNT],
     /// `low + reserve`, by the highest zone of a request.
@@ -77,19 +91,53 @@ impl Watermarks {
             min: AtomicU64::new(0),
             low: AtomicU64::new(0),
             high: AtomicU64::new(0),
+            boost: AtomicU64::new(0),
+            max_boost: AtomicU64::new(0),
             reserve: [const { AtomicU64::new(0) }; ZoneKind::COUNT],
             floor: [const { AtomicU64::new(0) }; ZoneKind::COUNT],
         }
     }
 
-    /// The marks. Context: any; stale when they arrive.
+    /// The marks as they hold now, boost included (Linux: `min_wmark_pages`, …). Context: any;
+    /// stale when they arrive.
     #[must_use]
     pub fn marks(&self) -> Marks {
+        self.unboosted().raised(self.boost())
+    }
+
+    /// The marks as they are when nothing was boosted. Context: any; stale when they arrive.
+    #[must_use]
+    pub fn unboosted(&self) -> Marks {
         Marks {
             min: self.min.load(Ordering::Relaxed),
             low: self.low.load(Ordering::Relaxed),
             high: self.high.load(Ordering::Relaxed),
         }
+    }
+
+    /// By how much the marks are raised because migrate types were mixed (Linux:
+    /// `watermark_boost`). Context: any; stale when it arrives.
+    #[inline]
+    #[must_use]
+    pub fn boost(&self) -> u64 {
+        self.boost.load(Ordering::Relaxed)
+    }
+
+    /// Raises the marks by a pageblock, as far as they may be raised (Linux: `boost_watermark`).
+    /// Answers whether the zone is one of those that are.
+    pub(super) fn raise(&self) -> bool {
+        let most = self.max_boost.load(Ordering::Relaxed);
+        let raised = |now: u64| Some(now.saturating_add(PAGEBLOCK_FRAMES).min(most));
+        let (set, fetch) = (Ordering::Relaxed, Ordering::Relaxed);
+        let _ = self.boost.fetch_update(set, fetch, raised);
+        most > 0
+    }
+
+    /// Lowers the marks again, by what reclaim found them raised by.
+    pub(crate) fn lower(&self, boost: u64) {
+        let lowered = |now: u64| Some(now.saturating_sub(boost));
+        let (set, fetch) = (Ordering::Relaxed, Ordering::Relaxed);
+        let _ = self.boost.fetch_update(set, fetch, lowered);
     }
 
     /// What the zone keeps from requests, by their highest zone (Linux: `lowmem_reserve`, in
@@ -103,8 +151,10 @@ impl Watermarks {
         self.reserve[highest.index()].load(Ordering::Relaxed)
     }
 
-    /// Sets everything. The caller holds the settings lock.
-    pub(crate) fn set(&self, marks: Marks, protection: &ByZone) {
+    /// Sets everything; nothing is raised then. The caller holds the settings lock.
+    pub(crate) fn set(&self, marks: Marks, max_boost: u64, protection: &ByZone) {
+        self.max_boost.store(max_boost, Ordering::Relaxed);
+        self.boost.store(0, Ordering::Relaxed);
         self.min.store(marks.min, Ordering::Relaxed);
         self.low.store(marks.low, Ordering::Relaxed);
         self.high.store(marks.high, Ordering::Relaxed);
@@ -116,11 +166,12 @@ impl Watermarks {
     }
 
     /// What a zone must have more of so that a page of it can go the usual way: the `low` mark
-    /// and the reserve. One load. Context: any.
+    /// and the reserve. Context: any.
     #[inline]
     #[must_use]
     pub fn low_floor(&self, highest: ZoneKind) -> u64 {
-        self.floor[highest.index()].load(Ordering::Relaxed)
+        let floor = self.floor[highest.index()].load(Ordering::Relaxed);
+        floor.saturating_add(self.boost())
     }
 
     /// What a zone must have more of so that a page of it can go, in general (Linux: what
@@ -130,7 +181,13 @@ impl Watermarks {
         if limit.flags.contains(AllocFlags::NO_WATERMARKS) {
             return 0;
         }
-        let marks = self.marks();
+        // A single page that cannot wait looks past the boost: that is to have memory reclaimed,
+        // not to have interrupt handlers fail.
+        let is_urgent = limit.flags.contains(AllocFlags::HARDER) && limit.order == Order::ZERO;
+        let marks = match limit.mark {
+            Mark::Min if is_urgent => self.unboosted(),
+            _ => self.marks(),
+        };
         let mark = match limit.mark {
             Mark::Min => marks.min,
             Mark::Low => marks.low,
@@ -159,7 +216,7 @@ mod tests {
             low: 125,
             high: 150,
         };
-        watermarks.set(marks, &[0, 10, 50, 50, 50]);
+        watermarks.set(marks, 600, &[0, 10, 50, 50, 50]);
         watermarks
     }
 
@@ -188,6 +245,7 @@ mod tests {
                 mark: Mark::Low,
                 flags: AllocFlags::empty(),
                 highest,
+                order: Order::ZERO,
             };
             assert_eq!(watermarks.low_floor(highest), floor);
             assert_eq!(watermarks.floor(limit), floor);
@@ -211,8 +269,40 @@ mod tests {
                 mark,
                 flags,
                 highest,
+                order: Order::ZERO,
             };
             assert_eq!(watermarks.floor(limit), left, "{limit:?}");
         }
+    }
+
+    #[test]
+    fn a_boost_raises_all_marks_within_its_bound_but_not_for_a_single_page_that_cannot_wait() {
+        let watermarks = example();
+        assert!(watermarks.raise());
+        assert_eq!(watermarks.marks(), watermarks.unboosted().raised(512));
+        assert!(watermarks.raise());
+        assert_eq!(watermarks.boost(), 600);
+        assert_eq!(watermarks.low_floor(ZoneKind::Dma), 125 + 600);
+        let floor = |flags, order| {
+            watermarks.floor(Limit {
+                mark: Mark::Min,
+                flags,
+                highest: ZoneKind::Dma,
+                order,
+            })
+        };
+        let one = Order::new(1).unwrap();
+        assert_eq!(floor(AllocFlags::empty(), Order::ZERO), 700);
+        assert_eq!(floor(AllocFlags::HIGH, Order::ZERO), 350);
+        assert_eq!(floor(AllocFlags::HARDER, Order::ZERO), 75);
+        assert_eq!(floor(AllocFlags::HARDER, one), 525);
+        watermarks.lower(512);
+        assert_eq!(watermarks.boost(), 88);
+        watermarks.lower(512);
+        assert_eq!(watermarks.boost(), 0);
+        watermarks.raise();
+        watermarks.set(watermarks.unboosted(), 0, &[0; 5]);
+        assert!(!watermarks.raise());
+        assert_eq!(watermarks.boost(), 0);
     }
 }

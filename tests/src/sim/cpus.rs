@@ -163,6 +163,12 @@ impl Cpus {
         held.push(class);
     }
 
+    pub(super) fn lock_tried(&self, class: LockClass) {
+        let (_, here) = self.here();
+        self.taken_locks.fetch_add(1, Ordering::Relaxed);
+        here.locks.lock().unwrap().push(class);
+    }
+
     pub(super) fn lock_released(&self, class: LockClass) {
         let (cpu, here) = self.here();
         let mut held = here.locks.lock().unwrap();

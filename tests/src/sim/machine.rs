@@ -3,7 +3,8 @@
 use std::ops::Deref;
 use std::thread;
 
-use mm::addr::{PhysAddr, PhysRange};
+use mm::addr::{Order, PhysAddr, PhysRange};
+use mm::buddy::Gfp;
 use mm::config::{PAGE_SIZE, SECTION_FRAMES};
 use mm::mem::{EarlyRam, RamClaim};
 use mm::memblock::firmware::FirmwareRegion;
@@ -12,6 +13,7 @@ use mm::memblock::setup::{self, LowMemory, SetupError, SetupPolicy};
 use mm::memblock::{Direction, GrowError, Memblock};
 use mm::platform::{CpuId, NodeId, Platform};
 use mm::system::{BringUpError, FreeEarlyError, Memory, Options, Summary};
+use mm::zone::Zone;
 use mm::zone::distance::Distances;
 use mm::zone::plan::{CoreWish, NodePlan, Plan, PlanError};
 
@@ -184,10 +186,24 @@ impl<C: SimConfig> Machine<C> {
     pub fn finish(mut self) {
         self.finished = true;
         oracles::check(&self.memory);
+        self.give_up_reserves();
         assert!(self.memory.drain_all_pages(), "a CPU keeps its pages");
         oracles::check(&self.memory);
         oracles::check_quiet(&self.memory);
         self.initial.assert_same(&Shape::of(&self.memory));
+    }
+
+    /// Has zones give up the pageblocks that they keep for large requests which cannot wait: a
+    /// request that reclaims in vain gets them. They keep pageblocks from merging.
+    fn give_up_reserves(&self) {
+        let keeps = |zone: &Zone| zone.high_atomic().0 > 0;
+        if !self.memory.zones().any(keeps) {
+            return;
+        }
+        let gfp = Gfp::HIGHUSER_MOVABLE | Gfp::RETRY_MAYFAIL | Gfp::NOWARN;
+        let take = || self.memory.alloc_block(gfp, Order::MAX).ok();
+        drop(std::iter::from_fn(take).collect::<Vec<_>>());
+        assert!(!self.memory.zones().any(keeps), "a zone keeps pageblocks");
     }
 
     /// Ends a machine whose damage was the test's purpose, without oracles.

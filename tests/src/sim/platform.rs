@@ -13,11 +13,11 @@ use mm::numa::Policy;
 use mm::platform::{
     CpuId, IrqState, LockClass, MapFrameTableError, MemoryModel, NodeId, Platform, Profile,
 };
-use mm::report::{AllocFailure, Corruption, SleepInAtomic};
+use mm::report::{AllocFailure, Corruption, GraceStall, SleepInAtomic};
 
 use super::cpus::Cpus;
 use super::gaps::Stops;
-use super::{Gaps, OnCpu, Ram, SimConfig, Trouble};
+use super::{Gaps, OnCpu, Ram, SimConfig, Trouble, nmi};
 
 thread_local! {
     /// A host thread is a task: whether it reclaims memory, …
@@ -43,6 +43,10 @@ pub struct SimPlatform<C: SimConfig> {
     reschedules: AtomicU64,
     /// Which nodes' kswapd was woken, if there is a thread to wake.
     kswapd: Mutex<Option<Vec<NodeId>>>,
+    /// CPUs that grace periods waited for for long, …
+    stalls: Mutex<Vec<GraceStall>>,
+    /// … and those that were asked to pass a quiescent state.
+    rescheduled: Mutex<Vec<CpuId>>,
     stops: Stops,
     /// What the platform does about damage: goes on, or panics.
     panics: bool,
@@ -60,6 +64,8 @@ impl<C: SimConfig> SimPlatform<C> {
             sleeps: Mutex::default(),
             reschedules: AtomicU64::new(0),
             kswapd: Mutex::default(),
+            stalls: Mutex::default(),
+            rescheduled: Mutex::default(),
             stops: Stops::new(),
             panics,
             config: PhantomData,
@@ -158,6 +164,29 @@ impl<C: SimConfig> SimPlatform<C> {
         kswapd.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
+    /// Takes the CPUs that grace periods waited for for long, oldest report first.
+    #[must_use]
+    pub fn take_stalls(&self) -> Vec<GraceStall> {
+        std::mem::take(&mut *self.stalls.lock().unwrap())
+    }
+
+    /// Takes the CPUs that were asked to pass a quiescent state.
+    #[must_use]
+    pub fn take_rescheduled(&self) -> Vec<CpuId> {
+        std::mem::take(&mut *self.rescheduled.lock().unwrap())
+    }
+
+    /// Runs `body`, interrupted by `handler` as by an NMI, whenever the library calls its platform on
+    /// this thread. Answers how often that was.
+    pub fn with_nmis(&self, handler: impl Fn(), body: impl FnOnce()) -> u64 {
+        nmi::with_handler(&handler, body)
+    }
+
+    /// One such point more: for tracers, which are called with locks held.
+    pub fn nmi_point(&self) {
+        nmi::point();
+    }
+
     /// Takes what was found wrong with interrupts and locks so far, and what a machine at rest
     /// must not show.
     #[must_use]
@@ -177,6 +206,7 @@ unsafe impl<C: SimConfig> Platform for SimPlatform<C> {
     const MODEL: MemoryModel = C::MODEL;
 
     fn direct_map(&self, range: PhysRange) -> Option<NonNull<u8>> {
+        nmi::point();
         self.ram.at(range)
     }
 
@@ -188,7 +218,16 @@ unsafe impl<C: SimConfig> Platform for SimPlatform<C> {
         self.ram.phys(addr)
     }
 
+    fn pin(&self) {
+        nmi::point();
+    }
+
+    fn unpin(&self) {
+        nmi::point();
+    }
+
     fn current_cpu(&self) -> CpuId {
+        nmi::point();
         self.cpus.current()
     }
 
@@ -220,7 +259,9 @@ unsafe impl<C: SimConfig> Platform for SimPlatform<C> {
     }
 
     fn irq_save(&self) -> IrqState {
-        self.cpus.irq_save()
+        let state = self.cpus.irq_save();
+        nmi::point();
+        state
     }
 
     fn irq_restore(&self, state: IrqState) {
@@ -264,6 +305,14 @@ unsafe impl<C: SimConfig> Platform for SimPlatform<C> {
         Some(RECLAIMS.get())
     }
 
+    fn resched_cpu(&self, cpu: CpuId) {
+        self.rescheduled.lock().unwrap().push(cpu);
+    }
+
+    fn grace_stalled(&self, stall: &GraceStall) {
+        self.stalls.lock().unwrap().push(*stall);
+    }
+
     fn sleep_in_atomic(&self, report: &SleepInAtomic) {
         self.sleeps.lock().unwrap().push(*report);
     }
@@ -278,6 +327,12 @@ unsafe impl<C: SimConfig> Platform for SimPlatform<C> {
 
     fn lock_acquired(&self, class: LockClass) {
         self.cpus.lock_acquired(class);
+        nmi::point();
+    }
+
+    fn lock_tried(&self, class: LockClass) {
+        self.cpus.lock_tried(class);
+        nmi::point();
     }
 
     fn lock_released(&self, class: LockClass) {

@@ -78,7 +78,8 @@ fn gfp(class: u8) -> Gfp {
         1 => Gfp::KERNEL | Gfp::RECLAIMABLE,
         2 => Gfp::HIGHUSER_MOVABLE,
         3 => Gfp::USER | Gfp::MOVABLE,
-        4 => Gfp::ATOMIC | Gfp::DMA32,
+        // Not `ATOMIC`: the model keeps no pageblocks for large requests.
+        4 => Gfp::NOWAIT | Gfp::DMA32,
         _ => Gfp::NOWAIT | Gfp::DMA,
     };
     kind | Gfp::THISNODE | Gfp::MEMALLOC

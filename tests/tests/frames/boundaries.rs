@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use mm::addr::{Order, Pfn, PfnRange, PhysAddr, PhysRange, VirtAddr, to_count, to_index};
 use mm::buddy::{Gfp, MigrateType, Request, policy};
-use mm::collections::{Members, SetBank};
+use mm::collections::{Bit, Bitmap, Members, SetBank};
 use mm::frame::{Event, FrameState, FrameTable, PageFlags, Word, ZoneId};
 use mm::mem::{Array, RamClaim};
 use mm::memblock::Memblock;
@@ -246,6 +246,42 @@ fn records_tables_and_requests_accept_any_number() {
     });
     machine.finish();
     assert!(calls >= 1_100, "{calls} calls");
+}
+
+#[test]
+fn a_bitmap_finds_the_runs_that_a_row_of_flags_has() {
+    const BITS: u64 = 700;
+    let machine = Machine::<Usual>::new()
+        .ram(0, 16 << 20)
+        .reserve(8 << 20, 1 << 20)
+        .boot();
+    let range = PhysRange::from_size(PhysAddr::new(8 << 20), Bitmap::bytes_for(BITS));
+    // SAFETY: reserved on this machine, for this test.
+    let ram = unsafe { machine.hardware().early_ram(range) };
+    let mut bitmap = Bitmap::carve(machine.hardware(), ram, BITS).unwrap();
+    let mut flags = [false; BITS as usize];
+    let mut random = Random::new(seed("a_bitmap"));
+    for _ in 0..20_000 {
+        let (first, len) = (random.below(BITS + 10), random.below(100));
+        let value = random.below(2) == 0;
+        bitmap.put(first, len, if value { Bit::Set } else { Bit::Clear });
+        for flag in flags.iter_mut().skip(first as usize).take(len as usize) {
+            *flag = value;
+        }
+        let (from, len) = (random.below(BITS + 10), random.below(80));
+        let (align, offset) = (1 << random.below(7), random.below(100));
+        let fits = |start: &u64| {
+            let run = flags.get(*start as usize..(*start + len) as usize);
+            (start + offset).is_multiple_of(align) && run.is_some_and(|run| !run.contains(&true))
+        };
+        let expected = (from..=BITS).find(fits);
+        assert_eq!(bitmap.find_clear(from, len, (align, offset)), expected);
+        let count = flags.iter().filter(|flag| **flag).count() as u64;
+        assert_eq!(bitmap.count(), count);
+    }
+    assert_eq!(bitmap.find_clear(u64::MAX, 1, (1, 1)), None);
+    assert_eq!(bitmap.find_clear(0, u64::MAX, (1, 1)), None);
+    machine.finish();
 }
 
 #[test]

@@ -212,6 +212,7 @@ pub(crate) fn range_in_a_word(error: &RangeError) -> &'static str {
         RangeError::Empty => "empty",
         RangeError::NotInZone { .. } => "not in zone",
         RangeError::Busy { .. } => "busy",
+        RangeError::Cma { .. } => "cma",
         RangeError::Isolated { .. } => "isolated",
     }
 }

@@ -93,15 +93,18 @@ fn zoneinfo() {
     let expected = expect![[r#"
         Node 0, zone      DMA
           pages free     3840
+                boost    0
                 min      0
                 low      0
                 high     0
                 spanned  3840
                 present  3840
                 managed  3840
+                cma      0
                 protection: (0, 0, 0, 0, 0)
               nr_free_pages 3840
               nr_free_pages_blocks 3584
+              nr_free_cma  0
               numa_hit     0
               numa_miss    0
               numa_foreign 0
@@ -111,15 +114,18 @@ fn zoneinfo() {
           start_pfn:           256
         Node 0, zone    DMA32
           pages free     2048
+                boost    0
                 min      0
                 low      0
                 high     0
                 spanned  1044480
                 present  2048
                 managed  2048
+                cma      0
                 protection: (0, 0, 0, 0, 0)
               nr_free_pages 2048
               nr_free_pages_blocks 2048
+              nr_free_cma  0
               numa_hit     0
               numa_miss    0
               numa_foreign 0
@@ -129,15 +135,18 @@ fn zoneinfo() {
           start_pfn:           4096
         Node 0, zone   Normal
           pages free     1535
+                boost    0
                 min      0
                 low      0
                 high     0
                 spanned  1536
                 present  1536
                 managed  1536
+                cma      0
                 protection: (0, 0, 0, 0, 0)
               nr_free_pages 1535
               nr_free_pages_blocks 1024
+              nr_free_cma  0
               numa_hit     1
               numa_miss    0
               numa_foreign 0
@@ -147,21 +156,25 @@ fn zoneinfo() {
           start_pfn:           1048576
         Node 0, zone  Movable
           pages free     0
+                boost    0
                 min      0
                 low      0
                 high     0
                 spanned  0
                 present  0
                 managed  0
+                cma      0
                 protection: (0, 0, 0, 0, 0)
         Node 0, zone   Device
           pages free     0
+                boost    0
                 min      0
                 low      0
                 high     0
                 spanned  0
                 present  0
                 managed  0
+                cma      0
                 protection: (0, 0, 0, 0, 0)
     "#]];
     let text = text(|out| proc::zoneinfo(&machine, out));
@@ -180,15 +193,18 @@ fn before_memory_is_up_lists_are_empty_and_totals_are_zero() {
         (
             text(|out| proc::meminfo(&memory, out)),
             expect![[r#"
-            MemTotal:              0 kB
-            MemFree:               0 kB
-        "#]],
+                MemTotal:              0 kB
+                MemFree:               0 kB
+                CmaTotal:              0 kB
+                CmaFree:               0 kB
+            "#]],
         ),
         (
             text(|out| proc::vmstat(&memory, out)),
             expect![[r#"
                 nr_free_pages 0
                 nr_free_pages_blocks 0
+                nr_free_cma 0
                 numa_hit 0
                 numa_miss 0
                 numa_foreign 0
@@ -210,6 +226,8 @@ fn before_memory_is_up_lists_are_empty_and_totals_are_zero() {
                 pgscan_kswapd 0
                 pgscan_direct 0
                 pageoutrun 0
+                cma_alloc_success 0
+                cma_alloc_fail 0
             "#]],
         ),
     ] {

@@ -271,6 +271,18 @@ pub(crate) const PRESSURES: &[Ending] = &[
     pressure("memory_16M", "--memory 16M"),
     pressure("memory_64M", "--memory 64M"),
     pressure("cpus_2_migrate", "--cpus 2 --cmdline sched=migrate"),
+    pressure("cma_64M", "--memory 256M --cmdline cma=64M"),
+];
+
+/// Machines with memory that devices can have in one piece.
+pub(crate) const CONTIGUOUS: &[Ending] = &[
+    contiguous("some", "--cmdline cma=64M", "CmaFree:           65536 kB"),
+    contiguous("most", "--memory 256M --cmdline cma=160M", "frame 0x"),
+    contiguous(
+        "on_a_node",
+        "--cpus 2 --numa 2 --memory 512M --cmdline cma=50M",
+        "cma: Reserved 52 MiB at 0x",
+    ),
 ];
 
 /// Values that are not what they should be: told, and the machine comes up all the same.
@@ -284,6 +296,21 @@ pub(crate) const ODDITIES: &[Ending] = &[
         "mem_of_nothing",
         "--cmdline mem=0",
         "kernel parameter ignored: `0`: a size of zero",
+    ),
+    odd(
+        "cma_that_is_no_size",
+        "--cmdline cma=64Q",
+        "kernel parameter ignored: `64Q`: unexpected text behind the number",
+    ),
+    odd(
+        "cma_of_more_than_there_is",
+        "--memory 256M --cmdline cma=1G",
+        "cma: Failed to reserve 1024 MiB",
+    ),
+    odd(
+        "cma_of_more_than_numbers_go",
+        "--cmdline cma=15E",
+        "cma: Failed to reserve 16492674416640 MiB",
     ),
     odd(
         "memmap_with_an_unknown_sign",
@@ -471,6 +498,16 @@ const fn pressure(name: &'static str, options: &'static str) -> Ending {
         exec: Some("oomtest; oomtest; stress 2000"),
         status: 0,
         says: "one that must not fail was served from the reserves",
+    }
+}
+
+const fn contiguous(name: &'static str, options: &'static str, says: &'static str) -> Ending {
+    Ending {
+        name,
+        options,
+        exec: Some("cat meminfo; cmatest; stress 2000; cmatest; cat zoneinfo"),
+        status: 0,
+        says,
     }
 }
 

@@ -13,6 +13,7 @@ mod guest;
 mod ktests;
 mod nodes;
 mod replay;
+mod steps;
 mod tables;
 
 use std::process::ExitCode;
@@ -25,8 +26,8 @@ use boot_runner::tools;
 use libtest_mimic::{Arguments, Failed, Trial};
 
 use cases::{
-    BOOT_COMMANDS, BOOT_SAYS, BOOTS, Boot, DIVISIONS, EXAMPLE_MACHINES, Ending, ODDITIES,
-    PRESSURES, REFUSALS, REPLAYS, TREATMENTS, Treatment,
+    BOOT_COMMANDS, BOOT_SAYS, BOOTS, Boot, CONTIGUOUS, DIVISIONS, EXAMPLE_MACHINES, Ending,
+    ODDITIES, PRESSURES, REFUSALS, REPLAYS, TREATMENTS, Treatment,
 };
 use cpus::CPUS;
 use nodes::NODES;
@@ -54,6 +55,7 @@ fn main() -> ExitCode {
         ("odd_input", ODDITIES),
         ("division", DIVISIONS),
         ("pressure", PRESSURES),
+        ("cma", CONTIGUOUS),
     ];
     let endings = endings.iter().flat_map(|(group, cases)| {
         let one = |case: &'static Ending| trial(group, case.name, || ends_as_told(case));
@@ -76,6 +78,8 @@ fn main() -> ExitCode {
     let tables = TABLES
         .iter()
         .map(|case| trial("tables", case.name, || tables::come_up(case)));
+    let steps = steps::PROFILES
+        .map(|profile| trial("single_step", profile, || steps::step_through(profile)));
     let mut trials: Vec<Trial> = boots
         .chain(examples)
         .chain(least)
@@ -85,6 +89,7 @@ fn main() -> ExitCode {
         .chain(cpus)
         .chain(nodes)
         .chain(tables)
+        .chain(steps)
         .collect();
     trials.extend([
         trial(

@@ -31,13 +31,14 @@ const EQUALS: [&[&str]; 4] = [
 ];
 
 /// Rooms for `unsafe`, each with how many lines of code and how many uses it may hold at most.
-/// A room grows by changing this table, where a reviewer sees it.
+/// A room grows by changing this table, where a reviewer sees it. Files in a room that forbid
+/// `unsafe` do not count.
 const ROOMS: [(&str, usize, usize); 5] = [
-    ("platform", 150, 1),
-    ("sync", 660, 17),
+    ("platform", 170, 1),
+    ("sync", 760, 21),
     ("mem", 290, 16),
-    ("frame/table", 660, 24),
-    ("adapters", 200, 18),
+    ("frame/table", 680, 25),
+    ("adapters", 200, 20),
 ];
 
 /// Heads of modules that have a room below them: they cannot forbid `unsafe` for it, so they must
@@ -121,7 +122,8 @@ fn everything_outside_the_rooms_forbids_unsafe() {
 fn the_rooms_stay_within_their_budget() {
     let mut totals = [(0, 0); ROOMS.len()];
     for source in sources() {
-        if let Some(room) = room(&source) {
+        let forbids = source.text.contains("#![forbid(unsafe_code)]\n");
+        if let Some(room) = room(&source).filter(|_| !forbids) {
             totals[room].0 += source.code().count();
             totals[room].1 += uses_of_unsafe(&source);
         }

@@ -4,5 +4,6 @@
 mod compile_fail;
 mod documents;
 mod levels;
+mod loom;
 mod mutants;
 mod sources;

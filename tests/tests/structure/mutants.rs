@@ -8,6 +8,7 @@
 //! cargo test -p mm-tests --test structure -- --ignored a_few_mutants_are_killed
 //! cargo test -p mm-tests --test structure -- --ignored --nocapture all_mutants_are_killed
 //! MM_MUTANTS=NAME,NAME cargo test -p mm-tests --test structure -- --ignored all_mutants
+//! cargo test -p mm-tests --test structure -- --ignored --nocapture step_by_step
 //! ```
 
 use std::fs;
@@ -22,8 +23,8 @@ use serde_json::Value;
 
 use crate::sources::root;
 
-/// How long the tests of a mutant may take; one that hangs is killed by that.
-const PATIENCE: Duration = Duration::from_secs(240);
+/// How long the tests of a mutant may take, building a kernel included; one that hangs is killed by that.
+const PATIENCE: Duration = Duration::from_secs(480);
 /// The mutants of the short form: one in memblock, one in the buddy, one in the locks.
 const FEW: [&str; 3] = [
     "hand-over-rounds-out",
@@ -34,6 +35,8 @@ const FEW: [&str; 3] = [
 struct Mutant {
     name: String,
     what: String,
+    /// Whether the single-step test must notice it.
+    is_stepped: bool,
     file: PathBuf,
     find: String,
     put: String,
@@ -55,6 +58,7 @@ impl Mutant {
         };
         Self {
             what: field("what:"),
+            is_stepped: head.lines().any(|line| line == "also: single_step"),
             file: field("file:").into(),
             find: find.to_owned(),
             put: put.to_owned(),
@@ -103,7 +107,7 @@ fn every_mutant_applies() {
 #[test]
 #[ignore = "builds the tests several times"]
 fn a_few_mutants_are_killed() {
-    kill(|mutant| FEW.contains(&mutant.name.as_str()));
+    kill(&SUITES[..2], |mutant| FEW.contains(&mutant.name.as_str()));
 }
 
 #[test]
@@ -111,15 +115,25 @@ fn a_few_mutants_are_killed() {
 fn all_mutants_are_killed() {
     let wanted = std::env::var("MM_MUTANTS").unwrap_or_default();
     let names: Vec<_> = wanted.split(',').filter(|name| !name.is_empty()).collect();
-    kill(|mutant| names.is_empty() || names.contains(&mutant.name.as_str()));
+    kill(&SUITES, |mutant| {
+        names.is_empty() || names.contains(&mutant.name.as_str())
+    });
+}
+
+/// Those that say so are noticed by the single-step test in the kernel, too.
+#[test]
+#[ignore = "builds a kernel for each mutant"]
+fn mutants_of_hot_paths_are_killed_step_by_step() {
+    assert!(mutants().iter().filter(|mutant| mutant.is_stepped).count() >= 2);
+    kill(&[STEPS], |mutant| mutant.is_stepped);
 }
 
 /// Applies each mutant to a copy of the sources and runs the tests there.
-fn kill(wanted: impl Fn(&Mutant) -> bool) {
+fn kill(suites: &[Suite], wanted: impl Fn(&Mutant) -> bool) {
     let tree = root().join("target/mutants/tree");
     copy(&root(), &tree);
     name_apart(&tree);
-    let healthy = judge(&tree, &SUITES);
+    let healthy = judge(&tree, suites);
     assert!(
         matches!(healthy, Verdict::Alive),
         "without a mutant: {healthy:?}"
@@ -131,7 +145,7 @@ fn kill(wanted: impl Fn(&Mutant) -> bool) {
         let path = tree.join(&mutant.file);
         let text = fs::read_to_string(&path).unwrap();
         fs::write(&path, mutant.applied(&text)).unwrap();
-        let mut suites = SUITES;
+        let mut suites = suites.to_vec();
         // The tests of its own area are the likeliest to notice it.
         suites.sort_by_key(|suite| !suite.is_about(&mutant.file));
         let verdict = judge(&tree, &suites);
@@ -161,23 +175,34 @@ enum Verdict {
 /// Tests that are built and run together.
 #[derive(Clone, Copy)]
 struct Suite {
-    /// The sources that they are about first of all, if there are such.
+    /// The sources that they are about most of all, if there are such.
     areas: &'static [&'static str],
+    /// Whether they are models that loom runs.
+    is_loom: bool,
     /// What cargo is to build.
     tests: &'static [&'static str],
-    /// Parts that take long and notice nothing that the others miss.
-    skipped: &'static [&'static str],
+    /// What the tests are told: which parts to skip, because they take long and notice nothing that the
+    /// others miss.
+    arguments: &'static [&'static str],
 }
 
 /// In the order in which they are asked, unless a mutant lies in the area of a later one.
-const SUITES: [Suite; 3] = [
+const SUITES: [Suite; 6] = [
     Suite {
         areas: &[],
+        is_loom: false,
         tests: &["--package", "mm-tests", "--test", "frames"],
-        skipped: &["replay::", "concurrency::"],
+        arguments: &["--skip", "replay::", "--skip", "concurrency::"],
+    },
+    Suite {
+        areas: &["mm/src/system"],
+        is_loom: false,
+        tests: &["--package", "mm-tests", "--test", "watermarks"],
+        arguments: &[],
     },
     Suite {
         areas: &["mm/src/memblock"],
+        is_loom: false,
         tests: &[
             "--package",
             "mm",
@@ -191,23 +216,66 @@ const SUITES: [Suite; 3] = [
             "--test",
             "memblock_numa",
         ],
-        skipped: &[],
+        arguments: &[],
+    },
+    Suite {
+        areas: &[
+            "mm/src/sync/grace/epoch.rs",
+            "mm/src/sync/bell.rs",
+            "mm/src/sync/owner.rs",
+            "mm/src/sync/presence.rs",
+            "mm/src/frame/record.rs",
+            "mm/src/frame/stack.rs",
+        ],
+        is_loom: true,
+        tests: &["--package", "mm", "--lib"],
+        arguments: &[],
+    },
+    Suite {
+        areas: &[
+            "mm/src/sync/grace.rs",
+            "mm/src/sync/grace",
+            "mm/src/system/defer.rs",
+            "mm/src/system/grace.rs",
+            "mm/src/system/nolock.rs",
+            "mm/src/zone/nolock.rs",
+        ],
+        is_loom: false,
+        tests: &["--package", "mm-tests", "--test", "grace"],
+        arguments: &[],
     },
     Suite {
         areas: &[
             "mm/src/numa",
-            "mm/src/system/node_states",
-            "mm/src/system/policy",
-            "mm/src/zone/numa_stats",
+            "mm/src/system/node_states.rs",
+            "mm/src/system/policy.rs",
+            "mm/src/zone/numa_stats.rs",
         ],
+        is_loom: false,
         tests: &["--package", "mm-tests", "--test", "numa"],
-        skipped: &[],
+        arguments: &[],
     },
 ];
 
+/// The single-step test in QEMU.
+const STEPS: Suite = Suite {
+    areas: &[],
+    is_loom: false,
+    tests: &["--package", "mm-tests", "--test", "qemu"],
+    arguments: &["single_step::hardened"],
+};
+
 impl Suite {
+    /// Where it is built. Other flags would have all that was built for the others built anew.
+    const fn target(&self) -> &'static str {
+        if self.is_loom {
+            "target/loom"
+        } else {
+            "target"
+        }
+    }
+
     fn is_about(&self, file: &Path) -> bool {
-        let file = file.with_extension("");
         self.areas.iter().any(|area| file.starts_with(area))
     }
 }
@@ -220,7 +288,7 @@ fn judge(tree: &Path, suites: &[Suite]) -> Verdict {
         };
         assert!(!programs.is_empty(), "cargo built no tests");
         for program in programs {
-            if let Some(test) = run(tree, &program, suite.skipped) {
+            if let Some(test) = run(tree, &program, suite.arguments) {
                 return Verdict::Killed(test);
             }
         }
@@ -249,7 +317,8 @@ fn build(tree: &Path, suite: &Suite) -> Option<Vec<PathBuf>> {
         .args(["--message-format", "json-render-diagnostics"])
         .args(suite.tests)
         .arg("--target-dir")
-        .arg(root().join("target"))
+        .arg(root().join(suite.target()))
+        .envs(suite.is_loom.then_some(("RUSTFLAGS", "--cfg loom")))
         .current_dir(tree)
         .stdin(Stdio::null())
         .output()
@@ -268,9 +337,9 @@ fn build(tree: &Path, suite: &Suite) -> Option<Vec<PathBuf>> {
 }
 
 /// Runs tests up to the first that fails; the answer is its name.
-fn run(tree: &Path, program: &Path, skipped: &[&str]) -> Option<String> {
+fn run(tree: &Path, program: &Path, arguments: &[&str]) -> Option<String> {
     let mut tests = Command::new(program)
-        .args(skipped.iter().flat_map(|part| ["--skip", part]))
+        .args(arguments)
         .env("RUST_BACKTRACE", "0")
         .env("PROPTEST_MAX_SHRINK_ITERS", "0")
         .env_remove("MM_SEED")

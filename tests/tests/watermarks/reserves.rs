@@ -165,7 +165,8 @@ fn a_failure_is_reported_in_linux_words_unless_the_request_says_not_to() {
     let marks = zone.watermarks().marks();
     let expected = format!(
         "page allocation failure: order:3, mode:0x40cc0(GFP_KERNEL|__GFP_COMP), nodemask=(null)\n\
-         Node 0 DMA free:{}kB min:{}kB low:{}kB high:{}kB present:{}kB managed:{}kB\n\
+         Node 0 DMA free:{}kB boost:0kB min:{}kB low:{}kB high:{}kB \
+         reserved_highatomic:0KB free_highatomic:0KB present:{}kB managed:{}kB\n\
          lowmem_reserve[]: 0 0 0 0 0",
         4 * marks.min,
         4 * marks.min,

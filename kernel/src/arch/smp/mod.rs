@@ -81,6 +81,14 @@ pub struct Record {
     pub state: State,
 }
 
+/// Sends an NMI to a CPU; answers whether it got out. Without a handler for it that is the end.
+///
+/// # Context
+/// Any.
+pub(crate) fn send_nmi(cpu: &CpuLocal) -> bool {
+    super::apic::send(cpu.apic_id(), super::apic::Message::Nmi).is_ok()
+}
+
 /// How many CPUs take part.
 ///
 /// # Context

@@ -186,8 +186,8 @@ impl Pattern {
         batch
     }
 
-    /// Keeps `high` within the limits. In a tiny zone, and while limits change, the least may be more
-    /// than the most: the least holds then.
+    /// Keeps `high` within the limits. While they change, the least may be more than the most: the
+    /// least holds then.
     fn clamp(&mut self, limits: Limits) {
         let most = limits.high_max.max(limits.high_min);
         self.high = self.high.clamp(limits.high_min, most);
@@ -270,7 +270,12 @@ mod tests {
     #[test]
     fn the_least_holds_where_the_most_would_be_less() {
         let tiny = limits(203, 40, 1, 0);
-        assert_eq!(tiny.high_min, tiny.high_max, "{tiny:?}");
+        assert!(tiny.high_min <= tiny.high_max, "{tiny:?}");
+        // As a CPU may see them in the midst of a change.
+        let tiny = Limits {
+            high_max: 25,
+            ..tiny
+        };
         let mut pattern = Pattern::default();
         for flags in [(true, true), (true, false), (false, false)] {
             pattern.refill(tiny, Order::ZERO, 0, flags);

@@ -3,7 +3,7 @@
 use core::ptr::NonNull;
 
 use crate::addr::{Order, Pfn, PfnRange};
-use crate::frame::{CachedWord, Frame, FrameTable, Word};
+use crate::frame::{CachedWord, Frame, FrameTable, Word, ZoneId};
 use crate::mem::Exclusive;
 use crate::platform::Platform;
 use crate::report::Corruption;
@@ -34,6 +34,23 @@ impl FrameTable {
             };
             each(section.pfn(at), record);
         }
+    }
+
+    /// As [`Self::uncache`] for a block of any zone and order, as its record says, which is told.
+    ///
+    /// # Errors
+    /// [`Corruption::NotFree`] if the record says that it is on no list; nothing is changed then.
+    pub(crate) fn uncache_found<P: Platform>(
+        &self,
+        pfn: Pfn,
+    ) -> Result<(Exclusive, ZoneId), Corruption> {
+        let word = self.frame(pfn).map_or(Word::INTERIOR, Frame::word_acquire);
+        let cached = CachedWord::found(word).ok_or(Corruption::NotFree {
+            pfn,
+            word: word.bits(),
+        })?;
+        let block = self.uncache::<P>(pfn, cached, cached.unique())?;
+        Ok((block, word.zone_id()))
     }
 
     /// Turns a block on a list of this CPU back into its token, marked with `word` from now on.

@@ -300,10 +300,7 @@ impl FrameTable {
         let Ok((frame, unique, shared)) = self.before(pfn, Event::Share) else {
             return Err(block);
         };
-        // A reader that still knows the block from an earlier life takes a reference only once
-        // the count says so, and by then the state must say shared.
-        frame.change_state(unique, shared);
-        frame.refs().set(1);
+        frame.share(unique, shared);
         let _ = block.leak();
         Ok(Reference { pfn })
     }
@@ -317,11 +314,9 @@ impl FrameTable {
     #[must_use]
     pub fn try_get(&self, pfn: Pfn) -> Option<Reference> {
         let head = self.head(pfn)?;
-        let frame = head.frame();
-        // The count is non-zero only while the block is shared, so a successful increment
-        // proves the state as of then, and keeps it.
-        let got = frame.word_acquire().is(FrameState::Shared) && frame.refs().inc_not_zero();
-        got.then(|| Reference { pfn: head.pfn() })
+        head.frame()
+            .try_get()
+            .then(|| Reference { pfn: head.pfn() })
     }
 
     /// Drops a reference to a shared block (Linux: `put_page`). Context: any.
@@ -331,11 +326,10 @@ impl FrameTable {
     pub fn put(&self, reference: Reference) -> Result<PutOutcome, Corruption> {
         let pfn = reference.pfn;
         let (frame, shared, unique) = self.before(pfn, Event::LastPut)?;
-        match frame.refs().dec() {
+        match frame.put(shared, unique) {
             Dropped::Shared => Ok(PutOutcome::Shared),
             Dropped::Saturated => Err(Corruption::RefcountSaturated { pfn }),
             Dropped::Last => {
-                frame.change_state(shared, unique);
                 // SAFETY: (1) the last reference is gone and none can be taken from zero, so the
                 // block is ours alone; (2) only adopted frames become shared.
                 let block = unsafe { Exclusive::new(PfnRange::block(pfn, shared.order())) };

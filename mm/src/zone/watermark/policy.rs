@@ -13,6 +13,8 @@ pub type ByZone = [u64; ZoneKind::COUNT];
 
 /// What `vm.watermark_scale_factor` is unless it is set.
 pub const SCALE_FACTOR: u32 = 10;
+/// What `vm.watermark_boost_factor` is unless it is set.
+pub const BOOST_FACTOR: u32 = 15_000;
 /// What `vm.watermark_scale_factor` may be: 0.01 % to 30 % of a zone.
 pub const SCALE_FACTORS: core::ops::RangeInclusive<u32> = 1..=3000;
 /// What `vm.lowmem_reserve_ratio` is unless it is set.
@@ -30,6 +32,18 @@ pub struct Marks {
     pub low: u64,
     /// Above this, there is enough again.
     pub high: u64,
+}
+
+impl Marks {
+    /// All three, higher by so much.
+    #[must_use]
+    pub const fn raised(self, frames: u64) -> Self {
+        Self {
+            min: self.min.saturating_add(frames),
+            low: self.low.saturating_add(frames),
+            high: self.high.saturating_add(frames),
+        }
+    }
 }
 
 /// A part of a whole.
@@ -114,6 +128,9 @@ pub const fn alloc_flags(gfp: Gfp) -> AllocFlags {
             flags = flags.union(AllocFlags::HARDER);
         }
     }
+    if gfp.contains(Gfp::MOVABLE) {
+        flags = flags.union(AllocFlags::CMA);
+    }
     if gfp.contains(Gfp::MEMALLOC) && !gfp.contains(Gfp::NOMEMALLOC) {
         flags = flags.union(AllocFlags::NO_WATERMARKS);
     }
@@ -133,6 +150,34 @@ pub const fn lowered(mark: u64, flags: AllocFlags) -> u64 {
         mark = mark.saturating_sub(mark.div_euclid(4));
     }
     mark
+}
+
+/// By how much the marks of a zone may be raised when migrate types mix: `factor` ten-thousandths of
+/// its `high` mark, and at least a pageblock; not at all in zones of less than four pageblocks, where
+/// that would help nobody (Linux: `boost_watermark`).
+#[must_use]
+pub fn max_boost(high: u64, factor: u32, managed: u64) -> u64 {
+    let share = Share {
+        part: u64::from(factor),
+        whole: 10_000,
+    };
+    let wanted = fraction(high, share);
+    if wanted == 0 || managed < 4 * PAGEBLOCK_FRAMES {
+        return 0;
+    }
+    wanted.max(PAGEBLOCK_FRAMES)
+}
+
+/// How much of a zone may be kept for large requests that cannot wait: a hundredth, or one
+/// pageblock where that is more (Linux: `reserve_highatomic_pageblock`).
+#[must_use]
+pub const fn high_atomic_limit(managed: u64) -> u64 {
+    let share = managed.div_euclid(100);
+    if share > PAGEBLOCK_FRAMES {
+        share
+    } else {
+        PAGEBLOCK_FRAMES
+    }
 }
 
 fn to_kib(frames: u64) -> u64 {
@@ -234,6 +279,28 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_boost_is_a_share_of_the_high_mark_or_a_pageblock_and_nothing_in_tiny_zones() {
+        for (high, factor, managed, boost) in [
+            (10_000, 15_000, mib(1024), 15_000),
+            (100, 15_000, mib(64), 512),
+            (100, 15_000, 2047, 0),
+            (100, 15_000, 2048, 512),
+            (10_000, 0, mib(1024), 0),
+            (0, 15_000, mib(1024), 0),
+            (u64::MAX, u32::MAX, mib(1024), u64::MAX),
+        ] {
+            assert_eq!(max_boost(high, factor, managed), boost, "{high} {factor}");
+        }
+    }
+
+    #[test]
+    fn a_hundredth_or_a_pageblock_may_be_kept_for_large_requests() {
+        for (managed, kept) in [(0, 512), (51_299, 512), (51_300, 513), (mib(4096), 10_485)] {
+            assert_eq!(high_atomic_limit(managed), kept);
+        }
+    }
+
     /// Issue 3: zones of 8, 64 and 256 MiB with ratios 256 and 32.
     #[test]
     fn lower_zones_keep_a_part_of_what_is_above_them() {
@@ -279,6 +346,7 @@ mod tests {
         use AllocFlags as F;
         for (gfp, flags) in [
             (Gfp::KERNEL, F::empty()),
+            (Gfp::HIGHUSER_MOVABLE, F::CMA),
             (Gfp::NOWAIT, F::empty()),
             (Gfp::ATOMIC, F::HIGH | F::HARDER),
             (Gfp::KERNEL | Gfp::HIGH, F::HIGH),

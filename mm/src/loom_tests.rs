@@ -1,0 +1,18 @@
+//! Models of the protocols between CPUs, run in every order that the memory model allows (loom).
+//!
+//! Built with `--cfg loom` only; `tests/tests/structure/loom.rs` does that. They use the protocols
+//! themselves, over loom's atomics and cells. Compiler fences are nothing to loom: what nests on one
+//! CPU is the affair of `nesting_tests`, and of the single-step test in the kernel.
+
+mod frame_tests;
+mod grace_tests;
+mod nesting_tests;
+mod page_list_tests;
+mod wake_tests;
+
+/// Explores a model: all orders with at most so many switches that no thread asked for.
+fn explore(preemptions: usize, model: impl Fn() + Send + Sync + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(preemptions);
+    builder.check(model);
+}
