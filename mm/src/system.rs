@@ -15,6 +15,7 @@ mod cma;
 mod cpus;
 mod defer;
 mod drain;
+mod faults;
 mod grace;
 mod held;
 mod node_states;
@@ -36,6 +37,7 @@ pub use alloc::AllocError;
 pub use block::Block;
 pub use bring_up::{BringUpError, Summary};
 pub use cma::{CmaError, CmaStats};
+pub use faults::{BadFaultRule, FailPageAlloc, Times};
 pub use grace::{GraceError, GracePeriods, QueueFull};
 pub use options::{HugePages, Options, PageLists, PageOwner};
 pub use reclaim::{Balance, ReclaimStats};
@@ -52,7 +54,7 @@ use crate::platform::{CpuId, NodeId, Platform};
 use crate::report::Corruption;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::grace::Grace;
-use crate::sync::{Once, Pin, SpinLock};
+use crate::sync::{Once, Pin, Presence, SpinLock};
 use crate::zone::{Node, Pages, Zone};
 use cpus::Cpus;
 use policy::Place;
@@ -80,6 +82,7 @@ pub(crate) struct Core {
     backlogs: defer::Backlogs,
     pub(crate) origins: Origins,
     pub(crate) cma: Option<cma::CmaArea>,
+    faults: Option<faults::Faults>,
     tuning: SpinLock<Tuning>,
     reclaim: reclaim::Counters,
     /// Frames left out of circulation because they were found damaged.
@@ -88,7 +91,7 @@ pub(crate) struct Core {
 }
 
 impl<P: Platform> Memory<P> {
-    /// A machine whose memory is not up yet.
+    /// A machine whose memory is not up yet. Context: any.
     pub const fn new(platform: P) -> Self {
         Self {
             platform,
@@ -97,7 +100,7 @@ impl<P: Platform> Memory<P> {
         }
     }
 
-    /// The platform.
+    /// The platform. Context: any.
     #[inline]
     pub const fn platform(&self) -> &P {
         &self.platform
@@ -134,7 +137,14 @@ impl<P: Platform> Memory<P> {
             .map_or_else(NodeId::default, |core| core.cpus.node(cpu))
     }
 
-    /// Every zone of every node, empty ones included.
+    /// Which CPUs are there, and who acts for those that are not; nothing before memory is up.
+    /// Context: any.
+    #[must_use]
+    pub fn presence(&self) -> Option<&Presence> {
+        self.core().map(|core| &core.cpus.presence)
+    }
+
+    /// Every zone of every node, empty ones included. Context: any.
     pub fn zones(&self) -> impl Iterator<Item = &Zone> {
         self.nodes().iter().flat_map(Node::zones)
     }
@@ -152,13 +162,13 @@ impl<P: Platform> Memory<P> {
         self.core()?.frames.page(pfn)
     }
 
-    /// The frame table, once memory is up.
+    /// The frame table, once memory is up. Context: any.
     #[must_use]
     pub fn frames(&self) -> Option<&FrameTable> {
         self.core().map(|core| &core.frames)
     }
 
-    /// The options in force, once memory is up.
+    /// The options in force, once memory is up. Context: any.
     #[must_use]
     pub fn options(&self) -> Option<&Options> {
         self.core().map(|core| &core.options)
@@ -205,10 +215,15 @@ impl<P: Platform> Memory<P> {
 }
 
 impl Core {
+    /// Whether requests may go straight to a CPU's lists: the shortest ways know nothing of fixed marks,
+    /// and of requests that fail on purpose.
+    fn has_ways(&self) -> bool {
+        self.options.page_lists == PageLists::Tuned && self.faults.is_none()
+    }
+
     /// Makes the CPUs' ways to their lists.
     fn find_ways(&mut self) {
-        // The shortest ways know nothing of marks.
-        if self.options.page_lists == PageLists::Classic {
+        if !self.has_ways() {
             return;
         }
         let pages = |treated| match treated {

@@ -95,6 +95,7 @@ pub fn boot<const COUNTING: bool>(bytes: usize) -> Memory<Lean<COUNTING>> {
         page_lists: PageLists::Tuned,
         page_owner: PageOwner::Off,
         cma_bytes: 0,
+        fail_page_alloc: None,
     };
     memory.bring_up(memblock, &plan, options).unwrap();
     memory

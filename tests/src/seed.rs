@@ -47,6 +47,12 @@ pub fn check<S>(
     outcome.unwrap_or_else(|error| panic!("{test}: {error}"));
 }
 
+/// How often a test does what it does: so often, unless `MM_CASES` says otherwise.
+#[must_use]
+pub fn cases(usual: u64) -> u64 {
+    from_env("MM_CASES").unwrap_or(usual)
+}
+
 fn from_env(name: &str) -> Option<u64> {
     let text = env::var(name).ok()?;
     Some(parse(&text).unwrap_or_else(|| panic!("{name}={text:?} is not a number")))

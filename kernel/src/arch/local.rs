@@ -95,7 +95,7 @@ impl CpuLocal {
             has_policy: AtomicBool::new(false),
             thread: AtomicPtr::new(null_mut()),
             interrupts: AtomicU32::new(0),
-            presence: Presence::new(),
+            presence: Presence::new(id),
             sched: sched::queue::CpuQueue::new(),
             apic_id: AtomicU32::new(0),
             online: AtomicBool::new(false),

@@ -1,84 +1,46 @@
 //! Whether a CPU is busy with its own data, as one atomic word that others may win.
 //!
 //! What a CPU has of its own (page lists, say) is its own without locks, so nobody else may touch
-//! it while the CPU runs. A CPU that has nothing to do says so: it marks itself idle or offline
+//! it while the CPU runs. A CPU that has nothing to do says so: it marks itself as away
 //! by one swap, and leaves that state by one compare-exchange before it runs anything again,
-//! the next interrupt handler included. Whoever wants to act for it in between wins the word by a
-//! compare-exchange first ([`Presence::claim`]); the CPU then waits at its exit until the claim is
-//! dropped. Acquire and release on the word hand the data over and back.
+//! the next interrupt handler included. Whoever wants to act for it in between wins the word first
+//! ([`Presence::claim`]); the CPU then waits at its exit until the claim is dropped. The word is
+//! the memory core's ([`mm::sync::Presence`]); before memory is up every CPU runs.
 
 use super::irq::IrqGuard;
-use core::hint::spin_loop;
-use core::sync::atomic::{AtomicU32, Ordering};
+use crate::memory::{self, MEMORY};
+use mm::platform::CpuId;
+use mm::sync::Seized;
 
-const RUNNING: u32 = 0;
-const IDLE: u32 = 1;
-const OFFLINE: u32 = 2;
-/// Set beside the state while somebody acts for the CPU.
-const CLAIMED: u32 = 1 << 8;
-
-/// How a CPU is away.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Away {
-    /// It has nothing to run.
-    Idle,
-    /// It was taken offline.
-    Offline,
-}
-
-impl Away {
-    const fn word(self) -> u32 {
-        match self {
-            Self::Idle => IDLE,
-            Self::Offline => OFFLINE,
-        }
-    }
-}
-
-/// The word of one CPU.
+/// One CPU's place among those that run or are away.
 #[derive(Debug)]
 pub struct Presence {
-    word: AtomicU32,
+    cpu: CpuId,
 }
 
 impl Presence {
-    /// Running.
-    pub(super) const fn new() -> Self {
-        Self {
-            word: AtomicU32::new(RUNNING),
-        }
+    /// That of the CPU with number `id`.
+    pub(super) const fn new(id: u32) -> Self {
+        Self { cpu: CpuId(id) }
     }
 
-    /// Marks the CPU as away. From here on others may act for it.
+    /// Marks the CPU as away. From here on others may act for it; what is checked next (is there
+    /// work?) is not read before others can see that this CPU needs to be woken.
     ///
     /// # Context
-    /// The word's own CPU, in its idle thread, interrupts off; it touches nothing of its own until
+    /// The CPU itself, in its idle thread, interrupts off; it touches nothing of its own until
     /// it has left the state.
-    pub(crate) fn enter(&self, away: Away) {
-        crate::memory::cpu_leaves();
-        // Sequentially consistent: what is checked next (is there work?) must not have been read
-        // before others can see that this CPU needs to be woken.
-        self.word.swap(away.word(), Ordering::SeqCst);
+    pub(crate) fn enter(&self) {
+        memory::cpu_leaves();
     }
 
     /// Makes the CPU run again, after whoever acts for it. Does nothing where it runs already.
     ///
     /// # Context
-    /// The word's own CPU; any but NMI and #MC, which must not wait: see [`Presence::is_running`].
+    /// The CPU itself; any but NMI and #MC, which must not wait: see [`Presence::is_running`].
     #[inline]
     pub(crate) fn leave(&self) {
-        let mut word = self.word.load(Ordering::Relaxed);
-        while word != RUNNING {
-            let free = word & !CLAIMED;
-            let won =
-                self.word
-                    .compare_exchange(free, RUNNING, Ordering::Acquire, Ordering::Relaxed);
-            match won {
-                Ok(_) => return crate::memory::cpu_returns(),
-                Err(now) => word = now,
-            }
-            spin_loop();
-        }
+        memory::cpu_returns();
     }
 
     /// Whether the CPU runs. An NMI handler that finds its own CPU away leaves the CPU's data
@@ -88,13 +50,8 @@ impl Presence {
     /// Any; the answer may be old at once, unless it is the own CPU that asks.
     #[must_use]
     pub fn is_running(&self) -> bool {
-        self.word.load(Ordering::SeqCst) == RUNNING
-    }
-
-    /// Whether the CPU is idle, and nobody acts for it.
-    #[must_use]
-    pub fn is_idle(&self) -> bool {
-        self.word.load(Ordering::SeqCst) == IDLE
+        let presence = MEMORY.presence();
+        presence.is_none_or(|presence| presence.is_present(self.cpu))
     }
 
     /// Wins the right to act for a CPU that is away; `None` where it runs, or somebody else won.
@@ -102,18 +59,11 @@ impl Presence {
     /// # Context
     /// Any but NMI. Interrupts stay off until the claim is dropped, soon: the CPU may be waiting.
     #[must_use]
-    pub fn claim(&self) -> Option<Claim<'_>> {
+    pub fn claim(&self) -> Option<Claim> {
         let irq = IrqGuard::new();
-        let word = self.word.load(Ordering::Relaxed);
-        if word == RUNNING || word & CLAIMED != 0 {
-            return None;
-        }
-        self.word
-            .compare_exchange(word, word | CLAIMED, Ordering::Acquire, Ordering::Relaxed)
-            .ok()?;
+        let seized = MEMORY.presence()?.seize(self.cpu)?;
         Some(Claim {
-            of: self,
-            back: word,
+            _seized: seized,
             _irq: irq,
         })
     }
@@ -122,14 +72,8 @@ impl Presence {
 /// The right to act for a CPU that is away, until it is dropped.
 #[derive(Debug)]
 #[must_use = "the CPU is free to come back when the claim is dropped"]
-pub struct Claim<'a> {
-    of: &'a Presence,
-    back: u32,
+pub struct Claim {
+    // Fields are dropped in this order: the place is given up before interrupts come.
+    _seized: Seized<'static>,
     _irq: IrqGuard,
-}
-
-impl Drop for Claim<'_> {
-    fn drop(&mut self) {
-        self.of.word.store(self.back, Ordering::Release);
-    }
 }

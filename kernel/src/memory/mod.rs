@@ -65,6 +65,10 @@ kernel_param!(
     "on|off: keep which line of the source allocated each block, for /proc/page_owner"
 );
 kernel_param!(
+    "fail_page_alloc",
+    "INTERVAL,PERCENT,SPACE,TIMES[,MIN_ORDER]: have requests for pages fail on purpose"
+);
+kernel_param!(
     "kswapd",
     "off|on: whether each node has a thread that reclaims memory when little is left"
 );

@@ -10,7 +10,6 @@
 use super::mutex::Mutex;
 use super::{Atomic, queue, sleep_ms, tick};
 use crate::arch::local::CpuLocal;
-use crate::arch::presence::Away;
 use crate::arch::{cpu as processor, smp, time};
 use core::fmt;
 use core::sync::atomic::{AtomicU8, AtomicU32, Ordering};
@@ -220,7 +219,7 @@ pub(super) fn park(cpu: &CpuLocal) {
         return;
     }
     while plug.is_offline() {
-        cpu.presence.enter(Away::Offline);
+        cpu.presence.enter();
         // A thread that was on its way here when this CPU closed goes elsewhere. One that is bound
         // here stays in line.
         queue::evict(cpu);

@@ -16,7 +16,6 @@ use super::thread::Thread;
 use crate::arch::local::{self, CpuLocal};
 use crate::arch::lock::IrqLock;
 use crate::arch::pin::Pin;
-use crate::arch::presence::Away;
 use crate::arch::stack::StackExtent;
 use crate::arch::{context, time};
 use crate::memory::stacks;
@@ -94,7 +93,7 @@ fn step(cpu: &CpuLocal) {
         hotplug::park(cpu);
         return;
     }
-    cpu.presence.enter(Away::Idle);
+    cpu.presence.enter();
     let is_called = cpu.sched.queued() > 0
         || cpu.sched.plug.is_parking()
         || ENDED_COUNT.load(Ordering::Relaxed) > 0;

@@ -113,7 +113,7 @@ impl CpuQueue {
 
 /// Whether a CPU has nothing but its idle thread, or is about to.
 fn is_free(cpu: &CpuLocal) -> bool {
-    cpu.presence.is_idle() && cpu.sched.queued() == 0
+    !cpu.presence.is_running() && cpu.sched.queued() == 0
 }
 
 /// CPUs that take threads, from the one after `first` on, round to `first` itself.

@@ -45,7 +45,7 @@ impl<P: Platform> Memory<P> {
         unsafe { self.free_pages_traced(pfn, order, &mut ()) }
     }
 
-    /// As [`Memory::free_pages`], telling `trace` every step.
+    /// As [`Memory::free_pages`], telling `trace` every step. Context: any but NMI.
     ///
     /// # Errors
     /// As [`Memory::free_pages`].

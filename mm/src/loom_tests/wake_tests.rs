@@ -89,3 +89,22 @@ fn one_of_those_who_ring_wakes() {
         assert!(bell.is_rung());
     });
 }
+
+/// Work that was made before the bell rang is seen by who answered it; otherwise it still rings.
+#[test]
+fn work_that_was_rung_for_is_seen_or_rings_still() {
+    explore(3, || {
+        let (bell, work) = (Arc::new(Bell::new()), Arc::new(AtomicU64::new(0)));
+        let other = {
+            let (bell, work) = (Arc::clone(&bell), Arc::clone(&work));
+            thread::spawn(move || {
+                work.store(1, Ordering::Relaxed);
+                let _ = bell.ring();
+            })
+        };
+        bell.answer();
+        let is_seen = work.load(Ordering::Relaxed) == 1;
+        other.join().unwrap();
+        assert!(is_seen || bell.is_rung());
+    });
+}

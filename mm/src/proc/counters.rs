@@ -13,7 +13,7 @@ use crate::platform::Platform;
 use crate::system::{CmaStats, Memory, ReclaimStats};
 use crate::zone::{NumaStats, Zone, ZoneKind};
 
-/// Prints `/proc/meminfo`. Zeroes before memory is up.
+/// Prints `/proc/meminfo`. Zeroes before memory is up. Context: any.
 ///
 /// # Errors
 /// Those of `out`.
@@ -33,7 +33,7 @@ fn write_kib(out: &mut dyn Write, name: &str, frames: u64) -> fmt::Result {
     writeln!(out, "{name:<16}{kib:>8} kB")
 }
 
-/// Prints `/proc/vmstat`. Zeroes before memory is up.
+/// Prints `/proc/vmstat`. Zeroes before memory is up. Context: any but NMI.
 ///
 /// # Errors
 /// Those of `out`.

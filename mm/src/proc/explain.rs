@@ -23,7 +23,7 @@ pub struct Recording {
 }
 
 impl Recording {
-    /// No steps yet.
+    /// No steps yet. Context: any.
     #[must_use]
     pub const fn new() -> Self {
         Self {
@@ -33,12 +33,12 @@ impl Recording {
         }
     }
 
-    /// The steps, first one first.
+    /// The steps, first one first. Context: any.
     pub fn steps(&self) -> impl Iterator<Item = Step> + '_ {
         self.steps.iter().map_while(|step| *step)
     }
 
-    /// How many steps there was no room for.
+    /// How many steps there was no room for. Context: any.
     #[must_use]
     pub const fn lost(&self) -> u64 {
         self.lost

@@ -15,6 +15,7 @@ use crate::system::Memory;
 use crate::zone::{Node, Zone, ZoneSnapshot};
 
 /// Prints `/proc/buddyinfo`: one line a zone, one column an order. Nothing before memory is up.
+/// Context: any but NMI.
 ///
 /// # Errors
 /// Those of `out`.
@@ -27,7 +28,7 @@ pub fn buddyinfo<P: Platform>(memory: &Memory<P>, out: &mut dyn Write) -> fmt::R
 }
 
 /// Prints `/proc/pagetypeinfo`: free blocks by migrate type and order, then how many pageblocks
-/// each type has. One such text for each node. Nothing before memory is up.
+/// each type has. One such text for each node. Nothing before memory is up. Context: any but NMI.
 ///
 /// # Errors
 /// Those of `out`.

@@ -46,7 +46,7 @@ pub struct Resource<'a> {
 }
 
 impl<'a> Resource<'a> {
-    /// Names a range.
+    /// Names a range. Context: any.
     #[must_use]
     pub const fn new(range: PhysRange, name: &'a str) -> Self {
         Self { range, name }
@@ -91,7 +91,7 @@ pub fn iomem<'a>(
 }
 
 /// A firmware map in Linux's words, lowest first: page 0 is reserved, and what is called usable
-/// in the BIOS area is left out (`trim_bios_range`), as in the memory table.
+/// in the BIOS area is left out (`trim_bios_range`), as in the memory table. Context: any.
 pub fn firmware_resources(map: FirmwareMap<'_>) -> impl Iterator<Item = Resource<'static>> {
     let mut pieces = map.ranges().flat_map(trimmed).peekable();
     core::iter::from_fn(move || {
@@ -141,7 +141,7 @@ const fn resource_name(kind: FirmwareKind) -> &'static str {
 }
 
 /// Puts `inner`, in any order, between the resources of `outer`, which come lowest first, so
-/// that each stands after the one it lies in.
+/// that each stands after the one it lies in. Context: any.
 pub fn with_inner<'a, 'o: 'a>(
     outer: impl IntoIterator<Item = Resource<'o>>,
     inner: &'a [Resource<'a>],

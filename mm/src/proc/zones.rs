@@ -18,7 +18,7 @@ use crate::system::{Memory, PageLists};
 use crate::zone::watermark::policy::{ByZone, Marks};
 use crate::zone::{Node, NumaStats, Zone};
 
-/// Prints `/proc/zoneinfo`. Nothing before memory is up.
+/// Prints `/proc/zoneinfo`. Nothing before memory is up. Context: any but NMI.
 ///
 /// # Errors
 /// Those of `out`.

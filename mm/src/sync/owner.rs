@@ -46,7 +46,7 @@ impl<T, S> OwnerCell<T, S> {
     }
 
     /// A cell that nobody gets into: it stands for none.
-    pub const fn vacant(value: T, shared: S) -> Self {
+    pub fn vacant(value: T, shared: S) -> Self {
         // INVARIANT: `busy` for ever, and no `Entered`: the value is out of reach.
         Self {
             busy: AtomicBool::new(true),

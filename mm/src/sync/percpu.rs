@@ -141,7 +141,7 @@ pub struct Vacant<T: 'static, S: 'static>(OwnerCell<T, S>);
 
 impl<T, S> Vacant<T, S> {
     /// Around a value that is never used.
-    pub const fn new(value: T, shared: S) -> Self {
+    pub fn new(value: T, shared: S) -> Self {
         Self(OwnerCell::vacant(value, shared))
     }
 }

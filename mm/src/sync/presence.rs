@@ -31,9 +31,10 @@ impl State {
         Self(AtomicU8::new(AWAY))
     }
 
-    /// The CPU goes away.
+    /// The CPU goes away. What it looks at next is read after others can see that: whoever has left
+    /// something for it, and then finds it away, wakes it.
     pub fn leave(&self) {
-        self.0.swap(AWAY, Ordering::AcqRel);
+        self.0.swap(AWAY, Ordering::SeqCst);
     }
 
     /// The CPU is back: answers whether it is, or somebody acts for it right now.
@@ -110,6 +111,10 @@ impl Presence {
     /// starts it before it runs.
     pub fn return_from(&self, cpu: CpuId) {
         let Some(state) = self.state(cpu) else { return };
+        // Nobody else changes a state that says so.
+        if state.is_present() {
+            return;
+        }
         while !state.try_return() {
             core::hint::spin_loop();
         }

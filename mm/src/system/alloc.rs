@@ -297,6 +297,9 @@ impl<P: Platform> Memory<P> {
         trace: &mut impl Trace,
     ) -> Result<Exclusive, AllocError> {
         let request = &request;
+        if core.strikes(request) {
+            return Err(AllocError::OutOfMemory);
+        }
         let low = |zone: &Zone| zone.low_floor(request);
         match self.alloc_above(core, place, request, (AllocFlags::empty(), low), trace) {
             Some(block) => Ok(block),

@@ -43,6 +43,7 @@ impl<H: Home> Block<H> {
 
     /// Allocates as [`Self::alloc`], and tells `trace` every step, some of them with a zone's
     /// lock held: the tracer must not come back here.
+    /// Context: as [`Memory::alloc_block`](super::Memory::alloc_block).
     ///
     /// # Errors
     /// [`AllocError`].
@@ -93,19 +94,19 @@ impl<H: Home> Block<H> {
         self.held.home.memory().frames()?.frame(self.pfn())
     }
 
-    /// Which frames.
+    /// Which frames. Context: any.
     #[must_use]
     pub fn frames(&self) -> PfnRange {
         self.held.frames()
     }
 
-    /// The first frame.
+    /// The first frame. Context: any.
     #[must_use]
     pub fn pfn(&self) -> Pfn {
         self.frames().first()
     }
 
-    /// log2 of the number of frames.
+    /// log2 of the number of frames. Context: any.
     #[must_use]
     pub fn order(&self) -> Order {
         Order::at_most(self.frames().frames(), Order::MAX)
@@ -131,7 +132,7 @@ impl<H: Home> Block<H> {
     }
 
     /// Gives up the handle for a plain frame number, to be freed with
-    /// [`Memory::free_pages`](super::Memory::free_pages).
+    /// [`Memory::free_pages`](super::Memory::free_pages). Context: any.
     #[must_use = "the pages leak unless they are freed by number"]
     pub fn into_raw(mut self) -> Pfn {
         self.held
@@ -154,6 +155,7 @@ impl<H: Home> Block<H> {
 
     /// As [`Self::share`], with another destructor: `D` gets the block back when the last reference
     /// is dropped. (A reference that is dropped [by number](super::Memory::put_page) knows of none.)
+    /// Context: any.
     ///
     /// # Errors
     /// The block, if its record was damaged.

@@ -7,6 +7,7 @@ use core::fmt;
 use super::cma::{self, CmaArea};
 use super::cpus::Cpus;
 use super::defer::{Backlog, Backlogs, Waiting};
+use super::faults::Faults;
 use super::node_states::Numa;
 use super::{Core, Memory, Options, PageLists, PageOwner, Tuning};
 use crate::addr::{PfnRange, to_count, to_index};
@@ -148,6 +149,7 @@ impl<P: Platform> Memory<P> {
             backlogs,
             origins,
             cma,
+            faults: options.fail_page_alloc.map(Faults::new),
             tuning: SpinLock::new(rank::SETTINGS, Tuning::INITIAL),
             reclaim: super::reclaim::Counters::default(),
             quarantined: AtomicU64::new(0),
@@ -192,7 +194,7 @@ impl<P: Platform> Memory<P> {
         })
     }
 
-    /// What came up; nothing before that.
+    /// What came up; nothing before that. Context: any.
     #[must_use]
     pub fn summary(&self) -> Summary {
         self.core()

@@ -89,7 +89,7 @@ impl<P: Platform> Memory<P> {
     #[cold]
     #[inline(never)]
     fn fill_nearest(&self, core: &Core, pin: &Pin<'_, P>, request: Request) -> bool {
-        if core.treats_new_pages {
+        if core.treats_new_pages || !core.has_ways() {
             return false;
         }
         let near = core.node(core.cpus.node(pin.cpu()));
@@ -113,6 +113,9 @@ impl<P: Platform> Memory<P> {
             .near_node(&self.platform)
             .ok_or(AllocError::NoSuchNode)?
             .into();
+        if core.strikes(request) {
+            return Ok(());
+        }
         let mut wanted = pages.iter().filter(|place| place.is_none()).count();
         let mut places = pages.iter_mut().filter(|place| place.is_none());
         let mut first = None;

@@ -1,6 +1,7 @@
 //! Switches of a running system, from the profile and the command line.
 #![forbid(unsafe_code)]
 
+use super::FailPageAlloc;
 use crate::platform::Profile;
 
 /// What is done to pages on their way out and in; names as on Linux's command line.
@@ -21,6 +22,8 @@ pub struct Options {
     /// `cma=`: so many bytes can be had in one piece by devices, and are lent to movable pages
     /// meanwhile.
     pub cma_bytes: u64,
+    /// `fail_page_alloc=`: which requests fail on purpose.
+    pub fail_page_alloc: Option<FailPageAlloc>,
 }
 
 /// Whether it is kept who allocated what (Linux: `page_owner=`): a word for each frame.
@@ -46,7 +49,7 @@ pub enum PageLists {
 }
 
 impl PageLists {
-    /// Whether there are any.
+    /// Whether there are any. Context: any.
     #[must_use]
     pub const fn are_on(self) -> bool {
         !matches!(self, Self::Off)
@@ -65,7 +68,7 @@ pub enum HugePages {
 }
 
 impl HugePages {
-    /// Whether anybody gets any.
+    /// Whether anybody gets any. Context: any.
     #[must_use]
     pub const fn are_on(self) -> bool {
         !matches!(self, Self::Never)
@@ -73,7 +76,7 @@ impl HugePages {
 }
 
 impl Options {
-    /// What a profile turns on by itself.
+    /// What a profile turns on by itself. Context: any.
     #[must_use]
     pub const fn for_profile(profile: Profile) -> Self {
         Self {
@@ -84,6 +87,7 @@ impl Options {
             page_lists: PageLists::Tuned,
             page_owner: PageOwner::Off,
             cma_bytes: 0,
+            fail_page_alloc: None,
         }
     }
 
@@ -101,9 +105,11 @@ impl Options {
 
     /// The same with what the kernel command line says: `init_on_alloc=`, `init_on_free=` and
     /// `page_poison=`, each `0`/`1`/`off`/`on`; `transparent_hugepage=`, which is `always`,
-    /// `madvise` or `never`; `percpu_pagelists=`, which is `off`, `tuned` or `classic`; and `page_owner=`, which is
+    /// `madvise` or `never`; `percpu_pagelists=`, which is `off`, `tuned` or `classic`;
+    /// `fail_page_alloc=`, as [`FailPageAlloc`] reads it; and `page_owner=`, which is
     /// `off` or `on`. Other words are
     /// left to others; a value that is none of these goes to `refused` and changes nothing.
+    /// Context: any.
     #[must_use]
     pub fn with_command_line<'a>(
         mut self,
@@ -123,6 +129,13 @@ impl Options {
                         "off" => self.page_owner = PageOwner::Off,
                         "on" => self.page_owner = PageOwner::On,
                         _ => refused(word),
+                    }
+                    continue;
+                }
+                "fail_page_alloc" => {
+                    match value.parse() {
+                        Ok(rule) => self.fail_page_alloc = Some(rule),
+                        Err(_) => refused(word),
                     }
                     continue;
                 }
@@ -164,7 +177,8 @@ mod tests {
     fn the_command_line_overrides_the_profile_and_nonsense_is_refused() {
         let mut refused = [""; 1];
         let options = Options::for_profile(Profile::Hardened).with_command_line(
-            "quiet init_on_alloc=0 page_poison=maybe init_on_free=on transparent_hugepage=never page_owner=on",
+            "quiet init_on_alloc=0 page_poison=maybe init_on_free=on transparent_hugepage=never page_owner=on \
+             fail_page_alloc=1,5,0,-1",
             |word| refused = [word],
         );
         assert_eq!(
@@ -177,6 +191,7 @@ mod tests {
                 page_lists: PageLists::Tuned,
                 page_owner: PageOwner::On,
                 cma_bytes: 0,
+                fail_page_alloc: "1,5,0,-1".parse().ok(),
             }
         );
         assert_eq!(refused, ["page_poison=maybe"]);

@@ -133,6 +133,7 @@ impl<P: Platform> Memory<P> {
     }
 
     /// The opposite of [`Self::register_oom_notifier`], as [`Self::unregister_shrinker`].
+    /// Context: task, not from the notifier.
     pub fn unregister_oom_notifier(&self, notifier: &'static OomNotifier) -> bool {
         Chain::leave(notifier, &self.platform)
     }

@@ -86,7 +86,7 @@ impl<H: Home> PageRun<H> {
         }
     }
 
-    /// Which frames.
+    /// Which frames. Context: any.
     #[must_use]
     pub fn frames(&self) -> PfnRange {
         self.held.frames()

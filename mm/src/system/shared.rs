@@ -52,13 +52,13 @@ impl<H: Home, D: Destructor<H>> SharedBlock<H, D> {
         }
     }
 
-    /// The first frame.
+    /// The first frame. Context: any.
     #[must_use]
     pub const fn pfn(&self) -> Pfn {
         self.pfn
     }
 
-    /// log2 of the number of frames.
+    /// log2 of the number of frames. Context: any.
     #[must_use]
     pub const fn order(&self) -> Order {
         self.order

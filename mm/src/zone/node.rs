@@ -42,31 +42,31 @@ impl Node {
         self.others = others;
     }
 
-    /// The node's number.
+    /// The node's number. Context: any.
     #[must_use]
     pub const fn id(&self) -> NodeId {
         self.id
     }
 
-    /// From the first to behind the last frame, holes included.
+    /// From the first to behind the last frame, holes included. Context: any.
     #[must_use]
     pub const fn span(&self) -> PfnRange {
         self.span
     }
 
-    /// Frames of RAM.
+    /// Frames of RAM. Context: any.
     #[must_use]
     pub const fn present(&self) -> u64 {
         self.present
     }
 
-    /// Its zones, lowest first, empty ones included.
+    /// Its zones, lowest first, empty ones included. Context: any.
     #[must_use]
     pub const fn zones(&self) -> &[Zone; ZoneKind::COUNT] {
         &self.zones
     }
 
-    /// The zone of a kind.
+    /// The zone of a kind. Context: any.
     #[inline]
     #[must_use]
     pub const fn zone(&self, kind: ZoneKind) -> &Zone {
@@ -89,7 +89,7 @@ impl Node {
     }
 
     /// The other nodes with memory, in the order in which they are asked when this one has none
-    /// (Linux: "Fallback order").
+    /// (Linux: "Fallback order"). Context: any.
     #[inline]
     #[must_use]
     pub fn others(&self) -> &[NodeId] {
@@ -97,7 +97,7 @@ impl Node {
     }
 
     /// Zones that may serve a request whose highest zone is `highest`, best first: from there
-    /// downwards, those with managed memory (Linux: a node's `zonelist`).
+    /// downwards, those with managed memory (Linux: a node's `zonelist`). Context: any.
     #[inline]
     pub fn zonelist(&self, highest: ZoneKind) -> impl Iterator<Item = &Zone> {
         let (zones, _) = self.zones.split_at(highest.index().wrapping_add(1));

@@ -102,31 +102,31 @@ impl Zone {
         }
     }
 
-    /// Node and index, as frame records name it.
+    /// Node and index, as frame records name it. Context: any.
     #[must_use]
     pub const fn id(&self) -> ZoneId {
         self.home
     }
 
-    /// The kind.
+    /// The kind. Context: any.
     #[must_use]
     pub const fn kind(&self) -> ZoneKind {
         self.kind
     }
 
-    /// From the first to behind the last frame, holes included.
+    /// From the first to behind the last frame, holes included. Context: any.
     #[must_use]
     pub const fn span(&self) -> PfnRange {
         self.span
     }
 
-    /// Frames in the span.
+    /// Frames in the span. Context: any.
     #[must_use]
     pub const fn spanned(&self) -> u64 {
         self.span.frames()
     }
 
-    /// Frames of RAM.
+    /// Frames of RAM. Context: any.
     #[must_use]
     pub const fn present(&self) -> u64 {
         self.present
@@ -146,14 +146,14 @@ impl Zone {
         self.free.load(Ordering::Relaxed)
     }
 
-    /// Whether the allocator has anything here at all (Linux: `managed_zone`).
+    /// Whether the allocator has anything here at all (Linux: `managed_zone`). Context: any.
     #[inline]
     #[must_use]
     pub fn is_managed(&self) -> bool {
         self.managed() != 0
     }
 
-    /// Whether there is RAM here (Linux: `populated_zone`).
+    /// Whether there is RAM here (Linux: `populated_zone`). Context: any.
     #[must_use]
     pub const fn is_populated(&self) -> bool {
         self.present != 0
@@ -189,7 +189,7 @@ impl Zone {
             .saturating_add(kept)
     }
 
-    /// As [`Self::low_floor`], for any mark and rights.
+    /// As [`Self::low_floor`], for any mark and rights. Context: any.
     #[must_use]
     pub fn floor(&self, limit: Limit) -> u64 {
         let kept = self.out_of_reach(limit.flags);
@@ -450,6 +450,7 @@ impl Zone {
     }
 
     /// The migrate type of the pageblock around a frame, if the zone has memory there.
+    /// Context: any but NMI.
     #[must_use]
     pub fn pageblock_type<P: Platform>(&self, platform: &P, pfn: Pfn) -> Option<MigrateType> {
         self.areas.lock(platform).kind_at(pfn)
@@ -563,7 +564,7 @@ impl Zone {
         self.areas.get_mut()
     }
 
-    /// Whether a frame's record says that it belongs here.
+    /// Whether a frame's record says that it belongs here. Context: any.
     #[must_use]
     pub fn owns(&self, frames: &FrameTable, pfn: Pfn) -> bool {
         frames

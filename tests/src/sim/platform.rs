@@ -26,6 +26,8 @@ thread_local! {
     static ATOMIC: Cell<bool> = const { Cell::new(false) };
     /// The memory policy that it has, if any.
     static POLICY: Cell<Option<Policy>> = const { Cell::new(None) };
+    /// How often it let others run.
+    static RESCHEDULES: Cell<u64> = const { Cell::new(0) };
 }
 
 /// A platform over simulated hardware. `C` picks profile and memory model.
@@ -150,6 +152,12 @@ impl<C: SimConfig> SimPlatform<C> {
     #[must_use]
     pub fn reschedules(&self) -> u64 {
         self.reschedules.load(Ordering::Relaxed)
+    }
+
+    /// How often this thread let others run so far, on any machine.
+    #[must_use]
+    pub fn reschedules_here(&self) -> u64 {
+        RESCHEDULES.get()
     }
 
     /// From now on somebody calls [`woken`](Self::woken) and does kswapd's work.
@@ -289,6 +297,7 @@ unsafe impl<C: SimConfig> Platform for SimPlatform<C> {
 
     fn reschedule(&self) {
         self.reschedules.fetch_add(1, Ordering::Relaxed);
+        RESCHEDULES.set(RESCHEDULES.get() + 1);
         std::thread::yield_now();
     }
 

@@ -1,6 +1,7 @@
 //! R01, scaled down: many CPUs at once, no frame handed out twice.
 
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use mm::addr::{Order, Pfn, PfnRange};
@@ -9,7 +10,7 @@ use mm::frame::FrameState;
 use mm::report::Corruption;
 use mm::system::{Block, Memory};
 use mm_tests::oracles::{Blocks, Owners};
-use mm_tests::seed::{Random, seed};
+use mm_tests::seed::{Random, cases, seed};
 use mm_tests::sim::{Checked, Listed, Machine, SimConfig, SimPlatform, Usual, Vmemmap};
 
 const MIB: u64 = 1 << 20;
@@ -108,6 +109,78 @@ fn cpus_with_page_lists_never_get_the_same_frame() {
     hammer::<Listed<Usual>>(8, 6_000);
     hammer::<Listed<Checked>>(3, 2_500);
     hammer::<Listed<(mm_tests::sim::Plain, Vmemmap)>>(2, 10_000);
+}
+
+/// Who has each frame of a machine: nobody, or somebody.
+struct Ledger(Vec<AtomicBool>);
+
+impl Ledger {
+    fn of<C: SimConfig>(machine: &Machine<C>) -> Self {
+        let frames = machine.frames().unwrap().limit().as_u64();
+        Self((0..frames).map(|_| AtomicBool::new(false)).collect())
+    }
+
+    /// Turns all frames of a block from one to the other.
+    fn turn(&self, block: PfnRange, taken: bool) {
+        let first = block.first().as_u64() as usize;
+        for (at, frame) in self.0[first..][..block.frames() as usize]
+            .iter()
+            .enumerate()
+        {
+            let before = frame.swap(taken, Ordering::AcqRel);
+            assert_ne!(before, taken, "frame {} of {block:?}", first + at);
+        }
+    }
+}
+
+/// R01: eight CPUs, orders 0 to 10, 4 GiB, 16 seeds. `MM_CASES` sets how many operations each CPU
+/// does for each seed.
+fn sixteen_seeds<C: SimConfig>() {
+    let machine = Machine::<C>::new().ram(0, 4096 * MIB).cpus(9).boot();
+    let ledger = Ledger::of(&machine);
+    let seed = seed("sixteen_seeds");
+    let operations = cases(2_000);
+    for round in 0..16 {
+        thread::scope(|scope| {
+            for cpu in 1..=8 {
+                let (machine, ledger) = (&machine, &ledger);
+                scope.spawn(move || {
+                    let _here = machine.cpu(cpu);
+                    let mut random = Random::new(seed ^ (round << 8) ^ u64::from(cpu));
+                    let mut live: Vec<Handle<'_, C>> = Vec::new();
+                    for _ in 0..operations {
+                        let takes = live.len() < 200 && random.below(2) == 0;
+                        if takes || live.is_empty() {
+                            let order = Order::new(random.below(11) as u8).unwrap();
+                            let gfp = [Gfp::KERNEL, Gfp::HIGHUSER_MOVABLE, Gfp::ATOMIC];
+                            let gfp = gfp[random.below_index(3)] | Gfp::NOWARN;
+                            let Ok(block) = machine.alloc_block(gfp, order) else {
+                                continue;
+                            };
+                            assert!(block.pfn().is_aligned(order) && block.order() == order);
+                            ledger.turn(block.frames(), true);
+                            live.push(block);
+                        } else {
+                            let block = live.swap_remove(random.below_index(live.len()));
+                            ledger.turn(block.frames(), false);
+                            drop(block);
+                        }
+                    }
+                    for block in live {
+                        ledger.turn(block.frames(), false);
+                        drop(block);
+                    }
+                });
+            }
+        });
+        machine.validate().unwrap();
+    }
+    machine.finish();
+}
+
+#[test]
+fn eight_cpus_on_four_gibibytes_never_get_the_same_frame() {
+    sixteen_seeds::<Listed<(mm_tests::sim::Plain, Vmemmap)>>();
 }
 
 #[test]

@@ -229,6 +229,14 @@ pub(crate) const REFUSALS: &[Ending] = &[
         says: "no 64-bit mode",
     },
     Ending {
+        // The kernel comes up all the same, and single pages are not meant.
+        name: "requests_that_fail_on_purpose",
+        options: "--cpus 2 --cmdline fail_page_alloc=1,100,0,-1",
+        exec: Some("alloc 0; alloc 1"),
+        status: 1,
+        says: "alloc: error: out of memory",
+    },
+    Ending {
         name: "map_without_usable_memory",
         options: "--cmdline memmap=exactmap",
         exec: Some("help"),
@@ -296,6 +304,11 @@ pub(crate) const ODDITIES: &[Ending] = &[
         "mem_of_nothing",
         "--cmdline mem=0",
         "kernel parameter ignored: `0`: a size of zero",
+    ),
+    odd(
+        "fail_page_alloc_that_is_no_rule",
+        "--cmdline fail_page_alloc=1,5",
+        "kernel parameter ignored: `fail_page_alloc=1,5` has no such value",
     ),
     odd(
         "cma_that_is_no_size",

@@ -224,6 +224,7 @@ const SUITES: [Suite; 6] = [
             "mm/src/sync/bell.rs",
             "mm/src/sync/owner.rs",
             "mm/src/sync/presence.rs",
+            "mm/src/sync/refcount.rs",
             "mm/src/frame/record.rs",
             "mm/src/frame/stack.rs",
         ],
@@ -236,6 +237,7 @@ const SUITES: [Suite; 6] = [
             "mm/src/sync/grace.rs",
             "mm/src/sync/grace",
             "mm/src/system/defer.rs",
+            "mm/src/system/drain.rs",
             "mm/src/system/grace.rs",
             "mm/src/system/nolock.rs",
             "mm/src/zone/nolock.rs",
@@ -247,6 +249,7 @@ const SUITES: [Suite; 6] = [
     Suite {
         areas: &[
             "mm/src/numa",
+            "mm/src/numa.rs",
             "mm/src/system/node_states.rs",
             "mm/src/system/policy.rs",
             "mm/src/zone/numa_stats.rs",

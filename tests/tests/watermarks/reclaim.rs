@@ -11,7 +11,8 @@ use mm::buddy::Gfp;
 use mm::buddy::relief::{Freed, OomNotifier, OutOfMemory, Relief, ShrinkControl, Shrinker};
 use mm::platform::NodeId;
 use mm::system::AllocError;
-use mm_tests::sim::{Machine, Usual};
+use mm_tests::seed::cases;
+use mm_tests::sim::{Listed, Machine, Usual};
 
 const MIB: u64 = 1 << 20;
 
@@ -132,20 +133,22 @@ fn is_above_high(machine: &Machine<Usual>) -> bool {
     zones.all(|zone| zone.free_frames() > zone.watermarks().marks().high)
 }
 
+/// Requests by what they may do to be served.
+const CLASSES: [Gfp; 10] = [
+    Gfp::KERNEL,
+    Gfp::KERNEL.union(Gfp::HIGH),
+    Gfp::ATOMIC,
+    Gfp::NOWAIT,
+    Gfp::KERNEL.union(Gfp::MEMALLOC),
+    Gfp::KERNEL.union(Gfp::NORETRY),
+    Gfp::KERNEL.union(Gfp::RETRY_MAYFAIL),
+    Gfp::HIGHUSER_MOVABLE,
+    Gfp::KERNEL.union(Gfp::THISNODE),
+    Gfp::KERNEL.union(Gfp::NOFAIL),
+];
+
 #[test]
 fn every_request_ends_when_nothing_can_be_reclaimed() {
-    const CLASSES: [Gfp; 10] = [
-        Gfp::KERNEL,
-        Gfp::KERNEL.union(Gfp::HIGH),
-        Gfp::ATOMIC,
-        Gfp::NOWAIT,
-        Gfp::KERNEL.union(Gfp::MEMALLOC),
-        Gfp::KERNEL.union(Gfp::NORETRY),
-        Gfp::KERNEL.union(Gfp::RETRY_MAYFAIL),
-        Gfp::HIGHUSER_MOVABLE,
-        Gfp::KERNEL.union(Gfp::THISNODE),
-        Gfp::KERNEL.union(Gfp::NOFAIL),
-    ];
     for stubborn in [None, Some(0), Some(1 << 20)] {
         let machine = machine();
         if let Some(objects) = stubborn {
@@ -183,6 +186,47 @@ fn every_request_ends_when_nothing_can_be_reclaimed() {
         assert_eq!(machine.free_frames(), before);
         machine.check();
     }
+}
+
+/// R06 on eight CPUs at once: `MM_CASES` sets how often each CPU asks for each class and order.
+#[test]
+fn every_request_of_eight_cpus_ends_when_nothing_can_be_reclaimed() {
+    let builder = Machine::<Listed<Usual>>::new().ram(16 * MIB, 64 * MIB);
+    let machine = builder.cpus(9).boot();
+    let mut taken = Vec::new();
+    let gfp = Gfp::MEMALLOC | Gfp::NOWARN;
+    while let Ok(page) = machine.alloc_block(gfp, Order::ZERO) {
+        taken.push(page);
+    }
+    let attempts = cases(10);
+    let total = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        for cpu in 1..=8 {
+            let (machine, total) = (&machine, &total);
+            scope.spawn(move || {
+                let _here = machine.cpu(cpu);
+                let hardware = machine.hardware();
+                let each = || CLASSES.into_iter().flat_map(orders);
+                for (gfp, size) in (0..attempts).flat_map(|_| each()) {
+                    let rounds = hardware.reschedules_here();
+                    let result = machine.alloc_pages(gfp | Gfp::NOWARN, size);
+                    assert_eq!(result, Err(AllocError::OutOfMemory), "{gfp:?} {size:?}");
+                    let rounds = hardware.reschedules_here() - rounds;
+                    assert!(rounds <= 16 + 16, "{gfp:?} {size:?}: {rounds} rounds");
+                    total.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+    });
+    println!("{} requests ended", total.into_inner());
+    drop(taken);
+    machine.finish();
+}
+
+/// A class of requests with every order that it may ask for.
+fn orders(gfp: Gfp) -> impl Iterator<Item = (Gfp, Order)> {
+    let may = move |size: &Order| !gfp.contains(Gfp::NOFAIL) || size.as_u8() <= 1;
+    Order::all().filter(may).map(move |size| (gfp, size))
 }
 
 #[test]
