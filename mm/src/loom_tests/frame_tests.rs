@@ -144,6 +144,7 @@ fn a_reference_to_a_page_that_lives_again_sees_its_new_life() {
         let other = Arc::clone(&page);
         let reader = thread::spawn(move || {
             if other.frame.try_get() {
+                assert!(other.frame.word_acquire().is(FrameState::Shared));
                 let found = other.read();
                 assert!(found == 7 || found == 8, "{found} is nobody's");
                 put(&other);

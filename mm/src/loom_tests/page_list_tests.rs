@@ -141,22 +141,24 @@ fn a_drain_that_is_said_to_be_done_is_done() {
         let theirs = {
             let (cpu, drained) = (Arc::clone(&cpu), Arc::clone(&drained));
             thread::spawn(move || {
-                if cpu.list.is_drain_wanted() {
-                    // SAFETY: this thread is the CPU.
-                    let mut own = unsafe { cpu.list.enter() }.unwrap();
-                    let pages = core::mem::take(own.parts().0);
-                    drop(own);
-                    // SAFETY: nobody reads it before the request is closed, or loom fails the model.
-                    drained.with_mut(|drained| unsafe { *drained = pages });
-                    cpu.list.drained();
+                while !cpu.list.is_drain_wanted() {
+                    thread::yield_now();
                 }
+                // SAFETY: this thread is the CPU.
+                let mut own = unsafe { cpu.list.enter() }.unwrap();
+                let pages = core::mem::take(own.parts().0);
+                drop(own);
+                // SAFETY: nobody reads it before the request is closed, or loom fails the model.
+                drained.with_mut(|drained| unsafe { *drained = pages });
+                cpu.list.drained();
             })
         };
         cpu.list.want_drain();
-        if cpu.list.is_drained() {
-            // SAFETY: as above.
-            assert_eq!(drained.with(|drained| unsafe { *drained }), 2);
+        while !cpu.list.is_drained() {
+            thread::yield_now();
         }
+        // SAFETY: as above.
+        assert_eq!(drained.with(|drained| unsafe { *drained }), 2);
         theirs.join().unwrap();
     });
 }
