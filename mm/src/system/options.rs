@@ -208,9 +208,8 @@ mod tests {
     fn the_command_line_overrides_the_profile_and_nonsense_is_refused() {
         let mut refused = [""; 1];
         let options = Options::for_profile(Profile::Hardened).with_command_line(
-            "quiet init_on_alloc=0 page_poison=maybe init_on_free=on transparent_hugepage=never page_owner=on populate=boot",
             "quiet init_on_alloc=0 page_poison=maybe init_on_free=on transparent_hugepage=never page_owner=on \
-             fail_page_alloc=1,5,0,-1",
+             populate=boot fail_page_alloc=1,5,0,-1",
             |word| refused = [word],
         );
         assert_eq!(

@@ -467,7 +467,7 @@ fn random_requests_on<C: SimConfig>(seed: u64) {
     machine.check();
     let mut blocks = Vec::new();
     for step in 0..3_000 {
-        if random.next_u64() % 4 == 0 && !blocks.is_empty() {
+        if random.next_u64().is_multiple_of(4) && !blocks.is_empty() {
             let index = (random.next_u64() as usize) % blocks.len();
             drop(blocks.swap_remove(index));
             continue;
