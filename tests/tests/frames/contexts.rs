@@ -96,7 +96,8 @@ fn functions() -> Vec<Function> {
     let mut files = vec![sources.join("system.rs")];
     for folder in ["system", "adapters", "proc"] {
         let entries = fs::read_dir(sources.join(folder)).unwrap();
-        files.extend(entries.map(|entry| entry.unwrap().path()));
+        let paths = entries.map(|entry| entry.unwrap().path());
+        files.extend(paths.filter(|path| path.is_file()));
     }
     let mut found = Vec::new();
     for file in files {
@@ -310,6 +311,9 @@ const CALLS: &[(&str, Action)] = &[
     ("injected_failures", |call| {
         assert_eq!(call.world.injected_failures(), 0)
     }),
+    ("is_latent", |call| {
+        assert!(!call.world.is_latent(Pfn::new(u64::MAX)))
+    }),
     ("is_up", |call| assert!(call.world.is_up())),
     ("keeps_origins", |call| assert!(!call.world.keeps_origins())),
     ("leave_cpu", |call| {
@@ -334,6 +338,12 @@ const CALLS: &[(&str, Action)] = &[
     }),
     ("platform", |call| {
         assert_eq!(call.world.platform().cpus(), 1)
+    }),
+    ("populate", |call| {
+        call.world.populate(PfnRange::from_numbers(0, u64::MAX))
+    }),
+    ("populate_ahead", |call| {
+        assert_eq!(call.world.populate_ahead(NodeId(0)), 0)
     }),
     ("put_page", |call| {
         let shared = call

@@ -168,7 +168,7 @@ fn a_request_that_cannot_wait_uses_populated_memory_only() {
 fn memory_for_requests_that_cannot_wait_is_populated_before_it_runs_out() {
     let machine = six::<Quick>().boot();
     let dma32 = &machine.nodes()[0].zones()[1];
-    let min = dma32.watermarks().marks().min;
+    let min = dma32.watermarks().marks().min.min(SECTION_FRAMES / 4);
     let mut blocks = Vec::new();
     while dma32.latent_frames() > 0 {
         blocks.push(machine.alloc_block(Gfp::KERNEL, Order::ZERO).unwrap());

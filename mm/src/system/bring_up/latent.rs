@@ -178,7 +178,7 @@ impl Core {
         for node in self.nodes.iter() {
             let first = node.zonelist(ZoneKind::Normal).next();
             let zone = first.or_else(|| node.zonelist(ZoneKind::Movable).next());
-            if let Some(zone) = zone.filter(|zone| zone.populated_free() == 0) {
+            if let Some(zone) = zone.filter(|zone| zone.is_behind()) {
                 self.populate_next(platform, zone, &mut ());
             }
         }
