@@ -7,6 +7,7 @@
 use super::MEMORY;
 use super::attendant::Attendant;
 use crate::arch::smp;
+use crate::params;
 use crate::sched::{queue, sleep_ms};
 use core::sync::atomic::{AtomicU64, Ordering};
 use mm::platform::CpuId;
@@ -21,9 +22,13 @@ static THREAD: Attendant = Attendant::new();
 /// Reports of CPUs that were late, since boot.
 static STALLS: AtomicU64 = AtomicU64::new(0);
 
-/// Makes the thread.
+/// Makes the thread, unless the command line says `grace=off`: whoever waits sees to it then.
 pub(crate) fn start() {
     MEMORY.grace().set_patience(PATIENCE);
+    if params::get("grace") == Some("off") {
+        log::info!("no grace thread");
+        return;
+    }
     let work = || while MEMORY.grace().tend() && sleep_ms(INTERVAL_MS).is_ok() {};
     if let Err(error) = THREAD.engage("grace", work) {
         log::warn!("nobody sees to grace periods: {error}");

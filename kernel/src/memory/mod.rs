@@ -76,6 +76,10 @@ kernel_param!(
     "INTERVAL,PERCENT,SPACE,TIMES[,MIN_ORDER]: have requests for pages fail on purpose"
 );
 kernel_param!(
+    "grace",
+    "off|on: whether a thread sees to what waits for grace periods"
+);
+kernel_param!(
     "kswapd",
     "off|on: whether each node has a thread that reclaims memory when little is left"
 );

@@ -68,7 +68,8 @@ impl<P: Platform> Memory<P> {
     }
 
     /// As [`Memory::free_pages`], for pages that are not likely to be in this CPU's cache (Linux 2.6:
-    /// `free_cold_page`). It makes a difference with `percpu_pagelists=classic` only.
+    /// `free_cold_page`). It makes a difference with `percpu_pagelists=classic` only. Context:
+    /// any but NMI.
     ///
     /// # Errors
     /// As [`Memory::free_pages`].

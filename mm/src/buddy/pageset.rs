@@ -221,7 +221,7 @@ pub(crate) struct Taken {
 }
 
 /// The lists of one CPU for one zone.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct PageSet {
     /// By [`List::number`]; one place is not used.
     lists: [Stack; PLACES],
@@ -234,22 +234,14 @@ pub(crate) struct PageSet {
 }
 
 impl PageSet {
-    /// Empty lists for blocks of the zone `home`.
-    pub(crate) fn new(home: ZoneId) -> Self {
+    /// Empty lists for blocks of the zone `home`; with fixed marks, if a temperature is given.
+    pub(crate) fn new(home: ZoneId, classic: Option<Temperature>) -> Self {
         Self {
             lists: core::array::from_fn(|number| Stack::new(List(number).word(home))),
             pattern: Pattern::NEW,
-            classic: None,
+            classic,
             freed_before: 0,
             taken_before: 0,
-        }
-    }
-
-    /// Empty lists of single pages with fixed marks.
-    pub(crate) fn classic(home: ZoneId, temperature: Temperature) -> Self {
-        Self {
-            classic: Some(temperature),
-            ..Self::new(home)
         }
     }
 

@@ -10,7 +10,7 @@ use crate::system::Memory;
 use crate::zone::{Node, NumaStats, Zone};
 
 /// Prints which nodes are in a state: `possible`, `online`, `has_normal_memory`, `has_memory` and
-/// `has_cpu` in `/sys/devices/system/node`.
+/// `has_cpu` in `/sys/devices/system/node`. Context: any.
 ///
 /// # Errors
 /// Those of `out`.
@@ -22,7 +22,7 @@ pub fn node_list<P: Platform>(
     writeln!(out, "{}", memory.node_states(state).list())
 }
 
-/// Prints a node's `meminfo`.
+/// Prints a node's `meminfo`. Context: any.
 ///
 /// # Errors
 /// Those of `out`.
@@ -43,7 +43,7 @@ pub fn node_meminfo(node: &Node, out: &mut dyn Write) -> fmt::Result {
     Ok(())
 }
 
-/// Prints a node's `numastat`.
+/// Prints a node's `numastat`. Context: any.
 ///
 /// # Errors
 /// Those of `out`.
@@ -53,7 +53,7 @@ pub fn node_numastat(node: &Node, out: &mut dyn Write) -> fmt::Result {
         .try_for_each(|(name, count)| writeln!(out, "{name} {}", count(&stats)))
 }
 
-/// Prints a node's `distance` to each online node.
+/// Prints a node's `distance` to each online node. Context: any.
 ///
 /// # Errors
 /// Those of `out`.
@@ -84,7 +84,8 @@ const ROWS: [Row; 6] = [
     ("other_node", |stats| stats.other_node),
 ];
 
-/// Prints the table of the `numastat` tool without arguments: a column for each online node.
+/// Prints the table of the `numastat` tool without arguments: a column for each online
+/// node. Context: any.
 ///
 /// # Errors
 /// Those of `out`.

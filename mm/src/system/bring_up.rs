@@ -431,7 +431,7 @@ impl<P: Platform> Builder<'_, P> {
             node: NodeId(0),
             zone: 0,
         };
-        let none = |_| NoLists::new(PageSet::new(nowhere), Gauges::default());
+        let none = |_| NoLists::new(PageSet::new(nowhere, None), Gauges::default());
         let none = Array::carve(self.platform, ram, 1, none)?.leak();
         let none = none.first().ok_or(BringUpError::Unreachable)?;
         let ways = self.by_cpu(NodeId(0), |_| Ways::new(none))?;
@@ -512,26 +512,26 @@ impl<P: Platform> Builder<'_, P> {
         let zones = nodes.iter_mut().flat_map(Node::zones_mut);
         for zone in zones.filter(|zone| zone.is_populated()) {
             let home = zone.id();
-            let classic = |temperature| PageSet::classic(home, temperature);
             let (first, second) = match lists {
-                PageLists::Classic => (classic(Temperature::Hot), Some(classic(Temperature::Cold))),
-                _ => (PageSet::new(home), None),
+                PageLists::Classic => (Some(Temperature::Hot), Some(Temperature::Cold)),
+                PageLists::Off | PageLists::Tuned => (None, None),
             };
-            zone.install_pagesets(self.page_sets(home.node, &first)?);
-            if let Some(second) = second {
-                zone.install_cold(self.page_sets(home.node, &second)?);
+            zone.install_pagesets(self.page_sets(home, first)?);
+            if second.is_some() {
+                zone.install_cold(self.page_sets(home, second)?);
             }
         }
         Ok(())
     }
 
+    /// Each CPU's lists of a zone.
     fn page_sets(
         &mut self,
-        node: NodeId,
-        set: &PageSet,
+        home: ZoneId,
+        classic: Option<Temperature>,
     ) -> Result<PerCpu<PageSet, Gauges>, BringUpError> {
-        let set = |_| OwnerCell::new(set.clone(), Gauges::default());
-        Ok(PerCpu::new(self.by_cpu(node, set)?))
+        let set = |_| OwnerCell::new(PageSet::new(home, classic), Gauges::default());
+        Ok(PerCpu::new(self.by_cpu(home.node, set)?))
     }
 
     fn has_ram(&self, node: NodeId, range: PfnRange) -> bool {

@@ -74,7 +74,7 @@ impl<P: Platform> fmt::Debug for GracePeriods<'_, P> {
 }
 
 impl<P: Platform> Memory<P> {
-    /// Readers, and those who wait for them (Linux: RCU).
+    /// Readers, and those who wait for them (Linux: RCU). Context: any.
     pub const fn grace(&self) -> GracePeriods<'_, P> {
         GracePeriods { memory: self }
     }
@@ -231,7 +231,7 @@ impl<'m, P: Platform> GracePeriods<'m, P> {
     }
 
     /// After how many looks that find a CPU late the platform is told
-    /// ([`Platform::grace_stalled`]); 1,000 to begin with.
+    /// ([`Platform::grace_stalled`]); 1,000 to begin with. Context: any.
     pub fn set_patience(self, looks: u32) {
         if let Some(core) = self.core() {
             core.grace.set_patience(looks);

@@ -96,7 +96,7 @@ impl<P: Platform> Memory<P> {
     }
 
     /// As [`Self::alloc_pages`](Memory::alloc_pages), with memory from where `policy` says: see
-    /// [`Self::alloc_block_policy`].
+    /// [`Self::alloc_block_policy`]. Context: as [`Self::alloc_block`](Memory::alloc_block).
     ///
     /// # Errors
     /// As there.

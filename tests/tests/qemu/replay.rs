@@ -29,9 +29,9 @@ struct Run {
 /// The kernel on a machine with these options answers as a simulated one.
 pub(crate) fn gives_the_frames_of_a_simulated_machine(options: &str) -> Result<(), Failed> {
     let commands = format!("workload {OPERATIONS} {SEED}");
-    // How many pages a CPU keeps at hand follows from all memory too, and the stacks of kswapd and of
-    // whoever populates memory would leave a pageblock of another type behind.
-    let off = "percpu_pagelists=off kswapd=off populate=boot";
+    // How many pages a CPU keeps at hand follows from all memory too, and the stacks of
+    // threads that see to memory would leave a pageblock of another type behind.
+    let off = "percpu_pagelists=off kswapd=off grace=off populate=boot";
     let options = format!("{options} --cmdline '{off}'");
     let recorded = guest::boot(&*guest::options(&options)?, &commands)?;
     let serial = &recorded.serial;

@@ -70,7 +70,7 @@ pub(crate) const TABLES: &[Tables] = &[
             "movable_node: memory of nodes 1 is movable\n",
             "  Node 1: 0x0000000010000000\n",
             // All of it.
-            "        present  65504\n        managed  65504\n",
+            "        present  65504\n",
             "node 1 free: 255 MB\n",
         ],
         ..GOOD

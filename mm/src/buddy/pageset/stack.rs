@@ -20,7 +20,7 @@ const HALF: usize = MOST / 2;
 /// # Invariants
 /// The blocks at hand stand in the places 1 to `top`, the newest last; `top` is at most [`MOST`], and
 /// place 0 holds no record.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Stack {
     /// The state word of each of them, …
     word: CachedWord,
