@@ -71,33 +71,43 @@ impl<P: Platform> Memory<P> {
     #[inline]
     fn fill_at_hand(&self, core: &Core, request: Request, pages: &mut [Option<Pfn>]) -> usize {
         let pin = Pin::new(&self.platform);
-        let mut full: usize = 0;
-        loop {
-            let rest = pages.get_mut(full..).unwrap_or_default();
-            let (more, chores) = core.cpus.at_hand.take_pages(&pin, request, rest);
-            full = full.wrapping_add(more);
-            if chores.are_any() {
-                self.see_to(core, chores, Pfn::ZERO);
-            }
-            if full >= pages.len() || !self.fill_nearest(core, &pin, request) {
-                return full;
-            }
+        let (full, chores) = core.cpus.at_hand.take_pages(&pin, request, pages);
+        if chores.are_any() {
+            self.see_to(core, chores, Pfn::ZERO);
         }
+        let rest = pages.get_mut(full..).unwrap_or_default();
+        if rest.is_empty() || core.treats_new_pages || !core.has_ways() {
+            return full;
+        }
+        full.wrapping_add(self.fill_from_nearest(core, &pin, request, rest))
     }
 
-    /// Fills this CPU's own list of the nearest zone. Answers whether there is a page now.
-    #[cold]
+    /// Fills places from this CPU's list of the nearest zone, which is filled up from there. Answers
+    /// how many are full, those before the first that is not.
     #[inline(never)]
-    fn fill_nearest(&self, core: &Core, pin: &Pin<'_, P>, request: Request) -> bool {
-        if core.treats_new_pages || !core.has_ways() {
-            return false;
-        }
+    fn fill_from_nearest(
+        &self,
+        core: &Core,
+        pin: &Pin<'_, P>,
+        request: Request,
+        pages: &mut [Option<Pfn>],
+    ) -> usize {
         let near = core.node(core.cpus.node(pin.cpu()));
-        let zone = near.and_then(|near| core.zones_for(near.into(), &request).next());
-        zone.is_some_and(|zone| {
-            let floor = zone.low_floor(&request);
-            zone.fill_list(pin, &core.frames, request, floor)
-        })
+        let Some(zone) = near.and_then(|near| core.zones_for(near.into(), &request).next()) else {
+            return 0;
+        };
+        let spare = zone.spare_for_now(zone.low_floor(&request));
+        let floor = zone.populated_free().saturating_sub(spare);
+        let wanted = pages.iter().filter(|place| place.is_none()).count();
+        let mut places = pages.iter_mut().filter(|place| place.is_none());
+        let fill = |page: Exclusive| {
+            if let Some(place) = places.next() {
+                *place = Some(page.leak().first());
+            }
+        };
+        zone.alloc_listed_bulk(pin, &core.frames, request, (wanted, floor), fill);
+        let first_empty = pages.iter().position(Option::is_none);
+        first_empty.unwrap_or(pages.len())
     }
 
     /// Fills places from whichever zones have something to spare, best first.
@@ -177,12 +187,8 @@ impl<P: Platform> Memory<P> {
         let pin = Pin::new(&self.platform);
         let (frames, count) = (&core.frames, count.min(spare));
         let floor = zone.populated_free().saturating_sub(to_count(spare));
-        let mut taken: usize = 0;
-        while taken < count && zone.fill_list(&pin, frames, *request, floor) {
-            let left = count.wrapping_sub(taken);
-            let more = zone.take_listed(&pin, frames, *request, left, &mut collect);
-            taken = taken.wrapping_add(more);
-        }
+        let mut taken =
+            zone.alloc_listed_bulk(&pin, frames, *request, (count, floor), &mut collect);
         drop(pin);
         if taken == 0 {
             let wanted = (request, zone.mixing(request));

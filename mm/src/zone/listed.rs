@@ -151,39 +151,15 @@ impl Zone {
         Kept::Listed
     }
 
-    /// Fills the list for single pages of a request from the zone, if it has more than `floor` to
-    /// spare. Answers whether there is a page at hand now. Context: any but NMI.
-    pub(crate) fn fill_list<P: Platform>(
+    /// Takes up to `count` single pages from this CPU's lists, which are filled from the zone while it has
+    /// more than `floor` to spare; each goes to `sink`. Answers how many there were. It is one stay at
+    /// the lists: what interrupts do in between cannot keep it from getting on. Context: any but NMI.
+    pub(crate) fn alloc_listed_bulk<P: Platform>(
         &self,
         pin: &Pin<'_, P>,
         frames: &FrameTable,
         request: Request,
-        floor: u64,
-    ) -> bool {
-        let Some((list, mut own)) = List::serving(request).zip(self.pagesets.enter(pin)) else {
-            return false;
-        };
-        let (set, gauges) = own.parts();
-        set.rise(list, frames);
-        let filled = set.has_at_hand(list)
-            || (self.spares(Order::ZERO, floor)
-                && self
-                    .lists(set, gauges, frames, pin.platform())
-                    .refill((list, self.mixing(&request)), &mut ()));
-        if own.leave() {
-            self.serve_drain(pin, frames);
-        }
-        filled
-    }
-
-    /// Takes up to `count` single pages that are at hand for a request; each goes to `sink`. Answers
-    /// how many there were. Context: any but NMI.
-    pub(crate) fn take_listed<P: Platform>(
-        &self,
-        pin: &Pin<'_, P>,
-        frames: &FrameTable,
-        request: Request,
-        count: usize,
+        (count, floor): (usize, u64),
         mut sink: impl FnMut(Exclusive),
     ) -> usize {
         let Some((list, mut own)) = List::serving(request).zip(self.pagesets.enter(pin)) else {
@@ -192,16 +168,25 @@ impl Zone {
         let (set, gauges) = own.parts();
         let platform = pin.platform();
         let mut taken: u32 = 0;
-        for _ in 0..count {
+        while to_index(u64::from(taken)) < count {
             let Some(page) = set.take_page(list) else {
+                set.rise(list, frames);
+                let filled = set.has_at_hand(list)
+                    || (self.spares(Order::ZERO, floor)
+                        && self
+                            .lists(set, gauges, frames, platform)
+                            .refill((list, self.mixing(&request)), &mut ()));
+                if filled {
+                    continue;
+                }
                 break;
             };
+            PageSet::note_taken(1, gauges);
             taken = taken.wrapping_add(1);
             if let Some(page) = page.hand_out(platform, Order::ZERO, false) {
                 sink(page);
             }
         }
-        PageSet::note_taken(taken, gauges);
         if own.leave() {
             self.serve_drain(pin, frames);
         }

@@ -69,9 +69,8 @@ pub(crate) const TABLES: &[Tables] = &[
             "SRAT: Node 1 [mem 0x0000000010000000-0x000000001fffffff] hotplug\n",
             "movable_node: memory of nodes 1 is movable\n",
             "  Node 1: 0x0000000010000000\n",
-            // All of it.
+            // All of it, with its own records.
             "        present  65504\n",
-            "node 1 free: 255 MB\n",
         ],
         ..GOOD
     },
