@@ -1,11 +1,13 @@
 //! Threads that sleep until somebody rings.
 
+use super::MEMORY;
 use crate::sched::thread::Affinity;
 use crate::sched::thread::SpawnError;
 use crate::sched::wait::WaitQueue;
 use crate::sched::{JoinHandle, prepare};
 use alloc::string::String;
 use core::sync::atomic::{AtomicBool, Ordering};
+use mm::platform::NodeId;
 use mm::sync::Bell;
 use spin::Once;
 
@@ -66,5 +68,42 @@ impl Attendant {
             }
         }
         true
+    }
+}
+
+/// Nodes that can have threads; of others whoever needs memory does the work.
+const NODES: usize = 64;
+
+/// A thread for each node.
+#[derive(Debug)]
+pub(super) struct Attendants([Attendant; NODES]);
+
+impl Attendants {
+    /// Nobody attends.
+    pub(super) const fn new() -> Self {
+        Self([const { Attendant::new() }; NODES])
+    }
+
+    /// Makes the threads, named `name` and the node's number. A node that gets none is logged.
+    pub(super) fn engage(
+        &'static self,
+        name: &'static str,
+        work: impl Fn(NodeId) + Copy + Send + 'static,
+    ) {
+        for (node, thread) in MEMORY.nodes().iter().zip(&self.0) {
+            let node = node.id();
+            if let Err(error) = thread.engage(alloc::format!("{name}{node}"), move || work(node)) {
+                log::warn!("node {node} has no {name}: {error}");
+            }
+        }
+    }
+
+    /// Wakes the thread of a node; answers whether there is one.
+    ///
+    /// # Context
+    /// Any but NMI, without locks of the scheduler held.
+    pub(super) fn ring(&self, node: NodeId) -> bool {
+        let thread = self.0.get(usize::from(node.0));
+        thread.is_some_and(Attendant::ring)
     }
 }

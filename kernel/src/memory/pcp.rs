@@ -22,10 +22,9 @@ fn pcp(arguments: &[String]) -> CommandResult {
         "node zone     cpu  at hand, up to `high`      count   high  handed out  refills  drains"
     );
     for zone in MEMORY.zones() {
-        let mut cold = zone.cold_pagesets();
-        for (cpu, set) in (0_u32..).zip(zone.pagesets()) {
+        for (cpu, (set, cold)) in (0_u32..).zip(zone.pagesets_with_cold()) {
             print(zone, cpu, &set, "");
-            if let Some(cold) = cold.next() {
+            if let Some(cold) = cold {
                 print(zone, cpu, &cold, "  (cold)");
             }
         }

@@ -4,14 +4,11 @@
 //! memory after boot).
 
 use super::MEMORY;
-use super::attendant::Attendant;
+use super::attendant::Attendants;
 use core::sync::atomic::{AtomicBool, Ordering};
 use mm::platform::NodeId;
 
-/// Nodes that can have a thread; of others requests populate the memory.
-const NODES: usize = 64;
-
-static THREADS: [Attendant; NODES] = [const { Attendant::new() }; NODES];
+static THREADS: Attendants = Attendants::new();
 static HAS_BEGUN: AtomicBool = AtomicBool::new(false);
 
 /// Makes a thread for each node, unless all memory is populated.
@@ -20,15 +17,9 @@ pub(crate) fn start() {
     if zones.all(|zone| zone.latent_frames() == 0) {
         return;
     }
-    for (node, thread) in MEMORY.nodes().iter().zip(&THREADS) {
-        let node = node.id();
-        let work = move || {
-            let _ = MEMORY.populate_ahead(node);
-        };
-        if let Err(error) = thread.engage(alloc::format!("pgdatinit{node}"), work) {
-            log::warn!("node {node} has no pgdatinit: {error}");
-        }
-    }
+    THREADS.engage("pgdatinit", |node| {
+        let _ = MEMORY.populate_ahead(node);
+    });
 }
 
 /// Has each thread do its work for the first time: once the boot is over, whose time does not depend
@@ -47,6 +38,5 @@ pub(crate) fn begin() {
 /// # Context
 /// Any but NMI, without locks of the scheduler held.
 pub(super) fn wake(node: NodeId) -> bool {
-    let thread = THREADS.get(usize::from(node.0));
-    HAS_BEGUN.load(Ordering::Acquire) && thread.is_some_and(Attendant::ring)
+    HAS_BEGUN.load(Ordering::Acquire) && THREADS.ring(node)
 }

@@ -79,10 +79,8 @@ impl<P: Platform> Memory<P> {
     pub unsafe fn free_pages_cold(&self, pfn: Pfn, order: Order) -> Result<(), FreeError> {
         let core = self.core().ok_or(FreeError::NotPresent)?;
         // SAFETY: the caller owns the block and gives it up.
-        match unsafe { core.frames.offer(pfn) } {
-            Some(offer) => self.release_cold(core, offer, order),
-            None => Err(FreeError::NotPresent),
-        }
+        let offer = unsafe { core.frames.offer(pfn) }.ok_or(FreeError::NotPresent)?;
+        self.release_cold(core, offer, order)
     }
 
     /// As [`Memory::free_pages`] without waiting for anybody (Linux: `free_pages_nolock`): where the
@@ -97,10 +95,8 @@ impl<P: Platform> Memory<P> {
     pub unsafe fn free_pages_nolock(&self, pfn: Pfn, order: Order) -> Result<(), FreeError> {
         let core = self.core().ok_or(FreeError::NotPresent)?;
         // SAFETY: the caller owns the block and gives it up.
-        match unsafe { core.frames.offer(pfn) } {
-            Some(offer) => self.release_nolock(core, offer, order),
-            None => Err(FreeError::NotPresent),
-        }
+        let offer = unsafe { core.frames.offer(pfn) }.ok_or(FreeError::NotPresent)?;
+        self.release_nolock(core, offer, order)
     }
 
     /// Gives back every page in `pages` and empties the places (Linux: `free_pages_bulk`). They go

@@ -14,7 +14,7 @@ use crate::buddy::pageset::PageSetStats;
 use crate::buddy::pageset::classic::{ListMarks, Temperature};
 use crate::buddy::pageset::limits::Limits;
 use crate::platform::Platform;
-use crate::system::{Memory, PageLists};
+use crate::system::Memory;
 use crate::zone::watermark::policy::{ByZone, Marks};
 use crate::zone::{Node, NumaStats, Zone};
 
@@ -24,14 +24,7 @@ use crate::zone::{Node, NumaStats, Zone};
 /// Those of `out`.
 pub fn zoneinfo<P: Platform>(memory: &Memory<P>, out: &mut dyn Write) -> fmt::Result {
     for zone in nodes(memory).flat_map(Node::zones) {
-        let sets = zone.pagesets().map(|set| (set, None));
-        let text = ZoneText::of(zone, memory.platform());
-        if memory.page_lists() == PageLists::Classic {
-            let pairs = zone.pagesets().zip(zone.cold_pagesets());
-            text.write(out, pairs.map(|(hot, cold)| (hot, Some(cold))))?;
-        } else {
-            text.write(out, sets)?;
-        }
+        ZoneText::of(zone, memory.platform()).write(out, zone.pagesets_with_cold())?;
     }
     Ok(())
 }

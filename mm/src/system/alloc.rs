@@ -428,10 +428,11 @@ impl<P: Platform> Memory<P> {
         let Some(core) = self.core() else {
             return self.lose(pfn, order);
         };
-        let released = core.frames.offered(block).map_or(Err(None), |offer| {
-            self.release_offer(core, offer, order, trace).map_err(Some)
-        });
-        if released.is_err() {
+        let released = match core.frames.offered(block) {
+            Ok(offer) => self.release_offer(core, offer, order, trace).is_ok(),
+            Err(_) => false,
+        };
+        if !released {
             self.lose(pfn, order);
         }
     }
@@ -459,7 +460,7 @@ impl<P: Platform> Memory<P> {
             }
             Err(offer) => {
                 drop(pin);
-                self.release_unusual(core, offer, order, trace)
+                self.release_unusual(core, offer, order, Temperature::Hot, trace)
             }
         }
     }
@@ -471,12 +472,12 @@ impl<P: Platform> Memory<P> {
         core: &Core,
         offer: Offer,
         order: Order,
+        temperature: Temperature,
         trace: &mut impl Trace,
     ) -> Result<(), FreeError> {
         let word = offer.word();
-        let accepted = offer.accept(order);
-        let block = accepted.map_err(|offer| core.frames.why_not_free(offer.pfn(), order))?;
-        self.release_block(core, block, word, Temperature::Hot, trace);
+        let block = offer.accept(&core.frames, order)?;
+        self.release_block(core, block, word, temperature, trace);
         Ok(())
     }
 
@@ -490,18 +491,16 @@ impl<P: Platform> Memory<P> {
         offer: Offer,
         order: Order,
     ) -> Result<(), FreeError> {
-        if core.options.page_lists != PageLists::Classic {
-            return self.release_offer(core, offer, order, &mut ());
+        match core.options.page_lists {
+            PageLists::Classic => {
+                self.release_unusual(core, offer, order, Temperature::Cold, &mut ())
+            }
+            PageLists::Off | PageLists::Tuned => self.release_offer(core, offer, order, &mut ()),
         }
-        let word = offer.word();
-        let accepted = offer.accept(order);
-        let block = accepted.map_err(|offer| core.frames.why_not_free(offer.pfn(), order))?;
-        self.release_block(core, block, word, Temperature::Cold, &mut ());
-        Ok(())
     }
 
     /// Gives a block back whose record says `word`.
-    pub(super) fn release_block(
+    fn release_block(
         &self,
         core: &Core,
         mut block: Exclusive,

@@ -78,10 +78,9 @@ impl<P: Platform> Memory<P> {
         if core.options.page_lists.are_on() {
             for (place, page) in part.iter_mut().enumerate() {
                 let Some(pfn) = *page else { continue };
-                let freed = match offer(&core.frames, pfn) {
-                    Some(offer) => self.release_offer(core, offer, Order::ZERO, &mut ()),
-                    None => Err(FreeError::NotPresent),
-                };
+                let freed = offer(&core.frames, pfn)
+                    .ok_or(FreeError::NotPresent)
+                    .and_then(|offer| self.release_offer(core, offer, Order::ZERO, &mut ()));
                 freed.map_err(|error| (place, error))?;
                 *page = None;
             }
@@ -91,12 +90,16 @@ impl<P: Platform> Memory<P> {
         let mut stopped = None;
         for (place, (page, token)) in part.iter().zip(&mut batch).enumerate() {
             let Some(pfn) = *page else { continue };
-            let accepted = offer(&core.frames, pfn).and_then(|page| page.accept(Order::ZERO).ok());
-            if accepted.is_none() {
-                stopped = Some((place, core.frames.why_not_free(pfn, Order::ZERO)));
-                break;
+            let accepted = offer(&core.frames, pfn)
+                .ok_or(FreeError::NotPresent)
+                .and_then(|offer| offer.accept(&core.frames, Order::ZERO));
+            match accepted {
+                Ok(page) => *token = Some(page),
+                Err(error) => {
+                    stopped = Some((place, error));
+                    break;
+                }
             }
-            *token = accepted;
         }
         let outcome = self.release_batch(core, &mut batch);
         let first = outcome.map_or_else(Some, |()| stopped);

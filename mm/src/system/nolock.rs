@@ -79,8 +79,7 @@ impl<P: Platform> Memory<P> {
         order: Order,
     ) -> Result<(), FreeError> {
         let word = offer.word();
-        let accepted = offer.accept(order);
-        let mut block = accepted.map_err(|offer| core.frames.why_not_free(offer.pfn(), order))?;
+        let mut block = offer.accept(&core.frames, order)?;
         core.wipe(&self.platform, &mut block);
         let Some(zone) = core.zone(word.zone_id()) else {
             self.lose(block.leak().first(), order);

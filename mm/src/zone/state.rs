@@ -528,6 +528,12 @@ impl Zone {
         self.pagesets.shared().map(Gauges::read)
     }
 
+    /// As [`Self::pagesets`], with the cold lists where there are such. Context: any.
+    pub fn pagesets_with_cold(&self) -> impl Iterator<Item = (PageSetStats, Option<PageSetStats>)> {
+        let cold = self.cold_pagesets().map(Some);
+        self.pagesets().zip(cold.chain(core::iter::repeat(None)))
+    }
+
     /// As [`Self::pagesets`], of the cold lists that there are with `percpu_pagelists=classic`.
     pub fn cold_pagesets(&self) -> impl Iterator<Item = PageSetStats> {
         self.cold.shared().map(Gauges::read)
@@ -548,10 +554,10 @@ impl Zone {
     /// Which nodes' CPUs got blocks of this zone, and which nodes' blocks they wanted. Context: any.
     #[must_use]
     pub fn numa_stats(&self) -> NumaStats {
-        let cold = self.cold_pagesets().map(|set| set.blocks);
-        let mut cold = cold.chain(core::iter::repeat(0));
-        let both = |hot: PageSetStats| hot.blocks.wrapping_add(cold.next().unwrap_or_default());
-        self.numa.read(self.pagesets().map(both))
+        let blocks = |(hot, cold): (PageSetStats, Option<PageSetStats>)| {
+            hot.blocks.wrapping_add(cold.unwrap_or_default().blocks)
+        };
+        self.numa.read(self.pagesets_with_cold().map(blocks))
     }
 
     /// Counts blocks for [`Self::numa_stats`] that are not a hit from a CPU's own list.

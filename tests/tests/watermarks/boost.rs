@@ -10,26 +10,10 @@ use mm::buddy::relief::{Freed, Relief, ShrinkControl, Shrinker};
 use mm::config::PAGEBLOCK_FRAMES;
 use mm::platform::NodeId;
 use mm::proc::zoneinfo;
-use mm::system::{Block, Memory};
-use mm::zone::Zone;
 use mm::zone::watermark::policy::{alloc_flags, lowered};
-use mm_tests::sim::{Checked, Listed, Machine, SimConfig, SimPlatform, Usual};
+use mm_tests::sim::{Checked, Listed, Machine, SimConfig, Usual};
 
-const MIB: u64 = 1 << 20;
-
-type Handle<'m, C> = Block<&'m Memory<SimPlatform<C>>>;
-
-fn order(order: u8) -> Order {
-    Order::new(order).unwrap()
-}
-
-fn machine<C: SimConfig>(mib: u64) -> Machine<C> {
-    Machine::new().ram(16 * MIB, mib * MIB).boot()
-}
-
-fn zone<C: SimConfig>(machine: &Machine<C>) -> &Zone {
-    machine.zones().find(|zone| zone.is_managed()).unwrap()
-}
+use crate::world::{Handle, machine, order, zone};
 
 fn boost<C: SimConfig>(machine: &Machine<C>) -> u64 {
     zone(machine).watermarks().boost()

@@ -5,27 +5,12 @@ use mm::addr::{Order, PfnRange};
 use mm::buddy::{Gfp, MigrateType};
 use mm::config::PAGEBLOCK_FRAMES;
 use mm::proc::pagetypeinfo;
-use mm::system::{AllocError, Block, Memory};
-use mm::zone::Zone;
+use mm::system::AllocError;
 use mm::zone::watermark::policy::high_atomic_limit;
 use mm_tests::seed::{Random, seed};
-use mm_tests::sim::{Checked, Listed, Machine, SimConfig, SimPlatform, Usual};
+use mm_tests::sim::{Checked, Listed, Machine, SimConfig, Usual};
 
-const MIB: u64 = 1 << 20;
-
-type Handle<'m, C> = Block<&'m Memory<SimPlatform<C>>>;
-
-fn order(order: u8) -> Order {
-    Order::new(order).unwrap()
-}
-
-fn machine<C: SimConfig>(mib: u64) -> Machine<C> {
-    Machine::new().ram(16 * MIB, mib * MIB).boot()
-}
-
-fn zone<C: SimConfig>(machine: &Machine<C>) -> &Zone {
-    machine.zones().find(|zone| zone.is_managed()).unwrap()
-}
+use crate::world::{Handle, machine, order, zone};
 
 /// Takes blocks until a request is refused.
 fn drain<C: SimConfig>(machine: &Machine<C>, gfp: Gfp, order: Order) -> Vec<Handle<'_, C>> {

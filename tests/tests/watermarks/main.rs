@@ -7,3 +7,4 @@ mod maps;
 mod reclaim;
 mod reserves;
 mod settings;
+mod world;

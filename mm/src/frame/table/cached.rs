@@ -3,7 +3,7 @@
 use core::ptr::NonNull;
 
 use crate::addr::{Order, Pfn, PfnRange};
-use crate::frame::{CachedWord, Frame, FrameTable, Word, ZoneId};
+use crate::frame::{CachedWord, Frame, FrameTable, FreeError, Word, ZoneId};
 use crate::mem::Exclusive;
 use crate::platform::Platform;
 use crate::report::Corruption;
@@ -222,11 +222,11 @@ impl Offer {
     /// The block's token.
     ///
     /// # Errors
-    /// The offer, if it is not the number of a block of `order` with one owner.
+    /// Why it is not the number of a block of `order` with one owner.
     #[inline]
-    pub(crate) fn accept(self, order: Order) -> Result<Exclusive, Self> {
+    pub(crate) fn accept(self, frames: &FrameTable, order: Order) -> Result<Exclusive, FreeError> {
         if !self.word.is_unique_block(order) || !self.pfn.is_aligned(order) {
-            return Err(self);
+            return Err(frames.why_not_free(self.pfn, order));
         }
         // SAFETY: (1) the invariant; (2) only adopted frames become unique.
         Ok(unsafe { Exclusive::new(PfnRange::block(self.pfn, order)) })

@@ -216,14 +216,13 @@ impl FrameTable {
     pub unsafe fn reclaim(&self, pfn: Pfn, order: Order) -> Result<Exclusive, FreeError> {
         // SAFETY: the caller's word.
         let offer = unsafe { self.offer(pfn) };
-        let block = offer.and_then(|offer| offer.accept(order).ok());
-        block.ok_or_else(|| self.why_not_free(pfn, order))
+        offer.ok_or(FreeError::NotPresent)?.accept(self, order)
     }
 
     /// Why a number is not that of a block of `order` with one owner.
     #[cold]
     #[inline(never)]
-    pub(crate) fn why_not_free(&self, pfn: Pfn, order: Order) -> FreeError {
+    pub(super) fn why_not_free(&self, pfn: Pfn, order: Order) -> FreeError {
         let Some(frame) = self.frame(pfn) else {
             return FreeError::NotPresent;
         };
