@@ -5,6 +5,7 @@ use core::fmt;
 
 use super::MigrateType;
 use crate::addr::{Order, conversions, to_count};
+use crate::frame::Word;
 use crate::zone::ZoneKind;
 
 bitflags::bitflags! {
@@ -235,11 +236,13 @@ conversions! {
 /// it travels in a register, and what is constant in it stays so.
 ///
 /// # Invariants
-/// Bits 0–31 are the flags, 32–35 the order, 36–38 the migrate type, 40–47 the zone's index.
+/// Bits 0–31 are the flags, 32–35 the order, 36–38 the migrate type, 39 tells compound
+/// blocks, 40–47 the zone's index.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Request(u64);
 
 const ORDER_SHIFT: u32 = 32;
+const COMPOUND_SHIFT: u32 = 39;
 const ZONE_SHIFT: u32 = 40;
 
 impl fmt::Debug for Request {
@@ -266,9 +269,12 @@ impl Request {
             return Err(error);
         }
         match PLACES[to_index32(gfp.bits() & 31)] {
-            Place::At(bits) => Ok(Self(
-                bits | to_u64(gfp.bits()) | to_u64(order.bits()) << ORDER_SHIFT,
-            )),
+            Place::At(bits) => {
+                let compound = gfp.contains(Gfp::COMP) && order.as_u8() > 0;
+                let shape = to_u64(order.bits()) << ORDER_SHIFT
+                    | if compound { 1 << COMPOUND_SHIFT } else { 0 };
+                Ok(Self(bits | to_u64(gfp.bits()) | shape))
+            }
             Place::Nowhere(error) => Err(error),
         }
     }
@@ -317,11 +323,11 @@ impl Request {
     #[inline]
     #[must_use]
     pub const fn highest(&self) -> ZoneKind {
-        match low_byte(self.0 >> ZONE_SHIFT) {
+        match low_byte(self.0 >> ZONE_SHIFT) & 3 {
             0 => ZoneKind::Dma,
             1 => ZoneKind::Dma32,
-            3 => ZoneKind::Movable,
-            _ => ZoneKind::Normal,
+            2 => ZoneKind::Normal,
+            _ => ZoneKind::Movable,
         }
     }
 
@@ -329,7 +335,16 @@ impl Request {
     #[inline]
     #[must_use]
     pub const fn is_compound(&self) -> bool {
-        self.gfp().contains(Gfp::COMP) && self.order().as_u8() > 0
+        self.0 >> COMPOUND_SHIFT & 1 != 0
+    }
+
+    /// The state word of a block handed out for the request: `unmarked` is that of a single page of
+    /// its zone.
+    #[inline]
+    #[must_use]
+    pub(crate) const fn mark(&self, unmarked: Word) -> Word {
+        // Order, migrate type and compound flag stand side by side here and there.
+        Word::from_bits(unmarked.bits() | self.0 >> (ORDER_SHIFT - 4) & 0xff0)
     }
 
     /// Whose pageblocks serve the request.
@@ -400,6 +415,27 @@ mod tests {
             Err(GfpError::UnknownBits)
         );
         assert_eq!(check(Gfp::KERNEL.union(Gfp::NOFAIL), 1), Ok(()));
+    }
+
+    #[test]
+    fn a_mark_is_the_word_of_a_block_of_that_shape() {
+        let home = crate::frame::ZoneId {
+            node: crate::platform::NodeId(3),
+            zone: 2,
+        };
+        let unmarked = Word::unique(home, Order::ZERO, 0);
+        for gfp in [Gfp::KERNEL, Gfp::HIGHUSER_MOVABLE, Gfp::RECLAIMABLE] {
+            for order in Order::all() {
+                for compound in [Gfp::empty(), Gfp::COMP] {
+                    let request = Request::new(gfp.union(compound), order).unwrap();
+                    let word = Word::unique(home, order, request.migrate().bits());
+                    let is_compound = compound == Gfp::COMP && order > Order::ZERO;
+                    assert_eq!(request.is_compound(), is_compound);
+                    let word = if is_compound { word.compound() } else { word };
+                    assert_eq!(request.mark(unmarked), word);
+                }
+            }
+        }
     }
 
     #[test]

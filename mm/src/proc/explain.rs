@@ -143,26 +143,42 @@ impl fmt::Display for Sentence {
                 f,
                 "merged with the free buddy; the block at frame {pfn} has order {order} now"
             ),
-            Step::Listed { pfn, order } => write!(
-                f,
-                "took the block of order {order} at frame {pfn} from this CPU's own list"
-            ),
-            Step::Refilled { blocks, order } => {
-                write!(
-                    f,
-                    "so this CPU's empty list got {blocks} blocks of order {order}"
-                )
-            }
-            Step::Kept { pfn, order } => write!(
-                f,
-                "put the block of order {order} at frame {pfn} on this CPU's own list"
-            ),
-            Step::Drained { frames } => write!(
-                f,
-                "so this CPU, which had too many, gave {frames} frames back to the zone"
-            ),
             Step::Exhausted { .. } => f.write_str("has no block that fits"),
+            at_hand => write_at_hand(f, at_hand),
         }
+    }
+}
+
+/// What did not need the free lists.
+fn write_at_hand(f: &mut fmt::Formatter<'_>, step: Step) -> fmt::Result {
+    match step {
+        Step::Latest { pfn, order } => write!(
+            f,
+            "took the block of order {order} at frame {pfn}, which came back last"
+        ),
+        Step::Unmerged { pfn, order } => write!(
+            f,
+            "keeps the block of order {order} at frame {pfn} as it is, to be merged later"
+        ),
+        Step::Listed { pfn, order } => write!(
+            f,
+            "took the block of order {order} at frame {pfn} from this CPU's own list"
+        ),
+        Step::Refilled { blocks, order } => {
+            write!(
+                f,
+                "so this CPU's empty list got {blocks} blocks of order {order}"
+            )
+        }
+        Step::Kept { pfn, order } => write!(
+            f,
+            "put the block of order {order} at frame {pfn} on this CPU's own list"
+        ),
+        Step::Drained { frames } => write!(
+            f,
+            "so this CPU, which had too many, gave {frames} frames back to the zone"
+        ),
+        _ => Ok(()),
     }
 }
 
@@ -238,8 +254,16 @@ mod tests {
     }
 
     #[test]
-    fn lists_of_cpus_are_named() {
+    fn what_is_at_hand_is_named() {
         let listed = [
+            Step::Latest {
+                pfn: Pfn::new(0x80),
+                order: Order::MAX,
+            },
+            Step::Unmerged {
+                pfn: Pfn::new(0x80),
+                order: Order::MAX,
+            },
             Step::Refilled {
                 blocks: 63,
                 order: Order::ZERO,
@@ -255,10 +279,12 @@ mod tests {
             Step::Drained { frames: 126 },
         ];
         let expected = " \
- 1. so this CPU's empty list got 63 blocks of order 0
- 2. took the block of order 0 at frame 0x40 from this CPU's own list
- 3. put the block of order 0 at frame 0x40 on this CPU's own list
- 4. so this CPU, which had too many, gave 126 frames back to the zone
+ 1. took the block of order 10 at frame 0x80, which came back last
+ 2. keeps the block of order 10 at frame 0x80 as it is, to be merged later
+ 3. so this CPU's empty list got 63 blocks of order 0
+ 4. took the block of order 0 at frame 0x40 from this CPU's own list
+ 5. put the block of order 0 at frame 0x40 on this CPU's own list
+ 6. so this CPU, which had too many, gave 126 frames back to the zone
 ";
         assert_eq!(recording(&listed).to_string(), expected);
     }
