@@ -75,7 +75,7 @@ fn workload_command(arguments: &[String]) -> CommandResult {
 }
 
 /// Lowers all watermarks as far as they go; answers the settings before.
-fn lower_marks() -> Result<Tuning, TuningError> {
+pub(super) fn lower_marks() -> Result<Tuning, TuningError> {
     let before = MEMORY.tuning().ok_or(TuningError::NotUp)?;
     MEMORY.set_min_free_kbytes(0)?;
     MEMORY.set_watermark_scale_factor(1)?;
@@ -83,7 +83,7 @@ fn lower_marks() -> Result<Tuning, TuningError> {
     Ok(before)
 }
 
-fn restore_marks(before: &Tuning) -> Result<(), TuningError> {
+pub(super) fn restore_marks(before: &Tuning) -> Result<(), TuningError> {
     MEMORY.set_min_free_kbytes(before.min_free_kbytes)?;
     MEMORY.set_watermark_scale_factor(before.watermark_scale_factor)?;
     MEMORY.set_lowmem_reserve_ratio(before.lowmem_reserve_ratio)
