@@ -453,6 +453,12 @@ pub(crate) const REPLAYS: &[Boot] = &[
         "pc_bios_debug",
         "--machine pc --firmware bios --profile debug --memory 96M",
     ),
+    // The stacks of further CPUs would leave pageblocks of another type behind.
+    boot("two_nodes", "--numa-node 256M,0 --numa-node 256M"),
+    boot(
+        "three_nodes",
+        "--numa-node 96M,0 --numa-node 160M --numa-node 128M",
+    ),
 ];
 
 /// A machine on which every in-kernel test runs.
