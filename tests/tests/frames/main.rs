@@ -12,6 +12,7 @@ mod faults;
 mod fragmentation;
 mod isolation;
 mod latent;
+mod lock_counts;
 mod locks;
 mod misuse;
 mod model;
