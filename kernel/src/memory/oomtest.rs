@@ -24,15 +24,21 @@ command! { "oomtest", "", "use up all memory: see caches give it back, requests 
 /// Pages that are asked for while the hoard is soft.
 const REQUESTS: u64 = 1024;
 
+/// Blocks that the hoard holds, less than its ledger could.
+const MOST_BLOCKS: u64 = 1 << 17;
+
 struct Hoard {
-    pages: IrqLock<Option<Ledger>>,
+    blocks: IrqLock<Option<Ledger>>,
+    /// Pages in the blocks.
+    pages: AtomicU64,
     is_hard: AtomicBool,
     /// How often it was told that there is no memory left.
     told: AtomicU64,
 }
 
 static HOARD: Hoard = Hoard {
-    pages: IrqLock::new(None),
+    blocks: IrqLock::new(None),
+    pages: AtomicU64::new(0),
     is_hard: AtomicBool::new(true),
     told: AtomicU64::new(0),
 };
@@ -41,30 +47,42 @@ static NOTIFIER: OomNotifier = OomNotifier::new(&HOARD);
 
 impl Hoard {
     fn len(&self) -> usize {
-        self.pages.lock().as_ref().map_or(0, Ledger::len)
+        self.blocks.lock().as_ref().map_or(0, Ledger::len)
     }
 
-    /// Gives up to `most` pages back; answers how many there were.
-    fn give(&self, most: u64) -> u64 {
-        let mut given: u64 = 0;
+    fn pages(&self) -> u64 {
+        self.pages.load(Ordering::SeqCst)
+    }
+
+    /// Gives up to `most` blocks back; answers how many there were, and how many pages in them.
+    fn give(&self, most: u64) -> (u64, u64) {
+        let (mut given, mut pages): (u64, u64) = (0, 0);
         while given < most {
             // Freed without the lock.
-            let taken = self.pages.lock().as_mut().and_then(|pages| {
-                let last = pages.len().checked_sub(1)?;
-                pages.swap_remove(last)
+            let taken = self.blocks.lock().as_mut().and_then(|blocks| {
+                let last = blocks.len().checked_sub(1)?;
+                blocks.swap_remove(last)
             });
             let Some(entry) = taken else { break };
+            let frames = entry
+                .as_ref()
+                .map_or(0, |entry| entry.pages.frames().frames());
             drop(entry);
+            pages = pages.saturating_add(frames);
             given = given.saturating_add(1);
         }
-        given
+        self.pages.fetch_sub(pages, Ordering::SeqCst);
+        (given, pages)
     }
 
-    fn push(&self, pages: Pages) -> Result<(), Pages> {
-        match self.pages.lock().as_mut() {
-            Some(ledger) => ledger.push(pages, 0),
-            None => Err(pages),
+    fn push(&self, block: Pages) -> Result<(), Pages> {
+        let frames = block.frames().frames();
+        match self.blocks.lock().as_mut() {
+            Some(ledger) => ledger.push(block, 0)?,
+            None => return Err(block),
         }
+        self.pages.fetch_add(frames, Ordering::SeqCst);
+        Ok(())
     }
 }
 
@@ -77,11 +95,8 @@ impl Relief for Hoard {
     }
 
     fn scan_objects(&self, _: &ShrinkControl, objects: u64) -> Option<Freed> {
-        let pages = self.give(objects);
-        Some(Freed {
-            objects: pages,
-            pages,
-        })
+        let (objects, pages) = self.give(objects);
+        Some(Freed { objects, pages })
     }
 }
 
@@ -100,12 +115,12 @@ fn oomtest(arguments: &[String]) -> CommandResult {
     let _ = MEMORY.register_shrinker(&SHRINKER);
     let _ = MEMORY.register_oom_notifier(&NOTIFIER);
     let room = to_usize(MEMORY.managed_frames());
-    *HOARD.pages.lock() = Some(Ledger::new(room).map_err(CommandError::failed)?);
+    *HOARD.blocks.lock() = Some(Ledger::new(room).map_err(CommandError::failed)?);
     HOARD.told.store(0, Ordering::SeqCst);
     let outcome = run();
     HOARD.is_hard.store(true, Ordering::SeqCst);
     HOARD.give(u64::MAX);
-    let ledger = HOARD.pages.lock().take();
+    let ledger = HOARD.blocks.lock().take();
     drop(ledger);
     outcome?;
     let now = MEMORY.reclaim_stats();
@@ -127,7 +142,7 @@ fn oomtest(arguments: &[String]) -> CommandResult {
 
 fn run() -> CommandResult {
     fill(Gfp::NOWARN)?;
-    kprintln!("{} pages hoarded, none is left", HOARD.len());
+    kprintln!("{} pages hoarded, none is left", HOARD.pages());
 
     HOARD.is_hard.store(false, Ordering::SeqCst);
     let mut served = Ledger::new(to_usize(REQUESTS)).map_err(CommandError::failed)?;
@@ -135,7 +150,10 @@ fn run() -> CommandResult {
         let pages = Pages::alloc(Kernel, Gfp::KERNEL, Order::ZERO).map_err(CommandError::failed)?;
         let _kept = served.push(pages, 0);
     }
-    kprintln!("{REQUESTS} requests served, {} pages hoarded", HOARD.len());
+    kprintln!(
+        "{REQUESTS} requests served, {} pages hoarded",
+        HOARD.pages()
+    );
 
     HOARD.is_hard.store(true, Ordering::SeqCst);
     fill(Gfp::KERNEL)?;
@@ -152,16 +170,23 @@ fn run() -> CommandResult {
     Ok(())
 }
 
-/// Hoards what requests with `gfp` get.
+/// Hoards what requests with `gfp` get: single pages, or where there are more of them than a ledger
+/// holds, larger blocks first.
 fn fill(gfp: Gfp) -> CommandResult {
-    loop {
-        interrupt::check()?;
-        match Pages::alloc(Kernel, gfp, Order::ZERO) {
-            Ok(pages) => HOARD
-                .push(pages)
-                .map_err(|_| CommandError::failed("more pages than the hoard holds"))?,
-            Err(AllocError::OutOfMemory) => return Ok(()),
-            Err(error) => return Err(CommandError::failed(error)),
+    let managed = MEMORY.managed_frames();
+    let fits = |order: &Order| managed >> order.as_u8() < MOST_BLOCKS;
+    let largest = Order::all().find(fits).unwrap_or(Order::MAX);
+    for order in Order::all().rev().filter(|order| *order <= largest) {
+        loop {
+            interrupt::check()?;
+            match Pages::alloc(Kernel, gfp, order) {
+                Ok(block) => HOARD
+                    .push(block)
+                    .map_err(|_| CommandError::failed("more blocks than the hoard holds"))?,
+                Err(AllocError::OutOfMemory) => break,
+                Err(error) => return Err(CommandError::failed(error)),
+            }
         }
     }
+    Ok(())
 }

@@ -280,6 +280,8 @@ pub(crate) const PRESSURES: &[Ending] = &[
     pressure("memory_64M", "--memory 64M"),
     pressure("cpus_2_migrate", "--cpus 2 --cmdline sched=migrate"),
     pressure("cma_64M", "--memory 256M --cmdline cma=64M"),
+    // More pages than fit into a list of them.
+    pressure("two_nodes_2G", "--cpus 2 --numa 2 --memory 2G"),
 ];
 
 /// Machines with memory that devices can have in one piece.
