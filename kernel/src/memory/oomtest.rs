@@ -8,7 +8,7 @@
 use super::ledger::Ledger;
 use super::{Kernel, MEMORY, Pages, free_frames};
 use crate::arch::lock::IrqLock;
-use crate::num::{to_u64, to_usize};
+use crate::num::to_usize;
 use crate::shell::{CommandError, CommandResult, interrupt, no_arguments};
 use crate::{command, kprintln};
 use alloc::string::String;
@@ -46,33 +46,25 @@ static SHRINKER: Shrinker = Shrinker::new("oomtest", &HOARD);
 static NOTIFIER: OomNotifier = OomNotifier::new(&HOARD);
 
 impl Hoard {
-    fn len(&self) -> usize {
-        self.blocks.lock().as_ref().map_or(0, Ledger::len)
-    }
-
     fn pages(&self) -> u64 {
         self.pages.load(Ordering::SeqCst)
     }
 
-    /// Gives up to `most` blocks back; answers how many there were, and how many pages in them.
-    fn give(&self, most: u64) -> (u64, u64) {
-        let (mut given, mut pages): (u64, u64) = (0, 0);
-        while given < most {
+    /// Gives `wanted` pages back, and the rest of their blocks; answers how many there were.
+    fn give(&self, wanted: u64) -> u64 {
+        let mut given: u64 = 0;
+        while given < wanted {
             // Freed without the lock.
             let taken = self.blocks.lock().as_mut().and_then(|blocks| {
                 let last = blocks.len().checked_sub(1)?;
                 blocks.swap_remove(last)
             });
             let Some(entry) = taken else { break };
-            let frames = entry
-                .as_ref()
-                .map_or(0, |entry| entry.pages.frames().frames());
-            drop(entry);
-            pages = pages.saturating_add(frames);
-            given = given.saturating_add(1);
+            let frames = entry.map_or(0, |entry| entry.pages.frames().frames());
+            given = given.saturating_add(frames);
         }
-        self.pages.fetch_sub(pages, Ordering::SeqCst);
-        (given, pages)
+        self.pages.fetch_sub(given, Ordering::SeqCst);
+        given
     }
 
     fn push(&self, block: Pages) -> Result<(), Pages> {
@@ -91,12 +83,15 @@ impl Relief for Hoard {
         if self.is_hard.load(Ordering::SeqCst) || control.node != NodeId(0) {
             return 0;
         }
-        to_u64(self.len())
+        self.pages()
     }
 
     fn scan_objects(&self, _: &ShrinkControl, objects: u64) -> Option<Freed> {
-        let (objects, pages) = self.give(objects);
-        Some(Freed { objects, pages })
+        let pages = self.give(objects);
+        Some(Freed {
+            objects: pages,
+            pages,
+        })
     }
 }
 
