@@ -10,4 +10,4 @@ export RUSTFLAGS='-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer'
 export TSAN_OPTIONS="suppressions=$PWD/tests/tsan.supp halt_on_error=1 exitcode=66"
 exec cargo test --locked --package mm-tests --test frames \
     --target x86_64-unknown-linux-gnu --target-dir target/tsan \
-    -- --test-threads 1 concurrency:: page_lists:: latent:: "$@"
+    -- --test-threads 1 concurrency:: page_lists:: "$@"
