@@ -29,35 +29,37 @@ const TYPES: [MigrateType; 3] = [
 ];
 /// Orders with lists of their own.
 const SIZES: [u8; 5] = [0, 1, 2, 3, Order::PAGEBLOCK.as_u8()];
-/// Lists of a CPU and zone.
-const LISTS: usize = TYPES.len() * SIZES.len();
-/// Places for them: as many as a mask bounds.
-const PLACES: usize = 16;
+/// Places for the lists of each order: as many as a mask bounds. One is not used.
+const KINDS: usize = 4;
+/// Places for lists of blocks, all orders but the first.
+const BLOCKS: usize = 16;
 
-/// One of a CPU's lists, by number: the place of its order among [`SIZES`] times three, and its type.
+const _: () = assert!(TYPES.len() < KINDS && (SIZES.len() - 1) * KINDS == BLOCKS);
+
+/// One of a CPU's lists, by number: the place of its order among [`SIZES`] times four, and its type.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct List(usize);
 
 impl List {
     /// All of them.
     pub(crate) fn all() -> impl Iterator<Item = Self> {
-        (0..LISTS).map(Self)
+        let rows = (0..SIZES.len()).map(|row| row.wrapping_mul(KINDS));
+        rows.flat_map(|row| (0..TYPES.len()).map(move |kind| Self(row | kind)))
     }
 
     /// The list for blocks of an order, if there is one, whose type a frame's state word names by
-    /// `mobility`; a number that is no type with lists names another list, whose blocks have other
-    /// state words.
+    /// `mobility`; a number that is no type with lists names a place that no block's state word fits.
     #[inline(always)]
     pub(crate) const fn of(mobility: usize, order: Order) -> Option<Self> {
         let row: usize = match order.as_u8() {
             0 => 0,
-            1 => 3,
-            2 => 6,
-            3 => 9,
-            9 => 12,
+            1 => KINDS,
+            2 => 2 * KINDS,
+            3 => 3 * KINDS,
+            9 => 4 * KINDS,
             _ => return None,
         };
-        Some(Self((mobility & 3).wrapping_add(row)))
+        Some(Self((mobility & (KINDS - 1)) | row))
     }
 
     /// The list that serves a request, if there is one.
@@ -72,21 +74,24 @@ impl List {
         list.filter(|list| list.kind().bits() == word.mobility())
     }
 
-    /// Its place; a mask instead of a check.
+    /// Its place among those of single pages, if it is one; masks instead of checks.
     #[inline(always)]
-    const fn number(self) -> usize {
-        self.0 & (PLACES - 1)
+    const fn place(self) -> Place {
+        match self.0.checked_sub(KINDS) {
+            None => Place::Pages(self.0 & (KINDS - 1)),
+            Some(block) => Place::Blocks(block & (BLOCKS - 1)),
+        }
     }
 
     /// Whose blocks.
     pub(crate) fn kind(self) -> MigrateType {
-        let kind = TYPES.get(self.number().rem_euclid(TYPES.len()));
+        let kind = TYPES.get(self.0 & (KINDS - 1));
         kind.copied().unwrap_or(MigrateType::Unmovable)
     }
 
     /// How large they are.
     pub(crate) fn order(self) -> Order {
-        let size = SIZES.get(self.number().div_euclid(TYPES.len())).copied();
+        let size = SIZES.get(self.0 / KINDS).copied();
         size.and_then(Order::new).unwrap_or(Order::ZERO)
     }
 
@@ -99,6 +104,29 @@ impl List {
     fn frames(self) -> u32 {
         frames_of(self.order())
     }
+}
+
+/// Where a list is in a [`PageSet`].
+#[derive(Clone, Copy)]
+enum Place {
+    Pages(usize),
+    Blocks(usize),
+}
+
+/// Does something with the list at a place, whose type says how many blocks are at hand.
+macro_rules! at {
+    ($set:ident, $list:expr, $stack:ident => $body:expr) => {
+        match $list.place() {
+            Place::Pages(place) => {
+                let $stack = &mut $set.pages[place];
+                $body
+            }
+            Place::Blocks(place) => {
+                let $stack = &mut $set.blocks[place];
+                $body
+            }
+        }
+    };
 }
 
 /// What everybody may know of a CPU's lists. Written by the CPU itself with plain stores.
@@ -223,8 +251,10 @@ pub(crate) struct Taken {
 /// The lists of one CPU for one zone.
 #[derive(Debug)]
 pub(crate) struct PageSet {
-    /// By [`List::number`]; one place is not used.
-    lists: [Stack; PLACES],
+    /// Single pages, which come and go by hundreds.
+    pages: [Stack<256>; KINDS],
+    /// All other blocks.
+    blocks: [Stack<64>; BLOCKS],
     pattern: Pattern,
     /// Which one of two sets this is, with `percpu_pagelists=classic`.
     classic: Option<Temperature>,
@@ -237,7 +267,10 @@ impl PageSet {
     /// Empty lists for blocks of the zone `home`; with fixed marks, if a temperature is given.
     pub(crate) fn new(home: ZoneId, classic: Option<Temperature>) -> Self {
         Self {
-            lists: core::array::from_fn(|number| Stack::new(List(number).word(home))),
+            pages: core::array::from_fn(|place| Stack::new(List(place).word(home))),
+            blocks: core::array::from_fn(|place| {
+                Stack::new(List(KINDS.wrapping_add(place)).word(home))
+            }),
             pattern: Pattern::NEW,
             classic,
             freed_before: 0,
@@ -285,10 +318,11 @@ impl PageSet {
     /// Takes a single page; [`Self::note_taken`] tells how many they were.
     #[inline(always)]
     pub(crate) fn take_page(&mut self, list: List) -> Option<Taken> {
-        let stack = &mut self.lists[list.number()];
-        let (pfn, record) = stack.pop()?;
-        let words = stack.words();
-        Some(Taken { pfn, record, words })
+        at!(self, list, stack => {
+            let (pfn, record) = stack.pop()?;
+            let words = stack.words();
+            Some(Taken { pfn, record, words })
+        })
     }
 
     /// Takes note of single pages that were taken.
@@ -299,8 +333,8 @@ impl PageSet {
 
     /// The state word of a block on a list, and the one that it has with an owner.
     #[inline(always)]
-    pub(crate) const fn words(&self, list: List) -> (CachedWord, Word) {
-        self.lists[list.number()].words()
+    pub(crate) const fn words(&mut self, list: List) -> (CachedWord, Word) {
+        at!(self, list, stack => stack.words())
     }
 
     /// Puts a block of `order` that its owner gave back on a list. Answers whether there are too
@@ -313,7 +347,7 @@ impl PageSet {
         (pfn, record): (Pfn, Record),
         gauges: &Gauges,
     ) -> bool {
-        self.lists[list.number()].push(pfn, record);
+        at!(self, list, stack => stack.push(pfn, record));
         add(&gauges.freed, order.frames());
         gauges.change(|count| count.wrapping_add(frames_of(order))) > self.pattern.high
     }
@@ -321,7 +355,7 @@ impl PageSet {
     /// Puts a single page on a list; [`Self::note_put`] tells how many they were.
     #[inline(always)]
     pub(crate) fn put_page(&mut self, list: List, (pfn, record): (Pfn, Record)) {
-        self.lists[list.number()].push(pfn, record);
+        at!(self, list, stack => stack.push(pfn, record));
     }
 
     /// Takes note of single pages that their owners gave back. Answers whether there are too many
@@ -345,17 +379,20 @@ impl PageSet {
 
     /// Brings blocks up from below, for a list that has none at hand.
     pub(crate) fn rise(&mut self, list: List, frames: &FrameTable) {
-        self.lists[list.number()].rise(frames);
+        at!(self, list, stack => stack.rise(frames));
     }
 
     /// Whether a list has a block at hand.
     pub(crate) const fn has_at_hand(&self, list: List) -> bool {
-        !self.lists[list.number()].is_empty()
+        match list.place() {
+            Place::Pages(place) => !self.pages[place].is_empty(),
+            Place::Blocks(place) => !self.blocks[place].is_empty(),
+        }
     }
 
     /// Puts a block fetched from the zone on a list.
     pub(crate) fn stock(&mut self, list: List, pfn: Pfn, record: Record) {
-        self.lists[list.number()].push(pfn, record);
+        at!(self, list, stack => stack.push(pfn, record));
     }
 
     /// How many blocks to fetch for a list that is empty.
@@ -422,7 +459,8 @@ impl PageSet {
     ) -> usize {
         let blocks = to_index(u64::from(most.div_ceil(list.frames())));
         let places = batch.len().min(blocks);
-        let taken = self.lists[list.number()].take_old(&mut batch[..places], frames);
+        let batch = &mut batch[..places];
+        let taken = at!(self, list, stack => stack.take_old(batch, frames));
         let went = u32::try_from(taken)
             .unwrap_or(u32::MAX)
             .wrapping_mul(list.frames());

@@ -1,4 +1,4 @@
-//! A stack of blocks: the newest in arrays, the rest linked through their records.
+//! A stack of blocks: the newest in an array, the rest linked through their records.
 #![forbid(unsafe_code)]
 
 use crate::addr::Pfn;
@@ -7,34 +7,34 @@ use crate::frame::{CachedWord, FrameTable, Record, Word};
 /// A link to nowhere.
 const END: u64 = u64::MAX;
 
-/// Places of the arrays. The first stays empty, so that looking for a block in an empty stack finds
-/// none there.
-const PLACES: usize = 64;
-/// Blocks at hand, at most: as many as a batch has.
-const MOST: usize = PLACES - 1;
-const HALF: usize = MOST / 2;
-
-/// Blocks of one type and order. Some are at hand with their records; those below them hang
-/// together by the list word of their records.
+/// Blocks of one type and order. Up to `PLACES` - 1 are at hand; those below them hang together by the
+/// list word of their records.
 ///
 /// # Invariants
-/// The blocks at hand stand in the places 1 to `top`, the newest last; `top` is at most [`MOST`], and
-/// place 0 holds no record.
+/// The blocks at hand stand in the places 1 to `top`, the newest last, and the list word of each names
+/// it. Place 0 holds no record: looking for a block in an empty stack finds none there. `PLACES` is a
+/// power of two, and at most 256.
 #[derive(Debug)]
-pub(super) struct Stack {
+pub(super) struct Stack<const PLACES: usize> {
     /// The state word of each of them, …
     word: CachedWord,
     /// … and the one that each has with an owner.
     owned: Word,
-    top: usize,
+    top: u8,
     /// The newest of those that are linked.
     below: u64,
     linked: usize,
     records: [Option<Record>; PLACES],
-    blocks: [Pfn; PLACES],
 }
 
-impl Stack {
+impl<const PLACES: usize> Stack<PLACES> {
+    /// Blocks at hand, at most.
+    const MOST: usize = {
+        assert!(PLACES.is_power_of_two() && PLACES <= 256);
+        PLACES - 1
+    };
+    const HALF: usize = Self::MOST / 2;
+
     pub(super) const fn new(word: CachedWord) -> Self {
         Self {
             word,
@@ -43,7 +43,6 @@ impl Stack {
             below: END,
             linked: 0,
             records: [None; PLACES],
-            blocks: [Pfn::ZERO; PLACES],
         }
     }
 
@@ -59,25 +58,29 @@ impl Stack {
         self.top == 0
     }
 
+    /// The place of the newest; a mask instead of a check.
+    #[inline(always)]
+    fn newest(&self) -> usize {
+        usize::from(self.top) & Self::MOST
+    }
+
     /// Puts a block on top.
     #[inline(always)]
     pub(super) fn push(&mut self, pfn: Pfn, record: Record) {
-        if self.top >= MOST {
+        if self.newest() == Self::MOST {
             self.sink();
         }
-        let top = self.top.wrapping_add(1) & (PLACES - 1);
-        self.blocks[top] = pfn;
-        self.records[top] = Some(record);
-        self.top = top;
+        self.top = self.top.wrapping_add(1);
+        record.get().set_link(pfn.as_u64());
+        self.records[self.newest()] = Some(record);
     }
 
     /// Takes the block on top of those at hand.
     #[inline(always)]
     pub(super) fn pop(&mut self) -> Option<(Pfn, Record)> {
-        let top = self.top & (PLACES - 1);
-        let record = self.records[top]?;
-        self.top = top.wrapping_sub(1);
-        Some((self.blocks[top], record))
+        let record = self.records[self.newest()]?;
+        self.top = self.top.wrapping_sub(1);
+        Some((Pfn::new(record.get().link()), record))
     }
 
     /// Takes blocks below those at hand, and then the oldest of these, until `places` are full.
@@ -92,9 +95,10 @@ impl Stack {
             taken = taken.wrapping_add(1);
         }
         let rest = places.get_mut(taken..).unwrap_or_default();
-        let count = rest.len().min(self.top);
-        for (place, pfn) in rest.iter_mut().zip(&self.blocks[1..]).take(count) {
-            *place = *pfn;
+        let count = rest.len().min(self.newest());
+        let oldest = self.records.iter().skip(1).flatten();
+        for (place, record) in rest.iter_mut().zip(oldest).take(count) {
+            *place = Pfn::new(record.get().link());
         }
         self.drop_oldest(count);
         taken.wrapping_add(count)
@@ -102,26 +106,28 @@ impl Stack {
 
     /// Forgets the oldest blocks at hand; the others move down.
     fn drop_oldest(&mut self, count: usize) {
-        let count = count.min(self.top);
-        let from = count.wrapping_add(1);
-        self.blocks.copy_within(from.., 1);
-        self.records.copy_within(from.., 1);
-        self.top = self.top.wrapping_sub(count);
+        let count = count.min(self.newest());
+        self.records.copy_within(count.wrapping_add(1).., 1);
+        self.set_newest(self.newest().wrapping_sub(count));
+    }
+
+    /// Changes how many are at hand; there are no more than a byte counts.
+    fn set_newest(&mut self, place: usize) {
+        let [top, ..] = place.to_le_bytes();
+        self.top = top;
     }
 
     /// Links the older half of those at hand below.
     #[cold]
     #[inline(never)]
     fn sink(&mut self) {
-        let at_hand = self.blocks.iter().zip(&self.records);
-        for (pfn, record) in at_hand.skip(1).take(HALF) {
-            if let Some(record) = record {
-                record.get().set_link(self.below);
-                self.below = pfn.as_u64();
-                self.linked = self.linked.wrapping_add(1);
-            }
+        for record in self.records.iter().skip(1).take(Self::HALF).flatten() {
+            let pfn = record.get().link();
+            record.get().set_link(self.below);
+            self.below = pfn;
+            self.linked = self.linked.wrapping_add(1);
         }
-        self.drop_oldest(HALF);
+        self.drop_oldest(Self::HALF);
     }
 
     /// Brings half an array of blocks up from below, in their order, if none is at hand.
@@ -129,18 +135,18 @@ impl Stack {
         if !self.is_empty() {
             return;
         }
-        let count = self.linked.min(HALF);
+        let count = self.linked.min(Self::HALF);
         let mut got: usize = 0;
         for place in (1..=count).rev() {
             let Some((pfn, record)) = self.unlink(frames) else {
                 break;
             };
-            self.blocks[place & (PLACES - 1)] = pfn;
-            self.records[place & (PLACES - 1)] = Some(record);
+            record.get().set_link(pfn.as_u64());
+            self.records[place & Self::MOST] = Some(record);
             got = got.wrapping_add(1);
         }
         // A damaged link ends the chain; what came before it is there.
-        self.top = count;
+        self.set_newest(count);
         self.drop_oldest(count.wrapping_sub(got));
     }
 
