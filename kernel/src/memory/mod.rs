@@ -35,6 +35,7 @@ mod pcp;
 mod platform;
 pub(crate) mod populate;
 mod random;
+mod reach;
 mod sections;
 pub(crate) mod stacks;
 mod stress;

@@ -208,7 +208,7 @@ fn stress_command(arguments: &[String]) -> CommandResult {
 }
 
 /// The seed of the kernel's command line, or a new one.
-fn seed_from_boot() -> Result<u64, CommandError> {
+pub(super) fn seed_from_boot() -> Result<u64, CommandError> {
     let Some(text) = params::get("seed") else {
         return Ok(time::tsc());
     };

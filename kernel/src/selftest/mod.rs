@@ -3,6 +3,7 @@
 mod backtrace;
 mod grace;
 mod heap;
+mod hits;
 mod hotplug;
 mod memory_symbols;
 mod preemption;

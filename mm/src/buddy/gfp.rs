@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use core::fmt;
+use core::panic::Location;
 
 use super::MigrateType;
 use crate::addr::{Order, conversions, to_count};
@@ -233,13 +234,17 @@ conversions! {
 }
 
 /// A request that was checked: flags, order, highest zone and migrate type in one word, so that
-/// it travels in a register, and what is constant in it stays so.
+/// it travels in a register, and what is constant in it stays so; and the line of the source that
+/// asks.
 ///
 /// # Invariants
-/// Bits 0–31 are the flags, 32–35 the order, 36–38 the migrate type, 39 tells compound
-/// blocks, 40–47 the zone's index.
+/// Bits 0–31 of the word are the flags, 32–35 the order, 36–38 the migrate type, 39 tells compound
+/// blocks, 40–47 are the zone's index.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Request(u64);
+pub struct Request {
+    word: u64,
+    place: &'static Location<'static>,
+}
 
 const ORDER_SHIFT: u32 = 32;
 const COMPOUND_SHIFT: u32 = 39;
@@ -262,6 +267,7 @@ impl Request {
     /// # Errors
     /// [`GfpError`] names the rule that the flags break.
     #[inline]
+    #[track_caller]
     pub const fn new(gfp: Gfp, order: Order) -> Result<Self, GfpError> {
         if gfp.bits() & !Self::PLAIN != 0
             && let Err(error) = Self::check(gfp, order)
@@ -273,7 +279,10 @@ impl Request {
                 let compound = gfp.contains(Gfp::COMP) && order.as_u8() > 0;
                 let shape = to_u64(order.bits()) << ORDER_SHIFT
                     | if compound { 1 << COMPOUND_SHIFT } else { 0 };
-                Ok(Self(bits | to_u64(gfp.bits()) | shape))
+                Ok(Self {
+                    word: bits | to_u64(gfp.bits()) | shape,
+                    place: Location::caller(),
+                })
             }
             Place::Nowhere(error) => Err(error),
         }
@@ -298,18 +307,33 @@ impl Request {
         Ok(())
     }
 
+    /// The same request, which makes no effort and no noise.
+    #[must_use]
+    pub(crate) const fn light(self) -> Self {
+        let effort = Gfp::DIRECT_RECLAIM.union(Gfp::NOFAIL);
+        let word = self.word & !to_u64(effort.bits()) | to_u64(Gfp::NOWARN.bits());
+        Self { word, ..self }
+    }
+
+    /// The line of the source that asks: the caller of [`Self::new`].
+    #[inline]
+    #[must_use]
+    pub const fn place(&self) -> &'static Location<'static> {
+        self.place
+    }
+
     /// The flags.
     #[inline]
     #[must_use]
     pub const fn gfp(&self) -> Gfp {
-        Gfp::from_bits_retain(low_half(self.0))
+        Gfp::from_bits_retain(low_half(self.word))
     }
 
     /// The order.
     #[inline]
     #[must_use]
     pub const fn order(&self) -> Order {
-        Order::new_or_max(low_byte(self.0 >> ORDER_SHIFT) & 15)
+        Order::new_or_max(low_byte(self.word >> ORDER_SHIFT) & 15)
     }
 
     /// Whether memory may be populated for the request; others are served with what is populated.
@@ -323,7 +347,7 @@ impl Request {
     #[inline]
     #[must_use]
     pub const fn highest(&self) -> ZoneKind {
-        match low_byte(self.0 >> ZONE_SHIFT) & 3 {
+        match low_byte(self.word >> ZONE_SHIFT) & 3 {
             0 => ZoneKind::Dma,
             1 => ZoneKind::Dma32,
             2 => ZoneKind::Normal,
@@ -335,7 +359,7 @@ impl Request {
     #[inline]
     #[must_use]
     pub const fn is_compound(&self) -> bool {
-        self.0 >> COMPOUND_SHIFT & 1 != 0
+        self.word >> COMPOUND_SHIFT & 1 != 0
     }
 
     /// The state word of a block handed out for the request: `unmarked` is that of a single page of
@@ -344,14 +368,14 @@ impl Request {
     #[must_use]
     pub(crate) const fn mark(&self, unmarked: Word) -> Word {
         // Order, migrate type and compound flag stand side by side here and there.
-        Word::from_bits(unmarked.bits() | self.0 >> (ORDER_SHIFT - 4) & 0xff0)
+        Word::from_bits(unmarked.bits() | self.word >> (ORDER_SHIFT - 4) & 0xff0)
     }
 
     /// Whose pageblocks serve the request.
     #[inline]
     #[must_use]
     pub const fn migrate(&self) -> MigrateType {
-        MigrateType::from_bits(low_byte(self.0 >> (ORDER_SHIFT + 4)) & 7)
+        MigrateType::from_bits(low_byte(self.word >> (ORDER_SHIFT + 4)) & 7)
     }
 }
 

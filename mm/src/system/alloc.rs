@@ -95,6 +95,7 @@ impl<P: Platform> Memory<P> {
     ///
     /// # Errors
     /// [`AllocError`].
+    #[track_caller]
     pub fn alloc_block_node(
         &self,
         node: NodeId,
@@ -109,6 +110,7 @@ impl<P: Platform> Memory<P> {
     ///
     /// # Errors
     /// [`AllocError`].
+    #[track_caller]
     pub fn alloc_pages_node(
         &self,
         node: NodeId,
@@ -119,6 +121,7 @@ impl<P: Platform> Memory<P> {
         Ok(block.leak().first())
     }
 
+    #[track_caller]
     fn alloc_on_node(&self, node: NodeId, gfp: Gfp, order: Order) -> Result<Exclusive, AllocError> {
         let request = Request::new(gfp, order)?;
         let core = self.core().ok_or(AllocError::NotUp)?;
@@ -127,7 +130,6 @@ impl<P: Platform> Memory<P> {
     }
 
     #[inline(never)]
-    #[track_caller]
     fn prepared_page(
         &self,
         core: &Core,
@@ -135,12 +137,10 @@ impl<P: Platform> Memory<P> {
         block: Exclusive,
     ) -> Result<Pfn, AllocError> {
         let block = self.prepare_or_else(core, request, Some(block), &mut ())?;
-        core.note_origin(block.frames());
         Ok(block.leak().first())
     }
 
     #[inline(never)]
-    #[track_caller]
     pub(super) fn page_from_zones(&self, core: &Core, request: Request) -> Result<Pfn, AllocError> {
         // Nothing else is in this function, so that it needs few registers.
         if !core.treats(request)
@@ -152,17 +152,14 @@ impl<P: Platform> Memory<P> {
     }
 
     #[inline(never)]
-    #[track_caller]
     fn other_page_from_zones(&self, core: &Core, request: Request) -> Result<Pfn, AllocError> {
         let block = self.prepare_or_else(core, request, None, &mut ())?;
-        core.note_origin(block.frames());
         Ok(block.leak().first())
     }
 
     /// Serves a checked request: from this CPU's own list of the nearest zone, which asks nobody
     /// (what is there was taken from the zone before), or else from the zones.
     #[inline(always)]
-    #[track_caller]
     pub(crate) fn alloc_request(
         &self,
         request: &Request,
@@ -178,7 +175,6 @@ impl<P: Platform> Memory<P> {
     }
 
     #[inline(never)]
-    #[track_caller]
     fn prepared_block(
         &self,
         core: &Core,
@@ -192,9 +188,7 @@ impl<P: Platform> Memory<P> {
         {
             return Ok(block);
         }
-        let block = self.prepare_or_else(core, request, found, trace)?;
-        core.note_origin(block.frames());
-        Ok(block)
+        self.prepare_or_else(core, request, found, trace)
     }
 
     /// The block that came back last to the nearest zone, if the request wants one like it.
@@ -432,32 +426,44 @@ impl<P: Platform> Memory<P> {
     }
 
     /// What happens to a block on its way out: the poison of free memory is checked, and the
-    /// pages are zeroed if the request or the system says so. A damaged block is reported and
-    /// stays out of circulation.
+    /// pages are zeroed if the request or the system says so, and it is noted who asked. A damaged
+    /// block is reported and stays out of circulation.
     #[inline]
     pub(super) fn prepare(
         &self,
         core: &Core,
         request: &Request,
-        mut block: Exclusive,
+        block: Exclusive,
     ) -> Option<Exclusive> {
+        self.prepared(core, request, block).ok()
+    }
+
+    /// As [`Self::prepare`], for who wants to know the damage.
+    #[inline]
+    pub(super) fn prepared(
+        &self,
+        core: &Core,
+        request: &Request,
+        mut block: Exclusive,
+    ) -> Result<Exclusive, Corruption> {
         if core.options.page_poison
             && let Err(corruption) = block.check_poison(&self.platform)
         {
             self.quarantine(core, block, &corruption);
-            return None;
+            return Err(corruption);
         }
         let zeroed_when_freed = core.options.init_on_free && !core.options.page_poison;
         let wanted = core.options.init_on_alloc || request.gfp().contains(Gfp::ZERO);
         if wanted && !zeroed_when_freed {
             block.zero(&self.platform);
         }
-        Some(block)
+        core.note_origin(request, block.frames());
+        Ok(block)
     }
 
     /// Reports damage found in frames that were free, and keeps them from everybody.
     #[cold]
-    pub(super) fn quarantine(&self, core: &Core, block: Exclusive, corruption: &Corruption) {
+    fn quarantine(&self, core: &Core, block: Exclusive, corruption: &Corruption) {
         self.platform.corruption(corruption);
         let frames = block.leak().frames();
         core.quarantined.fetch_add(frames, Ordering::Relaxed);

@@ -14,6 +14,7 @@ mod fragmentation;
 mod isolation;
 mod latent;
 mod latest;
+mod lock_counts;
 mod locks;
 mod misuse;
 mod model;

@@ -280,6 +280,8 @@ pub(crate) const PRESSURES: &[Ending] = &[
     pressure("memory_64M", "--memory 64M"),
     pressure("cpus_2_migrate", "--cpus 2 --cmdline sched=migrate"),
     pressure("cma_64M", "--memory 256M --cmdline cma=64M"),
+    // More pages than fit into a list of them.
+    pressure("two_nodes_2G", "--cpus 2 --numa 2 --memory 2G"),
 ];
 
 /// Machines with memory that devices can have in one piece.
@@ -452,6 +454,12 @@ pub(crate) const REPLAYS: &[Boot] = &[
     boot(
         "pc_bios_debug",
         "--machine pc --firmware bios --profile debug --memory 96M",
+    ),
+    // The stacks of further CPUs would leave pageblocks of another type behind.
+    boot("two_nodes", "--numa-node 256M,0 --numa-node 256M"),
+    boot(
+        "three_nodes",
+        "--numa-node 96M,0 --numa-node 160M --numa-node 128M",
     ),
 ];
 
