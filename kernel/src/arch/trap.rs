@@ -149,10 +149,11 @@ pub(super) extern "sysv64" fn dispatch(frame: &mut TrapFrame) {
     }
     cpu.enter_interrupt();
     handle(frame, vector, cpu);
-    cpu.leave_interrupt();
     if vector >= vector::FIRST_INTERRUPT {
+        // Still in the handler: what is done here is not the interrupted thread's.
         crate::memory::quiescent();
     }
+    cpu.leave_interrupt();
     if vector >= vector::FIRST_INTERRUPT && cpu.is_switch_due() {
         crate::sched::switch::preempt(frame, cpu);
     }

@@ -134,10 +134,18 @@ pub(crate) fn cpu_leaves() {
     unsafe { MEMORY.leave_cpu() };
 }
 
-/// A moment at which this CPU is not reading: what it has put off may be done.
+/// A moment at which this CPU is not reading, at the end of an interrupt, on its stack: what the CPU
+/// has put off is done, as far as it may be.
 #[inline]
 pub(crate) fn quiescent() {
     let _ = MEMORY.grace().quiescent();
+}
+
+/// The same between two threads, on the stack of one of them, which may be preempted with little
+/// left: what was put off waits for the next interrupt, which the thread `grace` sends.
+#[inline]
+pub(crate) fn note_quiescent() {
+    let _ = MEMORY.grace().note_quiescent();
 }
 
 /// This CPU is back.

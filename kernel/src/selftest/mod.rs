@@ -8,6 +8,7 @@ mod memory_symbols;
 mod preemption;
 mod shell;
 mod smp;
+mod stacks;
 mod steps;
 mod text;
 mod threads;

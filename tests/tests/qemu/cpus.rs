@@ -43,6 +43,13 @@ pub(crate) const CPUS: &[Cpus] = &[
         &["4 CPUs online", "stress: no violations"],
     ),
     cpus(
+        // Where each call takes most of a stack.
+        "two_unoptimised",
+        "--cpus 2 --debug",
+        "ktest selftest::stacks::*,selftest::grace::*",
+        &["KTEST done 9 0"],
+    ),
+    cpus(
         "sixty_four",
         "--cpus 64",
         "cpus; stress --cpus 64 32000; ktest selftest::threads*,selftest::hotplug::an_offline*",
