@@ -6,7 +6,7 @@
 //! | `firmware` | the boot loader's map as `mm` wants it, and what must be reserved |
 //! | `bring_up` | from the map to a page allocator, with Linux's boot lines |
 //! | `nodes` | which memory and CPUs are near to each other |
-//! | `frame_table`, `stacks` | page tables for the frame table and for kernel stacks |
+//! | `tables`, `frame_table`, `stacks` | page tables; those of the frame table and of kernel stacks |
 //! | `attendant` | threads that sleep until somebody rings |
 //! | `grace` | a thread for what waits until no CPU can see it any more |
 //! | `kswapd` | a thread for each node that reclaims when little is left |
@@ -39,6 +39,7 @@ mod sections;
 pub(crate) mod stacks;
 mod stress;
 mod sysctl;
+mod tables;
 mod tests;
 mod workload;
 

@@ -2,15 +2,19 @@
 
 use crate::arch::context::ROOM;
 use crate::arch::pin::Pin;
+use crate::arch::stack::StackExtent;
 use crate::arch::{apic, local, time};
 use crate::ktest::Failure;
-use crate::memory::MEMORY;
+use crate::memory::stacks::{self, Stack};
+use crate::memory::{MEMORY, free_frames};
 use crate::num::to_u64;
 use crate::sched::team::scoped_on;
 use crate::sched::thread::Affinity;
 use crate::sched::{self, spawn};
-use crate::{ktest, ktest_assert};
-use core::hint::black_box;
+use crate::selftest::traps::fault_of_a_write;
+use crate::{ktest, ktest_assert, ktest_eq};
+use alloc::vec::Vec;
+use core::hint::{black_box, spin_loop};
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// What unused stack is filled with.
@@ -49,7 +53,7 @@ fn bytes_used(body: impl FnOnce()) -> u64 {
     let top = to_u64(core::ptr::from_ref(black_box(&here)).addr());
     body();
     let stack = sched::running_stack();
-    let lowest = top.saturating_sub(to_u64(PAINTED.saturating_mul(8)) - 1024);
+    let lowest = top.saturating_sub(to_u64(PAINTED.saturating_mul(8)).saturating_sub(1024));
     let words = (lowest & !7..top).step_by(8);
     let mut used = words.filter(|&at| stack.read_word(at).is_some_and(|word| word != PAINT));
     top.saturating_sub(used.next().unwrap_or(top))
@@ -72,7 +76,9 @@ fn deep(left: u64, body: &dyn Fn() -> bool) -> bool {
 fn is_left_behind_a_pin() -> bool {
     let pin = Pin::new();
     let before = switches();
-    while !pin.cpu().is_switch_due() {}
+    while !pin.cpu().is_switch_due() {
+        spin_loop();
+    }
     drop(pin);
     switches() != before
 }
@@ -87,7 +93,9 @@ fn preemptions() -> u64 {
 
 /// Runs until somebody says stop, and needs next to nothing of the stack for it.
 fn wait_on_the_cpu() {
-    while !STOP.load(Ordering::Relaxed) {}
+    while !STOP.load(Ordering::Relaxed) {
+        spin_loop();
+    }
 }
 
 /// Gives the scheduler on this CPU all kinds of things to do, between two turns of another thread.
@@ -150,6 +158,34 @@ ktest! {
         scoped_on("low", [here, here].into_iter(), &body, || ()).map_err(Failure::new)?;
         ktest_assert!(!low.load(Ordering::Relaxed), "switched with too little stack left");
         ktest_assert!(high.load(Ordering::Relaxed), "not switched with much stack left");
+        Ok(())
+    }
+
+    fn stacks_get_the_page_tables_that_they_need() {
+        // More than two tables of the lowest level map.
+        const BYTES: u64 = 6 << 20;
+        let free = free_frames();
+        let mut stacks = Vec::new();
+        for _ in 0..2 {
+            stacks.push(Stack::new(BYTES).map_err(Failure::new)?);
+        }
+        let extents: Vec<StackExtent> = stacks.iter().map(Stack::extent).collect();
+        let pages = |extent: &StackExtent| (extent.bottom..extent.top).step_by(4096);
+        let unmapped = extents.iter().flat_map(pages);
+        let unmapped = unmapped.filter(|&at| fault_of_a_write(at).is_ok()).count();
+        let guards = extents.iter().filter(|extent| fault_of_a_write(extent.guard).is_ok());
+        let guards = guards.count();
+        stacks::free(stacks);
+        ktest_eq!((unmapped, guards), (0, extents.len()));
+        for extent in &extents {
+            ktest_assert!(fault_of_a_write(extent.bottom).is_ok(), "still mapped");
+        }
+        // The tables stay: the next ones find them.
+        let kept = free.saturating_sub(free_frames());
+        ktest_assert!(kept <= 9, "{kept} pages are gone");
+        let free = free_frames();
+        stacks::free(alloc::vec![Stack::new(BYTES).map_err(Failure::new)?]);
+        ktest_eq!(free_frames(), free);
         Ok(())
     }
 }

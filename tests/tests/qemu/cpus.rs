@@ -47,7 +47,7 @@ pub(crate) const CPUS: &[Cpus] = &[
         "two_unoptimised",
         "--cpus 2 --debug",
         "ktest selftest::stacks::*,selftest::grace::*",
-        &["KTEST done 9 0"],
+        &["KTEST done 10 0"],
     ),
     cpus(
         "sixty_four",
