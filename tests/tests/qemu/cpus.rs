@@ -25,6 +25,13 @@ pub(crate) const CPUS: &[Cpus] = &[
         &["1 CPUs online", "stress: no violations"],
     ),
     cpus(
+        // So few pageblocks that some are kept for urgent requests, and pairs of them come apart.
+        "one_with_little_memory",
+        "--memory 32M",
+        "stress 20000 2; stress 20000 3; stress 20000 4; stress 20000 5; stress 20000 6",
+        &["stress: no violations"],
+    ),
+    cpus(
         "two_on_pc",
         "--cpus 2 --machine pc",
         "cpus; stress --cpus 2 20000",
