@@ -11,7 +11,8 @@ use mm::system::{CmaError, Summary};
 
 kernel_param!(
     "cma",
-    "SIZE: memory that devices can have in one piece, lent to movable pages"
+    "SIZE",
+    "memory that devices can have in one piece, lent to movable pages"
 );
 
 command! { "cmatest", "", "take all of the CMA area in one piece, borrow from it, give all back", cmatest }

@@ -49,48 +49,72 @@ pub use platform::KernelPlatform;
 use crate::kernel_param;
 use mm::system::{Block, Home, Memory};
 
-kernel_param!("mem", "SIZE: use no RAM above");
+kernel_param!("mem", "SIZE", "use no RAM above");
 kernel_param!(
     "memmap",
-    "SIZE@|#|$|!START[,...]: add RAM, mark as ACPI data, reserved, persistent; or exactmap"
+    "SIZE@|#|$|!START[,...]",
+    "add RAM, mark as ACPI data, reserved, persistent; or exactmap"
 );
-kernel_param!("kernelcore", "SIZE|N%: memory that unmovable pages may use");
-kernel_param!("movablecore", "SIZE|N%: memory for movable pages only");
+kernel_param!(
+    "kernelcore",
+    "SIZE|N%",
+    "memory that unmovable pages may use"
+);
+kernel_param!("movablecore", "SIZE|N%", "memory for movable pages only");
 kernel_param!(
     "movable_node",
     "memory of hot-pluggable nodes is for movable pages only"
 );
-kernel_param!("init_on_alloc", "0|1: zero pages when they are handed out");
-kernel_param!("init_on_free", "0|1: zero pages when they come back");
-kernel_param!("page_poison", "0|1: fill free pages and check them");
+kernel_param!(
+    "init_on_alloc",
+    "0|1|off|on|n|y",
+    "zero pages when they are handed out"
+);
+kernel_param!(
+    "init_on_free",
+    "0|1|off|on|n|y",
+    "zero pages when they come back"
+);
+kernel_param!(
+    "page_poison",
+    "0|1|off|on|n|y",
+    "fill free pages and check them"
+);
 
 kernel_param!(
     "page_owner",
-    "on|off: keep which line of the source allocated each block, for /proc/page_owner"
+    "on|off",
+    "keep which line of the source allocated each block, for /proc/page_owner"
 );
 kernel_param!(
     "populate",
-    "ondemand|boot: when memory gets its frame records"
+    "ondemand|boot",
+    "when memory gets its frame records"
 );
 kernel_param!(
     "fail_page_alloc",
-    "INTERVAL,PERCENT,SPACE,TIMES[,MIN_ORDER]: have requests for pages fail on purpose"
+    "INTERVAL,PERCENT,SPACE,TIMES[,MIN_ORDER]",
+    "have requests for pages fail on purpose"
 );
 kernel_param!(
     "grace",
-    "off|on: whether a thread sees to what waits for grace periods"
+    "off|on",
+    "whether a thread sees to what waits for grace periods"
 );
 kernel_param!(
     "kswapd",
-    "off|on: whether each node has a thread that reclaims memory when little is left"
+    "off|on",
+    "whether each node has a thread that reclaims memory when little is left"
 );
 kernel_param!(
     "percpu_pagelists",
-    "off|tuned|classic: how CPUs keep free pages at hand; classic as Linux 2.6 did"
+    "off|tuned|classic",
+    "how CPUs keep free pages at hand; classic as Linux 2.6 did"
 );
 kernel_param!(
     "transparent_hugepage",
-    "always|madvise|never: keep memory fit for huge pages, by a larger vm.min_free_kbytes"
+    "always|madvise|never",
+    "keep memory fit for huge pages, by a larger vm.min_free_kbytes"
 );
 
 /// The machine's memory.

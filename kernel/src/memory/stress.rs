@@ -36,7 +36,11 @@ use mm::system::AllocError;
 use mm::zone::ZoneKind;
 
 command! { "stress", "[--cpus CPUS] N [SEED]", "N random page operations of every kind, on one CPU or many, all checked, e.g. `stress 100000`", stress_command }
-crate::kernel_param!("seed", "NUMBER: start of the random tests, decimal or 0x…");
+crate::kernel_param!(
+    "seed",
+    "NUMBER",
+    "start of the random tests, decimal or 0x…"
+);
 
 /// The largest share of memory in use, and the share down to which it is drained, in per cent.
 const FULL: u64 = 90;

@@ -52,7 +52,8 @@ pub use spawn::{JoinHandle, spawn};
 
 kernel_param!(
     "sched",
-    "migrate: move each thread to another CPU with each tick (a test)"
+    "migrate",
+    "move each thread to another CPU with each tick (a test)"
 );
 
 /// Sleeping is not allowed here.
@@ -179,12 +180,8 @@ pub(crate) fn init() -> Result<(), SpawnError> {
     })?;
     shell.note_running(0);
     let _none = running::replace(cpu, shell);
-    match params::get("sched") {
-        Some("migrate") => {
-            tick::set_migrating(true);
-        }
-        Some(other) => log::warn!("kernel parameter ignored: `sched={other}` has no such value"),
-        None => {}
+    if params::get("sched") == Some("migrate") {
+        tick::set_migrating(true);
     }
     Ok(())
 }
