@@ -145,6 +145,7 @@ pub(super) extern "sysv64" fn dispatch(frame: &mut TrapFrame) {
     // An idle CPU that has to do something is not idle. What cannot be masked must not wait, and
     // does without what the CPU has of its own.
     if !matches!(vector, vector::NMI | vector::MACHINE_CHECK) {
+        cpu.sched.idle_time.end();
         cpu.presence.leave();
     }
     cpu.enter_interrupt();

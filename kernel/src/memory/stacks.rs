@@ -25,6 +25,9 @@ use x86_64::instructions::tlb;
 const START: u64 = 0xffff_c880_0000_0000;
 const END: u64 = 0xffff_c900_0000_0000;
 
+/// Stacks that are given back with one interruption of all CPUs.
+const AT_ONCE: usize = 16;
+
 /// What of the range is in use. The lock also orders changes of the tables.
 static RANGE: IrqLock<Range> = IrqLock::new(Range {
     next: START,
@@ -120,7 +123,7 @@ impl Stack {
         match outcome {
             Ok(()) => Ok(stack),
             Err(error) => {
-                free(alloc::vec![stack]);
+                free([stack]);
                 Err(error)
             }
         }
@@ -150,24 +153,34 @@ pub(crate) fn allocate(bytes: u64) -> Result<StackExtent, StackError> {
 /// Gives stacks back that nobody runs on any more, their pages and their addresses.
 ///
 /// # Context
-/// Task, holding no lock: all CPUs are interrupted, once for all of the stacks.
-pub(crate) fn free(stacks: Vec<Stack>) {
-    if stacks.is_empty() {
-        return;
+/// Task, holding no lock: all CPUs are interrupted, once for [`AT_ONCE`] of the stacks. Takes no memory.
+pub(crate) fn free(stacks: impl IntoIterator<Item = Stack>) {
+    let mut stacks = stacks.into_iter();
+    loop {
+        let mut some: [Option<Stack>; AT_ONCE] = [const { None }; AT_ONCE];
+        for (place, stack) in some.iter_mut().zip(&mut stacks) {
+            *place = Some(stack);
+        }
+        if some.first().is_none_or(Option::is_none) {
+            return;
+        }
+        free_some(some);
     }
+}
+
+fn free_some(stacks: [Option<Stack>; AT_ONCE]) {
+    let extents = || stacks.iter().flatten().map(Stack::extent);
     {
         let _range = RANGE.lock();
-        for stack in &stacks {
-            unmap(stack.extent);
-        }
+        extents().for_each(unmap);
     }
     smp::call_on_all(&|_| {
-        for page in stacks.iter().flat_map(|stack| pages_of(stack.extent)) {
+        for page in extents().flat_map(pages_of) {
             tlb::flush(x86_64::VirtAddr::new_truncate(page.as_u64()));
         }
     });
     // Nobody has a way to the pages any more.
-    for stack in stacks {
+    for stack in stacks.into_iter().flatten() {
         drop(stack.pages);
         RANGE.lock().put(stack.extent);
     }

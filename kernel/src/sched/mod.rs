@@ -10,7 +10,7 @@
 //! | `queue` | per-CPU queues: where a thread goes, which one is next |
 //! | `switch` | from one thread to the next, asked or not |
 //! | `tick` | the timer: time slices, deadlines |
-//! | `idle` | what a CPU does that has nothing to do |
+//! | `idle`, `idle_time` | what a CPU does that has nothing to do, and for how long |
 //! | `worker` | a thread on each CPU for work that is meant for it |
 //! | [`hotplug`] | CPUs go offline and come back |
 //! | `commands` | `ps`, `cpu` |
@@ -23,6 +23,7 @@
 mod commands;
 pub mod hotplug;
 pub(crate) mod idle;
+pub(crate) mod idle_time;
 mod list;
 pub mod mutex;
 pub mod policy;

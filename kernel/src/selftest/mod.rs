@@ -4,6 +4,7 @@ mod backtrace;
 mod grace;
 mod heap;
 mod hotplug;
+mod idle;
 mod memory_symbols;
 mod preemption;
 mod shell;

@@ -184,7 +184,7 @@ ktest! {
         let kept = free.saturating_sub(free_frames());
         ktest_assert!(kept <= 9, "{kept} pages are gone");
         let free = free_frames();
-        stacks::free(alloc::vec![Stack::new(BYTES).map_err(Failure::new)?]);
+        stacks::free([Stack::new(BYTES).map_err(Failure::new)?]);
         ktest_eq!(free_frames(), free);
         Ok(())
     }
