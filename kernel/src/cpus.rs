@@ -79,6 +79,9 @@ fn doing(cpu: &CpuLocal) -> &'static str {
 fn show_acpi(arguments: &[String]) -> CommandResult {
     no_arguments(arguments)?;
     let acpi = acpi::get();
+    kprintln!(
+        "numbers are the firmware's; `cpus` and `numactl -H` have the kernel's, without gaps"
+    );
     for (name, at) in &acpi.tables {
         kprintln!("table  {name} at {at:#x}");
     }
@@ -116,7 +119,7 @@ fn show_acpi(arguments: &[String]) -> CommandResult {
         );
     }
     for (from, row) in acpi.distances.iter().enumerate() {
-        kprintln!("node   {from}: distances {row:?}");
+        kprintln!("domain {from}: distances {row:?}");
     }
     Ok(())
 }

@@ -93,6 +93,16 @@ ktest! {
             .map(|words| words.iter().map(String::as_str).collect())
             .collect();
         ktest_eq!(flat, [alloc::vec!["echo", "a", "b ;c"], alloc::vec!["help"], alloc::vec!["xy z"]]);
+        for (line, words) in [
+            ("echo 7>F", &["echo", "7", ">", "F"][..]),
+            ("echo 7 >> F", &["echo", "7", ">>", "F"]),
+            ("echo 7> >F", &["echo", "7", ">", ">", "F"]),
+            ("echo 'a>b'", &["echo", "a>b"]),
+        ] {
+            let parsed = parse(line).map_err(Failure::new)?;
+            let words: Vec<String> = words.iter().copied().map(String::from).collect();
+            ktest_eq!(parsed, [words]);
+        }
         ktest_eq!(parse("echo ''").map(|commands| commands.concat().len()), Ok(2));
         ktest_eq!(parse(" ; "), Ok(Vec::new()));
         Ok(())

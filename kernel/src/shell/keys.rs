@@ -1,7 +1,7 @@
 //! Waiting for keys at the prompt.
 //!
 //! The terminal is polled: often while somebody types, so that the port's sixteen bytes do not run over
-//! when a text is pasted, and fifty times a second otherwise, so that an idle machine is idle.
+//! when a text is pasted, and 25 times a second otherwise, so that an idle machine is idle.
 
 use super::interrupt;
 use crate::arch::time;
@@ -10,7 +10,7 @@ use crate::sched;
 /// Milliseconds between two looks while somebody types: the port takes a dozen bytes meanwhile.
 const BUSY_MS: u64 = 1;
 /// … and while nobody does.
-const QUIET_MS: u64 = 20;
+const QUIET_MS: u64 = 40;
 /// Nobody types who has not for so long.
 const PAUSE_NS: u64 = 500_000_000;
 

@@ -35,6 +35,8 @@ pub struct Command {
     pub usage: &'static str,
     /// What it does, in one line.
     pub help: &'static str,
+    /// What `help NAME` adds to that, in lines.
+    pub details: &'static str,
     /// Runs it.
     pub run: fn(&[String]) -> CommandResult,
 }
@@ -115,6 +117,9 @@ registry! {
 #[macro_export]
 macro_rules! command {
     ($name:literal, $usage:literal, $help:literal, $run:expr) => {
+        $crate::command! { $name, $usage, $help, $run, "" }
+    };
+    ($name:literal, $usage:literal, $help:literal, $run:expr, $details:literal) => {
         $crate::__register!(
             "shell_commands",
             $crate::shell::Command,
@@ -122,6 +127,7 @@ macro_rules! command {
                 name: $name,
                 usage: $usage,
                 help: $help,
+                details: $details,
                 run: $run,
             }
         );

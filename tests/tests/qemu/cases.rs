@@ -134,6 +134,27 @@ pub(crate) const REFUSALS: &[Ending] = &[
         says: "unknown command `frobnicate`",
     },
     Ending {
+        name: "text_added_to_a_file",
+        options: "",
+        exec: Some("echo 7 >> /sys/kernel/mm/mempolicy/weighted_interleave/node0"),
+        status: 1,
+        says: "files of /sys are written with `>`, not added to",
+    },
+    Ending {
+        name: "text_written_to_nothing",
+        options: "",
+        exec: Some("echo 7 >"),
+        status: 1,
+        says: "expected one file after `>`",
+    },
+    Ending {
+        name: "text_written_without_blanks_to_a_file_that_is_not_there",
+        options: "",
+        exec: Some("echo 7>FILE"),
+        status: 1,
+        says: "no such file: FILE",
+    },
+    Ending {
         name: "failed_command_among_good_ones",
         options: "",
         exec: Some("echo one; frobnicate; echo two"),
@@ -294,6 +315,11 @@ pub(crate) const PRESSURES: &[Ending] = &[
 
 /// Machines with memory that devices can have in one piece.
 pub(crate) const CONTIGUOUS: &[Ending] = &[
+    contiguous(
+        "too_little_to_lend",
+        "--cmdline cma=64M",
+        " they would borrow",
+    ),
     contiguous("some", "--cmdline cma=64M", "CmaFree:           65536 kB"),
     contiguous("most", "--memory 256M --cmdline cma=160M", "frame 0x"),
     contiguous(
