@@ -235,11 +235,14 @@ conversions! {
 /// it travels in a register, and what is constant in it stays so.
 ///
 /// # Invariants
-/// Bits 0–31 are the flags, 32–35 the order, 36–38 the migrate type, 40–47 the zone's index.
+/// Bits 0–31 are the flags, 32–35 the order, 36–38 the migrate type, 39 whether memory is populated
+/// for it although it may not wait, 40–47 the zone's index.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Request(u64);
 
 const ORDER_SHIFT: u32 = 32;
+/// Set where memory is populated for a request that does not wait.
+const POPULATES: u64 = 1 << 39;
 const ZONE_SHIFT: u32 = 40;
 
 impl fmt::Debug for Request {
@@ -310,7 +313,19 @@ impl Request {
     #[inline]
     #[must_use]
     pub const fn may_populate(&self) -> bool {
-        self.gfp().contains(Gfp::DIRECT_RECLAIM)
+        self.gfp().contains(Gfp::DIRECT_RECLAIM) || self.0 & POPULATES != 0
+    }
+
+    /// The same request, without going to trouble: it neither waits nor insists, and fails silently. Who
+    /// may have memory populated still may, as that is memory which is free.
+    #[must_use]
+    pub const fn lightly(&self) -> Self {
+        let trouble = to_u64(Gfp::DIRECT_RECLAIM.union(Gfp::NOFAIL).bits());
+        let light = self.0 & !trouble | to_u64(Gfp::NOWARN.bits());
+        match self.may_populate() {
+            true => Self(light | POPULATES),
+            false => Self(light),
+        }
     }
 
     /// The highest zone that may serve the request; lower ones are tried after it.

@@ -205,9 +205,7 @@ impl<P: Platform> Memory<P> {
                     ..local
                 };
                 // Others come before trouble is gone to for these.
-                let light = request.gfp().difference(Gfp::DIRECT_RECLAIM | Gfp::NOFAIL);
-                let light = Request::new(light | Gfp::NOWARN, request.order())?;
-                match self.alloc_at(core, place, light, trace) {
+                match self.alloc_at(core, place, request.lightly(), trace) {
                     Err(AllocError::OutOfMemory) => self.alloc_at(core, local, request, trace),
                     found => found,
                 }

@@ -165,6 +165,23 @@ fn a_request_that_cannot_wait_uses_populated_memory_only() {
 }
 
 #[test]
+fn requests_without_rights_leave_what_is_populated_to_urgent_ones() {
+    let machine = Machine::<Quick>::new()
+        .node(0, DMA32_LIMIT, 1024 * MIB)
+        .node(1, DMA32_LIMIT + 1024 * MIB, 1024 * MIB)
+        .cpus_on(&[0, 1])
+        .boot();
+    let plain = exhaust(&machine, Gfp::NOWAIT, Order::ZERO);
+    assert!(!plain.is_empty());
+    // Much is latent, but those that may go below `min` cannot have it populated either.
+    let urgent = exhaust(&machine, Gfp::ATOMIC | Gfp::NOWARN, Order::ZERO);
+    let min = machine.zones().map(|zone| zone.watermarks().marks().min);
+    assert!(urgent.len() as u64 >= min.sum::<u64>() / 2);
+    drop((plain, urgent));
+    machine.finish();
+}
+
+#[test]
 fn memory_for_requests_that_cannot_wait_is_populated_before_it_runs_out() {
     let machine = six::<Quick>().boot();
     let dma32 = &machine.nodes()[0].zones()[1];
