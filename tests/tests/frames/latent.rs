@@ -394,6 +394,51 @@ fn memory_is_populated_ahead_of_requests_but_not_all_of_it() {
     machine.finish();
 }
 
+/// Populates a section while another CPU looks, whenever interrupts are unmasked, and in the gap of this
+/// number needs the section itself. Answers how many frames were handed over between two looks at most.
+fn most_at_once(wipes: bool, needed_in: u32) -> u64 {
+    let machine = Machine::<Listed<Quick>>::new().ram(0, 12 * SECTION).cpus(2);
+    let machine = machine.options(|options| options.init_on_free = wipes);
+    let machine = machine.boot();
+    let zone = &machine.nodes()[0].zones()[1];
+    let range = PfnRange::from_count(first_of(7), SECTION_FRAMES / 2).unwrap();
+    let (mut most, mut before) = (0, zone.latent_frames());
+    let gaps = machine.hardware().gaps(0);
+    std::thread::scope(|scope| {
+        let (machine, most, before) = (&machine, &mut most, &mut before);
+        scope.spawn(move || {
+            let _here = machine.cpu(1);
+            let mut number = 0;
+            gaps.each(|| {
+                let now = zone.latent_frames();
+                *most = (*most).max(*before - now);
+                number += 1;
+                if number == needed_in {
+                    // What is left of it is handed over here.
+                    drop(machine.alloc_contig_range(range, Gfp::KERNEL).unwrap());
+                }
+                *before = zone.latent_frames();
+            });
+        });
+        machine.populate(range);
+        machine.hardware().no_more_gaps();
+    });
+    assert!(!machine.is_latent(range.first()));
+    drop(machine.alloc_contig_range(range, Gfp::KERNEL).unwrap());
+    machine.finish();
+    most
+}
+
+#[test]
+fn a_section_is_wiped_a_pageblock_at_a_time_and_others_do_not_wait_for_it() {
+    // Whole, where nothing is written to but records.
+    assert!(most_at_once(false, 0) > SECTION_FRAMES / 2);
+    for needed_in in [0, 1, 5, 20, 70] {
+        let most = most_at_once(true, needed_in);
+        assert!((1..=512).contains(&most), "{most} in gap {needed_in}");
+    }
+}
+
 #[test]
 fn a_section_that_cannot_be_populated_is_reported_and_left_out() {
     let machine = six::<Quick>().boot();
