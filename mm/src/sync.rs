@@ -20,6 +20,7 @@ pub(crate) mod recorded_for_tests;
 mod refcount;
 #[cfg(not(loom))]
 mod spin;
+mod under_way;
 
 pub use bell::Bell;
 #[cfg(not(loom))]
@@ -31,6 +32,7 @@ pub use presence::{Presence, Seized, State as PresenceState};
 pub use refcount::{Dropped, RefCount};
 #[cfg(not(loom))]
 pub use spin::{IrqGuard, SpinLock};
+pub(crate) use under_way::{Line, Turns, UnderWay};
 
 /// The atomics that the algorithms use: `core`'s, or loom's when a model checker runs them.
 pub mod atomic {

@@ -239,7 +239,7 @@ conversions! {
 ///
 /// # Invariants
 /// Bits 0–31 of the word are the flags, 32–35 the order, 36–38 the migrate type, 39 tells compound
-/// blocks, 40–47 are the zone's index.
+/// blocks, 40–47 are the zone's index, 48 whether memory is populated for it although it may not wait.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Request {
     word: u64,
@@ -249,6 +249,8 @@ pub struct Request {
 const ORDER_SHIFT: u32 = 32;
 const COMPOUND_SHIFT: u32 = 39;
 const ZONE_SHIFT: u32 = 40;
+/// Set where memory is populated for a request that does not wait.
+const POPULATES: u64 = 1 << 48;
 
 impl fmt::Debug for Request {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -307,14 +309,6 @@ impl Request {
         Ok(())
     }
 
-    /// The same request, which makes no effort and no noise.
-    #[must_use]
-    pub(crate) const fn light(self) -> Self {
-        let effort = Gfp::DIRECT_RECLAIM.union(Gfp::NOFAIL);
-        let word = self.word & !to_u64(effort.bits()) | to_u64(Gfp::NOWARN.bits());
-        Self { word, ..self }
-    }
-
     /// The line of the source that asks: the caller of [`Self::new`].
     #[inline]
     #[must_use]
@@ -340,7 +334,20 @@ impl Request {
     #[inline]
     #[must_use]
     pub const fn may_populate(&self) -> bool {
-        self.gfp().contains(Gfp::DIRECT_RECLAIM)
+        self.gfp().contains(Gfp::DIRECT_RECLAIM) || self.word & POPULATES != 0
+    }
+
+    /// The same request, without going to trouble: it neither waits nor insists, and fails silently. Who
+    /// may have memory populated still may, as that is memory which is free.
+    #[must_use]
+    pub const fn lightly(&self) -> Self {
+        let trouble = to_u64(Gfp::DIRECT_RECLAIM.union(Gfp::NOFAIL).bits());
+        let light = self.word & !trouble | to_u64(Gfp::NOWARN.bits());
+        let word = match self.may_populate() {
+            true => light | POPULATES,
+            false => light,
+        };
+        Self { word, ..*self }
     }
 
     /// The highest zone that may serve the request; lower ones are tried after it.

@@ -370,8 +370,9 @@ impl<P: Platform> Memory<P> {
                         self.populate_for(core, zone, trace);
                         continue;
                     }
-                    // Who cannot have memory populated may use up what is populated.
-                    if !waits && !zone.spares_in_all(request.order(), floor) {
+                    // Who cannot have memory populated lives on what is, but for what urgent ones
+                    // need until there is more.
+                    if !waits && !zone.spares_here(request.order(), floor, flags) {
                         let free = zone.free_frames();
                         trace.step(Step::Short { home, free, floor });
                         break;

@@ -463,7 +463,8 @@ impl<P: Platform> Builder<'_, P> {
     /// What each CPU puts off.
     fn backlogs(&mut self) -> Result<Backlogs, BringUpError> {
         let cell = |_| OwnerCell::new(Waiting::new(), Backlog::default());
-        Ok(PerCpu::new(self.by_cpu(NodeId(0), cell)?))
+        let cells = PerCpu::new(self.by_cpu(NodeId(0), cell)?);
+        Ok(Backlogs::new(cells))
     }
 
     /// Room for where frames were allocated, if that is to be kept.

@@ -12,6 +12,7 @@
 //! what it was.
 #![forbid(unsafe_code)]
 
+use super::watermark::AllocFlags;
 use super::{Zone, watermark};
 use crate::addr::Order;
 use crate::buddy::{MigrateType, Mixing, Request};
@@ -52,6 +53,15 @@ impl Zone {
     /// populated.
     pub(crate) fn spares_for_now(&self, order: Order, floor: u64) -> bool {
         self.spares_in_all(order, floor) && self.spares(order, self.left_for_now())
+    }
+
+    /// As [`Self::spares_for_now`], for requests that cannot have memory populated: urgent ones may use
+    /// up what is populated.
+    pub(crate) fn spares_here(&self, order: Order, floor: u64, flags: AllocFlags) -> bool {
+        match flags.intersects(AllocFlags::RESERVES) {
+            true => self.spares_in_all(order, floor),
+            false => self.spares_for_now(order, floor),
+        }
     }
 
     /// So many populated frames can go and leave `floor` frames in that way.

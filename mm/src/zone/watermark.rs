@@ -42,6 +42,8 @@ bitflags::bitflags! {
 impl AllocFlags {
     /// Each of these opens pageblocks that are kept for large requests that cannot wait.
     pub const HIGH_ATOMIC: Self = Self::HARDER.union(Self::OOM).union(Self::NO_WATERMARKS);
+    /// Each of these leads below the `min` mark.
+    pub const RESERVES: Self = Self::HIGH.union(Self::HIGH_ATOMIC);
 }
 
 /// Which mark a request must leave.
