@@ -29,7 +29,10 @@ POLICY is one of these; NODES are as in `0-1,3`, `all` or `!2` (all but 2):
   -m, --membind=NODES           from these nodes only
   -p, --preferred=NODE          from this node as long as it has some
   -P, --preferred-many=NODES    from these nodes as long as they have some
-  -l, --localalloc              near to the CPU" }
+  -l, --localalloc              near to the CPU
+PLACE is one of these:
+  -N, --cpunodebind=NODES       on the first CPU of these nodes
+  -C, --physcpubind=CPU         on this CPU" }
 command! { "numastat", "", "show which nodes' memory went where", numastat }
 
 /// What an option is about.
@@ -122,17 +125,7 @@ fn wish(mut words: &[String]) -> Result<(Wish, &[String]), CommandError> {
             Some((name, value)) => (name, Some(value)),
             None => (word.as_str(), None),
         };
-        if SHOWS.contains(&name) {
-            return Err(CommandError::usage(format_args!(
-                "`{name}` shows something, and stands alone"
-            )));
-        }
-        let known = OPTIONS
-            .iter()
-            .find(|(long, short, _)| name == *long || name == *short);
-        let Some((_, _, topic)) = known else {
-            return Err(CommandError::usage(format_args!("unknown option `{word}`")));
-        };
+        let topic = topic(name)?;
         let taken = match topic {
             Topic::Policy(_) => wish.policy.is_some(),
             Topic::CpuNodes | Topic::Cpu => wish.cpu.is_some(),
@@ -144,7 +137,7 @@ fn wish(mut words: &[String]) -> Result<(Wish, &[String]), CommandError> {
             }));
         }
         words = rest;
-        if *topic == Topic::Policy(Mode::Local) {
+        if topic == Topic::Policy(Mode::Local) {
             if value.is_some() {
                 return Err(CommandError::usage(format_args!("{name} takes no nodes")));
             }
@@ -164,16 +157,31 @@ fn wish(mut words: &[String]) -> Result<(Wish, &[String]), CommandError> {
         match topic {
             Topic::Policy(mode) => {
                 let nodes = nodes(value)?;
-                if *mode == Mode::Preferred && nodes.len() != 1 {
+                if mode == Mode::Preferred && nodes.len() != 1 {
                     return Err(CommandError::usage(format_args!("{name} takes one node")));
                 }
-                wish.policy = Some((*mode, nodes));
+                wish.policy = Some((mode, nodes));
             }
             Topic::CpuNodes => wish.cpu = Some(cpu_of(value)?),
             Topic::Cpu => wish.cpu = Some(cpu(value)?),
         }
     }
     Ok((wish, words))
+}
+
+/// What an option is about, by its name.
+fn topic(name: &str) -> Result<Topic, CommandError> {
+    if SHOWS.contains(&name) {
+        return Err(CommandError::usage(format_args!(
+            "`{name}` shows something, and stands alone"
+        )));
+    }
+    let known = OPTIONS
+        .iter()
+        .find(|(long, short, _)| name == *long || name == *short);
+    let (_, _, topic) =
+        known.ok_or_else(|| CommandError::usage(format_args!("unknown option `{name}`")))?;
+    Ok(*topic)
 }
 
 /// A thread is bound to one CPU here, so that is the first that is online of the nodes.
