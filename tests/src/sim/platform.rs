@@ -14,7 +14,7 @@ use mm::numa::Policy;
 use mm::platform::{
     CpuId, IrqState, LockClass, MapFrameTableError, MemoryModel, NodeId, Platform, Profile,
 };
-use mm::report::{AllocFailure, Corruption, GraceStall, SleepInAtomic};
+use mm::report::{AllocFailure, Corruption, ForcedFailure, GraceStall, SleepInAtomic};
 use mm::system::Populate;
 
 use super::cpus::Cpus;
@@ -42,6 +42,7 @@ pub struct SimPlatform<C: SimConfig> {
     reports: Mutex<Vec<Corruption>>,
     /// What failed last, and how often anything did.
     failures: Mutex<(u64, String)>,
+    forced: Mutex<Vec<ForcedFailure>>,
     /// Requests that may sleep, from callers that may not.
     sleeps: Mutex<Vec<SleepInAtomic>>,
     reschedules: AtomicU64,
@@ -69,6 +70,7 @@ impl<C: SimConfig> SimPlatform<C> {
             cpu_nodes,
             reports: Mutex::default(),
             failures: Mutex::default(),
+            forced: Mutex::default(),
             sleeps: Mutex::default(),
             reschedules: AtomicU64::new(0),
             kswapd: Mutex::default(),
@@ -129,6 +131,12 @@ impl<C: SimConfig> SimPlatform<C> {
     #[must_use]
     pub fn take_reports(&self) -> Vec<Corruption> {
         std::mem::take(&mut *self.reports.lock().unwrap())
+    }
+
+    /// Takes the requests that failed on purpose so far.
+    #[must_use]
+    pub fn take_forced(&self) -> Vec<ForcedFailure> {
+        std::mem::take(&mut *self.forced.lock().unwrap())
     }
 
     /// Takes how many allocations were reported to have failed so far, and the last report.
@@ -314,6 +322,10 @@ unsafe impl<C: SimConfig> Platform for SimPlatform<C> {
         let (count, last) = &mut *self.failures.lock().unwrap();
         *count += 1;
         *last = failure.to_string();
+    }
+
+    fn failure_forced(&self, failure: &ForcedFailure) {
+        self.forced.lock().unwrap().push(*failure);
     }
 
     fn may_sleep(&self) -> bool {

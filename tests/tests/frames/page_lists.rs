@@ -336,3 +336,36 @@ fn a_page_given_back_to_an_isolated_pageblock_is_not_handed_out_from_a_list() {
     assert!(on_all_lists(&machine) > 0);
     machine.finish();
 }
+
+/// Who cannot wait would not get what others have at hand in time: these keep it.
+#[test]
+fn a_request_that_cannot_wait_leaves_the_lists_of_cpus_that_run_alone() {
+    let machine = Machine::<Listed<Usual>>::new();
+    let machine = machine.ram(0, 32 * MIB).cpus(2).boot();
+    let (listed, failed) = (Barrier::new(2), Barrier::new(2));
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let _here = machine.cpu(1);
+            let [first, pages @ ..] =
+                [(); 3].map(|()| machine.alloc_block(Gfp::KERNEL, Order::ZERO).unwrap());
+            let at_hand = || -> u64 {
+                let sets = machine.zones().filter_map(|zone| zone.pagesets().nth(1));
+                sets.map(|set| set.count).sum()
+            };
+            drop(first);
+            listed.wait();
+            failed.wait();
+            let before = at_hand();
+            drop(pages);
+            assert!(before > 0 && at_hand() > before, "{before} {}", at_hand());
+        });
+        listed.wait();
+        let largest = Gfp::ATOMIC | Gfp::NOWARN;
+        let mut blocks = Vec::new();
+        while let Ok(block) = machine.alloc_block(largest, Order::MAX) {
+            blocks.push(block);
+        }
+        failed.wait();
+    });
+    machine.finish();
+}
