@@ -25,8 +25,9 @@ mod under_way;
 pub use bell::Bell;
 #[cfg(not(loom))]
 pub use once::{AlreadySet, Once};
-pub use owner::OwnerCell;
-pub use percpu::{PerCpu, Pin, Row, Shortcuts, Vacant};
+pub(crate) use owner::OwnerCell;
+pub use percpu::Pin;
+pub(crate) use percpu::{PerCpu, Row, Shortcuts, Vacant};
 pub use presence::{Presence, Seized, State as PresenceState};
 pub use refcount::{Dropped, RefCount};
 #[cfg(not(loom))]

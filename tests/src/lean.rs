@@ -2,16 +2,16 @@
 //!
 //! The simulator checks every call of the library; this one answers with as few instructions as a
 //! kernel does: RAM is one piece of host memory, the CPU is a number that the thread has set, and
-//! interrupts do not exist. Only the `debug` variant counts, and that is not for timing.
+//! interrupts do not exist.
 
 use std::cell::Cell;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicPtr, Ordering};
 
 use mm::addr::{PhysAddr, PhysRange, VirtAddr};
 use mm::mem::RamClaim;
 use mm::memblock::Memblock;
-use mm::platform::{CpuId, IrqState, LockClass, NodeId, Platform, Profile};
+use mm::platform::{CpuId, IrqState, NodeId, Platform, Profile};
 use mm::report::Corruption;
 use mm::system::{HugePages, Memory, Options, PageLists, PageOwner, Populate};
 use mm::zone::plan::{CoreWish, NodePlan, Plan};
@@ -37,20 +37,14 @@ pub fn cpu() -> u32 {
     CPU.get()
 }
 
-/// The machine. `COUNTING` picks the `debug` profile, in which the library reports its locks.
+/// The machine, with the profile `plain`.
 #[derive(Debug)]
-pub struct Lean<const COUNTING: bool> {
+pub struct Lean {
     first: AtomicPtr<u8>,
     bytes: u64,
-    zone_locks: AtomicU64,
 }
 
-/// For timing: profile `plain`.
-pub type Timed = Lean<false>;
-/// For counting what scales badly: profile `debug`.
-pub type Counted = Lean<true>;
-
-impl<const COUNTING: bool> Lean<COUNTING> {
+impl Lean {
     /// A machine whose RAM is never given back to the host: few are made.
     fn new(bytes: usize) -> Self {
         let ram: &'static mut [u8] = Box::leak(vec![0; bytes + ALIGN].into_boxed_slice());
@@ -58,14 +52,7 @@ impl<const COUNTING: bool> Lean<COUNTING> {
         Self {
             first: AtomicPtr::new(ram[skip..].as_mut_ptr()),
             bytes: bytes as u64,
-            zone_locks: AtomicU64::new(0),
         }
-    }
-
-    /// How often a zone's lock was taken so far; stays 0 unless `COUNTING`.
-    #[must_use]
-    pub fn zone_locks(&self) -> u64 {
-        self.zone_locks.load(Ordering::Relaxed)
     }
 }
 
@@ -74,7 +61,7 @@ impl<const COUNTING: bool> Lean<COUNTING> {
 /// # Panics
 /// If it does not boot.
 #[must_use]
-pub fn boot<const COUNTING: bool>(bytes: usize) -> Memory<Lean<COUNTING>> {
+pub fn boot(bytes: usize) -> Memory<Lean> {
     let memory = Memory::new(Lean::new(bytes));
     let platform = memory.platform();
     // SAFETY: (1, 2) the range added below is the machine's RAM, which nobody else uses; (3) the
@@ -105,12 +92,8 @@ pub fn boot<const COUNTING: bool>(bytes: usize) -> Memory<Lean<COUNTING>> {
 // SAFETY: (1, 2) RAM is one leaked allocation at one offset, used by the library alone; (3) no
 // interrupt handlers exist here, and a thread keeps its CPU number; (4) whoever runs two threads
 // on one machine gives them different numbers; (5, 6) no frame table is mapped.
-unsafe impl<const COUNTING: bool> Platform for Lean<COUNTING> {
-    const PROFILE: Profile = if COUNTING {
-        Profile::Debug
-    } else {
-        Profile::Plain
-    };
+unsafe impl Platform for Lean {
+    const PROFILE: Profile = Profile::Plain;
 
     #[inline]
     fn direct_map(&self, range: PhysRange) -> Option<NonNull<u8>> {
@@ -144,11 +127,5 @@ unsafe impl<const COUNTING: bool> Platform for Lean<COUNTING> {
 
     fn corruption(&self, report: &Corruption) {
         panic!("corruption: {report}");
-    }
-
-    fn lock_acquired(&self, class: LockClass) {
-        if class.name == mm::sync::rank::ZONE.name {
-            self.zone_locks.fetch_add(1, Ordering::Relaxed);
-        }
     }
 }

@@ -1,11 +1,12 @@
 //! `numactl` and `numastat`: nodes, and which of them a command's memory comes from.
 
 use super::{Kernel, MEMORY, Pages};
+use crate::arch::local::{self, CpuLocal};
 use crate::arch::smp;
 use crate::ktest::Failure;
 use crate::sched::policy::{self, Changed};
 use crate::sched::thread::{Affinity, Thread};
-use crate::sched::{spawn, with_running};
+use crate::sched::{hotplug, spawn, with_running};
 use crate::shell::interrupt::Output;
 use crate::shell::{CommandError, CommandResult, no_arguments, run_inner};
 use crate::{command, kprint, kprintln, ktest, ktest_assert, ktest_eq, procfs};
@@ -20,18 +21,46 @@ use mm::proc;
 use mm::zone::Zone;
 use mm::zone::distance::REMOTE;
 
-command! { "numactl", "-H|-s|[POLICY] COMMAND [ARG...]", "show nodes or the policy, or run a command with memory of some nodes, e.g. `numactl --interleave=all stress 1000`", numactl }
+command! { "numactl", "-H|-s|[POLICY] [PLACE] COMMAND [ARG...]", "show nodes or the policy, or run a command with memory of some nodes, e.g. `numactl --interleave=all stress 1000`", numactl, "  -H, --hardware                show the nodes, their CPUs, memory and distances
+  -s, --show                    show the policy in force
+POLICY is one of these; NODES are as in `0-1,3`, `all` or `!2` (all but 2):
+  -i, --interleave=NODES        pages by turns
+  -w, --weighted-interleave=NODES  by turns, as often as their weights say
+  -m, --membind=NODES           from these nodes only
+  -p, --preferred=NODE          from this node as long as it has some
+  -P, --preferred-many=NODES    from these nodes as long as they have some
+  -l, --localalloc              near to the CPU" }
 command! { "numastat", "", "show which nodes' memory went where", numastat }
 
-/// The modes by their options, long and short.
-const OPTIONS: [(&str, &str, Mode); 6] = [
-    ("--interleave", "-i", Mode::Interleave),
-    ("--weighted-interleave", "-w", Mode::WeightedInterleave),
-    ("--membind", "-m", Mode::Bind),
-    ("--preferred", "-p", Mode::Preferred),
-    ("--preferred-many", "-P", Mode::PreferredMany),
-    ("--localalloc", "-l", Mode::Local),
+/// What an option is about.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Topic {
+    /// Which nodes memory comes from.
+    Policy(Mode),
+    /// On which nodes the command runs.
+    CpuNodes,
+    /// On which CPU it runs.
+    Cpu,
+}
+
+/// The options, long and short.
+const OPTIONS: [(&str, &str, Topic); 8] = [
+    ("--interleave", "-i", Topic::Policy(Mode::Interleave)),
+    (
+        "--weighted-interleave",
+        "-w",
+        Topic::Policy(Mode::WeightedInterleave),
+    ),
+    ("--membind", "-m", Topic::Policy(Mode::Bind)),
+    ("--preferred", "-p", Topic::Policy(Mode::Preferred)),
+    ("--preferred-many", "-P", Topic::Policy(Mode::PreferredMany)),
+    ("--localalloc", "-l", Topic::Policy(Mode::Local)),
+    ("--cpunodebind", "-N", Topic::CpuNodes),
+    ("--physcpubind", "-C", Topic::Cpu),
 ];
+
+/// Options that show something.
+const SHOWS: [&str; 4] = ["-H", "--hardware", "-s", "--show"];
 
 fn numactl(arguments: &[String]) -> CommandResult {
     match arguments {
@@ -52,20 +81,36 @@ fn run_with_policy(arguments: &[String]) -> CommandResult {
     if command.is_empty() {
         return Err(CommandError::usage("expected -H, -s, or a command"));
     }
-    let Some((mode, nodes)) = wish else {
-        return run_inner(command);
+    let policy = match wish.policy {
+        Some((mode, nodes)) => Some(MEMORY.policy(mode, &nodes).map_err(CommandError::failed)?),
+        None => policy::current(),
     };
-    let policy = MEMORY.policy(mode, &nodes).map_err(CommandError::failed)?;
-    let _changed = Changed::to(Some(policy));
-    run_inner(command)
+    let _changed = Changed::to(policy);
+    let words = command.to_vec();
+    placed(wish.cpu, move || run_inner(&words))?
+}
+
+/// Runs `body` on a CPU, in a thread that has the policy of this one; here, if none is named.
+fn placed<T: Send + 'static>(
+    cpu: Option<u32>,
+    body: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, CommandError> {
+    let Some(cpu) = cpu else { return Ok(body()) };
+    let thread = spawn("numactl", Affinity::Cpu(cpu), body);
+    let thread = thread.map_err(CommandError::failed)?;
+    thread.join().map_err(CommandError::failed)
 }
 
 /// What is wanted before the command, if anything.
-type Wish = Option<(Mode, NodeMask)>;
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+struct Wish {
+    policy: Option<(Mode, NodeMask)>,
+    cpu: Option<u32>,
+}
 
-/// The policy that the options name, and the words behind them.
+/// What the options say, and the words behind them.
 fn wish(mut words: &[String]) -> Result<(Wish, &[String]), CommandError> {
-    let mut wish = None;
+    let mut wish = Wish::default();
     while let Some((word, rest)) = words.split_first() {
         if word == "--" {
             return Ok((wish, rest));
@@ -77,36 +122,76 @@ fn wish(mut words: &[String]) -> Result<(Wish, &[String]), CommandError> {
             Some((name, value)) => (name, Some(value)),
             None => (word.as_str(), None),
         };
+        if SHOWS.contains(&name) {
+            return Err(CommandError::usage(format_args!(
+                "`{name}` shows something, and stands alone"
+            )));
+        }
         let known = OPTIONS
             .iter()
             .find(|(long, short, _)| name == *long || name == *short);
-        let Some((_, _, mode)) = known else {
+        let Some((_, _, topic)) = known else {
             return Err(CommandError::usage(format_args!("unknown option `{word}`")));
         };
-        if wish.is_some() {
-            return Err(CommandError::usage("more than one policy"));
+        let taken = match topic {
+            Topic::Policy(_) => wish.policy.is_some(),
+            Topic::CpuNodes | Topic::Cpu => wish.cpu.is_some(),
+        };
+        if taken {
+            return Err(CommandError::usage(match topic {
+                Topic::Policy(_) => "more than one policy",
+                Topic::CpuNodes | Topic::Cpu => "more than one place",
+            }));
         }
         words = rest;
-        let nodes = match (mode, value) {
-            (Mode::Local, None) => NodeMask::EMPTY,
-            (Mode::Local, Some(_)) => {
+        if *topic == Topic::Policy(Mode::Local) {
+            if value.is_some() {
                 return Err(CommandError::usage(format_args!("{name} takes no nodes")));
             }
-            (_, Some(value)) => nodes(value)?,
-            (_, None) => {
-                let value = rest.split_first();
-                let (value, rest) = value
-                    .ok_or_else(|| CommandError::usage(format_args!("{name} which nodes?")))?;
+            wish.policy = Some((Mode::Local, NodeMask::EMPTY));
+            continue;
+        }
+        let value = match (value, rest.split_first()) {
+            (Some(value), _) => value,
+            (None, Some((value, rest))) => {
                 words = rest;
-                nodes(value)?
+                value
+            }
+            (None, None) => {
+                return Err(CommandError::usage(format_args!("{name} which nodes?")));
             }
         };
-        if *mode == Mode::Preferred && nodes.len() != 1 {
-            return Err(CommandError::usage(format_args!("{name} takes one node")));
+        match topic {
+            Topic::Policy(mode) => {
+                let nodes = nodes(value)?;
+                if *mode == Mode::Preferred && nodes.len() != 1 {
+                    return Err(CommandError::usage(format_args!("{name} takes one node")));
+                }
+                wish.policy = Some((*mode, nodes));
+            }
+            Topic::CpuNodes => wish.cpu = Some(cpu_of(value)?),
+            Topic::Cpu => wish.cpu = Some(cpu(value)?),
         }
-        wish = Some((*mode, nodes));
     }
     Ok((wish, words))
+}
+
+/// A thread is bound to one CPU here, so that is the first that is online of the nodes.
+fn cpu_of(text: &str) -> Result<u32, CommandError> {
+    let nodes = nodes(text)?;
+    let is_there = |cpu: &&CpuLocal| {
+        hotplug::is_online(cpu) && nodes.contains(MEMORY.node_of(CpuId(cpu.id())))
+    };
+    let cpu = smp::cpus().find(is_there).map(CpuLocal::id);
+    cpu.ok_or_else(|| CommandError::failed(format_args!("<{text}> has no CPU that is online")))
+}
+
+/// A CPU that is online.
+fn cpu(text: &str) -> Result<u32, CommandError> {
+    let id: Option<u32> = text.parse().ok();
+    let cpu = id.and_then(smp::cpu).filter(|cpu| hotplug::is_online(cpu));
+    cpu.map(CpuLocal::id)
+        .ok_or_else(|| CommandError::failed(format_args!("<{text}> is not a CPU that is online")))
 }
 
 /// Nodes as `numactl` reads them: `0-1,3`, `all`, or all but some: `!2`.
@@ -260,26 +345,30 @@ ktest! {
         let parsed = |line: &str| {
             let words = words(line);
             wish(&words).map(|(wish, command)| {
-                let policy = wish.map(|(mode, nodes)| (mode, alloc::format!("{}", nodes.list())));
-                (policy, command.len())
+                let policy = wish.policy.map(|(mode, nodes)| (mode, alloc::format!("{}", nodes.list())));
+                ((policy, wish.cpu), command.len())
             })
         };
         let zero = || String::from("0");
         for (line, expected) in [
-            ("--membind=0 echo a", (Some((Mode::Bind, zero())), 2)),
-            ("-m 0 -- echo", (Some((Mode::Bind, zero())), 1)),
-            ("--interleave 0 echo -i 1", (Some((Mode::Interleave, zero())), 3)),
-            ("-w 0 x", (Some((Mode::WeightedInterleave, zero())), 1)),
-            ("--preferred=0 x", (Some((Mode::Preferred, zero())), 1)),
-            ("-P 0 x", (Some((Mode::PreferredMany, zero())), 1)),
-            ("-l x", (Some((Mode::Local, String::new())), 1)),
-            ("x -m 0", (None, 3)),
-            ("-- -x", (None, 1)),
+            ("--membind=0 echo a", ((Some((Mode::Bind, zero())), None), 2)),
+            ("-m 0 -- echo", ((Some((Mode::Bind, zero())), None), 1)),
+            ("--interleave 0 echo -i 1", ((Some((Mode::Interleave, zero())), None), 3)),
+            ("-w 0 x", ((Some((Mode::WeightedInterleave, zero())), None), 1)),
+            ("--preferred=0 x", ((Some((Mode::Preferred, zero())), None), 1)),
+            ("-P 0 x", ((Some((Mode::PreferredMany, zero())), None), 1)),
+            ("-l x", ((Some((Mode::Local, String::new())), None), 1)),
+            ("x -m 0", ((None, None), 3)),
+            ("-- -x", ((None, None), 1)),
+            ("-N 0 x", ((None, Some(0)), 1)),
+            ("--physcpubind=0 -m 0 x", ((Some((Mode::Bind, zero())), Some(0)), 1)),
         ] {
             ktest_eq!(parsed(line), Ok(expected));
         }
         for (line, part) in [
             ("-m", "which nodes?"),
+            ("-H foo", "`-H` shows something, and stands alone"),
+            ("-m 0 --show", "`--show` shows something, and stands alone"),
             ("-m 0 -i 0 x", "more than one policy"),
             ("--localalloc=0 x", "takes no nodes"),
             ("--frobnicate x", "unknown option `--frobnicate`"),
@@ -287,12 +376,15 @@ ktest! {
             ("-m 1024 x", "<1024> is invalid: node 1024 is out of range"),
             ("-m 1-0 x", "<1-0> is invalid: a range ends before it starts"),
             ("-p !all x", "takes one node"),
+            ("-N 0 -C 0 x", "more than one place"),
+            ("-N !all x", "<!all> has no CPU that is online"),
+            ("-C 255 x", "<255> is not a CPU that is online"),
         ] {
             match parsed(line) {
                 Err(CommandError::Usage(said) | CommandError::Failed(said)) => {
                     ktest_assert!(said.contains(part), "{line}: {said}");
                 }
-                other => ktest_eq!((line, other), (line, Ok((None, 0)))),
+                other => ktest_eq!((line, other), (line, Ok(((None, None), 0)))),
             }
         }
         Ok(())
@@ -323,6 +415,19 @@ ktest! {
         ktest_assert!(!crate::arch::running::has_policy());
         let thread = spawn("policy", Affinity::Any, child).map_err(Failure::new)?;
         ktest_eq!(thread.join().map_err(Failure::new)?, (None, false));
+        Ok(())
+    }
+
+    fn a_command_runs_on_the_cpu_that_was_named() {
+        let last = smp::count().saturating_sub(1);
+        let wanted = MEMORY.policy(Mode::Bind, &MEMORY.node_states(NodeState::Memory));
+        let changed = Changed::to(Some(wanted.map_err(Failure::new)?));
+        let seen = || (local::current_id(), policy::current().map(|policy| policy.mode()));
+        for cpu in [Some(last), Some(0), None] {
+            let there = placed(cpu, seen).map_err(|error| Failure::new(alloc::format!("{error:?}")))?;
+            ktest_eq!((cpu, there), (cpu, (cpu.unwrap_or(local::current_id()), Some(Mode::Bind))));
+        }
+        drop(changed);
         Ok(())
     }
 

@@ -8,7 +8,7 @@
 use super::ledger::Ledger;
 use super::{Kernel, MEMORY, Pages, free_frames};
 use crate::arch::lock::IrqLock;
-use crate::num::{to_u64, to_usize};
+use crate::num::to_usize;
 use crate::shell::{CommandError, CommandResult, interrupt, no_arguments};
 use crate::{command, kprintln};
 use alloc::string::String;
@@ -24,15 +24,21 @@ command! { "oomtest", "", "use up all memory: see caches give it back, requests 
 /// Pages that are asked for while the hoard is soft.
 const REQUESTS: u64 = 1024;
 
+/// Blocks that the hoard holds, less than its ledger could.
+const MOST_BLOCKS: u64 = 1 << 17;
+
 struct Hoard {
-    pages: IrqLock<Option<Ledger>>,
+    blocks: IrqLock<Option<Ledger>>,
+    /// Pages in the blocks.
+    pages: AtomicU64,
     is_hard: AtomicBool,
     /// How often it was told that there is no memory left.
     told: AtomicU64,
 }
 
 static HOARD: Hoard = Hoard {
-    pages: IrqLock::new(None),
+    blocks: IrqLock::new(None),
+    pages: AtomicU64::new(0),
     is_hard: AtomicBool::new(true),
     told: AtomicU64::new(0),
 };
@@ -40,31 +46,35 @@ static SHRINKER: Shrinker = Shrinker::new("oomtest", &HOARD);
 static NOTIFIER: OomNotifier = OomNotifier::new(&HOARD);
 
 impl Hoard {
-    fn len(&self) -> usize {
-        self.pages.lock().as_ref().map_or(0, Ledger::len)
+    fn pages(&self) -> u64 {
+        self.pages.load(Ordering::SeqCst)
     }
 
-    /// Gives up to `most` pages back; answers how many there were.
-    fn give(&self, most: u64) -> u64 {
+    /// Gives `wanted` pages back, and the rest of their blocks; answers how many there were.
+    fn give(&self, wanted: u64) -> u64 {
         let mut given: u64 = 0;
-        while given < most {
+        while given < wanted {
             // Freed without the lock.
-            let taken = self.pages.lock().as_mut().and_then(|pages| {
-                let last = pages.len().checked_sub(1)?;
-                pages.swap_remove(last)
+            let taken = self.blocks.lock().as_mut().and_then(|blocks| {
+                let last = blocks.len().checked_sub(1)?;
+                blocks.swap_remove(last)
             });
             let Some(entry) = taken else { break };
-            drop(entry);
-            given = given.saturating_add(1);
+            let frames = entry.map_or(0, |entry| entry.pages.frames().frames());
+            given = given.saturating_add(frames);
         }
+        self.pages.fetch_sub(given, Ordering::SeqCst);
         given
     }
 
-    fn push(&self, pages: Pages) -> Result<(), Pages> {
-        match self.pages.lock().as_mut() {
-            Some(ledger) => ledger.push(pages, 0),
-            None => Err(pages),
+    fn push(&self, block: Pages) -> Result<(), Pages> {
+        let frames = block.frames().frames();
+        match self.blocks.lock().as_mut() {
+            Some(ledger) => ledger.push(block, 0)?,
+            None => return Err(block),
         }
+        self.pages.fetch_add(frames, Ordering::SeqCst);
+        Ok(())
     }
 }
 
@@ -73,7 +83,7 @@ impl Relief for Hoard {
         if self.is_hard.load(Ordering::SeqCst) || control.node != NodeId(0) {
             return 0;
         }
-        to_u64(self.len())
+        self.pages()
     }
 
     fn scan_objects(&self, _: &ShrinkControl, objects: u64) -> Option<Freed> {
@@ -100,12 +110,12 @@ fn oomtest(arguments: &[String]) -> CommandResult {
     let _ = MEMORY.register_shrinker(&SHRINKER);
     let _ = MEMORY.register_oom_notifier(&NOTIFIER);
     let room = to_usize(MEMORY.managed_frames());
-    *HOARD.pages.lock() = Some(Ledger::new(room).map_err(CommandError::failed)?);
+    *HOARD.blocks.lock() = Some(Ledger::new(room).map_err(CommandError::failed)?);
     HOARD.told.store(0, Ordering::SeqCst);
     let outcome = run();
     HOARD.is_hard.store(true, Ordering::SeqCst);
     HOARD.give(u64::MAX);
-    let ledger = HOARD.pages.lock().take();
+    let ledger = HOARD.blocks.lock().take();
     drop(ledger);
     outcome?;
     let now = MEMORY.reclaim_stats();
@@ -127,7 +137,7 @@ fn oomtest(arguments: &[String]) -> CommandResult {
 
 fn run() -> CommandResult {
     fill(Gfp::NOWARN)?;
-    kprintln!("{} pages hoarded, none is left", HOARD.len());
+    kprintln!("{} pages hoarded, none is left", HOARD.pages());
 
     HOARD.is_hard.store(false, Ordering::SeqCst);
     let mut served = Ledger::new(to_usize(REQUESTS)).map_err(CommandError::failed)?;
@@ -135,7 +145,10 @@ fn run() -> CommandResult {
         let pages = Pages::alloc(Kernel, Gfp::KERNEL, Order::ZERO).map_err(CommandError::failed)?;
         let _kept = served.push(pages, 0);
     }
-    kprintln!("{REQUESTS} requests served, {} pages hoarded", HOARD.len());
+    kprintln!(
+        "{REQUESTS} requests served, {} pages hoarded",
+        HOARD.pages()
+    );
 
     HOARD.is_hard.store(true, Ordering::SeqCst);
     fill(Gfp::KERNEL)?;
@@ -152,16 +165,23 @@ fn run() -> CommandResult {
     Ok(())
 }
 
-/// Hoards what requests with `gfp` get.
+/// Hoards what requests with `gfp` get: single pages, or where there are more of them than a ledger
+/// holds, larger blocks first.
 fn fill(gfp: Gfp) -> CommandResult {
-    loop {
-        interrupt::check()?;
-        match Pages::alloc(Kernel, gfp, Order::ZERO) {
-            Ok(pages) => HOARD
-                .push(pages)
-                .map_err(|_| CommandError::failed("more pages than the hoard holds"))?,
-            Err(AllocError::OutOfMemory) => return Ok(()),
-            Err(error) => return Err(CommandError::failed(error)),
+    let managed = MEMORY.managed_frames();
+    let fits = |order: &Order| managed >> order.as_u8() < MOST_BLOCKS;
+    let largest = Order::all().find(fits).unwrap_or(Order::MAX);
+    for order in Order::all().rev().filter(|order| *order <= largest) {
+        loop {
+            interrupt::check()?;
+            match Pages::alloc(Kernel, gfp, order) {
+                Ok(block) => HOARD
+                    .push(block)
+                    .map_err(|_| CommandError::failed("more blocks than the hoard holds"))?,
+                Err(AllocError::OutOfMemory) => break,
+                Err(error) => return Err(CommandError::failed(error)),
+            }
         }
     }
+    Ok(())
 }

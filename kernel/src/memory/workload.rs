@@ -2,13 +2,15 @@
 //!
 //! The ranges that are free at its start and a digest every so often are printed: a simulated
 //! machine with the same free ranges must answer with the same frames. To be run first, since
-//! earlier requests leave pageblocks of other types behind.
+//! earlier requests leave pageblocks of other types behind. On a machine with several nodes the
+//! sequence sets memory policies, and node N has the interleave weight N + 1.
 #![expect(
     unsafe_code,
     reason = "the sequence knows blocks by their numbers, and frees each once"
 )]
 
 use super::MEMORY;
+use crate::sched::policy::Changed;
 use crate::shell::{CommandError, CommandResult, interrupt, number};
 use crate::{command, kprintln};
 use alloc::string::String;
@@ -16,9 +18,11 @@ use alloc::vec::Vec;
 use mm::addr::{Order, Pfn, PfnRange};
 use mm::buddy::Gfp;
 use mm::frame::FrameState;
+use mm::numa::{self, NodeMask, NodeState};
+use mm::platform::NodeId;
 use mm::system::{Tuning, TuningError};
-use mm::zone::ZoneKind;
-use mm_workload::{Class, Digest, Live, Noted, Pages};
+use mm::zone::{Node, ZoneKind};
+use mm_workload::{Class, Digest, Live, Mode, Noted, Pages, Policy};
 
 command! { "workload", "N SEED", "the same N page operations for the same seed, with digests", workload_command }
 
@@ -52,12 +56,15 @@ fn workload_command(arguments: &[String]) -> CommandResult {
     let machine = Machine {
         until_look: 0,
         refused: &mut refused,
+        policy: None,
     };
     let mut pages = Noted::new(machine, every, print);
     // Marks follow from all memory, of which the simulated machine has only what is free here.
     let before = lower_marks().map_err(CommandError::failed)?;
+    let weights = set_weights(&|node| u8::try_from(node.0).unwrap_or(u8::MAX).saturating_add(1));
     let outcome = mm_workload::run(&mut pages, &mut slots, seed, operations);
     restore_marks(&before).map_err(CommandError::failed)?;
+    set_weights(&|node| weights.get(usize::from(node.0)).copied().unwrap_or(1));
     interrupt::check()?;
     kprintln!(
         "workload: {} served, {} failed, {} freed, hash {:#018x}",
@@ -75,7 +82,7 @@ fn workload_command(arguments: &[String]) -> CommandResult {
 }
 
 /// Lowers all watermarks as far as they go; answers the settings before.
-fn lower_marks() -> Result<Tuning, TuningError> {
+pub(super) fn lower_marks() -> Result<Tuning, TuningError> {
     let before = MEMORY.tuning().ok_or(TuningError::NotUp)?;
     MEMORY.set_min_free_kbytes(0)?;
     MEMORY.set_watermark_scale_factor(1)?;
@@ -83,10 +90,22 @@ fn lower_marks() -> Result<Tuning, TuningError> {
     Ok(before)
 }
 
-fn restore_marks(before: &Tuning) -> Result<(), TuningError> {
+pub(super) fn restore_marks(before: &Tuning) -> Result<(), TuningError> {
     MEMORY.set_min_free_kbytes(before.min_free_kbytes)?;
     MEMORY.set_watermark_scale_factor(before.watermark_scale_factor)?;
     MEMORY.set_lowmem_reserve_ratio(before.lowmem_reserve_ratio)
+}
+
+/// Sets how many turns nodes have; answers what they had before.
+fn set_weights(weight: &dyn Fn(NodeId) -> u8) -> Vec<u8> {
+    let nodes = MEMORY.nodes().iter().map(Node::id);
+    nodes
+        .map(|node| {
+            let before = MEMORY.interleave_weight(node).unwrap_or(1);
+            let _ = MEMORY.set_interleave_weight(node, weight(node));
+            before
+        })
+        .collect()
 }
 
 /// This kernel's page allocator.
@@ -95,6 +114,8 @@ struct Machine<'a> {
     until_look: u32,
     /// Blocks that were not taken back.
     refused: &'a mut u64,
+    /// What the running thread's policy was changed to.
+    policy: Option<Changed>,
 }
 
 impl Pages for Machine<'_> {
@@ -117,6 +138,28 @@ impl Pages for Machine<'_> {
         if unsafe { MEMORY.free_pages(Pfn::new(first), order) }.is_err() {
             *self.refused = self.refused.saturating_add(1);
         }
+    }
+
+    fn nodes(&self) -> u32 {
+        MEMORY.node_states(NodeState::Memory).len()
+    }
+
+    fn set_policy(&mut self, policy: Policy) {
+        let mode = match policy.mode {
+            Mode::Local => numa::Mode::Default,
+            Mode::Preferred => numa::Mode::Preferred,
+            Mode::PreferredMany => numa::Mode::PreferredMany,
+            Mode::Bind => numa::Mode::Bind,
+            Mode::Interleave => numa::Mode::Interleave,
+            Mode::WeightedInterleave => numa::Mode::WeightedInterleave,
+        };
+        // The one before goes first.
+        self.policy = None;
+        let nodes = NodeMask::of(policy.node_numbers().map(NodeId));
+        let policy = nodes
+            .ok()
+            .and_then(|nodes| MEMORY.policy(mode, &nodes).ok());
+        self.policy = Some(Changed::to(policy.filter(|_| mode != numa::Mode::Default)));
     }
 
     fn is_stopped(&mut self) -> bool {
@@ -144,7 +187,7 @@ fn print_free_ranges() {
         };
         let block = PfnRange::block(pfn, page.order());
         pfn = block.end();
-        if range.end() != block.first() {
+        if range.end() != block.first() || node_of(range) != node_of(block) {
             print_range(range);
             range = block;
         }
@@ -156,6 +199,16 @@ fn print_free_ranges() {
 fn print_range(range: PfnRange) {
     if !range.is_empty() {
         let (start, end) = (range.first().addr(), range.end().addr());
-        kprintln!("workload: free {:#x} {:#x}", start.as_u64(), end.as_u64());
+        kprintln!(
+            "workload: free {:#x} {:#x} node {}",
+            start.as_u64(),
+            end.as_u64(),
+            node_of(range)
+        );
     }
+}
+
+fn node_of(range: PfnRange) -> NodeId {
+    let zone = MEMORY.zone_of(range.first());
+    zone.map(|zone| zone.id().node).unwrap_or_default()
 }

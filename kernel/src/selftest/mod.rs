@@ -3,11 +3,14 @@
 mod backtrace;
 mod grace;
 mod heap;
+mod hits;
 mod hotplug;
+mod idle;
 mod memory_symbols;
 mod preemption;
 mod shell;
 mod smp;
+mod stacks;
 mod steps;
 mod text;
 mod threads;

@@ -4,18 +4,17 @@
 use core::fmt;
 
 use super::policy::Place;
-use super::{Block, Core, Memory, PageLists};
+use super::{Block, Core, Memory};
 use crate::addr::{Order, Pfn};
-use crate::buddy::pageset::classic::Temperature;
-use crate::buddy::{Gfp, GfpError, Mixing, Request, Step, Trace};
-use crate::frame::{Frame, FreeError, Offer, Word};
+use crate::buddy::{Gfp, GfpError, List, Mixing, Request, Step, Trace};
+use crate::frame::Frame;
 use crate::mem::Exclusive;
 use crate::platform::{NodeId, Platform};
 use crate::report::Corruption;
 use crate::sync::Pin;
 use crate::sync::atomic::Ordering;
 use crate::zone::watermark::AllocFlags;
-use crate::zone::{Chores, Kept, NumaEvent, Pages, Zone};
+use crate::zone::{Chores, NumaEvent, Pages, Zone};
 
 /// Why there are no pages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -96,6 +95,7 @@ impl<P: Platform> Memory<P> {
     ///
     /// # Errors
     /// [`AllocError`].
+    #[track_caller]
     pub fn alloc_block_node(
         &self,
         node: NodeId,
@@ -110,6 +110,7 @@ impl<P: Platform> Memory<P> {
     ///
     /// # Errors
     /// [`AllocError`].
+    #[track_caller]
     pub fn alloc_pages_node(
         &self,
         node: NodeId,
@@ -120,6 +121,7 @@ impl<P: Platform> Memory<P> {
         Ok(block.leak().first())
     }
 
+    #[track_caller]
     fn alloc_on_node(&self, node: NodeId, gfp: Gfp, order: Order) -> Result<Exclusive, AllocError> {
         let request = Request::new(gfp, order)?;
         let core = self.core().ok_or(AllocError::NotUp)?;
@@ -128,7 +130,6 @@ impl<P: Platform> Memory<P> {
     }
 
     #[inline(never)]
-    #[track_caller]
     fn prepared_page(
         &self,
         core: &Core,
@@ -136,22 +137,29 @@ impl<P: Platform> Memory<P> {
         block: Exclusive,
     ) -> Result<Pfn, AllocError> {
         let block = self.prepare_or_else(core, request, Some(block), &mut ())?;
-        core.note_origin(block.frames());
         Ok(block.leak().first())
     }
 
     #[inline(never)]
-    #[track_caller]
     pub(super) fn page_from_zones(&self, core: &Core, request: Request) -> Result<Pfn, AllocError> {
+        // Nothing else is in this function, so that it needs few registers.
+        if !core.treats(request)
+            && let Some(block) = self.alloc_latest(core, request, &mut ())
+        {
+            return Ok(block.leak().first());
+        }
+        self.other_page_from_zones(core, request)
+    }
+
+    #[inline(never)]
+    fn other_page_from_zones(&self, core: &Core, request: Request) -> Result<Pfn, AllocError> {
         let block = self.prepare_or_else(core, request, None, &mut ())?;
-        core.note_origin(block.frames());
         Ok(block.leak().first())
     }
 
     /// Serves a checked request: from this CPU's own list of the nearest zone, which asks nobody
     /// (what is there was taken from the zone before), or else from the zones.
     #[inline(always)]
-    #[track_caller]
     pub(crate) fn alloc_request(
         &self,
         request: &Request,
@@ -160,18 +168,49 @@ impl<P: Platform> Memory<P> {
         let core = self.core().ok_or(AllocError::NotUp)?;
         // By value: constant flags and orders stay constants then.
         let request = *request;
-        let found = match self.alloc_at_hand(core, request, trace) {
-            Some(block) if !request.gfp().contains(Gfp::ZERO) => return Ok(block),
-            found => self.prepare_or_else(core, request, found, trace),
-        };
-        if let Ok(block) = &found {
-            core.note_origin(block.frames());
+        match self.alloc_at_hand(core, request, trace) {
+            Some(block) if !request.gfp().contains(Gfp::ZERO) => Ok(block),
+            found => self.prepared_block(core, request, found, trace),
         }
-        found
+    }
+
+    #[inline(never)]
+    fn prepared_block(
+        &self,
+        core: &Core,
+        request: Request,
+        found: Option<Exclusive>,
+        trace: &mut impl Trace,
+    ) -> Result<Exclusive, AllocError> {
+        if found.is_none()
+            && !core.treats(request)
+            && let Some(block) = self.alloc_latest(core, request, trace)
+        {
+            return Ok(block);
+        }
+        self.prepare_or_else(core, request, found, trace)
+    }
+
+    /// The block that came back last to the nearest zone, if the request wants one like it.
+    #[inline(always)]
+    fn alloc_latest(
+        &self,
+        core: &Core,
+        request: Request,
+        trace: &mut impl Trace,
+    ) -> Option<Exclusive> {
+        let is_special = request.gfp().contains(Gfp::THISNODE) || core.faults.is_some();
+        if is_special || self.platform.has_policy() {
+            return None;
+        }
+        let cpu = self.platform.current_cpu();
+        let zone = core.cpus.first_zone(cpu, request.highest())?;
+        let zone = core.zone(zone)?;
+        zone.alloc_latest(&self.platform, cpu, request, trace)
     }
 
     /// Prepares a block, or finds another one if there is none or it is damaged.
-    #[inline(never)]
+    #[inline(always)]
     fn prepare_or_else(
         &self,
         core: &Core,
@@ -180,9 +219,9 @@ impl<P: Platform> Memory<P> {
         trace: &mut impl Trace,
     ) -> Result<Exclusive, AllocError> {
         let found = match found {
-            None if core.treats_new_pages => {
-                self.take_at_hand(core, request, Pages::Treated, trace)
-            }
+            None if core.treats(request) => self
+                .take_at_hand(core, request, Pages::Treated, trace)
+                .or_else(|| self.alloc_latest(core, request, trace)),
             found => found,
         };
         let prepared = found.and_then(|block| self.prepare(core, &request, block));
@@ -213,7 +252,8 @@ impl<P: Platform> Memory<P> {
         trace: &mut impl Trace,
     ) -> Option<Exclusive> {
         // The nearest zone may be on another node than the CPU.
-        if request.gfp().contains(Gfp::THISNODE) || self.platform.has_policy() {
+        let is_listed = List::serving(request).is_some();
+        if !is_listed || request.gfp().contains(Gfp::THISNODE) || self.platform.has_policy() {
             return None;
         }
         let pin = Pin::new(&self.platform);
@@ -387,170 +427,54 @@ impl<P: Platform> Memory<P> {
     }
 
     /// What happens to a block on its way out: the poison of free memory is checked, and the
-    /// pages are zeroed if the request or the system says so. A damaged block is reported and
-    /// stays out of circulation.
+    /// pages are zeroed if the request or the system says so, and it is noted who asked. A damaged
+    /// block is reported and stays out of circulation.
     #[inline]
     pub(super) fn prepare(
         &self,
         core: &Core,
         request: &Request,
-        mut block: Exclusive,
+        block: Exclusive,
     ) -> Option<Exclusive> {
+        self.prepared(core, request, block).ok()
+    }
+
+    /// As [`Self::prepare`], for who wants to know the damage.
+    #[inline]
+    pub(super) fn prepared(
+        &self,
+        core: &Core,
+        request: &Request,
+        mut block: Exclusive,
+    ) -> Result<Exclusive, Corruption> {
         if core.options.page_poison
             && let Err(corruption) = block.check_poison(&self.platform)
         {
             self.quarantine(core, block, &corruption);
-            return None;
+            return Err(corruption);
         }
         let zeroed_when_freed = core.options.init_on_free && !core.options.page_poison;
         let wanted = core.options.init_on_alloc || request.gfp().contains(Gfp::ZERO);
         if wanted && !zeroed_when_freed {
             block.zero(&self.platform);
         }
-        Some(block)
+        core.note_origin(request, block.frames());
+        Ok(block)
     }
 
     /// Reports damage found in frames that were free, and keeps them from everybody.
     #[cold]
-    pub(super) fn quarantine(&self, core: &Core, block: Exclusive, corruption: &Corruption) {
+    fn quarantine(&self, core: &Core, block: Exclusive, corruption: &Corruption) {
         self.platform.corruption(corruption);
         let frames = block.leak().frames();
         core.quarantined.fetch_add(frames, Ordering::Relaxed);
     }
-
-    /// Gives frames back to their zone. Context: any but NMI.
-    #[inline]
-    pub(crate) fn release(&self, block: Exclusive) {
-        self.release_traced(block, &mut ());
-    }
-
-    pub(crate) fn release_traced(&self, block: Exclusive, trace: &mut impl Trace) {
-        let (pfn, order) = (block.frames().first(), block.order());
-        let Some(core) = self.core() else {
-            return self.lose(pfn, order);
-        };
-        let released = match core.frames.offered(block) {
-            Ok(offer) => self.release_offer(core, offer, order, trace).is_ok(),
-            Err(_) => false,
-        };
-        if !released {
-            self.lose(pfn, order);
-        }
-    }
-
-    /// Gives a block of `order` back.
-    ///
-    /// # Errors
-    /// Why it is none.
-    #[inline(always)]
-    pub(crate) fn release_offer(
-        &self,
-        core: &Core,
-        offer: Offer,
-        order: Order,
-        trace: &mut impl Trace,
-    ) -> Result<(), FreeError> {
-        let pin = Pin::new(&self.platform);
-        let pfn = offer.pfn();
-        match core.cpus.at_hand.put(&pin, offer, order, trace) {
-            Ok(chores) => {
-                if chores.are_any() {
-                    self.see_to(core, chores, pfn);
-                }
-                Ok(())
-            }
-            Err(offer) => {
-                drop(pin);
-                self.release_unusual(core, offer, order, Temperature::Hot, trace)
-            }
-        }
-    }
-
-    /// Gives a block back that is none of those that CPUs have at hand.
-    #[inline(never)]
-    fn release_unusual(
-        &self,
-        core: &Core,
-        offer: Offer,
-        order: Order,
-        temperature: Temperature,
-        trace: &mut impl Trace,
-    ) -> Result<(), FreeError> {
-        let word = offer.word();
-        let block = offer.accept(&core.frames, order)?;
-        self.release_block(core, block, word, temperature, trace);
-        Ok(())
-    }
-
-    /// Gives a block of `order` back that nobody has looked at lately.
-    ///
-    /// # Errors
-    /// Why it is none.
-    pub(crate) fn release_cold(
-        &self,
-        core: &Core,
-        offer: Offer,
-        order: Order,
-    ) -> Result<(), FreeError> {
-        match core.options.page_lists {
-            PageLists::Classic => {
-                self.release_unusual(core, offer, order, Temperature::Cold, &mut ())
-            }
-            PageLists::Off | PageLists::Tuned => self.release_offer(core, offer, order, &mut ()),
-        }
-    }
-
-    /// Gives a block back whose record says `word`.
-    fn release_block(
-        &self,
-        core: &Core,
-        mut block: Exclusive,
-        word: Word,
-        temperature: Temperature,
-        trace: &mut impl Trace,
-    ) {
-        let order = block.order();
-        core.wipe(&self.platform, &mut block);
-        let Some(zone) = core.zone(word.zone_id()) else {
-            return self.lose(block.leak().first(), order);
-        };
-        let pin = Pin::new(&self.platform);
-        let kept = zone.free_listed(&pin, &core.frames, (block, word), temperature, trace);
-        drop(pin);
-        if let Kept::Refused(block) = kept {
-            self.release_to_zone(zone, block, order, trace);
-        }
-    }
-
-    #[inline(never)]
-    pub(super) fn release_to_zone(
-        &self,
-        zone: &Zone,
-        block: Exclusive,
-        order: Order,
-        trace: &mut impl Trace,
-    ) {
-        if let Err(block) = zone.free(&self.platform, block, trace) {
-            self.lose(block.leak().first(), order);
-        }
-    }
-
-    /// Reports a block that belongs nowhere: its record names no zone, or a wrong one.
-    #[cold]
-    pub(super) fn lose(&self, pfn: Pfn, order: Order) {
-        self.platform
-            .corruption(&Corruption::LostBlock { pfn, order });
-    }
 }
 
 impl Core {
-    /// What happens to the bytes of a block on its way in, before the zone's lock is taken.
+    /// Whether somebody touches the pages of a request on their way out.
     #[inline]
-    pub(super) fn wipe<P: Platform>(&self, platform: &P, block: &mut Exclusive) {
-        if self.options.page_poison {
-            block.poison(platform);
-        } else if self.options.init_on_free {
-            block.zero(platform);
-        }
+    fn treats(&self, request: Request) -> bool {
+        self.treats_new_pages || request.gfp().contains(Gfp::ZERO)
     }
 }

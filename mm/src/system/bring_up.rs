@@ -7,7 +7,7 @@ mod latent;
 use core::fmt;
 
 use super::cma::{self, CmaArea};
-use super::cpus::Cpus;
+use super::cpus::{Cpus, Near};
 use super::defer::{Backlog, Backlogs, Waiting};
 use super::faults::Faults;
 use super::node_states::Numa;
@@ -443,14 +443,14 @@ impl<P: Platform> Builder<'_, P> {
         let node_of = |cpu: usize| {
             let node = platform.node_of(CpuId(u32::try_from(cpu).unwrap_or(u32::MAX)));
             if usize::from(node.0) < nodes.len() {
-                return node;
+                return Near::new(node);
             }
             misplaced = misplaced.saturating_add(1);
-            NodeId(0)
+            Near::new(NodeId(0))
         };
-        let homes = self.by_cpu(NodeId(0), node_of)?;
+        let near = self.by_cpu(NodeId(0), node_of)?;
         self.summary.misplaced_cpus = misplaced;
-        let cpus = Cpus::new(Presence::new(states), homes, AtHand::new(ways));
+        let cpus = Cpus::new(Presence::new(states), near, AtHand::new(ways));
         let zones = nodes.iter_mut().flat_map(Node::zones_mut);
         for zone in zones.filter(|zone| zone.is_populated()) {
             let home = zone.id().node;

@@ -49,7 +49,6 @@ impl<P: Platform> Memory<P> {
     /// Fills places by the policy of the running task, which may want each page from another node.
     #[cold]
     #[inline(never)]
-    #[track_caller]
     fn fill_by_task(
         &self,
         core: &Core,
@@ -112,7 +111,6 @@ impl<P: Platform> Memory<P> {
 
     /// Fills places from whichever zones have something to spare, best first.
     #[inline(never)]
-    #[track_caller]
     fn fill_from_zones(
         &self,
         core: &Core,
@@ -146,7 +144,6 @@ impl<P: Platform> Memory<P> {
                     let Some(block) = self.prepare(core, request, block) else {
                         continue;
                     };
-                    core.note_origin(block.frames());
                     if let Some(place) = places.next() {
                         *place = Some(block.leak().first());
                         wanted = wanted.saturating_sub(1);
@@ -159,7 +156,6 @@ impl<P: Platform> Memory<P> {
             let Ok(block) = self.alloc_slow(core, place, request, &mut ()) else {
                 break;
             };
-            core.note_origin(block.frames());
             *page = Some(block.leak().first());
         }
         Ok(())

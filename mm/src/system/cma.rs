@@ -252,7 +252,7 @@ impl<P: Platform> Memory<P> {
         loop {
             let error = match self.cma_pass(core, area, zone, wanted) {
                 Ok(frames) => {
-                    let run = self.prepared_run(frames, gfp, Origin::Cma);
+                    let run = self.prepared_run(core, &request, frames, Origin::Cma);
                     return run.map_err(|error| self.cma_failure(area, &error));
                 }
                 Err(error) => error,

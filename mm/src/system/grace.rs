@@ -1,7 +1,8 @@
 //! Grace periods of a machine: who reads, who waits, and what is done afterwards.
 //!
 //! A kernel calls [`GracePeriods::quiescent`] whenever a CPU switches to another task (or, without
-//! tasks, once in a while between two pieces of work), has CPUs that go idle or offline
+//! tasks, once in a while between two pieces of work), or [`GracePeriods::note_quiescent`] where there
+//! is no stack for more, such as in the midst of a switch; has CPUs that go idle or offline
 //! [leave](Memory::leave_cpu), and calls [`GracePeriods::tend`] now and then while it answers that
 //! there is something to do.
 #![forbid(unsafe_code)]
@@ -108,6 +109,14 @@ impl<'m, P: Platform> GracePeriods<'m, P> {
             let _ = self.memory.do_deferred_here(core, &pin);
         }
         counted
+    }
+
+    /// As [`Self::quiescent`], and does nothing of what the CPU has put off: for places where a task
+    /// that did not ask for it lends its stack. Context: any but NMI, on a CPU that is not away.
+    #[inline]
+    pub fn note_quiescent(self) -> bool {
+        let Some(core) = self.core() else { return true };
+        core.grace.quiescent(&Pin::new(&self.memory.platform))
     }
 
     /// Begins a grace period: what was unlinked before, nobody sees any more when it is over (Linux:
@@ -237,9 +246,7 @@ impl<'m, P: Platform> GracePeriods<'m, P> {
         };
         // First gathers, then looks, then does what that has shown to be over.
         let _ = self.quiescent();
-        let pin = Pin::new(&self.memory.platform);
-        let _ = core.grace.quiescent(&pin);
-        drop(pin);
+        let _ = self.note_quiescent();
         self.remind();
         let is_reading = !self.quiescent();
         let platform = &self.memory.platform;

@@ -40,7 +40,6 @@ impl<P: Platform> Memory<P> {
                     let Some(block) = self.prepare(core, &request, block) else {
                         continue;
                     };
-                    core.note_origin(block.frames());
                     return Ok(block.leak().first());
                 }
             }

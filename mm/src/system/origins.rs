@@ -5,6 +5,7 @@ use core::panic::Location;
 
 use super::{Core, Memory};
 use crate::addr::{Pfn, PfnRange};
+use crate::buddy::Request;
 use crate::platform::Platform;
 
 impl<P: Platform> Memory<P> {
@@ -22,12 +23,11 @@ impl<P: Platform> Memory<P> {
 }
 
 impl Core {
-    /// Notes that the caller's caller allocated frames.
+    /// Notes which line of the source got frames, where that is kept.
     #[inline]
-    #[track_caller]
-    pub(super) fn note_origin(&self, frames: PfnRange) {
+    pub(super) fn note_origin(&self, request: &Request, frames: PfnRange) {
         if self.origins.are_kept() {
-            self.origins.note(frames, Location::caller());
+            self.origins.note(frames, request.place());
         }
     }
 }

@@ -86,6 +86,7 @@ impl<P: Platform> Memory<P> {
     ///
     /// # Errors
     /// [`AllocError`]; [`AllocError::NoSuchNode`] if the policy is none for this machine.
+    #[track_caller]
     pub fn alloc_block_policy(
         &self,
         policy: &mut Policy,
@@ -100,6 +101,7 @@ impl<P: Platform> Memory<P> {
     ///
     /// # Errors
     /// As there.
+    #[track_caller]
     pub fn alloc_pages_policy(
         &self,
         policy: &mut Policy,
@@ -110,6 +112,7 @@ impl<P: Platform> Memory<P> {
         Ok(block.leak().first())
     }
 
+    #[track_caller]
     fn alloc_by(
         &self,
         policy: &mut Policy,
@@ -119,9 +122,7 @@ impl<P: Platform> Memory<P> {
         let request = Request::new(gfp, order)?;
         let core = self.core().ok_or(AllocError::NotUp)?;
         let choice = core.choose(policy);
-        let block = self.alloc_chosen(core, &choice, request, &mut ())?;
-        core.note_origin(block.frames());
-        Ok(block)
+        self.alloc_chosen(core, &choice, request, &mut ())
     }
 
     /// How many pages in a row [`Mode::WeightedInterleave`] takes from a node; 1 at first. Context:

@@ -1,12 +1,12 @@
 //! Runs of pages whose length is not a power of two, and runs at a given place.
 #![forbid(unsafe_code)]
 
-use core::fmt;
 use core::ptr::NonNull;
+use core::{fmt, iter};
 
 use super::drain::Ask;
 use super::held::Held;
-use super::{AllocError, Home, Memory};
+use super::{AllocError, Core, Home, Memory};
 use crate::addr::{Order, PfnRange};
 use crate::buddy::{Gfp, MigrateType, RangeError, Request};
 use crate::mem::Exclusive;
@@ -181,33 +181,23 @@ impl<P: Platform> Memory<P> {
         if range.is_empty() {
             return Err(ContigError::Range(RangeError::Empty));
         }
+        let core = self.core().ok_or(ContigError::NoZone)?;
         let frames = self
-            .take_range(range, &request)
+            .take_range(core, range, &request)
             .map_err(|error| error.map_or(ContigError::NoZone, ContigError::Range))?;
-        self.prepared_run(frames, gfp, Origin::Zone)
+        self.prepared_run(core, &request, frames, Origin::Zone)
     }
 
     /// What happens to a range on its way out, as with a block.
-    #[track_caller]
     pub(super) fn prepared_run(
         &self,
-        mut frames: Exclusive,
-        gfp: Gfp,
+        core: &Core,
+        request: &Request,
+        frames: Exclusive,
         origin: Origin,
     ) -> Result<PageRun<&Self>, ContigError> {
-        let options = self.options();
-        if let Some(core) = self.core().filter(|core| core.options.page_poison)
-            && let Err(corruption) = frames.check_poison(&self.platform)
-        {
-            self.quarantine(core, frames, &corruption);
-            return Err(ContigError::Damaged(corruption));
-        }
-        if options.is_some_and(|options| options.init_on_alloc) || gfp.contains(Gfp::ZERO) {
-            frames.zero(&self.platform);
-        }
-        if let Some(core) = self.core() {
-            core.note_origin(frames.frames());
-        }
+        let prepared = self.prepared(core, request, frames);
+        let frames = prepared.map_err(ContigError::Damaged)?;
         Ok(PageRun::new(frames, self, origin))
     }
 
@@ -215,6 +205,7 @@ impl<P: Platform> Memory<P> {
     /// can span it. `Err(None)` if none does.
     fn take_range(
         &self,
+        core: &Core,
         range: PfnRange,
         request: &Request,
     ) -> Result<Exclusive, Option<RangeError>> {
@@ -226,9 +217,7 @@ impl<P: Platform> Memory<P> {
             self.populate(range);
             // Free pages on the lists of CPUs would be in the way.
             let _pause = Pause::new(zone);
-            if let Some(core) = self.core() {
-                let _ = self.drain_zones(core, || core::iter::once(zone), Ask::Everybody);
-            }
+            let _ = self.drain_zones(core, || iter::once(zone), Ask::Everybody);
             match self.take_range_of(zone, range, request.migrate()) {
                 Ok(frames) => return Ok(frames),
                 Err(error @ RangeError::NotInZone { .. }) => refused = Some(error),

@@ -173,7 +173,8 @@ impl Watermarks {
     #[must_use]
     pub fn low_floor(&self, highest: ZoneKind) -> u64 {
         let floor = self.floor[highest.index()].load(Ordering::Relaxed);
-        floor.saturating_add(self.boost())
+        // Both are less than the frames of a machine.
+        floor.wrapping_add(self.boost())
     }
 
     /// What a zone must have more of so that a page of it can go, in general (Linux: what

@@ -37,14 +37,9 @@ pub(crate) trait Contestant: Ops + Sized + 'static {
 
 /// Ours, through plain frame numbers as the others.
 #[derive(Clone, Copy)]
-pub(crate) struct Ours<const COUNTING: bool>(pub(crate) &'static Memory<Lean<COUNTING>>);
+pub(crate) struct Ours(&'static Memory<Lean>);
 
-/// What is timed, on a [`lean::Timed`].
-pub(crate) type OursTimed = Ours<false>;
-/// What counts its locks, on a [`lean::Counted`].
-pub(crate) type OursCounted = Ours<true>;
-
-impl<const COUNTING: bool> Ops for Ours<COUNTING> {
+impl Ops for Ours {
     #[inline]
     fn alloc(&mut self, order: u8) -> Option<usize> {
         let order = Order::new(order)?;
@@ -61,7 +56,7 @@ impl<const COUNTING: bool> Ops for Ours<COUNTING> {
     }
 }
 
-impl<const COUNTING: bool> Contestant for Ours<COUNTING> {
+impl Contestant for Ours {
     const NAME: &'static str = "mm";
     type Cpu = Self;
 

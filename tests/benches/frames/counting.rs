@@ -4,7 +4,7 @@
 
 use std::process::ExitCode;
 
-use crate::contestants::{Bitmap, BuddyFrames, BuddyHeap, Contestant, Floor, Nothing, OursTimed};
+use crate::contestants::{Bitmap, BuddyFrames, BuddyHeap, Contestant, Floor, Nothing, Ours};
 use crate::workloads::{BATCH, HUGE, batches, pairs, shuffled};
 
 const BYTES: usize = 128 << 20;
@@ -44,7 +44,7 @@ type Entry = (&'static str, fn(What, usize));
 const CONTESTANTS: [Entry; 6] = [
     ("nothing", prepare::<Nothing>),
     ("floor", prepare::<Floor>),
-    ("mm", prepare::<OursTimed>),
+    ("mm", prepare::<Ours>),
     ("bitmap", prepare::<Bitmap>),
     ("buddy_frames", prepare::<BuddyFrames>),
     ("buddy_heap", prepare::<BuddyHeap>),

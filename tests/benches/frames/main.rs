@@ -8,14 +8,13 @@
 
 mod contestants;
 mod counting;
-mod locks;
 mod race;
 mod table;
 mod workloads;
 
 use std::process::ExitCode;
 
-use contestants::{Bitmap, BuddyFrames, BuddyHeap, Contestant, Floor, OursTimed};
+use contestants::{Bitmap, BuddyFrames, BuddyHeap, Contestant, Floor, Ours};
 use race::{Effort, Entrant, Row, Runner};
 
 fn main() -> ExitCode {
@@ -36,14 +35,14 @@ fn main() -> ExitCode {
 fn compare(effort: Effort) {
     let mut runners: Vec<Box<dyn Runner>> = vec![
         Entrant::<Floor>::boxed(effort),
-        Entrant::<OursTimed>::boxed(effort),
+        Entrant::<Ours>::boxed(effort),
         Entrant::<Bitmap>::boxed(effort),
         Entrant::<BuddyFrames>::boxed(effort),
         Entrant::<BuddyHeap>::boxed(effort),
     ];
     let place = |name| runners.iter().position(|runner| runner.name() == name);
     let floor = place(Floor::NAME).unwrap();
-    let ours = place(OursTimed::NAME).unwrap();
+    let ours = place(Ours::NAME).unwrap();
 
     let rounds = effort.rounds;
     println!("Medians of {rounds} rounds: time, times the floor, times ours.\n");
@@ -65,9 +64,6 @@ fn compare(effort: Effort) {
         "free memory usable as 2 MiB blocks after churn at 50 % use",
         usable.map(|usable| usable.map_or_else(|| String::from("–"), per_cent)),
     );
-
-    println!();
-    locks::print();
 }
 
 fn per_cent(value: f64) -> String {

@@ -119,9 +119,8 @@ pub(crate) fn run_on(number: usize) {
 }
 
 /// Makes memory old: takes all pages there are, gives a random half back, and then, round by round,
-/// gives a random sixteenth of the others back and takes as many again. Answers the operations
-/// made.
-pub(crate) fn age(ops: &mut dyn Ops, rounds: usize) -> usize {
+/// gives a random sixteenth of the others back and takes as many again.
+pub(crate) fn age(ops: &mut dyn Ops, rounds: usize) {
     let mut random = Random::new(2);
     let mut live: Vec<usize> = std::iter::from_fn(|| ops.alloc(0)).collect();
     let all = live.len();
@@ -141,7 +140,6 @@ pub(crate) fn age(ops: &mut dyn Ops, rounds: usize) -> usize {
             *page = ops.alloc(0).unwrap();
         }
     }
-    all + all.div_ceil(2) + 2 * part * rounds
 }
 
 /// How much of the free memory can still be had as 2 MiB blocks, in per cent. Leaves nothing free.

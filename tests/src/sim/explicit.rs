@@ -2,40 +2,56 @@
 
 use mm::addr::{PhysAddr, PhysRange};
 use mm::config::SECTION_SHIFT;
+use mm::platform::NodeId;
 
 use super::{Machine, SimConfig};
 
 /// Free memory, as whole pages.
 #[derive(Clone, Debug)]
 pub struct Given {
-    free: Vec<PhysRange>,
+    free: Vec<(u16, PhysRange)>,
 }
 
 impl Given {
-    /// The ranges that shall be free, each `start..end` in bytes.
+    /// The ranges that shall be free on node 0, each `start..end` in bytes.
     #[must_use]
     pub fn new(free: &[(u64, u64)]) -> Self {
-        let range = |&(start, end): &(u64, u64)| {
-            PhysRange::new(PhysAddr::new(start), PhysAddr::new(end)).expect("start <= end")
+        let of_nodes: Vec<_> = free.iter().map(|&(start, end)| (0, start, end)).collect();
+        Self::of_nodes(&of_nodes)
+    }
+
+    /// The ranges that shall be free, each with its node, `start..end` in bytes.
+    #[must_use]
+    pub fn of_nodes(free: &[(u16, u64, u64)]) -> Self {
+        let range = |&(node, start, end): &(u16, u64, u64)| {
+            let range = PhysRange::new(PhysAddr::new(start), PhysAddr::new(end));
+            (node, range.expect("start <= end"))
         };
         Self {
             free: free.iter().map(range).collect(),
         }
     }
 
-    /// Boots a machine on whose node 0 these ranges are free, and nothing else is: the library's
-    /// own tables live on node 1, far above, which no request asks.
+    /// The node on which the library's own tables live.
+    #[must_use]
+    pub fn own_node(&self) -> NodeId {
+        let last = self.free.iter().map(|(node, _)| *node).max();
+        NodeId(last.unwrap_or(0) + 1)
+    }
+
+    /// Boots a machine on which these ranges are free, and nothing else is on their nodes: the
+    /// library's own tables live on another node, far above, which is asked last.
     ///
     /// # Panics
     /// If the machine does not boot.
     pub fn boot<C: SimConfig>(&self) -> Machine<C> {
-        let end = self.free.iter().map(|range| range.end().as_u64()).max();
-        let bank = end.unwrap_or(0).next_multiple_of(1 << SECTION_SHIFT);
+        let end = self.free.iter().map(|(_, range)| range.end().as_u64());
+        let bank = end.max().unwrap_or(0).next_multiple_of(1 << SECTION_SHIFT);
         let sections = (bank >> SECTION_SHIFT) + 2;
-        let mut builder = Machine::<C>::new().node(1, bank, (sections + 4) << 20);
-        for range in &self.free {
+        let mut builder = Machine::<C>::new().node(self.own_node().0, bank, (sections + 4) << 20);
+        for (node, range) in &self.free {
             builder = builder
-                .ram(range.start().as_u64(), range.size())
+                .node(*node, range.start().as_u64(), range.size())
                 .held_back(*range);
         }
         builder.boot()

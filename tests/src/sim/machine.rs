@@ -413,8 +413,11 @@ impl<C: SimConfig> Builder<C> {
             .bring_up(memblock, &plan, self.options)
             .map_err(BootError::BringUp)?;
         for ram in held_back {
+            let start = ram.range().start();
+            let home = self.ram.iter().find(|(range, _)| range.contains(start));
+            let node = home.and_then(|(_, node)| *node).unwrap_or_default();
             memory
-                .free_early(NodeId(0), ram)
+                .free_early(node, ram)
                 .map_err(|(error, _)| BootError::FreeEarly(error))?;
         }
         let initial = Shape::of(&memory);

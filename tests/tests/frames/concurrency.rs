@@ -1,6 +1,8 @@
 //! R01, scaled down: many CPUs at once, no frame handed out twice.
+//!
+//! What threads share here is locked by `spin`, and threads are joined one by one: ThreadSanitizer does
+//! not see what happens inside of std (`scripts/tsan.sh`).
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
@@ -12,6 +14,7 @@ use mm::system::{Block, Memory};
 use mm_tests::oracles::{Blocks, Owners};
 use mm_tests::seed::{Random, cases, seed};
 use mm_tests::sim::{Checked, Listed, Machine, SimConfig, SimPlatform, Usual, Vmemmap};
+use spin::Mutex;
 
 const MIB: u64 = 1 << 20;
 
@@ -22,30 +25,41 @@ fn hammer<C: SimConfig>(cpus: u32, operations: u64) {
     let machine = Machine::<C>::new().ram(0, 96 * MIB).cpus(cpus + 1).boot();
     let seed = seed("hammer");
     let (owners, handed) = (Mutex::new(Owners::new()), Mutex::new(Vec::new()));
-    thread::scope(|scope| {
-        for cpu in 1..=cpus {
-            let (machine, owners, handed) = (&machine, &owners, &handed);
-            scope.spawn(move || {
-                let _here = machine.cpu(cpu);
-                let mut random = Random::new(seed ^ u64::from(cpu));
-                let mut live: Vec<Handle<'_, C>> = Vec::new();
-                for _ in 0..operations {
-                    work(machine, owners, handed, &mut random, &mut live);
-                }
-                for block in live {
-                    give(machine, owners, block);
-                }
-            });
+    on_cpus(&machine, cpus, |cpu| {
+        let mut random = Random::new(seed ^ u64::from(cpu));
+        let mut live: Vec<Handle<'_, C>> = Vec::new();
+        for _ in 0..operations {
+            work(&machine, &owners, &handed, &mut random, &mut live);
+        }
+        for block in live {
+            give(&machine, &owners, block);
         }
     });
     let reports = machine.hardware().take_reports();
     assert!(reports.is_empty(), "{reports:?}");
     machine.check();
-    for block in handed.into_inner().unwrap() {
+    for block in handed.into_inner() {
         give(&machine, &owners, block);
     }
-    assert!(owners.into_inner().unwrap().is_empty());
+    assert!(owners.into_inner().is_empty());
     machine.finish();
+}
+
+/// Runs `body` on CPUs 1 to `cpus`, each with a thread of its own.
+fn on_cpus<C: SimConfig>(machine: &Machine<C>, cpus: u32, body: impl Fn(u32) + Sync) {
+    thread::scope(|scope| {
+        let body = &body;
+        let spawn = |cpu| {
+            scope.spawn(move || {
+                let _here = machine.cpu(cpu);
+                body(cpu);
+            })
+        };
+        let threads: Vec<_> = (1..=cpus).map(spawn).collect();
+        for thread in threads {
+            thread.join().unwrap();
+        }
+    });
 }
 
 fn work<'m, C: SimConfig>(
@@ -60,16 +74,13 @@ fn work<'m, C: SimConfig>(
     match random.below(8) {
         0..=3 => {
             if let Ok(block) = machine.alloc_block(gfp, order) {
-                owners
-                    .lock()
-                    .unwrap()
-                    .took(machine.hardware().ram(), block.frames());
+                owners.lock().took(machine.hardware().ram(), block.frames());
                 live.push(block);
             }
         }
         4 if !live.is_empty() => {
             let block = live.swap_remove(random.below_index(live.len()));
-            let mut handed = handed.lock().unwrap();
+            let mut handed = handed.lock();
             let other = handed.len() > 8;
             handed.push(block);
             if other {
@@ -86,10 +97,7 @@ fn work<'m, C: SimConfig>(
 
 fn give<C: SimConfig>(machine: &Machine<C>, owners: &Mutex<Owners>, block: Handle<'_, C>) {
     // The stamps are read and forgotten before anybody else can have the frames.
-    owners
-        .lock()
-        .unwrap()
-        .giving(machine.hardware().ram(), block.pfn());
+    owners.lock().giving(machine.hardware().ram(), block.pfn());
     drop(block);
 }
 
@@ -141,36 +149,30 @@ fn sixteen_seeds<C: SimConfig>() {
     let seed = seed("sixteen_seeds");
     let operations = cases(2_000);
     for round in 0..16 {
-        thread::scope(|scope| {
-            for cpu in 1..=8 {
-                let (machine, ledger) = (&machine, &ledger);
-                scope.spawn(move || {
-                    let _here = machine.cpu(cpu);
-                    let mut random = Random::new(seed ^ (round << 8) ^ u64::from(cpu));
-                    let mut live: Vec<Handle<'_, C>> = Vec::new();
-                    for _ in 0..operations {
-                        let takes = live.len() < 200 && random.below(2) == 0;
-                        if takes || live.is_empty() {
-                            let order = Order::new(random.below(11) as u8).unwrap();
-                            let gfp = [Gfp::KERNEL, Gfp::HIGHUSER_MOVABLE, Gfp::ATOMIC];
-                            let gfp = gfp[random.below_index(3)] | Gfp::NOWARN;
-                            let Ok(block) = machine.alloc_block(gfp, order) else {
-                                continue;
-                            };
-                            assert!(block.pfn().is_aligned(order) && block.order() == order);
-                            ledger.turn(block.frames(), true);
-                            live.push(block);
-                        } else {
-                            let block = live.swap_remove(random.below_index(live.len()));
-                            ledger.turn(block.frames(), false);
-                            drop(block);
-                        }
-                    }
-                    for block in live {
-                        ledger.turn(block.frames(), false);
-                        drop(block);
-                    }
-                });
+        on_cpus(&machine, 8, |cpu| {
+            let mut random = Random::new(seed ^ (round << 8) ^ u64::from(cpu));
+            let mut live: Vec<Handle<'_, C>> = Vec::new();
+            for _ in 0..operations {
+                let takes = live.len() < 200 && random.below(2) == 0;
+                if takes || live.is_empty() {
+                    let order = Order::new(random.below(11) as u8).unwrap();
+                    let gfp = [Gfp::KERNEL, Gfp::HIGHUSER_MOVABLE, Gfp::ATOMIC];
+                    let gfp = gfp[random.below_index(3)] | Gfp::NOWARN;
+                    let Ok(block) = machine.alloc_block(gfp, order) else {
+                        continue;
+                    };
+                    assert!(block.pfn().is_aligned(order) && block.order() == order);
+                    ledger.turn(block.frames(), true);
+                    live.push(block);
+                } else {
+                    let block = live.swap_remove(random.below_index(live.len()));
+                    ledger.turn(block.frames(), false);
+                    drop(block);
+                }
+            }
+            for block in live {
+                ledger.turn(block.frames(), false);
+                drop(block);
             }
         });
         machine.validate().unwrap();
@@ -189,18 +191,13 @@ fn references_dropped_on_many_cpus_free_the_block_once() {
     for _ in 0..300 {
         let shared = machine.alloc_block(Gfp::KERNEL, Order::ZERO).unwrap();
         let shared = shared.share().unwrap();
-        thread::scope(|scope| {
-            for cpu in 1..=4 {
-                let (twin, machine) = (shared.clone(), &machine);
-                scope.spawn(move || {
-                    let _here = machine.cpu(cpu);
-                    for _ in 0..50 {
-                        drop(twin.clone());
-                        let pfn = machine.get_page(twin.pfn()).unwrap();
-                        // SAFETY: the reference just taken.
-                        unsafe { machine.put_page(pfn) }.unwrap();
-                    }
-                });
+        on_cpus(&machine, 4, |_| {
+            let twin = shared.clone();
+            for _ in 0..50 {
+                drop(twin.clone());
+                let pfn = machine.get_page(twin.pfn()).unwrap();
+                // SAFETY: the reference just taken.
+                unsafe { machine.put_page(pfn) }.unwrap();
             }
         });
         assert_eq!(shared.count(), 1);

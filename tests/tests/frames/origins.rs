@@ -2,8 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use mm::addr::{Order, Pfn};
+use mm::addr::{Order, Pfn, PfnRange};
 use mm::buddy::Gfp;
+use mm::config::PAGE_SIZE;
+use mm::numa::{Mode, NodeMask};
+use mm::platform::NodeId;
 use mm::proc::page_owner;
 use mm::system::{Block, PageOwner};
 use mm_tests::sim::{Listed, Machine, SimConfig, Usual};
@@ -13,6 +16,7 @@ const MIB: u64 = 1 << 20;
 fn machine<C: SimConfig>() -> Machine<C> {
     let machine = Machine::<C>::new().ram(0, 32 * MIB);
     machine
+        .node(1, 32 * MIB, 32 * MIB)
         .options(|options| options.page_owner = PageOwner::On)
         .boot()
 }
@@ -37,6 +41,15 @@ fn dump<C: SimConfig>(machine: &Machine<C>) -> BTreeMap<u64, String> {
 
 /// A leaked page, and the first and the last line of the statement that allocated it.
 type Leak = (Pfn, u32, u32);
+
+/// Policies that leave a choice of nodes.
+const MODES: [Mode; 5] = [
+    Mode::Preferred,
+    Mode::Bind,
+    Mode::Interleave,
+    Mode::PreferredMany,
+    Mode::WeightedInterleave,
+];
 
 /// Leaks pages in all ways there are.
 fn leak<C: SimConfig>(machine: &Machine<C>, round: u32) -> Vec<Leak> {
@@ -66,9 +79,49 @@ fn leak<C: SimConfig>(machine: &Machine<C>, round: u32) -> Vec<Leak> {
     assert_eq!(filled, Ok(3));
     leaks.extend(pages.into_iter().flatten().map(|pfn| (pfn, first, last)));
 
+    let node = NodeId(round as u16 % 2);
+    let first = line!();
+    let pfn = machine.alloc_pages_node(node, Gfp::KERNEL, order).unwrap();
+    leaks.push((pfn, first, line!()));
+
+    let first = line!();
+    let block = machine.alloc_block_node(node, Gfp::KERNEL, order).unwrap();
+    leaks.push((block.into_raw(), first, line!()));
+
+    let mode = MODES[round as usize % MODES.len()];
+    let mut policy = machine.policy(mode, &NodeMask::one(node).unwrap()).unwrap();
+    let first = line!();
+    let pfn = machine
+        .alloc_pages_policy(&mut policy, Gfp::KERNEL, order)
+        .unwrap();
+    leaks.push((pfn, first, line!()));
+
+    let first = line!();
+    let block = machine
+        .alloc_block_policy(&mut policy, Gfp::KERNEL, order)
+        .unwrap();
+    leaks.push((block.into_raw(), first, line!()));
+
+    let first = line!();
+    let pfn = machine.alloc_pages_nolock(Gfp::KERNEL, order).unwrap();
+    leaks.push((pfn, first, line!()));
+
     let first = line!();
     let run = machine.alloc_pages_exact(Gfp::KERNEL, 4097).unwrap();
     leaks.push((run.frames().first(), first, line!()));
+    core::mem::forget(run);
+
+    // The last page that is free.
+    let mut last_page = 64 * MIB / PAGE_SIZE;
+    let run = loop {
+        last_page -= 1;
+        let range = PfnRange::from_numbers(last_page, last_page + 1);
+        let first = line!();
+        if let Ok(run) = machine.alloc_contig_range(range, Gfp::KERNEL) {
+            leaks.push((run.frames().first(), first, line!()));
+            break run;
+        }
+    };
     core::mem::forget(run);
     leaks
 }
@@ -83,10 +136,12 @@ fn every_leak_is_named<C: SimConfig>() {
     for round in 0..125 {
         leaks.extend(leak(&machine, round));
     }
-    assert_eq!(leaks.len(), 1_000);
+    assert_eq!(leaks.len(), 125 * 14);
     let named = dump(&machine);
     for (pfn, first, last) in leaks {
-        let place = &named[&pfn.as_u64()];
+        let Some(place) = named.get(&pfn.as_u64()) else {
+            panic!("{pfn}, from lines {first} to {last}, has no place");
+        };
         let (file, rest) = place.split_once(".rs:").unwrap();
         let (line, _) = rest.split_once(':').unwrap();
         let line: u32 = line.parse().unwrap();
@@ -97,7 +152,7 @@ fn every_leak_is_named<C: SimConfig>() {
 }
 
 #[test]
-fn a_thousand_planted_leaks_are_all_named() {
+fn planted_leaks_are_all_named() {
     every_leak_is_named::<Usual>();
     every_leak_is_named::<Listed<Usual>>();
 }

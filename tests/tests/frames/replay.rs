@@ -2,9 +2,12 @@
 //! the profile and the memory model, and wherever it runs.
 
 use mm::buddy::Gfp;
+use mm::platform::NodeId;
 use mm::system::{PageLists, Populate};
 use mm_tests::for_every_config;
-use mm_tests::sim::{Classic, Given, Latent, Listed, OnMachine, SimConfig, Usual};
+use mm_tests::sim::{
+    Checked, Classic, Given, Latent, Listed, Machine, OnMachine, Plain, SimConfig, Sparse, Usual,
+};
 use mm_workload::{Live, Outcome};
 
 const SEED: u64 = 0x6d6d;
@@ -52,6 +55,37 @@ fn a_sequence_gives_the_same_frames_everywhere<C: SimConfig>() {
         outcome.served > 10_000 && outcome.failed > 1_000,
         "{outcome:?}"
     );
+}
+
+/// Two nodes of different size, a CPU on each, and policies of all kinds.
+fn play_nodes<C: SimConfig>(seed: u64) -> Outcome {
+    let machine = Machine::<C>::new()
+        .ram(0x10_0000, 95 << 20)
+        .node(1, 0x800_0000, 64 << 20)
+        .cpus_on(&[0, 1])
+        .boot();
+    machine.set_interleave_weight(NodeId(1), 3).unwrap();
+    let mut slots = vec![None::<Live>; SLOTS];
+    let mut pages = OnMachine::new(&machine, Gfp::NOWARN).with_nodes(2);
+    let outcome = mm_workload::run(&mut pages, &mut slots, seed, OPERATIONS);
+    machine.finish();
+    outcome
+}
+
+#[test]
+fn a_sequence_with_policies_gives_the_same_frames_in_every_profile() {
+    let outcome = play_nodes::<Usual>(SEED);
+    assert_eq!(outcome, play_nodes::<(Plain, Sparse)>(SEED));
+    assert_eq!(outcome, play_nodes::<Checked>(SEED));
+    assert!(
+        outcome.served > 10_000 && outcome.failed > 1_000,
+        "{outcome:?}"
+    );
+    assert_eq!(
+        play_nodes::<Listed<Usual>>(SEED),
+        play_nodes::<Listed<Checked>>(SEED)
+    );
+    assert_ne!(outcome.hash, play_nodes::<Usual>(SEED + 1).hash);
 }
 
 #[test]

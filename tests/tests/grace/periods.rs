@@ -236,6 +236,7 @@ fn a_page_waits_for_readers_that_were_there_and_for_no_others() {
     };
     let _here = machine.hardware().cpu(1);
     assert!(!machine.grace().quiescent());
+    assert!(!machine.grace().note_quiescent());
     drop(guard);
     assert!(machine.grace().quiescent());
     drop(_here);
@@ -363,6 +364,12 @@ fn what_a_cpu_put_off_is_its_own_while_it_is_there() {
             page(&machine, 3).defer_free();
             put_off.wait();
             looked.wait();
+            assert_eq!(machine.grace().pending(), 1);
+            // Where nothing may be done, nothing is, however often: not even once it might be.
+            for _ in 0..3 {
+                assert!(machine.grace().note_quiescent());
+                assert!(machine.grace().poll(machine.grace().start()));
+            }
             assert_eq!(machine.grace().pending(), 1);
             // The first one gathers, the second one finds the grace period over.
             machine.grace().quiescent();

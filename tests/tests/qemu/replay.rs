@@ -5,7 +5,9 @@ use std::fmt::Write;
 
 use boot_runner::outcome::RanCommands;
 use libtest_mimic::Failed;
+use mm::addr::Order;
 use mm::buddy::Gfp;
+use mm::platform::NodeId;
 use mm_tests::sim::{Given, OnMachine, Usual};
 use mm_workload::{Digest, Live, Noted};
 
@@ -48,8 +50,11 @@ pub(crate) fn gives_the_frames_of_a_simulated_machine(options: &str) -> Result<(
     Err(difference(&free, &host, &kernel).into())
 }
 
-/// The free ranges, in bytes, and the run.
-fn parse(serial: &str) -> Option<(Vec<(u64, u64)>, Run)> {
+/// The free ranges, each with its node, in bytes.
+type Free = Vec<(u16, u64, u64)>;
+
+/// The free ranges and the run.
+fn parse(serial: &str) -> Option<(Free, Run)> {
     let (mut free, mut digests, mut end) = (Vec::new(), Vec::new(), None);
     for line in serial.lines() {
         let Some(text) = line.trim().strip_prefix("workload: ") else {
@@ -60,7 +65,9 @@ fn parse(serial: &str) -> Option<(Vec<(u64, u64)>, Run)> {
             .filter(|word| !word.is_empty())
             .collect();
         match words[..] {
-            ["free", start, end] => free.push((hex(start)?, hex(end)?)),
+            ["free", start, end, "node", node] => {
+                free.push((node.parse().ok()?, hex(start)?, hex(end)?));
+            }
             ["digest", requests, hash] => digests.push(Digest {
                 requests: requests.parse().ok()?,
                 hash: hex(hash)?,
@@ -86,18 +93,32 @@ fn hex(word: &str) -> Option<u64> {
 }
 
 /// The same run on a simulated machine.
-fn play(free: &[(u64, u64)], every: u64) -> Run {
-    let machine = Given::new(free).boot::<Usual>();
+fn play(free: &[(u16, u64, u64)], every: u64) -> Run {
+    let given = Given::of_nodes(free);
+    let own = given.own_node();
+    let machine = given.boot::<Usual>();
     // As the kernel does for this run.
     machine.set_min_free_kbytes(0).unwrap();
     machine.set_watermark_scale_factor(1).unwrap();
     machine.set_lowmem_reserve_ratio([0; 5]).unwrap();
+    for node in 0..own.0 {
+        let weight = (node + 1) as u8;
+        machine.set_interleave_weight(NodeId(node), weight).unwrap();
+    }
+    // The last node is there for the tables only.
+    let gfp = Gfp::KERNEL | Gfp::THISNODE | Gfp::MEMALLOC | Gfp::NOWARN;
+    let mut others = Vec::new();
+    for order in Order::all().rev() {
+        while let Ok(block) = machine.alloc_block_node(own, gfp, order) {
+            others.push(block);
+        }
+    }
     let mut digests = Vec::new();
     let mut slots = vec![None::<Live>; SLOTS];
-    // The other node is there for the tables only.
-    let on_machine = OnMachine::new(&machine, Gfp::THISNODE);
+    let on_machine = OnMachine::new(&machine, Gfp::empty()).with_nodes(own.0.into());
     let mut pages = Noted::new(on_machine, every, |digest| digests.push(digest));
     let outcome = mm_workload::run(&mut pages, &mut slots, SEED, OPERATIONS);
+    drop(others);
     machine.finish();
     Run {
         digests,
@@ -107,10 +128,10 @@ fn play(free: &[(u64, u64)], every: u64) -> Run {
     }
 }
 
-fn difference(free: &[(u64, u64)], host: &Run, kernel: &Run) -> String {
+fn difference(free: &[(u16, u64, u64)], host: &Run, kernel: &Run) -> String {
     let mut text = String::from("other frames than on the simulated machine\nfree at the start:");
-    for (start, end) in free {
-        let _ = write!(text, "\n  {start:#x}..{end:#x}");
+    for (node, start, end) in free {
+        let _ = write!(text, "\n  {start:#x}..{end:#x} on node {node}");
     }
     let mut pairs = host.digests.iter().zip(&kernel.digests);
     match pairs.find(|(host, kernel)| host != kernel) {

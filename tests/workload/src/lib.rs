@@ -8,9 +8,11 @@
 #![forbid(unsafe_code)]
 
 mod noted;
+mod policy;
 mod random;
 
 pub use noted::{Digest, Noted};
+pub use policy::{Mode, Policy};
 pub use random::Random;
 
 /// What kind of memory a request wants.
@@ -47,6 +49,15 @@ pub trait Pages {
     fn alloc(&mut self, class: Class, order: u8) -> Option<u64>;
     /// Gives back what [`alloc`](Self::alloc) gave out.
     fn free(&mut self, first: u64, order: u8);
+    /// How many nodes the machine has. Where there are several, the sequence sets policies.
+    fn nodes(&self) -> u32 {
+        1
+    }
+    /// What the requests that follow have as memory policy; the sequence ends with
+    /// [`Policy::LOCAL`].
+    fn set_policy(&mut self, policy: Policy) {
+        let _ = policy;
+    }
     /// Whether the sequence is to end before its time; asked before each operation.
     fn is_stopped(&mut self) -> bool {
         false
@@ -101,8 +112,8 @@ fn choose_order(random: &mut Random) -> u8 {
     }
 }
 
-/// Plays `operations` allocations and frees that follow from `seed` alone, then gives everything
-/// back. At most `slots.len()` blocks are live at a time; what `slots` held is overwritten.
+/// Plays `operations` allocations and frees that follow from `seed` and the number of nodes alone,
+/// then gives everything back. With several nodes every 64th operation or so sets another policy. At most `slots.len()` blocks are live at a time; what `slots` held is overwritten.
 /// Ends early, with everything given back, when [`Pages::is_stopped`] says so.
 pub fn run(
     pages: &mut impl Pages,
@@ -113,9 +124,13 @@ pub fn run(
     slots.fill(None);
     let mut random = Random::new(seed);
     let mut outcome = Outcome::START;
+    let nodes = pages.nodes();
     for _ in 0..operations {
         if pages.is_stopped() {
             break;
+        }
+        if nodes > 1 && random.below(64) == 0 {
+            pages.set_policy(Policy::choose(&mut random, nodes));
         }
         let place = random.below_index(slots.len());
         let (class, order) = (Class::choose(&mut random), choose_order(&mut random));
@@ -142,6 +157,7 @@ pub fn run(
     for live in slots.iter_mut().filter_map(Option::take) {
         pages.free(live.first, live.order);
     }
+    pages.set_policy(Policy::LOCAL);
     outcome
 }
 
@@ -169,5 +185,51 @@ mod tests {
         assert_ne!(play(1).hash, play(2).hash);
         let outcome = play(1);
         assert!(outcome.failed > 0 && outcome.freed > outcome.served / 2);
+    }
+
+    const MODES: [Mode; 6] = [
+        Mode::Local,
+        Mode::Preferred,
+        Mode::PreferredMany,
+        Mode::Bind,
+        Mode::Interleave,
+        Mode::WeightedInterleave,
+    ];
+
+    /// Notes which policies are set, by mode, and the last one.
+    struct Nodes(u32, [u32; 6], Policy);
+
+    impl Pages for Nodes {
+        fn alloc(&mut self, _: Class, _: u8) -> Option<u64> {
+            None
+        }
+
+        fn free(&mut self, _: u64, _: u8) {}
+
+        fn nodes(&self) -> u32 {
+            self.0
+        }
+
+        fn set_policy(&mut self, policy: Policy) {
+            let Policy { mode, nodes } = policy;
+            assert!(nodes < 1 << self.0 && (nodes == 0) == (mode == Mode::Local));
+            assert!(mode != Mode::Preferred || nodes.count_ones() == 1);
+            let named = u32::try_from(policy.node_numbers().count());
+            assert_eq!(named, Ok(nodes.count_ones()));
+            let times = &mut self.1[MODES.iter().position(|known| *known == mode).unwrap()];
+            *times = times.wrapping_add(1);
+            self.2 = policy;
+        }
+    }
+
+    #[test]
+    fn with_several_nodes_every_policy_is_set_and_none_is_left() {
+        let mut pages = Nodes(3, [0; 6], Policy::LOCAL);
+        run(&mut pages, &mut [None; 100], 1, 10_000);
+        assert!(pages.1.iter().all(|&times| times > 10), "{:?}", pages.1);
+        assert_eq!(pages.2, Policy::LOCAL);
+        let mut pages = Nodes(1, [0; 6], Policy::LOCAL);
+        run(&mut pages, &mut [None; 100], 1, 10_000);
+        assert_eq!(pages.1, [1, 0, 0, 0, 0, 0]);
     }
 }

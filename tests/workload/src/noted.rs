@@ -1,6 +1,6 @@
 //! A page allocator that tells how far a sequence has come, so that two runs can be compared.
 
-use crate::{Class, Pages};
+use crate::{Class, Pages, Policy};
 
 /// What has been handed out so far.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -51,6 +51,14 @@ impl<P: Pages, F: FnMut(Digest)> Pages for Noted<P, F> {
 
     fn free(&mut self, first: u64, order: u8) {
         self.pages.free(first, order);
+    }
+
+    fn nodes(&self) -> u32 {
+        self.pages.nodes()
+    }
+
+    fn set_policy(&mut self, policy: Policy) {
+        self.pages.set_policy(policy);
     }
 
     fn is_stopped(&mut self) -> bool {
