@@ -3,15 +3,16 @@
 use crate::arch::local::CpuLocal;
 use crate::arch::smp::{self, State};
 use crate::sched::{hotplug, worker};
-use crate::shell::{self, CommandError, CommandResult, no_arguments};
+use crate::shell::{self, CommandError, CommandResult, no_arguments, parse};
 use crate::{acpi, boot_info, command, kernel_param, kprintln, params};
 use alloc::string::String;
 
-kernel_param!("maxcpus", "N: use at most N CPUs");
+kernel_param!("maxcpus", "NUMBER", "use at most so many CPUs");
 kernel_param!("nosmp", "use the boot CPU only");
 kernel_param!(
     "deaf",
-    "APIC-ID: do not start this CPU, as if it did not answer (a test)"
+    "NUMBER",
+    "do not start the CPU with this APIC number, as if it did not answer (a test)"
 );
 
 command! { "cpus", "", "list the CPUs that the firmware names, and what became of them", list }
@@ -41,14 +42,10 @@ pub(crate) fn bring_up() {
     worker::start_all();
 }
 
-/// The value of a parameter; what is no number is warned about.
+/// The value of a parameter, as far as numbers of CPUs go.
 fn number(name: &str) -> Option<u32> {
-    let text = params::get(name)?;
-    let number = text.parse().ok();
-    if number.is_none() {
-        log::warn!("{name}={text}: not a number");
-    }
-    number
+    let number = parse::number(params::get(name)?)?;
+    Some(u32::try_from(number).unwrap_or(u32::MAX))
 }
 
 fn list(arguments: &[String]) -> CommandResult {
@@ -82,6 +79,9 @@ fn doing(cpu: &CpuLocal) -> &'static str {
 fn show_acpi(arguments: &[String]) -> CommandResult {
     no_arguments(arguments)?;
     let acpi = acpi::get();
+    kprintln!(
+        "numbers are the firmware's; `cpus` and `numactl -H` have the kernel's, without gaps"
+    );
     for (name, at) in &acpi.tables {
         kprintln!("table  {name} at {at:#x}");
     }
@@ -119,7 +119,7 @@ fn show_acpi(arguments: &[String]) -> CommandResult {
         );
     }
     for (from, row) in acpi.distances.iter().enumerate() {
-        kprintln!("node   {from}: distances {row:?}");
+        kprintln!("domain {from}: distances {row:?}");
     }
     Ok(())
 }

@@ -80,17 +80,12 @@ pub fn kmain(boot_info: &'static mut BootInfo, command_line: &'static str) -> ! 
     }
     arch::init_boot_cpu();
     let clock = arch::time::calibrate(params::is_set("icount"));
-    let (level, refused) = log_level(params::get("loglevel"));
-    logger::init(level);
+    let level = params::get("loglevel").and_then(|level| level.parse().ok());
+    logger::init(level.unwrap_or(LevelFilter::Info));
 
     log::info!("mm version {}", env!("CARGO_PKG_VERSION"));
     log::info!("Command line: {}", params::line());
-    params::warn_unknown();
-    if let Some(level) = refused {
-        log::warn!(
-            "kernel parameter ignored: `loglevel={level}` is not off, error, warn, info, debug or trace"
-        );
-    }
+    params::warn_refused();
     for warning in boot::warnings() {
         // `boot` has printed them: only the log still needs them.
         logger::remember(format_args!(
@@ -104,15 +99,6 @@ pub fn kmain(boot_info: &'static mut BootInfo, command_line: &'static str) -> ! 
     log_clock(clock);
     guard_stacks();
     arch::enter_main_stack(on_main_stack)
-}
-
-/// What is logged, and the parameter's value if that is no level.
-fn log_level(value: Option<&str>) -> (LevelFilter, Option<&str>) {
-    match value.map(str::parse) {
-        None => (LevelFilter::Info, None),
-        Some(Ok(level)) => (level, None),
-        Some(Err(_)) => (LevelFilter::Info, value),
-    }
 }
 
 fn log_clock(source: RateSource) {

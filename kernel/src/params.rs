@@ -1,9 +1,11 @@
 //! The kernel command line: `key=value` words, with quotes around values that hold blanks.
 //!
 //! A parameter that somebody registered with [`kernel_param!`](crate::kernel_param) is known;
-//! any other is warned about at boot. `exec=` takes the rest of the line, whatever is in it.
+//! any other is warned about at boot, and so is a value that it does not have. `exec=` takes the rest of the line, whatever is in it.
 
 use crate::registry::registry;
+use crate::shell::parse::number;
+use core::fmt;
 use spin::Once;
 
 static LINE: Once<&'static str> = Once::new();
@@ -13,6 +15,9 @@ static LINE: Once<&'static str> = Once::new();
 pub struct KernelParam {
     /// What stands before the `=`.
     pub name: &'static str,
+    /// What stands behind it: nothing at all, `NUMBER`, all values there are (`off|on`), or, in capitals,
+    /// something that whoever reads the parameter checks.
+    pub takes: &'static str,
     /// One line for the documentation.
     pub help: &'static str,
 }
@@ -22,15 +27,19 @@ registry! {
     pub fn known() -> [KernelParam]; start "__start_kernel_params", stop "__stop_kernel_params"
 }
 
-/// Registers a kernel parameter: `kernel_param!("mem", "SIZE: use no memory above");`.
+/// Registers a kernel parameter: `kernel_param!("mem", "SIZE", "use no memory above");`.
 #[macro_export]
 macro_rules! kernel_param {
-    ($name:literal, $help:literal) => {
+    ($name:literal, $help:literal $(,)?) => {
+        $crate::kernel_param!($name, "", $help);
+    };
+    ($name:literal, $takes:literal, $help:literal $(,)?) => {
         $crate::__register!(
             "kernel_params",
             $crate::params::KernelParam,
             $crate::params::KernelParam {
                 name: $name,
+                takes: $takes,
                 help: $help,
             }
         );
@@ -39,7 +48,8 @@ macro_rules! kernel_param {
 
 kernel_param!(
     "exec",
-    "\"CMD; CMD\": run these commands, then power off; last on the line"
+    "\"CMD; CMD\"",
+    "run these commands, then power off; last on the line"
 );
 kernel_param!(
     "icount",
@@ -47,7 +57,8 @@ kernel_param!(
 );
 kernel_param!(
     "loglevel",
-    "off|error|warn|info|debug|trace: what is logged; default info"
+    "off|error|warn|info|debug|trace",
+    "what is logged; default info"
 );
 
 /// One word of the command line.
@@ -145,25 +156,106 @@ pub fn all() -> Params<'static> {
     parse(line())
 }
 
-/// The value of the last `name=value`; a bare `name` is an empty value.
+/// The value of the last `name=value`.
 #[must_use]
 pub fn get(name: &str) -> Option<&'static str> {
-    all()
-        .filter(|param| param.name == name)
-        .last()
-        .map(|param| param.value.unwrap_or(""))
+    let named = all().filter(|param| param.name == name);
+    named.filter_map(|param| param.value).last()
 }
 
-/// Whether `name` stands on the command line, with or without a value.
+/// Whether `name` stands on the command line by itself.
 #[must_use]
 pub fn is_set(name: &str) -> bool {
-    get(name).is_some()
+    all().any(|param| param.name == name && param.value.is_none())
 }
 
-/// Warns about parameters nobody registered.
-pub(crate) fn warn_unknown() {
-    let unknown = |param: &Param<'_>| !known().iter().any(|known| known.name == param.name);
-    for param in all().filter(unknown) {
-        log::warn!("kernel parameter ignored: `{}` is unknown", param.name);
+/// The command line up to the commands, which may hold anything.
+#[must_use]
+pub fn without_commands() -> &'static str {
+    let starts = |at: &usize| {
+        let before = line().get(..*at).unwrap_or_default();
+        before.is_empty() || before.ends_with(|c: char| c.is_ascii_whitespace())
+    };
+    let commands = line().match_indices("exec=").map(|(at, _)| at).find(starts);
+    commands.and_then(|at| line().get(..at)).unwrap_or(line())
+}
+
+/// Why a parameter has no effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Nobody knows it.
+    Unknown,
+    /// It says all by itself.
+    TakesNoValue,
+    /// It says nothing without a value.
+    NeedsValue,
+    /// Its values are others.
+    NoSuchValue,
+    /// Its value is a number.
+    NotANumber,
+}
+
+impl Param<'_> {
+    /// What is wrong with it, as far as that can be seen without whoever reads it.
+    #[must_use]
+    pub fn refusal(&self) -> Option<Refusal> {
+        let Some(known) = known().iter().find(|known| known.name == self.name) else {
+            return Some(Refusal::Unknown);
+        };
+        match (known.takes, self.value) {
+            ("", None) => None,
+            ("", Some(_)) => Some(Refusal::TakesNoValue),
+            (_, None) => Some(Refusal::NeedsValue),
+            ("NUMBER", Some(value)) => number(value).is_none().then_some(Refusal::NotANumber),
+            (takes, Some(_)) if takes.contains(|c: char| c.is_ascii_uppercase()) => None,
+            (takes, Some(value)) => {
+                let is_known = takes.split('|').any(|known| known == value);
+                (!is_known).then_some(Refusal::NoSuchValue)
+            }
+        }
+    }
+}
+
+impl fmt::Display for Param<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.value {
+            Some(value) => write!(f, "{}={value}", self.name),
+            None => f.write_str(self.name),
+        }
+    }
+}
+
+/// Warns about parameters that have no effect.
+pub(crate) fn warn_refused() {
+    for param in all() {
+        let takes = || {
+            let known = known().iter().find(|known| known.name == param.name);
+            known.map_or("", |known| known.takes)
+        };
+        let Some(refusal) = param.refusal() else {
+            continue;
+        };
+        let name = param.name;
+        match refusal {
+            Refusal::Unknown => log::warn!("kernel parameter ignored: `{name}` is unknown"),
+            Refusal::TakesNoValue => {
+                log::warn!("kernel parameter ignored: `{param}`: write `{name}` alone");
+            }
+            Refusal::NeedsValue => {
+                log::warn!(
+                    "kernel parameter ignored: `{name}` needs a value: {}",
+                    takes()
+                );
+            }
+            Refusal::NoSuchValue => {
+                log::warn!(
+                    "kernel parameter ignored: `{param}` has no such value: {}",
+                    takes()
+                );
+            }
+            Refusal::NotANumber => {
+                log::warn!("kernel parameter ignored: `{param}` is not a number");
+            }
+        }
     }
 }

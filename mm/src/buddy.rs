@@ -31,6 +31,7 @@ mod gfp_text;
 mod give;
 mod high_atomic;
 mod index;
+mod latest;
 mod migrate;
 pub mod pageset;
 pub mod policy;

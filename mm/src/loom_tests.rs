@@ -8,6 +8,7 @@ mod frame_tests;
 mod grace_tests;
 mod nesting_tests;
 mod page_list_tests;
+mod under_way_tests;
 mod wake_tests;
 
 /// Explores a model: all orders with at most so many switches that no thread asked for.

@@ -220,9 +220,10 @@ pub unsafe trait Platform: Sync + 'static {
         false
     }
 
-    /// Waits a moment, about a microsecond, for another CPU; answers whether it makes sense to go on
-    /// waiting after `rounds` such moments. Default: up to 10,000. Context: task, with interrupts on, without
-    /// locks held.
+    /// Waits a moment for another CPU, about a microsecond; answers whether it makes sense to go on
+    /// waiting after `rounds` such moments. Default: one `pause` each, which is less than that on most
+    /// CPUs, and up to 10,000 of them; a platform with a clock does better. Context: task, with interrupts
+    /// on, without locks held.
     fn relax(&self, rounds: u32) -> bool {
         core::hint::spin_loop();
         rounds < 10_000

@@ -20,16 +20,19 @@ pub(crate) mod recorded_for_tests;
 mod refcount;
 #[cfg(not(loom))]
 mod spin;
+mod under_way;
 
 pub use bell::Bell;
 #[cfg(not(loom))]
 pub use once::{AlreadySet, Once};
-pub use owner::OwnerCell;
-pub use percpu::{PerCpu, Pin, Row, Shortcuts, Vacant};
+pub(crate) use owner::OwnerCell;
+pub use percpu::Pin;
+pub(crate) use percpu::{PerCpu, Row, Shortcuts, Vacant};
 pub use presence::{Presence, Seized, State as PresenceState};
 pub use refcount::{Dropped, RefCount};
 #[cfg(not(loom))]
 pub use spin::{IrqGuard, SpinLock};
+pub(crate) use under_way::{Line, Turns, UnderWay};
 
 /// The atomics that the algorithms use: `core`'s, or loom's when a model checker runs them.
 pub mod atomic {

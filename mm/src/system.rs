@@ -16,6 +16,7 @@ mod cpus;
 mod defer;
 mod drain;
 mod faults;
+mod free;
 mod grace;
 mod held;
 mod node_states;
@@ -233,8 +234,9 @@ impl Core {
         self.options.page_lists == PageLists::Tuned && self.faults.is_none()
     }
 
-    /// Makes the CPUs' ways to their lists.
+    /// Makes the CPUs' ways to zones and to their lists.
     fn find_ways(&mut self) {
+        self.cpus.find_zones(&self.nodes);
         if !self.has_ways() {
             return;
         }

@@ -49,6 +49,21 @@ impl Numa {
         MemorySize::of_pages_around(bytes)
     }
 
+    /// How many nodes there are.
+    pub(crate) fn count(&self) -> usize {
+        match self.even {
+            Some(NodeCount(count)) => count.into(),
+            None => self.nodes.len(),
+        }
+    }
+
+    /// A node that a distance names, and that there is not.
+    pub(crate) fn node_that_is_not_there(&self) -> Option<u8> {
+        let named = self.distances.iter();
+        let mut named = named.flat_map(|named| [named.from, named.to]);
+        named.find(|&node| usize::from(node) >= self.count())
+    }
+
     /// The nodes of a machine with so much memory and so many CPUs.
     pub(crate) fn nodes_of(&self, memory: MemorySize, cpus: u8) -> Vec<NumaNode> {
         let Some(NodeCount(count)) = self.even else {

@@ -123,6 +123,10 @@ impl BootOptions {
         if numa.even.is_some() && !numa.nodes.is_empty() {
             return Err(UsageError::TwoNumas);
         }
+        if let Some(node) = numa.node_that_is_not_there() {
+            let count = numa.count();
+            return Err(UsageError::NoSuchNode { node, count });
+        }
         if machine.board == Board::MicroVm {
             if numa.even.is_some() || !numa.nodes.is_empty() {
                 return Err(UsageError::NoNumaOnMicroVm);
@@ -190,6 +194,18 @@ mod tests {
         assert_eq!(options.machine.memory.to_string(), "512M");
         assert_eq!(options.kernel.optimisation, Optimisation::Release);
         assert_eq!(options.kernel.profile, Profile::Hardened);
+    }
+
+    #[test]
+    fn distances_are_between_nodes_that_are_there() {
+        let error = |line: &[&str]| parse(line).unwrap_err();
+        let none = UsageError::NoSuchNode { node: 0, count: 0 };
+        assert_eq!(error(&["--numa-dist", "0,1,31"]), none);
+        let five = UsageError::NoSuchNode { node: 5, count: 2 };
+        assert_eq!(error(&["--numa", "2", "--numa-dist", "0,5,31"]), five);
+        let named = ["--numa-node", "1G", "--numa-node", "1G", "--numa-dist"];
+        assert_eq!(error(&[&named[..], &["5,1,31"]].concat()), five);
+        boot(&[&named[..], &["1,0,31"]].concat());
     }
 
     #[test]

@@ -45,6 +45,13 @@ pub enum UsageError {
     NoFirmwareOnMicroVm(Firmware),
     /// `--numa` and `--numa-node`.
     TwoNumas,
+    /// `--numa-dist` names a node that there is not, of so many.
+    NoSuchNode {
+        /// The node.
+        node: u8,
+        /// How many nodes there are.
+        count: usize,
+    },
     /// `microvm` has no ACPI tables that name nodes.
     NoNumaOnMicroVm,
     /// `microvm` has no PCI bus for a VGA adapter.
@@ -125,6 +132,13 @@ impl fmt::Display for UsageError {
                  use q35 or pc, or --firmware direct"
             ),
             Self::TwoNumas => f.write_str("--numa splits evenly, --numa-node one by one: use one"),
+            Self::NoSuchNode { count: 0, .. } => f.write_str(
+                "--numa-dist is between nodes, and there are none: add --numa or --numa-node",
+            ),
+            Self::NoSuchNode { node, count } => write!(
+                f,
+                "--numa-dist: there is no node {node}: the {count} nodes are numbered from 0"
+            ),
             Self::NoNumaOnMicroVm => f.write_str("--machine microvm has no nodes"),
             Self::NoScreenOnMicroVm => {
                 write!(

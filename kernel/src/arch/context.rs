@@ -19,7 +19,7 @@ const RED_ZONE: u64 = 128;
 /// What `iretq` takes: instruction, code segment, flags, stack pointer, stack segment.
 const RETURN_FRAME: u64 = 5 * 8;
 /// Room that a preemption needs: registers, the x87/SSE state, and the scheduler's frames.
-const ROOM: u64 = 6 * 1024;
+pub(crate) const ROOM: u64 = 6 * 1024;
 /// Flags that the diverted code starts without: trap, interrupt, direction, nested task, resume,
 /// alignment check.
 const UNWANTED_FLAGS: u64 = 1 << 8 | 1 << 9 | 1 << 10 | 1 << 14 | 1 << 16 | 1 << 18;
@@ -98,6 +98,15 @@ unsafe fn write<const N: usize>(place: u64, words: [u64; N]) {
     let place = core::ptr::with_exposed_provenance_mut::<[u64; N]>(to_usize(place));
     // SAFETY: the caller vouches for the place. Volatile: the CPU reads it behind Rust's back.
     unsafe { place.write_volatile(words) };
+}
+
+/// Whether the running thread, whose stack is `stack`, has room for a switch that it did not ask
+/// for.
+pub(crate) fn has_room(stack: StackExtent) -> bool {
+    let rsp: u64;
+    // SAFETY: reads the stack pointer.
+    unsafe { asm!("mov {}, rsp", out(reg) rsp, options(nomem, nostack, preserves_flags)) };
+    stack.holds(rsp.saturating_sub(ROOM), ROOM)
 }
 
 /// Makes the interrupt behind `frame` return to the scheduler, on the interrupted thread's

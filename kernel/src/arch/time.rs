@@ -82,6 +82,20 @@ pub fn now_ns() -> u64 {
     ticks_to_ns(ticks, rate)
 }
 
+/// Spins for `ns` nanoseconds; for a moment only, as long as the clock is not calibrated.
+///
+/// # Context
+/// Any.
+pub fn wait_ns(ns: u64) {
+    let start = now_ns();
+    loop {
+        core::hint::spin_loop();
+        if rate().is_none() || now_ns().saturating_sub(start) >= ns {
+            return;
+        }
+    }
+}
+
 /// Converts ticks at a rate without overflow for any uptime: whole seconds and rest apart.
 #[must_use]
 pub(crate) fn ticks_to_ns(ticks: u64, rate: u64) -> u64 {

@@ -145,14 +145,16 @@ pub(super) extern "sysv64" fn dispatch(frame: &mut TrapFrame) {
     // An idle CPU that has to do something is not idle. What cannot be masked must not wait, and
     // does without what the CPU has of its own.
     if !matches!(vector, vector::NMI | vector::MACHINE_CHECK) {
+        cpu.sched.idle_time.end();
         cpu.presence.leave();
     }
     cpu.enter_interrupt();
     handle(frame, vector, cpu);
-    cpu.leave_interrupt();
     if vector >= vector::FIRST_INTERRUPT {
+        // Still in the handler: what is done here is not the interrupted thread's.
         crate::memory::quiescent();
     }
+    cpu.leave_interrupt();
     if vector >= vector::FIRST_INTERRUPT && cpu.is_switch_due() {
         crate::sched::switch::preempt(frame, cpu);
     }

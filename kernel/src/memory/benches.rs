@@ -89,6 +89,11 @@ bench!(
     batch::<8_192, 0>
 );
 bench!(
+    "page_o0_drained64",
+    "64 pages allocated where all lists of CPUs were drained before, per page",
+    drained
+);
+bench!(
     "page_o9_batch64",
     "64 blocks of 2 MiB, per block",
     batch::<64, 9>
@@ -161,26 +166,46 @@ fn pairs<const GFP: u32, const ORDER: u8>(bencher: &mut Bencher) -> Result<(), B
     Ok(())
 }
 
+/// Frees blocks, of which there are `count` unless memory ran out.
+fn release<const ORDER: u8>(blocks: Vec<Pfn>, count: usize) -> Result<(), BenchError> {
+    let complete = blocks.len() == count;
+    let order = const { order_of(ORDER) };
+    blocks.into_iter().for_each(|pfn| free(pfn, order));
+    if complete {
+        Ok(())
+    } else {
+        Err(BenchError::failed("out of memory"))
+    }
+}
+
+#[inline(always)]
+fn allocate<const ORDER: u8>(blocks: &mut Vec<Pfn>) {
+    let order = const { order_of(ORDER) };
+    if let Ok(pfn) = MEMORY.alloc_pages(Gfp::KERNEL, order) {
+        blocks.push(pfn);
+    }
+}
+
+fn drained(bencher: &mut Bencher) -> Result<(), BenchError> {
+    const COUNT: usize = 64;
+    let prepare = || {
+        if MEMORY.drain_all_pages() {
+            Ok(Vec::with_capacity(COUNT))
+        } else {
+            Err(BenchError::failed("a CPU did not drain its lists"))
+        }
+    };
+    let operation = |blocks: &mut Vec<Pfn>, _| allocate::<0>(blocks);
+    let finish = |blocks| release::<0>(blocks, COUNT);
+    bencher.phase("_alloc", COUNT, prepare, operation, finish)
+}
+
 fn batch<const COUNT: usize, const ORDER: u8>(bencher: &mut Bencher) -> Result<(), BenchError> {
     const { assert!(ORDER <= 10) };
-    let order = const { order_of(ORDER) };
     let count = COUNT;
     let empty = || Ok(Vec::with_capacity(count));
-    let release = |blocks: Vec<Pfn>| {
-        let complete = blocks.len() == count;
-        blocks.into_iter().for_each(|pfn| free(pfn, order));
-        if complete {
-            Ok(())
-        } else {
-            Err(BenchError::failed("out of memory"))
-        }
-    };
-    let allocate = |blocks: &mut Vec<Pfn>| {
-        let order = const { order_of(ORDER) };
-        if let Ok(pfn) = MEMORY.alloc_pages(Gfp::KERNEL, order) {
-            blocks.push(pfn);
-        }
-    };
+    let allocate = allocate::<ORDER>;
+    let release = |blocks| release::<ORDER>(blocks, count);
     bencher.phase(
         "_alloc",
         count,

@@ -90,7 +90,7 @@ fn try_bring_up(info: &'static BootInfo) -> Result<(), Failure> {
         .flat_map(|range| arch::mapped_runs(offset, range))
         .collect();
     platform.set_direct_map(offset, mapped.clone());
-    let params = Params::parse(params::line(), |refused| {
+    let params = Params::parse(params::without_commands(), |refused| {
         log::warn!("kernel parameter ignored: {refused}");
     });
 
@@ -149,8 +149,11 @@ fn options(params: &Params) -> Options {
         cma_bytes: params.cma.unwrap_or(0),
         ..Options::for_profile(super::KernelPlatform::PROFILE)
     };
-    options.with_command_line(params::line(), |word| {
-        log::warn!("kernel parameter ignored: `{word}` has no such value");
+    options.with_command_line(params::without_commands(), |word| {
+        // Of other words the kernel knows itself which values there are, and has said so.
+        if params::parse(word).all(|param| param.refusal().is_none()) {
+            log::warn!("kernel parameter ignored: `{word}` has no such value");
+        }
     })
 }
 

@@ -11,7 +11,8 @@ use mm::system::{CmaError, Summary};
 
 kernel_param!(
     "cma",
-    "SIZE: memory that devices can have in one piece, lent to movable pages"
+    "SIZE",
+    "memory that devices can have in one piece, lent to movable pages"
 );
 
 command! { "cmatest", "", "take all of the CMA area in one piece, borrow from it, give all back", cmatest }
@@ -67,7 +68,12 @@ fn cmatest(arguments: &[String]) -> CommandResult {
         .filter(|page| area.contains(page.pfn()))
         .count();
     match (borrowed, MEMORY.cma_alloc(count, Order::ZERO)) {
-        (0, Ok(_)) => kprintln!("no movable page borrowed from it: there is enough elsewhere"),
+        (0, Ok(_)) => {
+            kprintln!("no movable page borrowed from it: there is enough elsewhere");
+            if let Some(mib) = borrowed_from() {
+                kprintln!("of an area of {mib} MiB (cma={mib}M) they would borrow");
+            }
+        }
         (1.., Err(CmaError::Busy { pfn })) => {
             kprintln!("{borrowed} movable pages borrowed from it; frame {pfn} is in use");
         }
@@ -83,4 +89,11 @@ fn cmatest(arguments: &[String]) -> CommandResult {
     MEMORY.validate().map_err(CommandError::failed)?;
     kprintln!("all of it was had again");
     Ok(())
+}
+
+/// How many MiB the area would have to have for movable pages to borrow from it: more than half of
+/// what is free in its zone, with a little for what is taken meanwhile.
+fn borrowed_from() -> Option<u64> {
+    let zone = MEMORY.zone_of(MEMORY.cma_stats().frames.first())?;
+    Some((zone.free_frames() >> 1 >> 8).saturating_add(4))
 }

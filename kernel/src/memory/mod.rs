@@ -6,7 +6,7 @@
 //! | `firmware` | the boot loader's map as `mm` wants it, and what must be reserved |
 //! | `bring_up` | from the map to a page allocator, with Linux's boot lines |
 //! | `nodes` | which memory and CPUs are near to each other |
-//! | `frame_table`, `stacks` | page tables for the frame table and for kernel stacks |
+//! | `tables`, `frame_table`, `stacks` | page tables; those of the frame table and of kernel stacks |
 //! | `attendant` | threads that sleep until somebody rings |
 //! | `grace` | a thread for what waits until no CPU can see it any more |
 //! | `kswapd` | a thread for each node that reclaims when little is left |
@@ -40,6 +40,7 @@ mod sections;
 pub(crate) mod stacks;
 mod stress;
 mod sysctl;
+mod tables;
 mod tests;
 mod workload;
 
@@ -49,48 +50,72 @@ pub use platform::KernelPlatform;
 use crate::kernel_param;
 use mm::system::{Block, Home, Memory};
 
-kernel_param!("mem", "SIZE: use no RAM above");
+kernel_param!("mem", "SIZE", "use no RAM above");
 kernel_param!(
     "memmap",
-    "SIZE@|#|$|!START[,...]: add RAM, mark as ACPI data, reserved, persistent; or exactmap"
+    "SIZE@|#|$|!START[,...]",
+    "add RAM, mark as ACPI data, reserved, persistent; or exactmap"
 );
-kernel_param!("kernelcore", "SIZE|N%: memory that unmovable pages may use");
-kernel_param!("movablecore", "SIZE|N%: memory for movable pages only");
+kernel_param!(
+    "kernelcore",
+    "SIZE|N%",
+    "memory that unmovable pages may use"
+);
+kernel_param!("movablecore", "SIZE|N%", "memory for movable pages only");
 kernel_param!(
     "movable_node",
     "memory of hot-pluggable nodes is for movable pages only"
 );
-kernel_param!("init_on_alloc", "0|1: zero pages when they are handed out");
-kernel_param!("init_on_free", "0|1: zero pages when they come back");
-kernel_param!("page_poison", "0|1: fill free pages and check them");
+kernel_param!(
+    "init_on_alloc",
+    "0|1|off|on|n|y",
+    "zero pages when they are handed out"
+);
+kernel_param!(
+    "init_on_free",
+    "0|1|off|on|n|y",
+    "zero pages when they come back"
+);
+kernel_param!(
+    "page_poison",
+    "0|1|off|on|n|y",
+    "fill free pages and check them"
+);
 
 kernel_param!(
     "page_owner",
-    "on|off: keep which line of the source allocated each block, for /proc/page_owner"
+    "on|off",
+    "keep which line of the source allocated each block, for /proc/page_owner"
 );
 kernel_param!(
     "populate",
-    "ondemand|boot: when memory gets its frame records"
+    "ondemand|boot",
+    "when memory gets its frame records"
 );
 kernel_param!(
     "fail_page_alloc",
-    "INTERVAL,PERCENT,SPACE,TIMES[,MIN_ORDER]: have requests for pages fail on purpose"
+    "INTERVAL,PERCENT,SPACE,TIMES[,MIN_ORDER]",
+    "have requests for pages fail on purpose"
 );
 kernel_param!(
     "grace",
-    "off|on: whether a thread sees to what waits for grace periods"
+    "off|on",
+    "whether a thread sees to what waits for grace periods"
 );
 kernel_param!(
     "kswapd",
-    "off|on: whether each node has a thread that reclaims memory when little is left"
+    "off|on",
+    "whether each node has a thread that reclaims memory when little is left"
 );
 kernel_param!(
     "percpu_pagelists",
-    "off|tuned|classic: how CPUs keep free pages at hand; classic as Linux 2.6 did"
+    "off|tuned|classic",
+    "how CPUs keep free pages at hand; classic as Linux 2.6 did"
 );
 kernel_param!(
     "transparent_hugepage",
-    "always|madvise|never: keep memory fit for huge pages, by a larger vm.min_free_kbytes"
+    "always|madvise|never",
+    "keep memory fit for huge pages, by a larger vm.min_free_kbytes"
 );
 
 /// The machine's memory.
@@ -135,10 +160,18 @@ pub(crate) fn cpu_leaves() {
     unsafe { MEMORY.leave_cpu() };
 }
 
-/// A moment at which this CPU is not reading: what it has put off may be done.
+/// A moment at which this CPU is not reading, at the end of an interrupt, on its stack: what the CPU
+/// has put off is done, as far as it may be.
 #[inline]
 pub(crate) fn quiescent() {
     let _ = MEMORY.grace().quiescent();
+}
+
+/// The same between two threads, on the stack of one of them, which may be preempted with little
+/// left: what was put off waits for the next interrupt, which the thread `grace` sends.
+#[inline]
+pub(crate) fn note_quiescent() {
+    let _ = MEMORY.grace().note_quiescent();
 }
 
 /// This CPU is back.

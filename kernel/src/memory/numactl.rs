@@ -21,7 +21,15 @@ use mm::proc;
 use mm::zone::Zone;
 use mm::zone::distance::REMOTE;
 
-command! { "numactl", "-H|-s|[POLICY] [PLACE] COMMAND [ARG...]", "show nodes or the policy, or run a command with memory of some nodes, e.g. `numactl --interleave=all stress 1000`", numactl }
+command! { "numactl", "-H|-s|[POLICY] [PLACE] COMMAND [ARG...]", "show nodes or the policy, or run a command with memory of some nodes, e.g. `numactl --interleave=all stress 1000`", numactl, "  -H, --hardware                show the nodes, their CPUs, memory and distances
+  -s, --show                    show the policy in force
+POLICY is one of these; NODES are as in `0-1,3`, `all` or `!2` (all but 2):
+  -i, --interleave=NODES        pages by turns
+  -w, --weighted-interleave=NODES  by turns, as often as their weights say
+  -m, --membind=NODES           from these nodes only
+  -p, --preferred=NODE          from this node as long as it has some
+  -P, --preferred-many=NODES    from these nodes as long as they have some
+  -l, --localalloc              near to the CPU" }
 command! { "numastat", "", "show which nodes' memory went where", numastat }
 
 /// What an option is about.
@@ -50,6 +58,9 @@ const OPTIONS: [(&str, &str, Topic); 8] = [
     ("--cpunodebind", "-N", Topic::CpuNodes),
     ("--physcpubind", "-C", Topic::Cpu),
 ];
+
+/// Options that show something.
+const SHOWS: [&str; 4] = ["-H", "--hardware", "-s", "--show"];
 
 fn numactl(arguments: &[String]) -> CommandResult {
     match arguments {
@@ -111,6 +122,11 @@ fn wish(mut words: &[String]) -> Result<(Wish, &[String]), CommandError> {
             Some((name, value)) => (name, Some(value)),
             None => (word.as_str(), None),
         };
+        if SHOWS.contains(&name) {
+            return Err(CommandError::usage(format_args!(
+                "`{name}` shows something, and stands alone"
+            )));
+        }
         let known = OPTIONS
             .iter()
             .find(|(long, short, _)| name == *long || name == *short);
@@ -351,6 +367,8 @@ ktest! {
         }
         for (line, part) in [
             ("-m", "which nodes?"),
+            ("-H foo", "`-H` shows something, and stands alone"),
+            ("-m 0 --show", "`--show` shows something, and stands alone"),
             ("-m 0 -i 0 x", "more than one policy"),
             ("--localalloc=0 x", "takes no nodes"),
             ("--frobnicate x", "unknown option `--frobnicate`"),

@@ -73,9 +73,9 @@ fn alloc_command(arguments: &[String]) -> CommandResult {
     let (gfp, order) = request(arguments)?;
     let pages = Pages::alloc(Kernel, gfp, order).map_err(CommandError::failed)?;
     let range = pages.frames().addrs();
-    let zone = MEMORY
-        .zone_of(pages.pfn())
-        .map_or("?", |zone| zone.kind().name());
+    let zone = MEMORY.zone_of(pages.pfn());
+    let node = zone.map(|zone| zone.id().node).unwrap_or_default();
+    let zone = zone.map_or("?", |zone| zone.kind().name());
     let pfn = pages.pfn();
 
     let mut kept = KEPT.lock();
@@ -83,7 +83,7 @@ fn alloc_command(arguments: &[String]) -> CommandResult {
     kept.next = id.saturating_add(1);
     kept.blocks.insert(id, pages);
     drop(kept);
-    kprintln!("id {id}: frame {pfn}, order {order}, zone {zone}, {range}");
+    kprintln!("id {id}: frame {pfn}, order {order}, node {node}, zone {zone}, {range}");
     Ok(())
 }
 
@@ -120,14 +120,20 @@ fn explain_command(arguments: &[String]) -> CommandResult {
         return Err(CommandError::usage("only `explain alloc` is known"));
     };
     let (gfp, order) = request(rest)?;
-    let mut steps = Recording::new();
+    let mut steps = match MEMORY.nodes().len() {
+        1 => Recording::new(),
+        _ => Recording::new().naming_nodes(),
+    };
     let outcome = Pages::alloc_traced(Kernel, gfp, order, &mut steps);
     kprint!("{steps}");
     let pages = outcome.map_err(CommandError::failed)?;
-    kprintln!(
-        "The block is at frame {}; it is free again now.",
-        pages.pfn()
-    );
+    let pfn = pages.pfn();
+    match MEMORY.zone_of(pfn).map(|zone| zone.id().node) {
+        Some(node) if MEMORY.nodes().len() > 1 => {
+            kprintln!("The block is at frame {pfn} of node {node}; it is free again now.");
+        }
+        _ => kprintln!("The block is at frame {pfn}; it is free again now."),
+    }
     Ok(())
 }
 

@@ -7,13 +7,21 @@ use alloc::string::String;
 use mm::buddy::pageset::PageSetStats;
 use mm::zone::Zone;
 
-command! { "pcp", "", "draw the pages that each CPU keeps at hand, zone by zone", pcp }
+command! { "pcp", "[drain]", "draw the pages that each CPU keeps at hand, zone by zone, or give all back first", pcp }
 
 /// Places of a bar.
 const WIDTH: u64 = 24;
 
 fn pcp(arguments: &[String]) -> CommandResult {
-    no_arguments(arguments)?;
+    match arguments {
+        [word] if word == "drain" => {
+            let before = at_hand();
+            MEMORY.drain_all_pages();
+            let given = before.saturating_sub(at_hand());
+            kprintln!("{given} pages went back to their zones");
+        }
+        arguments => no_arguments(arguments)?,
+    }
     if MEMORY.zones().all(|zone| zone.pagesets().next().is_none()) {
         kprintln!("no CPU keeps pages at hand (percpu_pagelists=off)");
         return Ok(());
@@ -30,6 +38,16 @@ fn pcp(arguments: &[String]) -> CommandResult {
         }
     }
     Ok(())
+}
+
+/// Pages that all CPUs have at hand.
+fn at_hand() -> u64 {
+    let sets = MEMORY.zones().flat_map(Zone::pagesets_with_cold);
+    let counts = sets.map(|(set, cold)| {
+        let cold = cold.map_or(0, |cold| cold.count);
+        set.count.saturating_add(cold)
+    });
+    counts.fold(0, u64::saturating_add)
 }
 
 fn print(zone: &Zone, cpu: u32, set: &PageSetStats, what: &str) {

@@ -45,6 +45,11 @@ const fn equal(a: &str, b: &str) -> bool {
 /// Failed allocations come in floods; Linux too reports one in ten seconds.
 const FAILURE_INTERVAL_NS: u64 = 10_000_000_000;
 
+/// How long one round of waiting for another CPU takes.
+const RELAX_NS: u64 = 1_000;
+/// … and how many there are.
+const RELAX_ROUNDS: u32 = 100_000;
+
 /// This machine.
 #[derive(Debug)]
 pub struct KernelPlatform {
@@ -132,6 +137,13 @@ unsafe impl Platform for KernelPlatform {
     /// Interrupts the CPU, and waits until it took notice.
     fn kick(&self, cpu: CpuId) -> bool {
         smp::call_on(cpu.0, || super::MEMORY.drain_wanted()).is_ok()
+    }
+
+    /// A microsecond by the clock, and up to a tenth of a second of them: where CPUs are emulated, the
+    /// one that is waited for may not even run at the moment.
+    fn relax(&self, rounds: u32) -> bool {
+        time::wait_ns(RELAX_NS);
+        rounds < RELAX_ROUNDS
     }
 
     fn may_sleep(&self) -> bool {

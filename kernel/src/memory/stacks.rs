@@ -3,30 +3,30 @@
 //! Linux counterpart: `vmalloc`ed stacks (`CONFIG_VMAP_STACK`). The range lies between the map of
 //! physical memory and vmalloc's. A stack that is given back is unmapped, forgotten by all CPUs, and
 //! only then its pages are free and its addresses may be used again. Page tables stay.
-#![expect(unsafe_code, reason = "changes the page tables that the CPU uses")]
 
-use super::{Kernel, MEMORY, Pages, frame_table};
+use super::tables::{self, Root};
+use super::{Kernel, MEMORY, Pages};
 use crate::arch::lock::IrqLock;
 use crate::arch::smp;
 use crate::arch::stack::{GUARD_BYTES, StackExtent};
 use crate::num::to_u64;
 use alloc::vec::Vec;
 use core::fmt;
-use mm::addr::{Order, Pfn};
+use core::iter::Peekable;
+use core::sync::atomic::AtomicU64;
+use mm::addr::{Order, PhysAddr, VirtAddr};
 use mm::buddy::Gfp;
 use mm::config::PAGE_SIZE;
+use mm::platform::MapFrameTableError;
 use mm::system::AllocError;
 use x86_64::instructions::tlb;
-use x86_64::registers::control::Cr3;
-use x86_64::structures::paging::mapper::MapToError;
-use x86_64::structures::paging::{
-    FrameAllocator, Mapper, OffsetPageTable, Page, PageTable, PageTableFlags, PhysFrame, Size4KiB,
-};
-use x86_64::{PhysAddr, VirtAddr};
 
 /// Where the first stack's guard page lies, and where the range ends.
 const START: u64 = 0xffff_c880_0000_0000;
 const END: u64 = 0xffff_c900_0000_0000;
+
+/// Stacks that are given back with one interruption of all CPUs.
+const AT_ONCE: usize = 16;
 
 /// What of the range is in use. The lock also orders changes of the tables.
 static RANGE: IrqLock<Range> = IrqLock::new(Range {
@@ -85,25 +85,6 @@ impl fmt::Display for StackError {
     }
 }
 
-/// Gives page tables: pages that the frame table did not need, or from the allocator.
-struct TablePages;
-
-// SAFETY: both give each page once, and nobody gives these back.
-unsafe impl FrameAllocator<Size4KiB> for TablePages {
-    fn allocate_frame(&mut self) -> Option<PhysFrame> {
-        if let Some(spare) = frame_table::take_spare(MEMORY.platform()) {
-            return frame(spare.frame());
-        }
-        let page = MEMORY.alloc_page(Gfp::KERNEL.union(Gfp::ZERO)).ok()?;
-        frame(page)
-    }
-}
-
-fn frame(pfn: Pfn) -> Option<PhysFrame> {
-    let address = pfn.as_u64().checked_mul(PAGE_SIZE)?;
-    PhysFrame::from_start_address(PhysAddr::try_new(address).ok()?).ok()
-}
-
 /// A mapped stack, with the pages under it.
 ///
 /// To be given back by [`free`]: a stack that is dropped keeps its pages and its addresses.
@@ -135,15 +116,14 @@ impl Stack {
             pages.push(page.map_err(StackError::OutOfMemory)?);
         }
 
-        let mut range = RANGE.lock();
-        let extent = range.take(bytes).ok_or(StackError::NoRoom)?;
+        let extent = RANGE.lock().take(bytes);
+        let extent = extent.ok_or(StackError::NoRoom)?;
         let outcome = map(extent, &pages);
-        drop(range);
         let stack = Self { extent, pages };
         match outcome {
             Ok(()) => Ok(stack),
             Err(error) => {
-                free(alloc::vec![stack]);
+                free([stack]);
                 Err(error)
             }
         }
@@ -173,90 +153,117 @@ pub(crate) fn allocate(bytes: u64) -> Result<StackExtent, StackError> {
 /// Gives stacks back that nobody runs on any more, their pages and their addresses.
 ///
 /// # Context
-/// Task, holding no lock: all CPUs are interrupted, once for all of the stacks.
-pub(crate) fn free(stacks: Vec<Stack>) {
-    if stacks.is_empty() {
-        return;
+/// Task, holding no lock: all CPUs are interrupted, once for [`AT_ONCE`] of the stacks. Takes no memory.
+pub(crate) fn free(stacks: impl IntoIterator<Item = Stack>) {
+    let mut stacks = stacks.into_iter();
+    loop {
+        let mut some: [Option<Stack>; AT_ONCE] = [const { None }; AT_ONCE];
+        for (place, stack) in some.iter_mut().zip(&mut stacks) {
+            *place = Some(stack);
+        }
+        if some.first().is_none_or(Option::is_none) {
+            return;
+        }
+        free_some(some);
     }
+}
+
+fn free_some(stacks: [Option<Stack>; AT_ONCE]) {
+    let extents = || stacks.iter().flatten().map(Stack::extent);
     {
         let _range = RANGE.lock();
-        for stack in &stacks {
-            unmap(stack.extent);
-        }
+        extents().for_each(unmap);
     }
     smp::call_on_all(&|_| {
-        for page in stacks.iter().flat_map(|stack| pages_of(stack.extent)) {
-            tlb::flush(page.start_address());
+        for page in extents().flat_map(pages_of) {
+            tlb::flush(x86_64::VirtAddr::new_truncate(page.as_u64()));
         }
     });
     // Nobody has a way to the pages any more.
-    for stack in stacks {
+    for stack in stacks.into_iter().flatten() {
         drop(stack.pages);
         RANGE.lock().put(stack.extent);
     }
 }
 
-fn pages_of(extent: StackExtent) -> impl Iterator<Item = Page<Size4KiB>> {
-    let page = |at| Page::containing_address(VirtAddr::new_truncate(at));
-    Page::range(page(extent.bottom), page(extent.top))
+fn pages_of(extent: StackExtent) -> impl Iterator<Item = VirtAddr> {
+    let step = usize::try_from(PAGE_SIZE).unwrap_or(GUARD_BYTES);
+    (extent.bottom..extent.top).step_by(step).map(VirtAddr::new)
 }
 
-/// The tables in use. The caller holds the lock of [`RANGE`].
-fn mapper(offset: u64) -> OffsetPageTable<'static> {
-    let (root, _) = Cr3::read();
-    let root = offset.wrapping_add(root.start_address().as_u64());
-    let root = VirtAddr::new_truncate(root).as_mut_ptr::<PageTable>();
-    // SAFETY: CR3 names the table in use, which is mapped at the offset, as all RAM is; whoever
-    // else adds to it does so before other CPUs run, or holds the lock.
-    let root = unsafe { &mut *root };
-    // SAFETY: the offset is that of the boot loader's map of all RAM.
-    unsafe { OffsetPageTable::new(root, VirtAddr::new_truncate(offset)) }
-}
-
+/// Maps the pages of a stack. Those of page tables come before the lock: a request for memory may
+/// sleep, and may add to the page tables itself.
 fn map(extent: StackExtent, pages: &[Pages]) -> Result<(), StackError> {
-    let offset = MEMORY.platform().physical_offset();
-    let mut mapper = mapper(offset.ok_or(StackError::NoRoom)?);
-    for (page, pages) in pages_of(extent).zip(pages) {
-        map_page(&mut mapper, page, pages.pfn())?;
+    let platform = MEMORY.platform();
+    let root = Root::find(platform).map_err(|_| StackError::NoRoom)?;
+    let mut left = pages_of(extent).zip(pages).peekable();
+    let mut spare = None;
+    let outcome = loop {
+        let range = RANGE.lock();
+        let step = map_some(root, &mut left, &mut spare);
+        drop(range);
+        match step {
+            Err(StackError::OutOfTables) => match table_page() {
+                Some(page) => spare = Some(page),
+                None => break Err(StackError::OutOfTables),
+            },
+            outcome => break outcome,
+        }
+    };
+    if let Some(spare) = spare {
+        tables::give_spare(platform, spare);
+    }
+    outcome
+}
+
+/// Maps what is left of a stack, as far as one page more for tables goes. The caller holds the lock
+/// of [`RANGE`].
+fn map_some<'p>(
+    root: Root,
+    left: &mut Peekable<impl Iterator<Item = (VirtAddr, &'p Pages)>>,
+    spare: &mut Option<PhysAddr>,
+) -> Result<(), StackError> {
+    while let Some((at, page)) = left.peek() {
+        let entry = entry(root, *at, &mut || spare.take())?;
+        let page = page.pfn().checked_addr().ok_or(StackError::NoRoom)?;
+        // Nothing was mapped here, or all CPUs have forgotten it since.
+        if !tables::set(entry, page) {
+            return Err(StackError::NoRoom);
+        }
+        left.next();
     }
     Ok(())
 }
 
-/// Unmaps what is mapped of a stack. The caller holds the lock of [`RANGE`].
-fn unmap(extent: StackExtent) {
-    let Some(offset) = MEMORY.platform().physical_offset() else {
-        return;
-    };
-    let mut mapper = mapper(offset);
-    for page in pages_of(extent) {
-        // A stack that could be made in part only has pages that are not mapped.
-        if let Ok((_, flush)) = mapper.unmap(page) {
-            // `free` has all CPUs do that.
-            flush.ignore();
-        }
+fn entry(
+    root: Root,
+    at: VirtAddr,
+    pages: &mut dyn FnMut() -> Option<PhysAddr>,
+) -> Result<&'static AtomicU64, StackError> {
+    match root.lowest(at, pages) {
+        Ok(entries) => entries.first().ok_or(StackError::NoRoom),
+        Err(MapFrameTableError::OutOfTables) => Err(StackError::OutOfTables),
+        Err(_) => Err(StackError::NoRoom),
     }
 }
 
-fn map_page(
-    mapper: &mut OffsetPageTable<'_>,
-    page: Page<Size4KiB>,
-    pfn: Pfn,
-) -> Result<(), StackError> {
-    const RIGHTS: PageTableFlags = PageTableFlags::PRESENT
-        .union(PageTableFlags::WRITABLE)
-        .union(PageTableFlags::NO_EXECUTE)
-        .union(PageTableFlags::GLOBAL);
-    let frame = frame(pfn).ok_or(StackError::NoRoom)?;
-    // SAFETY: the range is this module's alone, and the page was allocated for it just now.
-    match unsafe { mapper.map_to(page, frame, RIGHTS, &mut TablePages) } {
-        Ok(flush) => {
-            // Nothing was mapped here, or all CPUs have forgotten it since.
-            flush.ignore();
-            Ok(())
-        }
-        Err(MapToError::FrameAllocationFailed) => Err(StackError::OutOfTables),
-        Err(MapToError::PageAlreadyMapped(_) | MapToError::ParentEntryHugePage) => {
-            Err(StackError::NoRoom)
+/// A page for a page table: one that the frame table did not need, or from the allocator.
+fn table_page() -> Option<PhysAddr> {
+    if let Some(spare) = tables::take_spare(MEMORY.platform()) {
+        return Some(spare);
+    }
+    MEMORY.alloc_page(Gfp::KERNEL).ok()?.checked_addr()
+}
+
+/// Unmaps what is mapped of a stack; a stack that could be made in part only has pages that are not.
+/// The caller holds the lock of [`RANGE`], and has all CPUs forget the pages.
+fn unmap(extent: StackExtent) {
+    let Ok(root) = Root::find(MEMORY.platform()) else {
+        return;
+    };
+    for at in pages_of(extent) {
+        if let Ok(entry) = entry(root, at, &mut || None) {
+            tables::clear(entry);
         }
     }
 }

@@ -27,7 +27,7 @@ use alloc::string::String;
 use core::fmt;
 use mm::addr::{Order, Pfn};
 use mm::buddy::{Gfp, MigrateType};
-use mm::config::{ORDERS, PAGE_SIZE};
+use mm::config::{ORDERS, PAGE_SIZE, PAGEBLOCK_FRAMES, PAGEBLOCK_ORDER};
 use mm::frame::FreeError;
 use mm::numa::{Mode, NodeMask, NodeState, PolicyError};
 use mm::platform::NodeId;
@@ -36,7 +36,11 @@ use mm::system::AllocError;
 use mm::zone::ZoneKind;
 
 command! { "stress", "[--cpus CPUS] N [SEED]", "N random page operations of every kind, on one CPU or many, all checked, e.g. `stress 100000`", stress_command }
-crate::kernel_param!("seed", "NUMBER: start of the random tests, decimal or 0x…");
+crate::kernel_param!(
+    "seed",
+    "NUMBER",
+    "start of the random tests, decimal or 0x…"
+);
 
 /// The largest share of memory in use, and the share down to which it is drained, in per cent.
 const FULL: u64 = 90;
@@ -86,12 +90,14 @@ enum Violation {
     Recount(Corruption),
     /// More or fewer frames are free than before.
     LostFrames { before: u64, after: u64 },
-    /// Free blocks differ from those before.
+    /// Free blocks smaller than a pageblock differ from those before.
     Lost {
         order: Order,
         before: u64,
         after: u64,
     },
+    /// Whole pageblocks that were free are not, or the other way round.
+    Torn { before: u64, after: u64 },
 }
 
 impl fmt::Display for Violation {
@@ -134,6 +140,9 @@ impl fmt::Display for Violation {
                 after,
             } => {
                 write!(f, "{before} free blocks of {order:?} before, {after} after")
+            }
+            Self::Torn { before, after } => {
+                write!(f, "{before} free pageblocks before, {after} after")
             }
         }
     }
@@ -227,6 +236,16 @@ struct Free {
 }
 
 impl Free {
+    /// Pageblocks of which all is free, be it in one block or, with their neighbours, in a larger one.
+    fn pageblocks(&self) -> u64 {
+        let blocks = Order::all().zip(self.blocks);
+        let pageblocks = blocks.map(|(order, blocks)| {
+            let each = order.frames().wrapping_div(PAGEBLOCK_FRAMES);
+            blocks.saturating_mul(each)
+        });
+        pageblocks.fold(0, u64::saturating_add)
+    }
+
     fn now() -> Self {
         MEMORY.drain_all_pages();
         let blocks = free_blocks();
@@ -300,7 +319,9 @@ fn stress(operations: u64, seed: u64, cpus: u32) -> Result<Tally, Violation> {
 }
 
 /// All zones recount themselves, and what is free is what was. It is in the same blocks as well if no
-/// section was populated since there were so many `latent` frames.
+/// section was populated since there were so many `latent` frames, but for those larger than a
+/// pageblock: neighbours whose types have come to differ (one is kept for urgent requests, say) are
+/// not one block any more, and those whose types have become the same are.
 fn nothing_is_lost(before: &Free, latent: u64) -> Result<(), Violation> {
     MEMORY.validate().map_err(Violation::Recount)?;
     // What CPUs have at hand counts as free, but not as part of blocks.
@@ -316,8 +337,14 @@ fn nothing_is_lost(before: &Free, latent: u64) -> Result<(), Violation> {
     if latent_frames() != latent {
         return Ok(());
     }
+    if now.pageblocks() != before.pageblocks() {
+        return Err(Violation::Torn {
+            before: before.pageblocks(),
+            after: now.pageblocks(),
+        });
+    }
     for ((order, before), after) in Order::all().zip(before.blocks).zip(now.blocks) {
-        if before != after {
+        if before != after && order.as_u8() < PAGEBLOCK_ORDER {
             return Err(Violation::Lost {
                 order,
                 before,

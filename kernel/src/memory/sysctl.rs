@@ -5,11 +5,11 @@ use crate::shell::{CommandError, CommandResult};
 use crate::{command, kprint, kprintln, ktest, ktest_eq};
 use alloc::string::String;
 use core::fmt;
-use core::num::ParseIntError;
+use core::num::{IntErrorKind, ParseIntError};
 use mm::system::{Tuning, TuningError};
 use mm::zone::ZoneKind;
 
-command! { "sysctl", "[NAME[=VALUE]]", "show or set vm.*, e.g. `sysctl vm.min_free_kbytes=8192`", sysctl }
+command! { "sysctl", "[-w] [NAME[=VALUE]]...", "show or set vm.*, e.g. `sysctl vm.min_free_kbytes=8192`", sysctl }
 
 /// A setting.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -37,8 +37,12 @@ enum SysctlError {
 impl fmt::Display for SysctlError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unknown => f.write_str("no such setting"),
-            Self::Number(error) => error.fmt(f),
+            Self::Unknown => f.write_str("no such setting (`sysctl` lists them)"),
+            Self::Number(error) => f.write_str(match error.kind() {
+                IntErrorKind::PosOverflow => "too large",
+                IntErrorKind::Empty => "a number is needed",
+                _ => "not a whole number from 0 upwards",
+            }),
             Self::Count(count) => write!(f, "{count} numbers are needed"),
             Self::Refused(error) => error.fmt(f),
         }
@@ -125,26 +129,31 @@ impl Setting {
 }
 
 fn sysctl(arguments: &[String]) -> CommandResult {
-    match arguments {
-        [] => {
-            for (name, setting) in Setting::ALL {
-                show(name, setting)?;
-            }
-        }
-        [word] => {
-            let (name, value) = match word.split_once('=') {
-                Some((name, value)) => (name.trim(), Some(value)),
-                None => (word.as_str(), None),
-            };
-            let refused = |error| CommandError::failed(format_args!("{name}: {error}"));
-            let (name, setting) = Setting::find(name).map_err(refused)?;
-            if let Some(value) = value {
-                let refused = |error| CommandError::failed(format_args!("{name}={value}: {error}"));
-                setting.set(value).map_err(refused)?;
-            }
+    // What `-w` allows is allowed here in any case.
+    let words = match arguments {
+        [option, rest @ ..] if option == "-w" => rest,
+        words => words,
+    };
+    if words.is_empty() {
+        for (name, setting) in Setting::ALL {
             show(name, setting)?;
         }
-        _ => return Err(CommandError::usage("expected one name, or name=value")),
+    }
+    for word in words {
+        if word.starts_with('-') {
+            return Err(CommandError::usage(format_args!("unknown option `{word}`")));
+        }
+        let (name, value) = match word.split_once('=') {
+            Some((name, value)) => (name.trim(), Some(value)),
+            None => (word.as_str(), None),
+        };
+        let refused = |error| CommandError::failed(format_args!("{name}: {error}"));
+        let (name, setting) = Setting::find(name).map_err(refused)?;
+        if let Some(value) = value {
+            let refused = |error| CommandError::failed(format_args!("{name}={value}: {error}"));
+            setting.set(value).map_err(refused)?;
+        }
+        show(name, setting)?;
     }
     Ok(())
 }
@@ -167,8 +176,19 @@ ktest! {
         ktest_eq!(factor.set("3001"), Err(SysctlError::Refused(TuningError::ScaleFactor)));
         ktest_eq!(factor.set("0"), Err(SysctlError::Refused(TuningError::ScaleFactor)));
         ktest_eq!(Setting::LowmemReserveRatio.set("256 32"), Err(SysctlError::Count(5)));
-        let bad = matches!(factor.set("ten"), Err(SysctlError::Number(_)));
-        ktest_eq!(bad, true);
+        for (text, said) in [
+            ("ten", "not a whole number from 0 upwards"),
+            ("-1", "not a whole number from 0 upwards"),
+            ("99999999999999999999", "too large"),
+            ("", "a number is needed"),
+        ] {
+            let told = factor.set(text).map_err(|error| alloc::format!("{error}"));
+            ktest_eq!(told, Err(String::from(said)));
+        }
+        let words = |words: &[&str]| sysctl(&words.iter().copied().map(String::from).collect::<alloc::vec::Vec<_>>());
+        ktest_eq!(words(&["-w", "vm.watermark_scale_factor=10", "vm.min_free_kbytes"]), Ok(()));
+        ktest_eq!(words(&["-x", "vm.min_free_kbytes"]).is_err(), true);
+        ktest_eq!(words(&["vm.min_free_kbytes="]).is_err(), true);
 
         let steps = || MEMORY.zones().map(|zone| {
             let marks = zone.watermarks().marks();

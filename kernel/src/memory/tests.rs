@@ -4,6 +4,7 @@ use super::bring_up::boot_map;
 use super::holder::Holder;
 use super::ledger::Ledger;
 use super::{Kernel, MEMORY, Pages, free_frames};
+use crate::arch::time;
 use crate::ktest::Failure;
 use crate::num::to_usize;
 use crate::{ktest, ktest_assert, ktest_eq};
@@ -12,6 +13,7 @@ use alloc::vec::Vec;
 use mm::addr::{Order, Pfn, PfnRange, PhysAddr, PhysRange};
 use mm::buddy::{Gfp, Step};
 use mm::frame::FrameState;
+use mm::platform::Platform;
 use mm::proc::Recording;
 use mm::system::AllocError;
 
@@ -36,6 +38,15 @@ fn take_everything() -> Result<Ledger, Failure> {
 }
 
 ktest! {
+    fn waiting_for_another_cpu_takes_as_long_as_the_library_believes() {
+        let start = time::now_ns();
+        ktest_assert!((0..1_000).all(|rounds| MEMORY.platform().relax(rounds)));
+        let waited = time::now_ns().saturating_sub(start);
+        ktest_assert!(waited >= 1_000_000, "{waited} ns in 1,000 rounds");
+        ktest_assert!(!MEMORY.platform().relax(1_000_000), "waits for ever");
+        Ok(())
+    }
+
     fn every_page_handed_out_is_ram_that_nobody_uses() {
         let map = boot_map().ok_or_else(|| Failure::new("memory is not up"))?;
         let free_before = free_frames();

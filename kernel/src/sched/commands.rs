@@ -8,7 +8,7 @@ use alloc::string::String;
 use core::fmt;
 
 command! { "ps", "", "list the threads", list }
-command! { "threads", "", "the same", list }
+command! { "threads", "", "list the threads, as `ps` does", list }
 command! { "cpu", "CPU online|offline", "take a CPU offline, or bring it back", plug }
 
 impl fmt::Display for Status {

@@ -13,14 +13,13 @@ use super::hotplug;
 use super::list::{Kind, ThreadList};
 use super::switch::{self, Leaving};
 use super::thread::Thread;
+use crate::arch::context;
 use crate::arch::local::{self, CpuLocal};
 use crate::arch::lock::IrqLock;
 use crate::arch::pin::Pin;
 use crate::arch::stack::StackExtent;
-use crate::arch::{context, time};
 use crate::memory::stacks;
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, Ordering};
 use x86_64::instructions::interrupts;
 
@@ -36,7 +35,12 @@ pub(super) fn clear_away(thread: Arc<Thread>) {
     ENDED_COUNT.store(ended.len(), Ordering::Relaxed);
 }
 
-/// Gives the stacks of ended threads back, all at once.
+/// Threads that have ended and are still to be cleared away.
+pub(crate) fn ended() -> u32 {
+    ENDED_COUNT.load(Ordering::Relaxed)
+}
+
+/// Gives the stacks of ended threads back, many at once; it takes no memory to do so.
 ///
 /// # Context
 /// Task or idle thread, interrupts on.
@@ -44,18 +48,14 @@ pub(super) fn reap() {
     if ENDED_COUNT.load(Ordering::Relaxed) == 0 {
         return;
     }
-    let mut left: Vec<stacks::Stack> = Vec::new();
-    loop {
-        // Without room for the note the rest waits for the next time.
-        let has_room = left.try_reserve(1).is_ok();
+    let next = || {
         let mut ended = ENDED.lock();
-        let next = if has_room { ended.pop() } else { None };
+        let next = ended.pop();
         ENDED_COUNT.store(ended.len(), Ordering::Relaxed);
-        drop(ended);
-        let Some(thread) = next else { break };
-        left.extend(thread.take_stack());
-    }
-    stacks::free(left);
+        next
+    };
+    let ended = core::iter::from_fn(next);
+    stacks::free(ended.filter_map(|thread| thread.take_stack()));
 }
 
 /// Readies a stack for the idle thread of the boot CPU, and gives its stack pointer. To be called
@@ -98,12 +98,12 @@ fn step(cpu: &CpuLocal) {
         || cpu.sched.plug.is_parking()
         || ENDED_COUNT.load(Ordering::Relaxed) > 0;
     if !is_called {
-        let since = time::now_ns();
+        cpu.sched.idle_time.begin();
         // An interrupt that came since comes only behind the `sti`, and ends the `hlt`.
         interrupts::enable_and_hlt();
         interrupts::disable();
-        let slept = time::now_ns().saturating_sub(since);
-        cpu.sched.idle_ns.fetch_add(slept, Ordering::Relaxed);
+        // As below.
+        cpu.sched.idle_time.end();
     }
     // An interrupt handler has done that already, but for NMI.
     cpu.presence.leave();

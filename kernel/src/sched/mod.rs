@@ -10,7 +10,7 @@
 //! | `queue` | per-CPU queues: where a thread goes, which one is next |
 //! | `switch` | from one thread to the next, asked or not |
 //! | `tick` | the timer: time slices, deadlines |
-//! | `idle` | what a CPU does that has nothing to do |
+//! | `idle`, `idle_time` | what a CPU does that has nothing to do, and for how long |
 //! | `worker` | a thread on each CPU for work that is meant for it |
 //! | [`hotplug`] | CPUs go offline and come back |
 //! | `commands` | `ps`, `cpu` |
@@ -23,6 +23,7 @@
 mod commands;
 pub mod hotplug;
 pub(crate) mod idle;
+pub(crate) mod idle_time;
 mod list;
 pub mod mutex;
 pub mod policy;
@@ -52,7 +53,8 @@ pub use spawn::{JoinHandle, spawn};
 
 kernel_param!(
     "sched",
-    "migrate: move each thread to another CPU with each tick (a test)"
+    "migrate",
+    "move each thread to another CPU with each tick (a test)"
 );
 
 /// Sleeping is not allowed here.
@@ -179,12 +181,8 @@ pub(crate) fn init() -> Result<(), SpawnError> {
     })?;
     shell.note_running(0);
     let _none = running::replace(cpu, shell);
-    match params::get("sched") {
-        Some("migrate") => {
-            tick::set_migrating(true);
-        }
-        Some(other) => log::warn!("kernel parameter ignored: `sched={other}` has no such value"),
-        None => {}
+    if params::get("sched") == Some("migrate") {
+        tick::set_migrating(true);
     }
     Ok(())
 }

@@ -5,6 +5,7 @@
 //! idle, and a timer interrupt that finds threads in line wakes an idle CPU to do so. What a queue
 //! misses is thus made good for within a time slice.
 
+use super::idle_time::IdleTime;
 use super::list::{Kind, ThreadList};
 use super::switch::Leaving;
 use super::thread::{Affinity, Role, Status, Thread};
@@ -14,7 +15,7 @@ use crate::arch::local::{self, CpuLocal};
 use crate::arch::lock::IrqLock;
 use crate::arch::{apic, running, smp, time};
 use alloc::sync::Arc;
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+use core::sync::atomic::{AtomicU32, Ordering, fence};
 use spin::Once;
 
 /// The scheduler's part of a CPU.
@@ -27,8 +28,8 @@ pub(crate) struct CpuQueue {
     left: IrqLock<Option<(Arc<Thread>, Leaving)>>,
     idle: Once<Arc<Thread>>,
     pub(super) worker: Once<Arc<Thread>>,
-    /// Time without a thread, in nanoseconds.
-    pub(super) idle_ns: AtomicU64,
+    /// Time without a thread.
+    pub(crate) idle_time: IdleTime,
     pub(super) timer: tick::CpuTimer,
     pub(super) plug: hotplug::Plug,
 }
@@ -41,7 +42,7 @@ impl CpuQueue {
             left: IrqLock::new(None),
             idle: Once::new(),
             worker: Once::new(),
-            idle_ns: AtomicU64::new(0),
+            idle_time: IdleTime::new(),
             timer: tick::CpuTimer::new(),
             plug: hotplug::Plug::new(),
         }
@@ -50,11 +51,6 @@ impl CpuQueue {
     /// Threads in line.
     pub(crate) fn queued(&self) -> u32 {
         self.queued.load(Ordering::SeqCst)
-    }
-
-    /// Time without a thread, in nanoseconds.
-    pub(crate) fn idle_ns(&self) -> u64 {
-        self.idle_ns.load(Ordering::Relaxed)
     }
 
     pub(super) fn idle(&self) -> Option<Arc<Thread>> {

@@ -33,7 +33,7 @@ pub(crate) enum Leaving {
 pub(super) fn schedule(leaving: Leaving) {
     let cpu = local::current();
     cpu.note_switch();
-    crate::memory::quiescent();
+    crate::memory::note_quiescent();
     let next = match (queue::pick(cpu), leaving) {
         (Some(next), _) => next,
         (None, Leaving::Idle) => return,
@@ -118,10 +118,12 @@ pub(crate) extern "sysv64" fn preempted() {
     leave_ready(local::current());
 }
 
-/// Switches now what was due while the running thread was pinned.
+/// Switches now what was due while the running thread was pinned; where its stack is nearly used up
+/// it stays due.
 #[cold]
 pub(crate) fn make_up() {
-    if may_sleep().is_ok() {
+    let has_room = || running::with(|thread| context::has_room(thread.stack()));
+    if may_sleep().is_ok() && has_room() == Some(true) {
         give_way();
     }
 }

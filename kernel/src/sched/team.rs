@@ -10,7 +10,7 @@
 use super::spawn::{JoinHandle, create};
 use super::thread::{Affinity, Role, SpawnError};
 use super::{Atomic, might_sleep};
-use crate::memory::stacks::{self, Stack};
+use crate::memory::stacks;
 use alloc::vec::Vec;
 use core::fmt;
 
@@ -40,13 +40,12 @@ impl Drop for Joined {
         for handle in &self.0 {
             handle.wait_for_end();
         }
-        // One flush of all CPUs for all stacks.
-        let stacks: Vec<Stack> = self
-            .0
-            .iter()
-            .filter_map(|handle| handle.thread().take_stack())
-            .collect();
-        stacks::free(stacks);
+        // All at once: few flushes of all CPUs.
+        stacks::free(
+            self.0
+                .iter()
+                .filter_map(|handle| handle.thread().take_stack()),
+        );
     }
 }
 

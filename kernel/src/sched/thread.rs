@@ -391,7 +391,7 @@ impl Thread {
     }
 
     pub(super) fn give_stack_back(&self) {
-        stacks::free(self.take_stack().into_iter().collect());
+        stacks::free(self.take_stack());
     }
 }
 

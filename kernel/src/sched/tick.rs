@@ -214,6 +214,6 @@ pub(super) fn hand_over(cpu: &CpuLocal) {
 /// Time that all CPUs together spent without a thread, in nanoseconds.
 pub(crate) fn idle_ns() -> u64 {
     smp::cpus()
-        .map(|cpu| cpu.sched.idle_ns())
+        .map(|cpu| cpu.sched.idle_time.ns())
         .fold(0, u64::saturating_add)
 }

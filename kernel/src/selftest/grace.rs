@@ -5,7 +5,7 @@
 )]
 
 use crate::arch::trap::{self, Handled, TrapFrame, vector};
-use crate::arch::{irq, local, probe, smp, time};
+use crate::arch::{irq, local, probe, running, smp, time};
 use crate::ktest::Failure;
 use crate::memory::grace::{PATIENCE, stalls};
 use crate::memory::{Kernel, MEMORY, Pages, free_frames};
@@ -16,6 +16,8 @@ use core::hint::spin_loop;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use mm::addr::Order;
 use mm::buddy::Gfp;
+use mm::numa::{Mode, NodeMask, Policy};
+use mm::platform::Platform;
 
 /// Waits until something is so, ten seconds at most.
 fn soon(is_so: impl Fn() -> bool) -> bool {
@@ -162,6 +164,52 @@ ktest! {
         ktest_assert!(done);
         ktest_eq!(CALLS.load(Ordering::Relaxed), 1);
         ktest_eq!(free_frames(), free);
+        Ok(())
+    }
+}
+
+/// What a call finds: whether it has the policy, and whether it has the rights, of the thread that
+/// it interrupts.
+static HAS_POLICY: AtomicU64 = AtomicU64::new(0);
+static RECLAIMS: AtomicU64 = AtomicU64::new(0);
+
+fn look_around(_: u64) {
+    let platform = MEMORY.platform();
+    platform.with_policy(&mut |_| {
+        HAS_POLICY.fetch_add(1, Ordering::Relaxed);
+    });
+    if platform.is_reclaiming() == Some(true) {
+        RECLAIMS.fetch_add(1, Ordering::Relaxed);
+    }
+    CALLS.fetch_add(1, Ordering::Relaxed);
+}
+
+ktest! {
+    fn a_call_at_the_end_of_an_interrupt_is_not_the_interrupted_thread() {
+        if smp::count() < 2 {
+            return Ok(());
+        }
+        for count in [&CALLS, &HAS_POLICY, &RECLAIMS] {
+            count.store(0, Ordering::Relaxed);
+        }
+        let called = smp::run_on(last(), || {
+            let policy = Policy::new(Mode::Local, &NodeMask::EMPTY).ok();
+            let before = running::set_policy(policy);
+            let was_reclaiming = sched::with_running(|thread| thread.set_reclaiming(true));
+            let called = MEMORY.grace().call(look_around, 0);
+            // Leaves its CPU to nobody: an interrupt does it.
+            let start = time::now_ns();
+            while CALLS.load(Ordering::Relaxed) == 0 && time::now_ns().saturating_sub(start) < 10_000_000_000 {
+                spin_loop();
+            }
+            sched::with_running(|thread| thread.set_reclaiming(was_reclaiming == Some(true)));
+            running::set_policy(before);
+            called
+        });
+        ktest_eq!(called.map_err(Failure::new)?, Ok(()));
+        ktest_eq!(CALLS.load(Ordering::Relaxed), 1);
+        ktest_eq!(HAS_POLICY.load(Ordering::Relaxed), 0);
+        ktest_eq!(RECLAIMS.load(Ordering::Relaxed), 0);
         Ok(())
     }
 }

@@ -65,6 +65,27 @@ ktest! {
         Ok(())
     }
 
+    fn values_that_a_parameter_does_not_have_are_refused() {
+        use params::Refusal::{NeedsValue, NoSuchValue, NotANumber, TakesNoValue, Unknown};
+        for (line, refusal) in [
+            ("kswapd=off", None),
+            ("kswapd=maybe", Some(NoSuchValue)),
+            ("kswapd=", Some(NoSuchValue)),
+            ("percpu_pagelists", Some(NeedsValue)),
+            ("movable_node", None),
+            ("movable_node=1", Some(TakesNoValue)),
+            ("seed=0x10", None),
+            ("seed=x", Some(NotANumber)),
+            ("mem=64M", None),
+            ("mem", Some(NeedsValue)),
+            ("frobnicate", Some(Unknown)),
+        ] {
+            let found = params::parse(line).next().and_then(|param| param.refusal());
+            ktest_assert!(found == refusal, "{line}: {found:?}");
+        }
+        Ok(())
+    }
+
     fn commands_are_split_at_semicolons_outside_quotes() {
         let commands = parse(" echo a  'b ;c' ;; help; x\"y z\" ").map_err(Failure::new)?;
         let flat: Vec<Vec<&str>> = commands
@@ -72,6 +93,16 @@ ktest! {
             .map(|words| words.iter().map(String::as_str).collect())
             .collect();
         ktest_eq!(flat, [alloc::vec!["echo", "a", "b ;c"], alloc::vec!["help"], alloc::vec!["xy z"]]);
+        for (line, words) in [
+            ("echo 7>F", &["echo", "7", ">", "F"][..]),
+            ("echo 7 >> F", &["echo", "7", ">>", "F"]),
+            ("echo 7> >F", &["echo", "7", ">", ">", "F"]),
+            ("echo 'a>b'", &["echo", "a>b"]),
+        ] {
+            let parsed = parse(line).map_err(Failure::new)?;
+            let words: Vec<String> = words.iter().copied().map(String::from).collect();
+            ktest_eq!(parsed, [words]);
+        }
         ktest_eq!(parse("echo ''").map(|commands| commands.concat().len()), Ok(2));
         ktest_eq!(parse(" ; "), Ok(Vec::new()));
         Ok(())

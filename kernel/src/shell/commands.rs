@@ -26,6 +26,9 @@ fn help(arguments: &[String]) -> CommandResult {
         no_arguments(arguments.get(1..).unwrap_or_default())?;
         let command = super::find(name).ok_or_else(|| CommandError::Unknown(name.clone()))?;
         describe(command, 0);
+        if !command.details.is_empty() {
+            kprintln!("{}", command.details);
+        }
         return Ok(());
     }
     let width = list.iter().map(|command| synopsis_width(command)).max();
@@ -55,10 +58,18 @@ fn describe(command: &Command, width: usize) {
 }
 
 fn echo(arguments: &[String]) -> CommandResult {
-    if let [words @ .., sign, path] = arguments
-        && sign == ">"
-    {
-        return procfs::write(path, &words.join(" "));
+    let sign = arguments.iter().position(|word| word.starts_with('>'));
+    match sign.and_then(|sign| Some((arguments.get(..sign)?, arguments.get(sign..)?))) {
+        None => {}
+        Some((words, [sign, path])) if sign == ">" && !path.starts_with('>') => {
+            return procfs::write(path, &words.join(" "));
+        }
+        Some((_, [sign, ..])) if sign != ">" => {
+            return Err(CommandError::usage(format_args!(
+                "`{sign}`: files of /sys are written with `>`, not added to"
+            )));
+        }
+        Some(_) => return Err(CommandError::usage("expected one file after `>`")),
     }
     let mut separator = "";
     for word in arguments {

@@ -48,7 +48,9 @@ fn cmdline(arguments: &[String]) -> CommandResult {
     no_arguments(arguments)?;
     kprintln!("{}", params::line());
     for known in crate::registry::sorted(params::known(), |known| known.name) {
-        kprintln!("  {:<12} {}", known.name, known.help);
+        let equals = if known.takes.is_empty() { "" } else { "=" };
+        kprintln!("  {}{equals}{}", known.name, known.takes);
+        kprintln!("      {}", known.help);
     }
     Ok(())
 }

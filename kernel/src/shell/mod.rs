@@ -9,17 +9,19 @@ mod crash;
 pub mod editor;
 mod info;
 pub mod interrupt;
+pub mod keys;
 pub mod parse;
 
 use crate::arch::exit::{self, Status};
 use crate::arch::time;
 use crate::registry::registry;
-use crate::{console, kprint, kprintln, memory, sched};
+use crate::{console, kprint, kprintln, memory};
 use alloc::string::String;
 use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use editor::{Event, LineEditor};
 use interrupt::Interrupted;
+use keys::Keys;
 
 /// What the shell prints when it is ready for a line.
 const PROMPT: &str = "mm> ";
@@ -33,6 +35,8 @@ pub struct Command {
     pub usage: &'static str,
     /// What it does, in one line.
     pub help: &'static str,
+    /// What `help NAME` adds to that, in lines.
+    pub details: &'static str,
     /// Runs it.
     pub run: fn(&[String]) -> CommandResult,
 }
@@ -113,6 +117,9 @@ registry! {
 #[macro_export]
 macro_rules! command {
     ($name:literal, $usage:literal, $help:literal, $run:expr) => {
+        $crate::command! { $name, $usage, $help, $run, "" }
+    };
+    ($name:literal, $usage:literal, $help:literal, $run:expr, $details:literal) => {
         $crate::__register!(
             "shell_commands",
             $crate::shell::Command,
@@ -120,6 +127,7 @@ macro_rules! command {
                 name: $name,
                 usage: $usage,
                 help: $help,
+                details: $details,
                 run: $run,
             }
         );
@@ -150,25 +158,22 @@ fn session_status() -> Status {
 /// Reads and runs lines until the machine is powered off.
 pub fn interactive() -> ! {
     READY.store(time::tsc(), Ordering::Relaxed);
-    let mut editor = LineEditor::new();
+    let (mut editor, mut keys) = (LineEditor::new(), Keys::default());
     kprintln!("Type `help` for a list of commands, `poweroff` to leave; Ctrl-C stops a command.");
     loop {
         kprint!("{PROMPT}");
         memory::populate::begin();
-        if let Event::Line(line) = read_line(&mut editor) {
+        if let Event::Line(line) = read_line(&mut editor, &mut keys) {
             interrupt::begin();
             run_line(&line, &FAILED);
         }
     }
 }
 
-fn read_line(editor: &mut LineEditor) -> Event {
+fn read_line(editor: &mut LineEditor, keys: &mut Keys) -> Event {
     let mut echo = console::Console;
     loop {
-        let Some(byte) = interrupt::next_key() else {
-            // The port keeps sixteen bytes, a millisecond's worth and more. Nothing here forbids to
-            // sleep; if it did, this would be polling.
-            let _ = sched::sleep_ms(1);
+        let Some(byte) = keys.next_before(u64::MAX) else {
             continue;
         };
         match editor.feed(byte, &mut echo) {

@@ -1,4 +1,5 @@
-//! From a line to commands: `;` between commands, blanks between words, quotes around words.
+//! From a line to commands: `;` between commands, blanks between words, quotes around words. `>` and `>>`
+//! outside of quotes are words of their own, as in `echo 7>FILE`.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -45,10 +46,15 @@ struct Parser {
     /// The word being read; `None` between words. An empty quoted word is a word.
     word: Option<String>,
     quote: Option<char>,
+    /// The character before was a `>` outside of quotes.
+    after_sign: bool,
 }
 
 impl Parser {
     fn feed(&mut self, character: char) -> Result<(), ParseError> {
+        if self.quote.is_some() || character != '>' {
+            self.after_sign = false;
+        }
         match (self.quote, character) {
             (Some(quote), c) if c == quote => self.quote = None,
             (Some(_), c) => self.push(c)?,
@@ -57,6 +63,7 @@ impl Parser {
                 self.word.get_or_insert_default();
             }
             (None, ';') => self.end_command()?,
+            (None, '>') => self.sign()?,
             (None, c) if c.is_whitespace() => self.end_word()?,
             (None, c) => self.push(c)?,
         }
@@ -69,6 +76,23 @@ impl Parser {
             .map_err(|_| ParseError::OutOfMemory)?;
         word.push(character);
         Ok(())
+    }
+
+    /// `>`, or the second one of `>>`.
+    fn sign(&mut self) -> Result<(), ParseError> {
+        let follows = core::mem::replace(&mut self.after_sign, true);
+        match self.words.last_mut() {
+            Some(sign) if follows && sign == ">" => {
+                sign.try_reserve(1).map_err(|_| ParseError::OutOfMemory)?;
+                sign.push('>');
+                Ok(())
+            }
+            _ => {
+                self.end_word()?;
+                self.push('>')?;
+                self.end_word()
+            }
+        }
     }
 
     fn end_word(&mut self) -> Result<(), ParseError> {

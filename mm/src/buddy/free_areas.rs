@@ -13,6 +13,7 @@
 
 use super::area::{Area, ByKind, ByOrder, base_of, row, slot};
 use super::index::{Index, SETS};
+use super::latest::Latest;
 use super::{MigrateType, Stats};
 use crate::addr::{Order, Pfn, PfnRange, to_index};
 use crate::collections::SetBank;
@@ -49,6 +50,8 @@ pub(crate) struct FreeAreas {
     pub(super) free: u64,
     /// Pageblocks that are isolated.
     pub(super) isolated: u64,
+    /// One block of them is on no list yet.
+    pub(super) latest: Latest,
     /// Slots of sections that are not populated yet: one set.
     latent: SetBank,
     /// Frames in pageblocks kept for large requests that cannot wait.
@@ -70,6 +73,7 @@ impl FreeAreas {
             blocks: [[0; 16]; 8],
             free: 0,
             isolated: 0,
+            latest: Latest::NONE,
             latent: SetBank::empty(),
             high_atomic: 0,
             cma: 0,

@@ -6,6 +6,7 @@ use core::panic::Location;
 
 use super::MigrateType;
 use crate::addr::{Order, conversions, to_count};
+use crate::frame::Word;
 use crate::zone::ZoneKind;
 
 bitflags::bitflags! {
@@ -237,8 +238,8 @@ conversions! {
 /// asks.
 ///
 /// # Invariants
-/// Bits 0–31 of the word are the flags, 32–35 the order, 36–38 the migrate type, 40–47 the zone's
-/// index.
+/// Bits 0–31 of the word are the flags, 32–35 the order, 36–38 the migrate type, 39 tells compound
+/// blocks, 40–47 are the zone's index, 48 whether memory is populated for it although it may not wait.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Request {
     word: u64,
@@ -246,7 +247,10 @@ pub struct Request {
 }
 
 const ORDER_SHIFT: u32 = 32;
+const COMPOUND_SHIFT: u32 = 39;
 const ZONE_SHIFT: u32 = 40;
+/// Set where memory is populated for a request that does not wait.
+const POPULATES: u64 = 1 << 48;
 
 impl fmt::Debug for Request {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -273,10 +277,15 @@ impl Request {
             return Err(error);
         }
         match PLACES[to_index32(gfp.bits() & 31)] {
-            Place::At(bits) => Ok(Self {
-                word: bits | to_u64(gfp.bits()) | to_u64(order.bits()) << ORDER_SHIFT,
-                place: Location::caller(),
-            }),
+            Place::At(bits) => {
+                let compound = gfp.contains(Gfp::COMP) && order.as_u8() > 0;
+                let shape = to_u64(order.bits()) << ORDER_SHIFT
+                    | if compound { 1 << COMPOUND_SHIFT } else { 0 };
+                Ok(Self {
+                    word: bits | to_u64(gfp.bits()) | shape,
+                    place: Location::caller(),
+                })
+            }
             Place::Nowhere(error) => Err(error),
         }
     }
@@ -298,14 +307,6 @@ impl Request {
             return Err(GfpError::UnknownBits);
         }
         Ok(())
-    }
-
-    /// The same request, which makes no effort and no noise.
-    #[must_use]
-    pub(crate) const fn light(self) -> Self {
-        let effort = Gfp::DIRECT_RECLAIM.union(Gfp::NOFAIL);
-        let word = self.word & !to_u64(effort.bits()) | to_u64(Gfp::NOWARN.bits());
-        Self { word, ..self }
     }
 
     /// The line of the source that asks: the caller of [`Self::new`].
@@ -333,18 +334,31 @@ impl Request {
     #[inline]
     #[must_use]
     pub const fn may_populate(&self) -> bool {
-        self.gfp().contains(Gfp::DIRECT_RECLAIM)
+        self.gfp().contains(Gfp::DIRECT_RECLAIM) || self.word & POPULATES != 0
+    }
+
+    /// The same request, without going to trouble: it neither waits nor insists, and fails silently. Who
+    /// may have memory populated still may, as that is memory which is free.
+    #[must_use]
+    pub const fn lightly(&self) -> Self {
+        let trouble = to_u64(Gfp::DIRECT_RECLAIM.union(Gfp::NOFAIL).bits());
+        let light = self.word & !trouble | to_u64(Gfp::NOWARN.bits());
+        let word = match self.may_populate() {
+            true => light | POPULATES,
+            false => light,
+        };
+        Self { word, ..*self }
     }
 
     /// The highest zone that may serve the request; lower ones are tried after it.
     #[inline]
     #[must_use]
     pub const fn highest(&self) -> ZoneKind {
-        match low_byte(self.word >> ZONE_SHIFT) {
+        match low_byte(self.word >> ZONE_SHIFT) & 3 {
             0 => ZoneKind::Dma,
             1 => ZoneKind::Dma32,
-            3 => ZoneKind::Movable,
-            _ => ZoneKind::Normal,
+            2 => ZoneKind::Normal,
+            _ => ZoneKind::Movable,
         }
     }
 
@@ -352,7 +366,16 @@ impl Request {
     #[inline]
     #[must_use]
     pub const fn is_compound(&self) -> bool {
-        self.gfp().contains(Gfp::COMP) && self.order().as_u8() > 0
+        self.word >> COMPOUND_SHIFT & 1 != 0
+    }
+
+    /// The state word of a block handed out for the request: `unmarked` is that of a single page of
+    /// its zone.
+    #[inline]
+    #[must_use]
+    pub(crate) const fn mark(&self, unmarked: Word) -> Word {
+        // Order, migrate type and compound flag stand side by side here and there.
+        Word::from_bits(unmarked.bits() | self.word >> (ORDER_SHIFT - 4) & 0xff0)
     }
 
     /// Whose pageblocks serve the request.
@@ -423,6 +446,27 @@ mod tests {
             Err(GfpError::UnknownBits)
         );
         assert_eq!(check(Gfp::KERNEL.union(Gfp::NOFAIL), 1), Ok(()));
+    }
+
+    #[test]
+    fn a_mark_is_the_word_of_a_block_of_that_shape() {
+        let home = crate::frame::ZoneId {
+            node: crate::platform::NodeId(3),
+            zone: 2,
+        };
+        let unmarked = Word::unique(home, Order::ZERO, 0);
+        for gfp in [Gfp::KERNEL, Gfp::HIGHUSER_MOVABLE, Gfp::RECLAIMABLE] {
+            for order in Order::all() {
+                for compound in [Gfp::empty(), Gfp::COMP] {
+                    let request = Request::new(gfp.union(compound), order).unwrap();
+                    let word = Word::unique(home, order, request.migrate().bits());
+                    let is_compound = compound == Gfp::COMP && order > Order::ZERO;
+                    assert_eq!(request.is_compound(), is_compound);
+                    let word = if is_compound { word.compound() } else { word };
+                    assert_eq!(request.mark(unmarked), word);
+                }
+            }
+        }
     }
 
     #[test]

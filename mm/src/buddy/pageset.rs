@@ -27,8 +27,8 @@ const TYPES: [MigrateType; 3] = [
     MigrateType::Movable,
     MigrateType::Reclaimable,
 ];
-/// Orders with lists of their own.
-const SIZES: [u8; 5] = [0, 1, 2, 3, Order::PAGEBLOCK.as_u8()];
+/// Orders with lists of their own, those of single pages last.
+const SIZES: [u8; 5] = [1, 2, 3, Order::PAGEBLOCK.as_u8(), 0];
 /// Places for the lists of each order: as many as a mask bounds. One is not used.
 const KINDS: usize = 4;
 /// Places for lists of blocks, all orders but the first.
@@ -43,7 +43,8 @@ pub(crate) struct List(usize);
 impl List {
     /// All of them.
     pub(crate) fn all() -> impl Iterator<Item = Self> {
-        let rows = (0..SIZES.len()).map(|row| row.wrapping_mul(KINDS));
+        // Single pages first.
+        let rows = [BLOCKS].into_iter().chain((0..BLOCKS).step_by(KINDS));
         rows.flat_map(|row| (0..TYPES.len()).map(move |kind| Self(row | kind)))
     }
 
@@ -52,11 +53,11 @@ impl List {
     #[inline(always)]
     pub(crate) const fn of(mobility: usize, order: Order) -> Option<Self> {
         let row: usize = match order.as_u8() {
-            0 => 0,
-            1 => KINDS,
-            2 => 2 * KINDS,
-            3 => 3 * KINDS,
-            9 => 4 * KINDS,
+            0 => BLOCKS,
+            1 => 0,
+            2 => KINDS,
+            3 => 2 * KINDS,
+            9 => 3 * KINDS,
             _ => return None,
         };
         Some(Self((mobility & (KINDS - 1)) | row))
@@ -74,12 +75,13 @@ impl List {
         list.filter(|list| list.kind().bits() == word.mobility())
     }
 
-    /// Its place among those of single pages, if it is one; masks instead of checks.
+    /// Where it is; masks instead of checks.
     #[inline(always)]
     const fn place(self) -> Place {
-        match self.0.checked_sub(KINDS) {
-            None => Place::Pages(self.0 & (KINDS - 1)),
-            Some(block) => Place::Blocks(block & (BLOCKS - 1)),
+        if self.0 < BLOCKS {
+            Place::Blocks(self.0 & (BLOCKS - 1))
+        } else {
+            Place::Pages(self.0 & (KINDS - 1))
         }
     }
 
@@ -254,7 +256,7 @@ pub(crate) struct PageSet {
     /// Single pages, which come and go by hundreds.
     pages: [Stack<256>; KINDS],
     /// All other blocks.
-    blocks: [Stack<64>; BLOCKS],
+    blocks: [Stack<32>; BLOCKS],
     pattern: Pattern,
     /// Which one of two sets this is, with `percpu_pagelists=classic`.
     classic: Option<Temperature>,
@@ -267,10 +269,8 @@ impl PageSet {
     /// Empty lists for blocks of the zone `home`; with fixed marks, if a temperature is given.
     pub(crate) fn new(home: ZoneId, classic: Option<Temperature>) -> Self {
         Self {
-            pages: core::array::from_fn(|place| Stack::new(List(place).word(home))),
-            blocks: core::array::from_fn(|place| {
-                Stack::new(List(KINDS.wrapping_add(place)).word(home))
-            }),
+            pages: core::array::from_fn(|place| Stack::new(List(BLOCKS | place).word(home))),
+            blocks: core::array::from_fn(|place| Stack::new(List(place).word(home))),
             pattern: Pattern::NEW,
             classic,
             freed_before: 0,
@@ -377,9 +377,25 @@ impl PageSet {
         frames_of(order) <= self.pattern.high.saturating_sub(gauges.count())
     }
 
+    /// Whether no block of `order` is to come onto the lists now.
+    pub(crate) fn refuses(&self, order: Order, gauges: &Gauges) -> bool {
+        // Large blocks do not drive small ones out.
+        let has_room = order == Order::ZERO || self.has_room(order, gauges);
+        gauges.are_closed() || !self.has_lists(order) || !has_room
+    }
+
     /// Brings blocks up from below, for a list that has none at hand.
     pub(crate) fn rise(&mut self, list: List, frames: &FrameTable) {
         at!(self, list, stack => stack.rise(frames));
+    }
+
+    /// Where a list was found damaged since this was asked last: the blocks behind are lost, and count no
+    /// more.
+    pub(crate) fn take_broken(&mut self, list: List, gauges: &Gauges) -> Option<Pfn> {
+        let (pfn, lost) = at!(self, list, stack => stack.take_broken())?;
+        let lost = u32::try_from(lost).unwrap_or(u32::MAX);
+        Self::note_gone(lost.saturating_mul(list.frames()), gauges);
+        Some(pfn)
     }
 
     /// Whether a list has a block at hand.
@@ -464,9 +480,14 @@ impl PageSet {
         let went = u32::try_from(taken)
             .unwrap_or(u32::MAX)
             .wrapping_mul(list.frames());
-        gauges.change(|count| count.wrapping_sub(went));
-        add(&gauges.drained, u64::from(went));
+        Self::note_gone(went, gauges);
         taken
+    }
+
+    /// Takes note of frames that are on no list any more, and did not go to owners.
+    fn note_gone(frames: u32, gauges: &Gauges) {
+        gauges.change(|count| count.wrapping_sub(frames));
+        add(&gauges.drained, u64::from(frames));
     }
 
     /// Takes note of a drain.

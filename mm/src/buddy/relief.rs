@@ -30,7 +30,8 @@ pub const DEFAULT_SEEKS: u32 = 2;
 pub struct ShrinkControl {
     /// What the request may do: without [`Gfp::FS`], for instance, no file system is called.
     pub gfp: Gfp,
-    /// The node that is short of memory.
+    /// The node that is short of memory. Always node 0 for a cache that does not keep its objects by node
+    /// ([`Shrinker::numa_aware`]).
     pub node: NodeId,
 }
 
@@ -48,8 +49,8 @@ pub struct Freed {
 /// Both are called in task context, without locks of this library. They may allocate: such a
 /// request may use all reserves and does not reclaim in turn.
 pub trait Relief: Sync {
-    /// How many objects could go now. One that does not keep them by node answers 0 for all nodes
-    /// but the first.
+    /// How many objects could go now: of a cache that is [NUMA aware](Shrinker::numa_aware), on
+    /// [`ShrinkControl::node`]; of any other, all.
     fn count_objects(&self, control: &ShrinkControl) -> u64;
 
     /// Looks at `objects` of them and lets go what can go. `None` if that is not possible now,
@@ -62,6 +63,7 @@ pub struct Shrinker {
     name: &'static str,
     relief: &'static dyn Relief,
     seeks: u32,
+    numa_aware: bool,
     /// Objects that are still to be looked at.
     deferred: AtomicU64,
     link: Link<Self>,
@@ -85,6 +87,7 @@ impl Shrinker {
             name,
             relief,
             seeks: DEFAULT_SEEKS,
+            numa_aware: false,
             deferred: AtomicU64::new(0),
             link: Link::new(),
         }
@@ -95,6 +98,15 @@ impl Shrinker {
     #[must_use]
     pub const fn seeks(mut self, seeks: u32) -> Self {
         self.seeks = seeks;
+        self
+    }
+
+    /// Says that the cache keeps its objects by node, and gives back those of the node that it is asked
+    /// for (Linux: `SHRINKER_NUMA_AWARE`). Any other is asked for node 0 whichever node is short, so also for a
+    /// request that is bound to another one: its objects may lie anywhere.
+    #[must_use]
+    pub const fn numa_aware(mut self) -> Self {
+        self.numa_aware = true;
         self
     }
 
@@ -112,6 +124,11 @@ impl Shrinker {
         platform: &P,
     ) -> Tally {
         let mut tally = Tally::default();
+        let node = match self.numa_aware {
+            true => control.node,
+            false => NodeId(0),
+        };
+        let control = &ShrinkControl { node, ..*control };
         let freeable = self.relief.count_objects(control);
         if freeable == 0 {
             return tally;
@@ -148,6 +165,7 @@ impl fmt::Debug for Shrinker {
         f.debug_struct("Shrinker")
             .field("name", &self.name)
             .field("seeks", &self.seeks)
+            .field("numa_aware", &self.numa_aware)
             .field("deferred", &self.deferred)
             .finish_non_exhaustive()
     }

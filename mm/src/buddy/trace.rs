@@ -33,6 +33,20 @@ pub enum Step {
         /// The type of its pageblock.
         kind: MigrateType,
     },
+    /// The block that came back last was taken, which had not been merged yet.
+    Latest {
+        /// Its first frame.
+        pfn: Pfn,
+        /// Its order.
+        order: Order,
+    },
+    /// A block became the one that came back last: it is merged when anything else happens.
+    Unmerged {
+        /// Its first frame.
+        pfn: Pfn,
+        /// Its order.
+        order: Order,
+    },
     /// A block was halved; the upper half stays free.
     Split {
         /// First frame of the upper half.

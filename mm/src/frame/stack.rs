@@ -50,6 +50,32 @@ impl FrameStack {
         below(self.top.swap(END, Ordering::Acquire))
     }
 
+    /// Puts back what was taken, from `first` on, below what has come since; `frame_of` finds records. Takes
+    /// as long as much has come. Context: any.
+    pub fn put_back<'a>(&self, first: Pfn, frame_of: impl Fn(Pfn) -> Option<&'a Frame>) {
+        let mut first = first;
+        loop {
+            let put = self.top.compare_exchange(
+                END,
+                first.as_u64(),
+                Ordering::Release,
+                Ordering::Relaxed,
+            );
+            if put.is_ok() {
+                return;
+            }
+            let Some(newest) = self.take() else { continue };
+            let mut oldest = newest;
+            while let Some(next) = frame_of(oldest).and_then(Frame::below) {
+                oldest = next;
+            }
+            if let Some(frame) = frame_of(oldest) {
+                frame.set_link(first.as_u64());
+            }
+            first = newest;
+        }
+    }
+
     /// Whether nothing is there. Stale when it arrives. Context: any.
     #[inline]
     #[must_use]

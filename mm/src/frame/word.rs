@@ -224,6 +224,20 @@ impl Word {
         self.0 & mask == widen(order.as_u8()) << ORDER_SHIFT | FrameState::Unique.bits()
     }
 
+    /// The same word without flags: what an owner's block of this zone, order and mobility has.
+    #[inline]
+    #[must_use]
+    pub(crate) const fn owned(self) -> Self {
+        Self(self.0 & ((1 << FLAGS_SHIFT) - 1) & !COMPOUND)
+    }
+
+    /// The word of the same block, free.
+    #[inline]
+    #[must_use]
+    pub(crate) const fn freed(self) -> Self {
+        Self(self.0 & (HOME_MASK | NIBBLE << ORDER_SHIFT) | FrameState::Free.bits())
+    }
+
     /// Whether the frames of the block act as one page.
     #[inline]
     #[must_use]

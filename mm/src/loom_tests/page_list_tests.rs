@@ -193,3 +193,52 @@ fn only_one_acts_for_a_cpu() {
         assert_eq!(pages, 4);
     });
 }
+
+/// Lists are closed, and then drained by a call that is waited for: nothing is on them then, also if the
+/// CPU has just served another request.
+#[test]
+fn a_closed_list_that_is_drained_is_empty() {
+    use crate::sync::atomic::{AtomicU32, Ordering};
+    // As `PerCpu::serve`: done while the cell is still entered.
+    fn serve(cpu: &Cpu) {
+        if cpu.list.is_drain_wanted() {
+            // SAFETY: the CPU itself, or its handler.
+            let mut own = unsafe { cpu.list.enter() }.unwrap();
+            *own.parts().0 = 0;
+            cpu.list.drained();
+            drop(own);
+        }
+    }
+    explore(3, || {
+        let cpu = Arc::new(Cpu::new(0));
+        let closed = Arc::new(AtomicU32::new(0));
+        // Somebody else's request is open.
+        cpu.list.want_drain();
+        let theirs = {
+            let (cpu, closed) = (Arc::clone(&cpu), Arc::clone(&closed));
+            thread::spawn(move || {
+                serve(&cpu);
+                // As `AtHand::put`.
+                // SAFETY: this thread is the CPU.
+                let mut own = unsafe { cpu.list.enter() }.unwrap();
+                let (pages, ()) = own.parts();
+                if closed.load(Ordering::Relaxed) == 0 {
+                    *pages += 1;
+                }
+                drop(own);
+                serve(&cpu);
+            })
+        };
+        closed.fetch_add(2, Ordering::SeqCst);
+        cpu.list.want_drain();
+        // The handler of the call comes after all that the CPU did.
+        theirs.join().unwrap();
+        serve(&cpu);
+        assert!(cpu.list.is_drained());
+        assert_eq!(
+            cpu.left(),
+            0,
+            "a page came onto a closed list, and the drain missed it"
+        );
+    });
+}

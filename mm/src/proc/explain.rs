@@ -11,15 +11,24 @@ use crate::frame::ZoneId;
 use crate::zone::ZoneKind;
 
 /// Steps that are kept. An allocation on one node takes at most 43: four zones asked in four rounds, all but
-/// one in vain, one claim or theft, one block found, ten times halved. Damaged blocks add to that.
-const CAPACITY: usize = 64;
+/// one in vain, one claim or theft, one block found, ten times halved. Damaged blocks and more nodes add to that.
+/// The first ones are kept, …
+const FIRST: usize = 16;
+/// … and the last: where more is told than there is room for, the end tells the outcome.
+const LAST: usize = 48;
 
 /// The steps of one allocation or release; what it prints is one numbered sentence a step.
 #[derive(Clone, Debug)]
 pub struct Recording {
-    steps: [Option<Step>; CAPACITY],
+    first: [Option<Step>; FIRST],
+    /// A ring: the oldest is at `lost`, once there are more than it holds.
+    last: [Option<Step>; LAST],
     taken: usize,
-    lost: u64,
+    /// Steps that were left out between the first and the last.
+    lost: usize,
+    /// The zone that was asked last before the last steps.
+    lost_zone: Option<ZoneId>,
+    names_nodes: bool,
 }
 
 impl Recording {
@@ -27,21 +36,33 @@ impl Recording {
     #[must_use]
     pub const fn new() -> Self {
         Self {
-            steps: [None; CAPACITY],
+            first: [None; FIRST],
+            last: [None; LAST],
             taken: 0,
             lost: 0,
+            lost_zone: None,
+            names_nodes: false,
         }
     }
 
-    /// The steps, first one first. Context: any.
-    pub fn steps(&self) -> impl Iterator<Item = Step> + '_ {
-        self.steps.iter().map_while(|step| *step)
+    /// Names node 0, too, which goes without saying where there is no other. Context: any.
+    #[must_use]
+    pub const fn naming_nodes(mut self) -> Self {
+        self.names_nodes = true;
+        self
     }
 
-    /// How many steps there was no room for. Context: any.
+    /// The steps that were kept, first one first. Context: any.
+    pub fn steps(&self) -> impl Iterator<Item = Step> + '_ {
+        let (newer, older) = self.last.split_at(self.lost.checked_rem(LAST).unwrap_or(0));
+        let kept = self.first.iter().chain(older).chain(newer);
+        kept.filter_map(|step| *step)
+    }
+
+    /// How many steps there was no room for, between the first ones and the last. Context: any.
     #[must_use]
-    pub const fn lost(&self) -> u64 {
-        self.lost
+    pub fn lost(&self) -> u64 {
+        u64::try_from(self.lost).unwrap_or(u64::MAX)
     }
 }
 
@@ -53,13 +74,28 @@ impl Default for Recording {
 
 impl Trace for Recording {
     fn step(&mut self, step: Step) {
-        match self.steps.get_mut(self.taken) {
-            Some(place) => {
-                *place = Some(step);
-                self.taken = self.taken.saturating_add(1);
-            }
-            None => self.lost = self.lost.saturating_add(1),
+        let number = self.taken;
+        self.taken = number.saturating_add(1);
+        if let Some(place) = self.first.get_mut(number) {
+            *place = Some(step);
+            return;
         }
+        let place = number.wrapping_sub(FIRST) % LAST;
+        if let Some(before) = self.last[place].replace(step) {
+            self.lost = self.lost.saturating_add(1);
+            self.lost_zone = zone_of(before).or(self.lost_zone);
+        }
+    }
+}
+
+/// The zone that a step names.
+const fn zone_of(step: Step) -> Option<ZoneId> {
+    match step {
+        Step::Zone { home }
+        | Step::Exhausted { home }
+        | Step::Short { home, .. }
+        | Step::Populated { home, .. } => Some(home),
+        _ => None,
     }
 }
 
@@ -67,19 +103,22 @@ impl Trace for Recording {
 impl fmt::Display for Recording {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut zone = None;
-        for (number, step) in (1_u32..).zip(self.steps()) {
-            if let Step::Zone { home }
-            | Step::Exhausted { home }
-            | Step::Short { home, .. }
-            | Step::Populated { home, .. } = step
-            {
-                zone = Some(home);
+        let mut number: usize = 0;
+        for step in self.steps() {
+            if number == FIRST && self.lost > 0 {
+                writeln!(f, "    ({} steps are left out here)", self.lost)?;
+                number = number.saturating_add(self.lost);
+                zone = self.lost_zone.or(zone);
             }
-            let sentence = Sentence { zone, step };
+            number = number.saturating_add(1);
+            zone = zone_of(step).or(zone);
+            let names_nodes = self.names_nodes;
+            let sentence = Sentence {
+                zone,
+                names_nodes,
+                step,
+            };
             writeln!(f, "{number:>2}. {sentence}")?;
-        }
-        if self.lost > 0 {
-            writeln!(f, "    and {} more", self.lost)?;
         }
         Ok(())
     }
@@ -88,6 +127,7 @@ impl fmt::Display for Recording {
 /// A step, and the zone that was asked last.
 struct Sentence {
     zone: Option<ZoneId>,
+    names_nodes: bool,
     step: Step,
 }
 
@@ -95,7 +135,7 @@ impl Sentence {
     fn write_zone(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(ZoneId { node, zone }) = self.zone {
             // Most machines have one node, which goes without saying.
-            if node.0 != 0 {
+            if self.names_nodes || node.0 != 0 {
                 write!(f, "node {node}, ")?;
             }
             match ZoneKind::ALL.get(usize::from(zone)) {
@@ -143,26 +183,42 @@ impl fmt::Display for Sentence {
                 f,
                 "merged with the free buddy; the block at frame {pfn} has order {order} now"
             ),
-            Step::Listed { pfn, order } => write!(
-                f,
-                "took the block of order {order} at frame {pfn} from this CPU's own list"
-            ),
-            Step::Refilled { blocks, order } => {
-                write!(
-                    f,
-                    "so this CPU's empty list got {blocks} blocks of order {order}"
-                )
-            }
-            Step::Kept { pfn, order } => write!(
-                f,
-                "put the block of order {order} at frame {pfn} on this CPU's own list"
-            ),
-            Step::Drained { frames } => write!(
-                f,
-                "so this CPU, which had too many, gave {frames} frames back to the zone"
-            ),
             Step::Exhausted { .. } => f.write_str("has no block that fits"),
+            at_hand => write_at_hand(f, at_hand),
         }
+    }
+}
+
+/// What did not need the free lists.
+fn write_at_hand(f: &mut fmt::Formatter<'_>, step: Step) -> fmt::Result {
+    match step {
+        Step::Latest { pfn, order } => write!(
+            f,
+            "took the block of order {order} at frame {pfn}, which came back last"
+        ),
+        Step::Unmerged { pfn, order } => write!(
+            f,
+            "keeps the block of order {order} at frame {pfn} as it is, to be merged later"
+        ),
+        Step::Listed { pfn, order } => write!(
+            f,
+            "took the block of order {order} at frame {pfn} from this CPU's own list"
+        ),
+        Step::Refilled { blocks, order } => {
+            write!(
+                f,
+                "so this CPU's empty list got {blocks} blocks of order {order}"
+            )
+        }
+        Step::Kept { pfn, order } => write!(
+            f,
+            "put the block of order {order} at frame {pfn} on this CPU's own list"
+        ),
+        Step::Drained { frames } => write!(
+            f,
+            "so this CPU, which had too many, gave {frames} frames back to the zone"
+        ),
+        _ => Ok(()),
     }
 }
 
@@ -238,8 +294,16 @@ mod tests {
     }
 
     #[test]
-    fn lists_of_cpus_are_named() {
+    fn what_is_at_hand_is_named() {
         let listed = [
+            Step::Latest {
+                pfn: Pfn::new(0x80),
+                order: Order::MAX,
+            },
+            Step::Unmerged {
+                pfn: Pfn::new(0x80),
+                order: Order::MAX,
+            },
             Step::Refilled {
                 blocks: 63,
                 order: Order::ZERO,
@@ -255,10 +319,12 @@ mod tests {
             Step::Drained { frames: 126 },
         ];
         let expected = " \
- 1. so this CPU's empty list got 63 blocks of order 0
- 2. took the block of order 0 at frame 0x40 from this CPU's own list
- 3. put the block of order 0 at frame 0x40 on this CPU's own list
- 4. so this CPU, which had too many, gave 126 frames back to the zone
+ 1. took the block of order 10 at frame 0x80, which came back last
+ 2. keeps the block of order 10 at frame 0x80 as it is, to be merged later
+ 3. so this CPU's empty list got 63 blocks of order 0
+ 4. took the block of order 0 at frame 0x40 from this CPU's own list
+ 5. put the block of order 0 at frame 0x40 on this CPU's own list
+ 6. so this CPU, which had too many, gave 126 frames back to the zone
 ";
         assert_eq!(recording(&listed).to_string(), expected);
     }
@@ -276,10 +342,49 @@ mod tests {
     }
 
     #[test]
-    fn what_there_is_no_room_for_is_counted() {
-        let step = Step::Zone { home: zone(0, 0) };
-        let full = recording(&[step; CAPACITY + 3]);
-        assert_eq!((full.steps().count(), full.lost()), (CAPACITY, 3));
-        assert!(full.to_string().ends_with("\n    and 3 more\n"));
+    fn node_0_is_named_where_there_are_others() {
+        let mut recording = Recording::new().naming_nodes();
+        recording.step(Step::Zone { home: zone(0, 1) });
+        assert_eq!(recording.to_string(), " 1. node 0, zone DMA32: asked\n");
+    }
+
+    #[test]
+    fn what_there_is_no_room_for_is_left_out_in_the_middle() {
+        let ask = |node| Step::Zone {
+            home: zone(node, 0),
+        };
+        let mut recording = recording(&[]);
+        for node in 0..70 {
+            recording.step(ask(node));
+        }
+        let end = Step::Drained { frames: 7 };
+        recording.step(end);
+        assert_eq!(recording.steps().count(), FIRST + LAST);
+        assert_eq!(recording.lost(), 7);
+        let kept: Vec<Step> = recording.steps().collect();
+        assert_eq!(kept[..FIRST], (0..16).map(ask).collect::<Vec<_>>());
+        assert_eq!(kept[FIRST], ask(23));
+        let text = recording.to_string();
+        let gap = "16. node 15, zone DMA: asked\n    (7 steps are left out here)\n24. node 23, zone DMA: asked\n";
+        assert!(text.contains(gap), "{text}");
+        assert!(text.ends_with("71. node 69, zone DMA: so this CPU, which had too many, gave 7 frames back to the zone\n"), "{text}");
+
+        // A zone that only a step names which was left out.
+        let mut halved = Recording::new();
+        halved.step(ask(0));
+        (0..FIRST).for_each(|_| halved.step(end));
+        halved.step(ask(3));
+        (0..LAST + 1).for_each(|_| {
+            halved.step(Step::Steal {
+                from: MigrateType::Movable,
+            })
+        });
+        let text = halved.to_string();
+        assert!(
+            text.ends_with(
+                "node 3, zone DMA: takes a block out of a pageblock that stays Movable\n"
+            ),
+            "{text}"
+        );
     }
 }

@@ -125,12 +125,11 @@ impl ZoneText {
             high_max,
         } = self.limits;
         let (least, most) = (u64::from(high_min), u64::from(high_max));
-        // Limits that were changed hold for a CPU from its next refill or drain on.
-        let high = set.high.clamp(least, most.max(least));
         writeln!(out, "    cpu: {cpu}")?;
         for (name, frames) in [
             ("count:", set.count),
-            ("high:", high),
+            // As it is, which is what Linux prints: limits hold for a CPU from its next refill or drain on.
+            ("high:", set.high),
             ("batch:", u64::from(batch)),
             ("high_min:", least),
             ("high_max:", most),
@@ -257,7 +256,7 @@ Node 0, zone      DMA
               high_max: 120
     cpu: 1
               count:    0
-              high:     12
+              high:     0
               batch:    1
               high_min: 12
               high_max: 120

@@ -24,7 +24,7 @@ use super::cell::{MutPtr, UnsafeCell};
 /// # Invariants
 /// While `busy` is set, one `Entered` exists, through which alone `value` is reached.
 #[repr(C, align(64))]
-pub struct OwnerCell<T, S = ()> {
+pub(crate) struct OwnerCell<T, S = ()> {
     busy: AtomicBool,
     drain_wanted: AtomicBool,
     shared: S,
@@ -36,7 +36,7 @@ unsafe impl<T: Send, S: Sync> Sync for OwnerCell<T, S> {}
 
 impl<T, S> OwnerCell<T, S> {
     /// A cell around `value`.
-    pub fn new(value: T, shared: S) -> Self {
+    pub(crate) fn new(value: T, shared: S) -> Self {
         Self {
             busy: AtomicBool::new(false),
             drain_wanted: AtomicBool::new(false),
@@ -46,7 +46,7 @@ impl<T, S> OwnerCell<T, S> {
     }
 
     /// A cell that nobody gets into: it stands for none.
-    pub fn vacant(value: T, shared: S) -> Self {
+    pub(crate) fn vacant(value: T, shared: S) -> Self {
         // INVARIANT: `busy` for ever, and no `Entered`: the value is out of reach.
         Self {
             busy: AtomicBool::new(true),
@@ -64,7 +64,7 @@ impl<T, S> OwnerCell<T, S> {
     /// won the hand-over of that CPU, which keeps away from the cell meanwhile. Either way it
     /// neither sleeps nor gives the answer to another thread.
     #[inline(always)]
-    pub unsafe fn enter(&self) -> Option<Entered<'_, T, S>> {
+    pub(crate) unsafe fn enter(&self) -> Option<Entered<'_, T, S>> {
         if self.busy.load(Ordering::Relaxed) {
             return None;
         }
@@ -81,29 +81,32 @@ impl<T, S> OwnerCell<T, S> {
 
     /// What everybody may look at. Context: any CPU.
     #[inline]
-    pub const fn shared(&self) -> &S {
+    pub(crate) const fn shared(&self) -> &S {
         &self.shared
     }
 
     /// Asks the owner to drain. Context: any CPU.
-    pub fn want_drain(&self) {
-        self.drain_wanted.store(true, Ordering::Release);
+    pub(crate) fn want_drain(&self) {
+        // Not a store: what the caller did before (it closed the lists) must not be seen later than this.
+        self.drain_wanted.swap(true, Ordering::AcqRel);
     }
 
     /// Whether somebody asked, and was not served yet. Context: any CPU.
     #[inline]
-    pub fn is_drain_wanted(&self) -> bool {
+    pub(crate) fn is_drain_wanted(&self) -> bool {
         self.drain_wanted.load(Ordering::Relaxed)
     }
 
     /// Whether the drain that was asked for is done: what it did is visible then.
-    pub fn is_drained(&self) -> bool {
+    pub(crate) fn is_drained(&self) -> bool {
         !self.drain_wanted.load(Ordering::Acquire)
     }
 
     /// Takes note that what was asked for is done. Only who just used the value says so.
-    pub fn drained(&self) {
-        self.drain_wanted.store(false, Ordering::Release);
+    pub(crate) fn drained(&self) {
+        // Not a store either: it must not wait in the CPU's store buffer until somebody asks anew, and
+        // then wipe that out.
+        self.drain_wanted.swap(false, Ordering::AcqRel);
     }
 }
 
@@ -113,7 +116,7 @@ impl<T, S> OwnerCell<T, S> {
 /// The cell's `busy` was set for this value.
 #[derive(Debug)]
 #[must_use = "the cell is left when this is dropped"]
-pub struct Entered<'a, T, S> {
+pub(crate) struct Entered<'a, T, S> {
     cell: &'a OwnerCell<T, S>,
     value: ManuallyDrop<MutPtr<T>>,
     /// Whoever entered is bound to one CPU.
@@ -123,7 +126,7 @@ pub struct Entered<'a, T, S> {
 impl<'a, T, S> Entered<'a, T, S> {
     /// The value, and what everybody may look at.
     #[inline(always)]
-    pub fn parts(&mut self) -> (&mut T, &'a S) {
+    pub(crate) fn parts(&mut self) -> (&mut T, &'a S) {
         // SAFETY: the invariants: while `busy` is set for us, nobody else has a reference; and
         // `&mut self` makes this one unique.
         let value = unsafe { self.value.deref() };

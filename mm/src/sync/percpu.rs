@@ -54,40 +54,44 @@ impl<P: Platform> Drop for Pin<'_, P> {
 
 /// A value for each CPU, which the CPU itself uses without a lock, and `S` beside it: see
 /// [`OwnerCell`].
+///
+/// # Invariants
+/// It is part of a [`Memory`](crate::system::Memory), and only pins of that memory's platform, and seats
+/// won of its CPUs, are shown to it.
 #[derive(Debug)]
-pub struct PerCpu<T: 'static, S: 'static = ()> {
+pub(crate) struct PerCpu<T: 'static, S: 'static = ()> {
     cells: &'static [OwnerCell<T, S>],
 }
 
 impl<T: Send, S: Sync> PerCpu<T, S> {
     /// No CPU has one.
     #[must_use]
-    pub const fn empty() -> Self {
+    pub(crate) const fn empty() -> Self {
         Self { cells: &[] }
     }
 
     /// The cells of as many CPUs as there are elements.
     #[must_use]
-    pub const fn new(cells: Array<OwnerCell<T, S>>) -> Self {
+    pub(crate) const fn new(cells: Array<OwnerCell<T, S>>) -> Self {
         let cells = cells.leak();
         Self { cells }
     }
 
     /// Whether no CPU has one.
     #[must_use]
-    pub const fn is_empty(&self) -> bool {
+    pub(crate) const fn is_empty(&self) -> bool {
         self.cells.is_empty()
     }
 
     /// What everybody may look at, by CPU.
-    pub fn shared(&self) -> impl Iterator<Item = &S> {
+    pub(crate) fn shared(&self) -> impl Iterator<Item = &S> {
         self.cells.iter().map(OwnerCell::shared)
     }
 
     /// A CPU's cell.
     #[inline]
     #[must_use]
-    pub fn cell(&self, cpu: CpuId) -> Option<&OwnerCell<T, S>> {
+    pub(crate) fn cell(&self, cpu: CpuId) -> Option<&OwnerCell<T, S>> {
         self.own(cpu)
     }
 
@@ -98,7 +102,7 @@ impl<T: Send, S: Sync> PerCpu<T, S> {
     /// Enters this CPU's value. `None` where this CPU has none, or the code that was interrupted
     /// is using it. Whoever leaves looks at [`OwnerCell::is_drain_wanted`]. Context: any.
     #[inline(always)]
-    pub fn enter<'a, P: Platform>(&'a self, pin: &'a Pin<'_, P>) -> Option<Owned<'a, T, S>> {
+    pub(crate) fn enter<'a, P: Platform>(&'a self, pin: &'a Pin<'_, P>) -> Option<Owned<'a, T, S>> {
         let cell = self.cell(pin.cpu())?;
         // SAFETY: the pin holds the CPU that owns the cell for as long as the answer lives.
         let entered = unsafe { cell.enter() }?;
@@ -107,7 +111,7 @@ impl<T: Send, S: Sync> PerCpu<T, S> {
 
     /// Does what other CPUs asked for, if they did. If the code that was interrupted is using the
     /// value, it will see the request when it is done. Context: any, on the CPU itself.
-    pub fn serve<P: Platform>(&self, pin: &Pin<'_, P>, drain: impl FnOnce(&mut T, &S)) {
+    pub(crate) fn serve<P: Platform>(&self, pin: &Pin<'_, P>, drain: impl FnOnce(&mut T, &S)) {
         let Some(cell) = self.cell(pin.cpu()).filter(|cell| cell.is_drain_wanted()) else {
             return;
         };
@@ -120,7 +124,7 @@ impl<T: Send, S: Sync> PerCpu<T, S> {
 
     /// Uses the value of a CPU that is away, in its place. `false` if there is none, or the CPU
     /// left in the midst of using it.
-    pub fn with_seized(&self, seized: &Seized<'_>, body: impl FnOnce(&mut T, &S)) -> bool {
+    pub(crate) fn with_seized(&self, seized: &Seized<'_>, body: impl FnOnce(&mut T, &S)) -> bool {
         let Some(cell) = self.cell(seized.cpu()) else {
             return false;
         };
@@ -137,22 +141,22 @@ impl<T: Send, S: Sync> PerCpu<T, S> {
 
 /// A value of no CPU, which nobody gets into.
 #[derive(Debug)]
-pub struct Vacant<T: 'static, S: 'static>(OwnerCell<T, S>);
+pub(crate) struct Vacant<T: 'static, S: 'static>(OwnerCell<T, S>);
 
 impl<T, S> Vacant<T, S> {
     /// Around a value that is never used.
-    pub fn new(value: T, shared: S) -> Self {
+    pub(crate) fn new(value: T, shared: S) -> Self {
         Self(OwnerCell::vacant(value, shared))
     }
 }
 
 /// The ways from one CPU to `N` of the values that it has.
 #[derive(Debug)]
-pub struct Row<T: 'static, S: 'static, const N: usize>([&'static OwnerCell<T, S>; N]);
+pub(crate) struct Row<T: 'static, S: 'static, const N: usize>([&'static OwnerCell<T, S>; N]);
 
 impl<T, S, const N: usize> Row<T, S, N> {
     /// No ways yet.
-    pub const fn new(vacant: &'static Vacant<T, S>) -> Self {
+    pub(crate) const fn new(vacant: &'static Vacant<T, S>) -> Self {
         Self([&vacant.0; N])
     }
 }
@@ -162,20 +166,20 @@ impl<T, S, const N: usize> Row<T, S, N> {
 /// # Invariants
 /// A CPU's row holds cells of that CPU, or the vacant one.
 #[derive(Debug)]
-pub struct Shortcuts<T: 'static, S: 'static, const N: usize> {
+pub(crate) struct Shortcuts<T: 'static, S: 'static, const N: usize> {
     rows: Array<Row<T, S, N>>,
 }
 
 impl<T: Send, S: Sync, const N: usize> Shortcuts<T, S, N> {
     /// With a row for each CPU.
     #[must_use]
-    pub const fn new(rows: Array<Row<T, S, N>>) -> Self {
+    pub(crate) const fn new(rows: Array<Row<T, S, N>>) -> Self {
         // INVARIANT: only `set` changes a row.
         Self { rows }
     }
 
     /// Makes `slot` a CPU's way to its own one of `values`, if it has one.
-    pub fn set(&mut self, cpu: CpuId, slot: usize, values: &PerCpu<T, S>) {
+    pub(crate) fn set(&mut self, cpu: CpuId, slot: usize, values: &PerCpu<T, S>) {
         let row = self.rows.get_mut(to_index(u64::from(cpu.0)));
         let place = row.and_then(|row| row.0.get_mut(slot));
         if let Some((place, cell)) = place.zip(values.own(cpu)) {
@@ -186,7 +190,7 @@ impl<T: Send, S: Sync, const N: usize> Shortcuts<T, S, N> {
 
     /// Enters one of this CPU's values. `None` as in [`PerCpu::enter`], and where there is no way.
     #[inline(always)]
-    pub fn enter<'a, P: Platform>(
+    pub(crate) fn enter<'a, P: Platform>(
         &'a self,
         pin: &'a Pin<'_, P>,
         slot: usize,
@@ -202,7 +206,7 @@ impl<T: Send, S: Sync, const N: usize> Shortcuts<T, S, N> {
 
 /// This CPU's value, entered.
 #[derive(Debug)]
-pub struct Owned<'a, T, S> {
+pub(crate) struct Owned<'a, T, S> {
     cell: &'a OwnerCell<T, S>,
     entered: Entered<'a, T, S>,
 }
@@ -210,14 +214,14 @@ pub struct Owned<'a, T, S> {
 impl<'a, T, S> Owned<'a, T, S> {
     /// The value, and what everybody may look at.
     #[inline(always)]
-    pub fn parts(&mut self) -> (&mut T, &'a S) {
+    pub(crate) fn parts(&mut self) -> (&mut T, &'a S) {
         self.entered.parts()
     }
 
     /// Leaves. Answers whether another CPU wants the value drained: [`PerCpu::serve`] it.
     #[inline(always)]
     #[must_use]
-    pub fn leave(self) -> bool {
+    pub(crate) fn leave(self) -> bool {
         let cell = self.cell;
         drop(self.entered);
         cell.is_drain_wanted()

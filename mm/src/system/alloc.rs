@@ -4,18 +4,17 @@
 use core::fmt;
 
 use super::policy::Place;
-use super::{Block, Core, Memory, PageLists};
+use super::{Block, Core, Memory};
 use crate::addr::{Order, Pfn};
-use crate::buddy::pageset::classic::Temperature;
-use crate::buddy::{Gfp, GfpError, Mixing, Request, Step, Trace};
-use crate::frame::{Frame, FreeError, Offer, Word};
+use crate::buddy::{Gfp, GfpError, List, Mixing, Request, Step, Trace};
+use crate::frame::Frame;
 use crate::mem::Exclusive;
 use crate::platform::{NodeId, Platform};
 use crate::report::Corruption;
 use crate::sync::Pin;
 use crate::sync::atomic::Ordering;
 use crate::zone::watermark::AllocFlags;
-use crate::zone::{Chores, Kept, NumaEvent, Pages, Zone};
+use crate::zone::{Chores, NumaEvent, Pages, Zone};
 
 /// Why there are no pages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -143,6 +142,17 @@ impl<P: Platform> Memory<P> {
 
     #[inline(never)]
     pub(super) fn page_from_zones(&self, core: &Core, request: Request) -> Result<Pfn, AllocError> {
+        // Nothing else is in this function, so that it needs few registers.
+        if !core.treats(request)
+            && let Some(block) = self.alloc_latest(core, request, &mut ())
+        {
+            return Ok(block.leak().first());
+        }
+        self.other_page_from_zones(core, request)
+    }
+
+    #[inline(never)]
+    fn other_page_from_zones(&self, core: &Core, request: Request) -> Result<Pfn, AllocError> {
         let block = self.prepare_or_else(core, request, None, &mut ())?;
         Ok(block.leak().first())
     }
@@ -160,12 +170,47 @@ impl<P: Platform> Memory<P> {
         let request = *request;
         match self.alloc_at_hand(core, request, trace) {
             Some(block) if !request.gfp().contains(Gfp::ZERO) => Ok(block),
-            found => self.prepare_or_else(core, request, found, trace),
+            found => self.prepared_block(core, request, found, trace),
         }
     }
 
-    /// Prepares a block, or finds another one if there is none or it is damaged.
     #[inline(never)]
+    fn prepared_block(
+        &self,
+        core: &Core,
+        request: Request,
+        found: Option<Exclusive>,
+        trace: &mut impl Trace,
+    ) -> Result<Exclusive, AllocError> {
+        if found.is_none()
+            && !core.treats(request)
+            && let Some(block) = self.alloc_latest(core, request, trace)
+        {
+            return Ok(block);
+        }
+        self.prepare_or_else(core, request, found, trace)
+    }
+
+    /// The block that came back last to the nearest zone, if the request wants one like it.
+    #[inline(always)]
+    fn alloc_latest(
+        &self,
+        core: &Core,
+        request: Request,
+        trace: &mut impl Trace,
+    ) -> Option<Exclusive> {
+        let is_special = request.gfp().contains(Gfp::THISNODE) || core.faults.is_some();
+        if is_special || self.platform.has_policy() {
+            return None;
+        }
+        let cpu = self.platform.current_cpu();
+        let zone = core.cpus.first_zone(cpu, request.highest())?;
+        let zone = core.zone(zone)?;
+        zone.alloc_latest(&self.platform, cpu, request, trace)
+    }
+
+    /// Prepares a block, or finds another one if there is none or it is damaged.
+    #[inline(always)]
     fn prepare_or_else(
         &self,
         core: &Core,
@@ -174,9 +219,9 @@ impl<P: Platform> Memory<P> {
         trace: &mut impl Trace,
     ) -> Result<Exclusive, AllocError> {
         let found = match found {
-            None if core.treats_new_pages => {
-                self.take_at_hand(core, request, Pages::Treated, trace)
-            }
+            None if core.treats(request) => self
+                .take_at_hand(core, request, Pages::Treated, trace)
+                .or_else(|| self.alloc_latest(core, request, trace)),
             found => found,
         };
         let prepared = found.and_then(|block| self.prepare(core, &request, block));
@@ -207,7 +252,8 @@ impl<P: Platform> Memory<P> {
         trace: &mut impl Trace,
     ) -> Option<Exclusive> {
         // The nearest zone may be on another node than the CPU.
-        if request.gfp().contains(Gfp::THISNODE) || self.platform.has_policy() {
+        let is_listed = List::serving(request).is_some();
+        if !is_listed || request.gfp().contains(Gfp::THISNODE) || self.platform.has_policy() {
             return None;
         }
         let pin = Pin::new(&self.platform);
@@ -324,8 +370,9 @@ impl<P: Platform> Memory<P> {
                         self.populate_for(core, zone, trace);
                         continue;
                     }
-                    // Who cannot have memory populated may use up what is populated.
-                    if !waits && !zone.spares_in_all(request.order(), floor) {
+                    // Who cannot have memory populated lives on what is, but for what urgent ones
+                    // need until there is more.
+                    if !waits && !zone.spares_here(request.order(), floor, flags) {
                         let free = zone.free_frames();
                         trace.step(Step::Short { home, free, floor });
                         break;
@@ -422,140 +469,12 @@ impl<P: Platform> Memory<P> {
         let frames = block.leak().frames();
         core.quarantined.fetch_add(frames, Ordering::Relaxed);
     }
-
-    /// Gives frames back to their zone. Context: any but NMI.
-    #[inline]
-    pub(crate) fn release(&self, block: Exclusive) {
-        self.release_traced(block, &mut ());
-    }
-
-    pub(crate) fn release_traced(&self, block: Exclusive, trace: &mut impl Trace) {
-        let (pfn, order) = (block.frames().first(), block.order());
-        let Some(core) = self.core() else {
-            return self.lose(pfn, order);
-        };
-        let released = match core.frames.offered(block) {
-            Ok(offer) => self.release_offer(core, offer, order, trace).is_ok(),
-            Err(_) => false,
-        };
-        if !released {
-            self.lose(pfn, order);
-        }
-    }
-
-    /// Gives a block of `order` back.
-    ///
-    /// # Errors
-    /// Why it is none.
-    #[inline(always)]
-    pub(crate) fn release_offer(
-        &self,
-        core: &Core,
-        offer: Offer,
-        order: Order,
-        trace: &mut impl Trace,
-    ) -> Result<(), FreeError> {
-        let pin = Pin::new(&self.platform);
-        let pfn = offer.pfn();
-        match core.cpus.at_hand.put(&pin, offer, order, trace) {
-            Ok(chores) => {
-                if chores.are_any() {
-                    self.see_to(core, chores, pfn);
-                }
-                Ok(())
-            }
-            Err(offer) => {
-                drop(pin);
-                self.release_unusual(core, offer, order, Temperature::Hot, trace)
-            }
-        }
-    }
-
-    /// Gives a block back that is none of those that CPUs have at hand.
-    #[inline(never)]
-    fn release_unusual(
-        &self,
-        core: &Core,
-        offer: Offer,
-        order: Order,
-        temperature: Temperature,
-        trace: &mut impl Trace,
-    ) -> Result<(), FreeError> {
-        let word = offer.word();
-        let block = offer.accept(&core.frames, order)?;
-        self.release_block(core, block, word, temperature, trace);
-        Ok(())
-    }
-
-    /// Gives a block of `order` back that nobody has looked at lately.
-    ///
-    /// # Errors
-    /// Why it is none.
-    pub(crate) fn release_cold(
-        &self,
-        core: &Core,
-        offer: Offer,
-        order: Order,
-    ) -> Result<(), FreeError> {
-        match core.options.page_lists {
-            PageLists::Classic => {
-                self.release_unusual(core, offer, order, Temperature::Cold, &mut ())
-            }
-            PageLists::Off | PageLists::Tuned => self.release_offer(core, offer, order, &mut ()),
-        }
-    }
-
-    /// Gives a block back whose record says `word`.
-    fn release_block(
-        &self,
-        core: &Core,
-        mut block: Exclusive,
-        word: Word,
-        temperature: Temperature,
-        trace: &mut impl Trace,
-    ) {
-        let order = block.order();
-        core.wipe(&self.platform, &mut block);
-        let Some(zone) = core.zone(word.zone_id()) else {
-            return self.lose(block.leak().first(), order);
-        };
-        let pin = Pin::new(&self.platform);
-        let kept = zone.free_listed(&pin, &core.frames, (block, word), temperature, trace);
-        drop(pin);
-        if let Kept::Refused(block) = kept {
-            self.release_to_zone(zone, block, order, trace);
-        }
-    }
-
-    #[inline(never)]
-    pub(super) fn release_to_zone(
-        &self,
-        zone: &Zone,
-        block: Exclusive,
-        order: Order,
-        trace: &mut impl Trace,
-    ) {
-        if let Err(block) = zone.free(&self.platform, block, trace) {
-            self.lose(block.leak().first(), order);
-        }
-    }
-
-    /// Reports a block that belongs nowhere: its record names no zone, or a wrong one.
-    #[cold]
-    pub(super) fn lose(&self, pfn: Pfn, order: Order) {
-        self.platform
-            .corruption(&Corruption::LostBlock { pfn, order });
-    }
 }
 
 impl Core {
-    /// What happens to the bytes of a block on its way in, before the zone's lock is taken.
+    /// Whether somebody touches the pages of a request on their way out.
     #[inline]
-    pub(super) fn wipe<P: Platform>(&self, platform: &P, block: &mut Exclusive) {
-        if self.options.page_poison {
-            block.poison(platform);
-        } else if self.options.init_on_free {
-            block.zero(platform);
-        }
+    fn treats(&self, request: Request) -> bool {
+        self.treats_new_pages || request.gfp().contains(Gfp::ZERO)
     }
 }

@@ -7,7 +7,7 @@ mod latent;
 use core::fmt;
 
 use super::cma::{self, CmaArea};
-use super::cpus::Cpus;
+use super::cpus::{Cpus, Near};
 use super::defer::{Backlog, Backlogs, Waiting};
 use super::faults::Faults;
 use super::node_states::Numa;
@@ -438,12 +438,11 @@ impl<P: Platform> Builder<'_, P> {
         let platform = self.platform;
         let node_of = |cpu: usize| {
             let node = platform.node_of(CpuId(u32::try_from(cpu).unwrap_or(u32::MAX)));
-            Some(node)
-                .filter(|node| usize::from(node.0) < nodes.len())
-                .unwrap_or_default()
+            let known = Some(node).filter(|node| usize::from(node.0) < nodes.len());
+            Near::new(known.unwrap_or_default())
         };
-        let homes = self.by_cpu(NodeId(0), node_of)?;
-        let cpus = Cpus::new(Presence::new(states), homes, AtHand::new(ways));
+        let near = self.by_cpu(NodeId(0), node_of)?;
+        let cpus = Cpus::new(Presence::new(states), near, AtHand::new(ways));
         let zones = nodes.iter_mut().flat_map(Node::zones_mut);
         for zone in zones.filter(|zone| zone.is_populated()) {
             let home = zone.id().node;
@@ -464,7 +463,8 @@ impl<P: Platform> Builder<'_, P> {
     /// What each CPU puts off.
     fn backlogs(&mut self) -> Result<Backlogs, BringUpError> {
         let cell = |_| OwnerCell::new(Waiting::new(), Backlog::default());
-        Ok(PerCpu::new(self.by_cpu(NodeId(0), cell)?))
+        let cells = PerCpu::new(self.by_cpu(NodeId(0), cell)?);
+        Ok(Backlogs::new(cells))
     }
 
     /// Room for where frames were allocated, if that is to be kept.

@@ -1,25 +1,43 @@
 //! What the machine knows of each CPU.
 #![forbid(unsafe_code)]
 
+use crate::frame::ZoneId;
 use crate::mem::Array;
 use crate::platform::{CpuId, NodeId};
 use crate::sync::Presence;
-use crate::zone::{AtHand, Node, Pages, ZoneKind};
+use crate::zone::{AtHand, Node, Pages, Zone, ZoneKind};
 
 /// Tables by CPU.
 #[derive(Debug)]
 pub(crate) struct Cpus {
     /// Which CPUs are there.
     pub(crate) presence: Presence,
-    nodes: Array<NodeId>,
+    near: Array<Near>,
     pub(super) at_hand: AtHand,
 }
 
+/// Where a CPU is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Near {
+    node: NodeId,
+    /// The zones to ask first, by the highest one that a request may use; as many places as a mask
+    /// bounds.
+    first: [Option<ZoneId>; 8],
+}
+
+impl Near {
+    /// On a node; the zones are not known yet.
+    pub(super) const fn new(node: NodeId) -> Self {
+        let first = [None; 8];
+        Self { node, first }
+    }
+}
+
 impl Cpus {
-    pub(super) const fn new(presence: Presence, nodes: Array<NodeId>, at_hand: AtHand) -> Self {
+    pub(super) const fn new(presence: Presence, near: Array<Near>, at_hand: AtHand) -> Self {
         Self {
             presence,
-            nodes,
+            near,
             at_hand,
         }
     }
@@ -27,28 +45,52 @@ impl Cpus {
     /// The node that a CPU belongs to.
     #[inline]
     pub(super) fn node(&self, cpu: CpuId) -> NodeId {
-        self.nodes.at(u64::from(cpu.0)).copied().unwrap_or_default()
+        let home = self.near.at(u64::from(cpu.0));
+        home.map(|home| home.node).unwrap_or_default()
+    }
+
+    /// The zone that a CPU asks first for a request.
+    #[inline]
+    pub(super) fn first_zone(&self, cpu: CpuId, highest: ZoneKind) -> Option<ZoneId> {
+        let home = self.near.at(u64::from(cpu.0))?;
+        home.first[highest.index() & 7]
     }
 
     /// The nodes of all CPUs.
     pub(super) fn nodes(&self) -> impl Iterator<Item = NodeId> {
-        self.nodes.iter().copied()
+        self.near.iter().map(|home| home.node)
     }
 
-    /// Makes each CPU's ways to its lists. Pages that somebody touches on their way in have none.
+    /// Finds for each CPU the zones that it asks first.
+    pub(super) fn find_zones(&mut self, nodes: &[Node]) {
+        for home in self.near.iter_mut() {
+            let Some(node) = nodes.get(usize::from(home.node.0)) else {
+                continue;
+            };
+            let others = node.others().iter();
+            let others = others.filter_map(|other| nodes.get(usize::from(other.0)));
+            for highest in ZoneKind::ALL {
+                let mut all = core::iter::once(node).chain(others.clone());
+                let zone = all.find_map(|node| node.zonelist(highest).next());
+                home.first[highest.index() & 7] = zone.map(Zone::id);
+            }
+        }
+    }
+
+    /// Makes each CPU's ways to its lists, for pages of a kind on their way out and in. Pages that
+    /// somebody touches on their way in have none. After [`Self::find_zones`].
     pub(super) fn find_ways(&mut self, nodes: &[Node], new: Pages, free: Pages) {
-        for (cpu, home) in (0..).map(CpuId).zip(self.nodes.iter()) {
-            let Some(node) = nodes.get(usize::from(home.0)) else {
+        for (cpu, home) in (0..).map(CpuId).zip(self.near.iter()) {
+            let Some(node) = nodes.get(usize::from(home.node.0)) else {
                 continue;
             };
             if free == Pages::AsTheyAre {
                 self.at_hand.set_own(cpu, node);
             }
-            let others = node.others().iter();
-            let others = others.filter_map(|other| nodes.get(usize::from(other.0)));
-            for highest in ZoneKind::ALL {
-                let mut all = core::iter::once(node).chain(others.clone());
-                if let Some(zone) = all.find_map(|node| node.zonelist(highest).next()) {
+            for (highest, zone) in ZoneKind::ALL.into_iter().zip(home.first) {
+                let home = zone.and_then(|id| Some((nodes.get(usize::from(id.node.0))?, id.zone)));
+                let zone = home.and_then(|(node, zone)| node.zones().get(usize::from(zone)));
+                if let Some(zone) = zone {
                     self.at_hand.set_first(cpu, highest, new, zone);
                 }
             }

@@ -1,27 +1,34 @@
 //! Frees and calls that are put off.
 //!
-//! Each CPU has two stacks of blocks that any context may push to: those that were freed where
-//! nobody may wait for a lock ([`Backlog::freed`]), which go back at the next opportunity; and
-//! those that readers may still see ([`Backlog::unlinked`]). The CPU gathers the latter, begins a
-//! grace period for all of them, and frees them when it is over. Blocks that wait are marked
+//! Each CPU has stacks of blocks that any context may push to: those that were freed where nobody may
+//! wait for a lock ([`Backlog::freed`]), which go back at the next opportunity; and those that readers
+//! may still see ([`Backlog::unlinked`]). The CPU gathers the latter, begins a grace period for all of
+//! them, and frees them when it is over (`collect`). Blocks that wait are marked
 //! [`Cached`](crate::frame::FrameState::Cached), as on any list of a CPU: a second free is found out.
+//!
+//! Everything is put off on one of two [lines](Line), so that whoever waits for what there is does not
+//! wait for what comes later.
 #![forbid(unsafe_code)]
 
-use super::{Core, Memory};
+mod collect;
+
+use super::Core;
 use crate::addr::Pfn;
 use crate::frame::{CachedWord, Frame, FrameStack};
 use crate::mem::Exclusive;
-use crate::platform::Platform;
+use crate::platform::CpuId;
 use crate::report::{Check, Corruption};
-use crate::sync::atomic::{AtomicU32, Ordering};
 use crate::sync::grace::{Cookie, Grace};
-use crate::sync::{PerCpu, Pin};
+use crate::sync::{Line, PerCpu, Turns, UnderWay};
 use crate::zone::{Node, Zone};
 
 /// Calls that wait on a CPU, at most.
-const CALLS: usize = 32;
-/// Blocks freed at one time.
-const BLOCKS: usize = 32;
+pub(super) const CALLS: usize = 32;
+/// Blocks freed at one time where nobody may sleep, …
+const BLOCKS: u32 = 32;
+/// … or this part of those that wait if that is more, so that they do not pile up however fast they
+/// come (Linux: `rcu_divisor`, 7 bits).
+const PART: u32 = 128;
 
 /// A function to be called with a word when a grace period is over.
 #[derive(Clone, Copy, Debug)]
@@ -30,47 +37,76 @@ pub(super) struct Call {
     pub(super) data: u64,
 }
 
-/// What everybody may reach of a CPU's.
+/// What everybody may reach of a CPU's: by line.
 #[derive(Debug, Default)]
 pub(crate) struct Backlog {
-    freed: FrameStack,
-    unlinked: FrameStack,
+    freed: [FrameStack; 2],
+    unlinked: [FrameStack; 2],
     /// Blocks and calls that have not been seen to.
-    queued: AtomicU32,
+    queued: UnderWay,
+}
+
+/// A call in line.
+#[derive(Clone, Copy, Debug)]
+struct Waiter {
+    /// None until the next grace period begins.
+    cookie: Option<Cookie>,
+    call: Call,
+    line: Line,
 }
 
 /// What the CPU alone reaches, or whoever acts for it.
 #[derive(Debug)]
 pub(crate) struct Waiting {
-    /// Blocks that wait for one grace period.
-    first: Option<Pfn>,
+    /// Blocks that wait for one grace period, of one line.
+    batch: Option<(Pfn, Line)>,
     cookie: Cookie,
     /// Oldest first: from `next` on, `count` of them.
-    calls: [Option<(Cookie, Call)>; CALLS],
+    calls: [Option<Waiter>; CALLS],
     next: usize,
     count: usize,
 }
 
-/// What may be done now.
-struct Ready {
-    blocks: [Option<Pfn>; BLOCKS],
-    calls: [Option<Call>; CALLS],
+/// Something whose time has come.
+enum Due {
+    Block(Pfn, Line),
+    Call(Call, Line),
 }
 
 /// Backlogs of all CPUs.
-pub(crate) type Backlogs = PerCpu<Waiting, Backlog>;
+#[derive(Debug)]
+pub(crate) struct Backlogs {
+    cells: PerCpu<Waiting, Backlog>,
+    pub(super) turns: Turns,
+}
+
+impl Backlogs {
+    pub(super) fn new(cells: PerCpu<Waiting, Backlog>) -> Self {
+        Self {
+            cells,
+            turns: Turns::new(),
+        }
+    }
+
+    fn of(&self, cpu: CpuId) -> Option<&Backlog> {
+        self.cells.cell(cpu).map(|cell| cell.shared())
+    }
+
+    /// Whether everything is done that was put off on a line; what that did is visible then.
+    pub(super) fn are_empty(&self, line: Line) -> bool {
+        let mut backlogs = self.cells.shared();
+        backlogs.all(|backlog| backlog.queued.is_empty(line))
+    }
+}
 
 impl Backlog {
-    fn add(&self) {
-        self.queued.fetch_add(1, Ordering::Relaxed);
-    }
-
-    fn done(&self) {
-        self.queued.fetch_sub(1, Ordering::Relaxed);
-    }
-
     fn is_idle(&self) -> bool {
-        self.queued.load(Ordering::Relaxed) == 0
+        self.queued.count() == 0
+    }
+
+    /// How many blocks are freed at one time.
+    fn portion(&self) -> u32 {
+        self.queued.count().div_euclid(PART).max(BLOCKS)
     }
 }
 
@@ -78,7 +114,7 @@ impl Waiting {
     /// Nothing waits.
     pub(super) fn new() -> Self {
         Self {
-            first: None,
+            batch: None,
             cookie: Cookie::default(),
             calls: [None; CALLS],
             next: 0,
@@ -87,209 +123,76 @@ impl Waiting {
     }
 
     /// Puts a call in line. `false` if there is no room.
-    fn push(&mut self, cookie: Cookie, call: Call) -> bool {
+    fn push(&mut self, call: Call, line: Line) -> bool {
         if self.count == CALLS {
             return false;
         }
         let place = self.next.wrapping_add(self.count) & (CALLS - 1);
-        self.calls[place] = Some((cookie, call));
+        self.calls[place] = Some(Waiter {
+            cookie: None,
+            call,
+            line,
+        });
         self.count = self.count.wrapping_add(1);
         true
     }
 
-    /// The oldest call, if its grace period is over.
-    fn pop(&mut self, grace: &Grace) -> Option<Call> {
-        let place = &mut self.calls[self.next & (CALLS - 1)];
-        let (_, call) = place.take_if(|(cookie, _)| grace.is_over(*cookie))?;
-        self.next = self.next.wrapping_add(1) & (CALLS - 1);
-        self.count = self.count.wrapping_sub(1);
-        Some(call)
-    }
-
-    /// Moves what may be done now to `ready`, and begins a grace period for what has come since the
-    /// last one.
-    fn advance(&mut self, backlog: &Backlog, core: &Core, ready: &mut Ready) {
-        if self.first.is_none() {
-            self.first = backlog.unlinked.take();
-            if self.first.is_some() {
+    /// Begins a grace period for what has come since the last one.
+    fn gather(&mut self, backlog: &Backlog, core: &Core) {
+        let mut new = None;
+        if self.batch.is_none() {
+            let now = core.backlogs.turns.line();
+            // First the one that somebody may wait for.
+            let lines = [now.other(), now].into_iter();
+            let mut taken =
+                lines.filter_map(|line| Some((line.of(&backlog.unlinked).take()?, line)));
+            self.batch = taken.next();
+            if self.batch.is_some() {
                 // After the blocks were taken: all of them are out of their readers' reach by then.
                 self.cookie = core.grace.start();
+                new = Some(self.cookie);
             }
         }
-        if self.first.is_some() && core.grace.is_over(self.cookie) {
-            for place in &mut ready.blocks {
-                let Some(pfn) = self.first else { break };
-                *place = Some(pfn);
-                self.first = core.frames.frame(pfn).and_then(Frame::below);
-            }
-        }
-        for place in &mut ready.calls {
-            *place = self.pop(&core.grace);
-        }
-    }
-}
-
-impl Ready {
-    const fn nothing() -> Self {
-        Self {
-            blocks: [None; BLOCKS],
-            calls: [None; CALLS],
-        }
-    }
-}
-
-impl<P: Platform> Memory<P> {
-    /// Has a block freed as soon as somebody may wait for locks. Context: any, NMI included.
-    ///
-    /// # Errors
-    /// The block, if its record or this CPU is unknown.
-    pub(crate) fn free_later(&self, core: &Core, block: Exclusive) -> Result<(), Exclusive> {
-        let pin = Pin::new(&self.platform);
-        let backlog = core.backlogs.cell(pin.cpu());
-        core.put_off(
-            block,
-            backlog.map(|cell| (cell.shared(), &cell.shared().freed)),
-        )
-    }
-
-    /// Has a block freed when a grace period is over that begins after this. Context: any, NMI
-    /// included.
-    ///
-    /// # Errors
-    /// As [`Self::free_later`].
-    pub(super) fn free_after_grace(&self, core: &Core, block: Exclusive) -> Result<(), Exclusive> {
-        let pin = Pin::new(&self.platform);
-        let backlog = core.backlogs.cell(pin.cpu());
-        core.put_off(
-            block,
-            backlog.map(|cell| (cell.shared(), &cell.shared().unlinked)),
-        )
-    }
-
-    /// Puts a call in this CPU's line. `false` where there is no room, or the code that was
-    /// interrupted is at it. Context: any but NMI.
-    pub(super) fn call_later(&self, core: &Core, call: Call) -> bool {
-        let pin = Pin::new(&self.platform);
-        let Some(mut own) = core.backlogs.enter(&pin) else {
-            return false;
-        };
-        let (waiting, backlog) = own.parts();
-        let pushed = waiting.push(core.grace.start(), call);
-        if pushed {
-            backlog.add();
-        }
-        let _ = own.leave();
-        pushed
-    }
-
-    /// Frees what was freed on any CPU where nobody could wait. Context: any but NMI.
-    pub(super) fn free_deferred(&self, core: &Core) {
-        for backlog in core.backlogs.shared() {
-            self.free_stack(core, backlog);
-        }
-    }
-
-    /// As [`Self::free_deferred`], for this CPU: what an operation does that goes beyond the lists.
-    #[inline]
-    pub(super) fn free_deferred_here(&self, core: &Core) {
-        let pin = Pin::new(&self.platform);
-        if let Some(cell) = core.backlogs.cell(pin.cpu())
-            && !cell.shared().freed.is_empty()
-        {
-            self.free_stack(core, cell.shared());
-        }
-    }
-
-    #[cold]
-    fn free_stack(&self, core: &Core, backlog: &Backlog) {
-        let mut next = backlog.freed.take();
-        while let Some(pfn) = next {
-            // Read before the block is somebody else's.
-            next = core.frames.frame(pfn).and_then(Frame::below);
-            self.free_put_off(core, pfn);
-            backlog.done();
-        }
-    }
-
-    /// Frees a block that was put off.
-    fn free_put_off(&self, core: &Core, pfn: Pfn) {
-        match core.frames.uncache_found::<P>(pfn) {
-            Ok((block, zone)) => {
-                if let Some(zone) = core.zone(zone) {
-                    zone.note_deferred(block.frames().frames().wrapping_neg());
-                }
-                self.release(block);
-            }
-            Err(corruption) => self.platform.corruption(&corruption),
-        }
-    }
-
-    /// Does what may be done of this CPU's: nothing, if the code that was interrupted is at it.
-    /// Context: any but NMI.
-    pub(super) fn do_deferred_here(&self, core: &Core, pin: &Pin<'_, P>) {
-        let cell = core.backlogs.cell(pin.cpu());
-        let Some(cell) = cell.filter(|cell| !cell.shared().is_idle()) else {
+        if self.count == 0 {
             return;
-        };
-        self.free_stack(core, cell.shared());
-        let mut ready = Ready::nothing();
-        if let Some(mut own) = core.backlogs.enter(pin) {
-            let (waiting, backlog) = own.parts();
-            waiting.advance(backlog, core, &mut ready);
-            let _ = own.leave();
         }
-        self.finish(core, cell.shared(), ready);
-    }
-
-    /// Does what may be done for CPUs that are away, and reminds the others of what they have.
-    /// Context: as [`Self::do_deferred_here`], with interrupts on.
-    pub(super) fn do_deferred_elsewhere(&self, core: &Core) {
-        let here = Pin::new(&self.platform).cpu();
-        for (cpu, backlog) in core.cpus.presence.cpus().zip(core.backlogs.shared()) {
-            if cpu == here || backlog.is_idle() {
-                continue;
-            }
-            self.free_stack(core, backlog);
-            let mut ready = Ready::nothing();
-            let irq = self.platform.irq_save();
-            let seized = core.cpus.presence.seize(cpu);
-            if let Some(seized) = &seized {
-                let advance = |waiting: &mut Waiting, backlog: &Backlog| {
-                    waiting.advance(backlog, core, &mut ready);
-                };
-                core.backlogs.with_seized(seized, advance);
-            }
-            let was_away = seized.is_some();
-            drop(seized);
-            self.platform.irq_restore(irq);
-            self.finish(core, backlog, ready);
-            if !was_away && !backlog.is_idle() {
-                self.platform.resched_cpu(cpu);
-            }
+        let calls = self.calls.iter_mut().flatten();
+        for waiter in calls.filter(|waiter| waiter.cookie.is_none()) {
+            let cookie = *new.get_or_insert_with(|| core.grace.start());
+            waiter.cookie = Some(cookie);
         }
     }
 
-    fn finish(&self, core: &Core, backlog: &Backlog, ready: Ready) {
-        for pfn in ready.blocks.into_iter().flatten() {
-            self.free_put_off(core, pfn);
-            backlog.done();
-        }
-        for call in ready.calls.into_iter().flatten() {
-            (call.run)(call.data);
-            backlog.done();
-        }
+    /// The oldest call, if its grace period is over.
+    fn due_call(&mut self, grace: &Grace) -> Option<Due> {
+        let place = &mut self.calls[self.next & (CALLS - 1)];
+        let is_over =
+            |waiter: &mut Waiter| waiter.cookie.is_some_and(|cookie| grace.is_over(cookie));
+        let Waiter { call, line, .. } = place.take_if(is_over)?;
+        self.next = self.next.wrapping_add(1) & (CALLS - 1);
+        self.count = self.count.wrapping_sub(1);
+        Some(Due::Call(call, line))
+    }
+
+    /// A block, if the grace period of its batch is over.
+    fn due_block(&mut self, core: &Core) -> Option<Due> {
+        let (pfn, line) = self.batch.filter(|_| core.grace.is_over(self.cookie))?;
+        let next = core.frames.frame(pfn).and_then(Frame::below);
+        self.batch = next.map(|next| (next, line));
+        Some(Due::Block(pfn, line))
     }
 }
 
 impl Core {
-    /// Marks a block as one that waits, and pushes it.
+    /// Marks a block as one that waits on a CPU, and pushes it to one of its stacks.
     fn put_off(
         &self,
+        cpu: CpuId,
         block: Exclusive,
-        stack: Option<(&Backlog, &FrameStack)>,
+        stacks: impl Fn(&Backlog) -> &[FrameStack; 2],
     ) -> Result<(), Exclusive> {
         let pfn = block.frames().first();
-        let (Some((backlog, stack)), Some(frame)) = (stack, self.frames.frame(pfn)) else {
+        let (Some(backlog), Some(frame)) = (self.backlogs.of(cpu), self.frames.frame(pfn)) else {
             return Err(block);
         };
         let Some(zone) = self.zone(frame.word().zone_id()) else {
@@ -298,17 +201,18 @@ impl Core {
         let frames = block.frames().frames();
         let cached = CachedWord::of(frame.word());
         let _ = self.frames.cache(block, cached)?;
+        let line = self.backlogs.turns.line();
         // Counted before it can be taken off again.
         zone.note_deferred(frames);
-        backlog.add();
-        let _ = stack.push(pfn, frame);
+        backlog.queued.begin(line);
+        let _ = line.of(stacks(backlog)).push(pfn, frame);
         Ok(())
     }
 
     /// Blocks and calls that are put off, on all CPUs.
     pub(super) fn deferred(&self) -> u64 {
-        let queued = self.backlogs.shared().map(|backlog| &backlog.queued);
-        let counts = queued.map(|queued| u64::from(queued.load(Ordering::Relaxed)));
+        let backlogs = self.backlogs.cells.shared();
+        let counts = backlogs.map(|backlog| u64::from(backlog.queued.count()));
         counts.fold(0, u64::saturating_add)
     }
 

@@ -14,7 +14,7 @@ use crate::zone::{Node, Zone};
 /// Which CPUs that run are asked to give back what they have, and waited for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Ask {
-    /// None: they do it when they use their lists the next time.
+    /// None: only those that are away are seen to.
     Nobody,
     /// Those that have something.
     WhoHasPages,
@@ -48,11 +48,12 @@ impl<P: Platform> Memory<P> {
         core.serve_drains(&Pin::new(&self.platform));
     }
 
-    /// Drains all lists for a request that may wait or not. Answers whether there was anything on
-    /// them.
+    /// Drains lists for a request: all if it may wait, otherwise those of its own CPU and of CPUs that are
+    /// away. Others would not be done in time, and only lose what they have at hand (Linux drains all in
+    /// direct reclaim only). Answers whether there was anything on them.
     pub(super) fn drain_for(&self, core: &Core, may_wait: bool) -> bool {
         let before = core.deferred_frames();
-        self.free_deferred(core);
+        self.free_deferred(core, may_wait);
         let listed = |zone: &Zone| core.cpus.presence.cpus().any(|cpu| zone.has_listed(cpu));
         if before == core.deferred_frames() && !core.listed_zones().any(listed) {
             return false;
@@ -72,7 +73,7 @@ impl<P: Platform> Memory<P> {
         zones: impl Fn() -> Z,
         ask: Ask,
     ) -> bool {
-        self.free_deferred(core);
+        self.free_deferred(core, ask != Ask::Nobody);
         if !core.options.page_lists.are_on() {
             return true;
         }
@@ -120,7 +121,9 @@ impl<P: Platform> Memory<P> {
                 Some(seized) if zone.has_listed(cpu) || !zone.is_drained(cpu) => {
                     zone.drain_seized(seized, &core.frames, &self.platform);
                 }
-                None if zone.has_listed(cpu) || ask == Ask::Everybody => {
+                None if ask == Ask::Everybody
+                    || (ask == Ask::WhoHasPages && zone.has_listed(cpu)) =>
+                {
                     zone.want_drain(cpu);
                     asked = true;
                 }
@@ -129,7 +132,7 @@ impl<P: Platform> Memory<P> {
         }
         drop(seized);
         self.platform.irq_restore(irq);
-        if asked && ask != Ask::Nobody && !self.platform.kick(cpu) {
+        if asked && !self.platform.kick(cpu) {
             // Nobody waits for a CPU that was never started and has nothing.
             for zone in zones() {
                 zone.unless_listed_forget_drain(cpu);

@@ -1,14 +1,15 @@
 //! Grace periods of a machine: who reads, who waits, and what is done afterwards.
 //!
 //! A kernel calls [`GracePeriods::quiescent`] whenever a CPU switches to another task (or, without
-//! tasks, once in a while between two pieces of work), has CPUs that go idle or offline
+//! tasks, once in a while between two pieces of work), or [`GracePeriods::note_quiescent`] where there
+//! is no stack for more, such as in the midst of a switch; has CPUs that go idle or offline
 //! [leave](Memory::leave_cpu), and calls [`GracePeriods::tend`] now and then while it answers that
 //! there is something to do.
 #![forbid(unsafe_code)]
 
 use core::fmt;
 
-use super::defer::Call;
+use super::defer::{CALLS, Call};
 use super::{Block, Core, Home, Memory};
 use crate::platform::Platform;
 use crate::report::Corruption;
@@ -41,7 +42,10 @@ impl fmt::Display for GraceError {
 
 impl core::error::Error for GraceError {}
 
-/// No room for another call on this CPU: [wait](GracePeriods::synchronize) instead, and call.
+/// No room for another call on this CPU: 32 wait already ([`GracePeriods::MAX_CALLS`]), or the caller has
+/// interrupted code that is at them. A task can [wait](GracePeriods::synchronize) instead, and do what the
+/// call would. Who may not sleep has to keep it for later; to free memory it uses [`Block::defer_free`],
+/// which needs no room.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct QueueFull;
 
@@ -102,9 +106,17 @@ impl<'m, P: Platform> GracePeriods<'m, P> {
         let pin = Pin::new(&self.memory.platform);
         let counted = core.grace.quiescent(&pin);
         if counted {
-            self.memory.do_deferred_here(core, &pin);
+            let _ = self.memory.do_deferred_here(core, &pin);
         }
         counted
+    }
+
+    /// As [`Self::quiescent`], and does nothing of what the CPU has put off: for places where a task
+    /// that did not ask for it lends its stack. Context: any but NMI, on a CPU that is not away.
+    #[inline]
+    pub fn note_quiescent(self) -> bool {
+        let Some(core) = self.core() else { return true };
+        core.grace.quiescent(&Pin::new(&self.memory.platform))
     }
 
     /// Begins a grace period: what was unlinked before, nobody sees any more when it is over (Linux:
@@ -140,19 +152,34 @@ impl<'m, P: Platform> GracePeriods<'m, P> {
         self.wait_until(|| self.poll(cookie), cookie)
     }
 
-    /// Waits until everything is done that was put off so far (Linux: `rcu_barrier`). Context: task.
+    /// Waits until everything is done that was put off so far, and sees what that did (Linux:
+    /// `rcu_barrier`); what comes meanwhile does not hold it up. Context: task.
     ///
     /// # Errors
     /// [`GraceError`].
     pub fn barrier(self) -> Result<(), GraceError> {
-        let is_done = || {
-            let _ = self.tend();
-            self.core().is_none_or(|core| core.deferred() == 0)
+        let Some(core) = self.core() else {
+            return Ok(());
         };
-        self.wait_until(is_done, Cookie::default())
+        let mut wait = None;
+        let mine = || {
+            wait = wait.take().or_else(|| core.backlogs.turns.wait());
+            wait.is_some()
+        };
+        self.wait_until(mine, Cookie::default())?;
+        for _ in 0..2 {
+            let Some(wait) = &wait else { break };
+            let line = wait.turn();
+            let is_done = || {
+                let _ = self.tend();
+                core.backlogs.are_empty(line)
+            };
+            self.wait_until(is_done, Cookie::default())?;
+        }
+        Ok(())
     }
 
-    fn wait_until(self, is_so: impl Fn() -> bool, cookie: Cookie) -> Result<(), GraceError> {
+    fn wait_until(self, mut is_so: impl FnMut() -> bool, cookie: Cookie) -> Result<(), GraceError> {
         let platform = &self.memory.platform;
         if !platform.may_sleep() {
             return Err(GraceError::Atomic);
@@ -177,7 +204,7 @@ impl<'m, P: Platform> GracePeriods<'m, P> {
     }
 
     /// Has late CPUs pass a quiescent state, and tells of those that have been late for long.
-    fn remind(self) {
+    pub(super) fn remind(self) {
         let Some(core) = self.core() else { return };
         let platform = &self.memory.platform;
         core.grace.poll_late(platform, &core.cpus.presence, |late| {
@@ -188,7 +215,10 @@ impl<'m, P: Platform> GracePeriods<'m, P> {
         });
     }
 
-    /// Calls `run` with `data` when a grace period is over that begins now (Linux: `call_rcu`): on
+    /// Calls that wait on one CPU, at most.
+    pub const MAX_CALLS: usize = CALLS;
+
+    /// Calls `run` with `data` when a grace period is over that begins after this (Linux: `call_rcu`): on
     /// this CPU in [`Self::quiescent`], or on another one if it is away; so it may not sleep, and should be short.
     /// Context: any but NMI.
     ///
@@ -206,8 +236,9 @@ impl<'m, P: Platform> GracePeriods<'m, P> {
         Ok(())
     }
 
-    /// Looks at all CPUs, does what may be done now, and reminds those that are late. Answers whether there is
-    /// something left: then it wants to be called again, soon. Context: task or irq, with interrupts on where
+    /// Looks at all CPUs, does what may be done now, and reminds those that are late: all of it where the
+    /// caller may sleep; otherwise for each CPU 32 calls and 32 blocks, or a 128th of what waits if that is more. Answers
+    /// whether there is something left: then it wants to be called again, soon. Context: task or irq, with interrupts on where
     /// [`Platform::resched_cpu`] needs that.
     pub fn tend(self) -> bool {
         let Some(core) = self.core() else {
@@ -215,12 +246,15 @@ impl<'m, P: Platform> GracePeriods<'m, P> {
         };
         // First gathers, then looks, then does what that has shown to be over.
         let _ = self.quiescent();
-        let pin = Pin::new(&self.memory.platform);
-        let _ = core.grace.quiescent(&pin);
-        drop(pin);
+        let _ = self.note_quiescent();
         self.remind();
-        let _ = self.quiescent();
-        self.memory.do_deferred_elsewhere(core);
+        let is_reading = !self.quiescent();
+        let platform = &self.memory.platform;
+        let may_wait = platform.may_sleep() && !is_reading;
+        while may_wait && self.memory.do_deferred_here(core, &Pin::new(platform)) {
+            platform.reschedule();
+        }
+        self.memory.do_deferred_elsewhere(core, may_wait);
         core.deferred() > 0
     }
 

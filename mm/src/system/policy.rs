@@ -206,7 +206,7 @@ impl<P: Platform> Memory<P> {
                     ..local
                 };
                 // Others come before trouble is gone to for these.
-                match self.alloc_at(core, place, request.light(), trace) {
+                match self.alloc_at(core, place, request.lightly(), trace) {
                     Err(AllocError::OutOfMemory) => self.alloc_at(core, local, request, trace),
                     found => found,
                 }

@@ -11,6 +11,11 @@
 //!
 //! The map of the machine is memblock's own, kept as it was at the end of boot; what of it was handed
 //! over since is told by which sections have records. Those change under the populate lock only.
+//!
+//! A section gets its records under one hold of that lock, and is handed over block by block, with the lock
+//! released in between where blocks are written to (`init_on_free`, poison). Whoever takes the lock meanwhile,
+//! a handler that interrupts included, first [hands over](Core::with_all_settled) what is left: nobody
+//! waits for who was interrupted.
 #![forbid(unsafe_code)]
 
 use super::adopt::Source;
@@ -19,7 +24,7 @@ use super::sections::{AREA_PAGES, Sections, Site, frames_of};
 use super::{Core, Memory};
 use crate::addr::{Pfn, PfnRange};
 use crate::buddy::{Step, Trace};
-use crate::config::{PAGE_SIZE, SECTION_FRAMES};
+use crate::config::{PAGE_SIZE, PAGEBLOCK_FRAMES, SECTION_FRAMES};
 use crate::frame::FrameTable;
 use crate::mem::EarlyBox;
 use crate::memblock::Memblock;
@@ -32,15 +37,23 @@ use crate::zone::Zone;
 #[derive(Debug)]
 pub(crate) struct Latent {
     memblock: EarlyBox<Option<Memblock>>,
-    /// Held while a section is populated.
-    lock: SpinLock<()>,
+    /// Held while a section is populated; what of it is still to be handed over.
+    lock: SpinLock<Option<Settling>>,
+}
+
+/// A section that has records, and is not handed over yet from a frame on.
+#[derive(Debug)]
+pub(super) struct Settling {
+    rest: PfnRange,
+    /// The frames of its metadata.
+    used: PfnRange,
 }
 
 impl Latent {
     pub(super) const fn new(memblock: EarlyBox<Option<Memblock>>) -> Self {
         Self {
             memblock,
-            lock: SpinLock::new(rank::POPULATE, ()),
+            lock: SpinLock::new(rank::POPULATE, None),
         }
     }
 }
@@ -60,7 +73,8 @@ impl<P: Platform> Memory<P> {
     }
 
     /// Populates every section that a range touches. Context: any but NMI; masks interrupts for as
-    /// long as it takes to clear a section's records, each time.
+    /// long as it takes to clear a section's records (1 MiB) and hand over its 64 pageblocks. Where free pages
+    /// are written to (`init_on_free`, `page_poison`), that is done a pageblock at a time, 2 MiB.
     pub fn populate(&self, range: PfnRange) {
         if let Some(core) = self.core() {
             core.populate_all(&self.platform, range);
@@ -102,9 +116,8 @@ impl<P: Platform> Memory<P> {
     }
 
     /// Keeps everybody from populating memory.
-    pub(super) fn stop_populating(&self) -> Option<IrqGuard<'_, (), P>> {
-        let latent = self.core()?.latent.as_ref()?;
-        Some(latent.lock.lock(&self.platform))
+    pub(super) fn stop_populating(&self) -> Option<IrqGuard<'_, Option<Settling>, P>> {
+        self.core()?.with_all_settled(&self.platform)
     }
 
     /// Compares what zones expect of latent sections with the map. Context: populate lock held.
@@ -186,8 +199,9 @@ impl Core {
     /// frames then, it never will have them.
     #[cold]
     fn wait_for_populating<P: Platform>(&self, platform: &P, zone: &Zone) {
-        let Some(latent) = &self.latent else { return };
-        let _lock = latent.lock.lock(platform);
+        let Some(_lock) = self.with_all_settled(platform) else {
+            return;
+        };
         let recorded = zone.latent_frames();
         if recorded > 0 && zone.lowest_latent(platform).is_none() {
             zone.lose_latent(recorded);
@@ -207,10 +221,10 @@ impl Core {
         section: u64,
         is_wanted: impl Fn() -> bool,
     ) {
-        let Some((latent, sections)) = self.latent.as_ref().zip(self.sections()) else {
+        let Some((mut settling, sections)) = self.with_all_settled(platform).zip(self.sections())
+        else {
             return;
         };
-        let _lock = latent.lock.lock(platform);
         let is_latent = |zone: &Zone| zone.is_latent(platform, section);
         let has_records = self.frames.section(section).is_some();
         if has_records || !is_wanted() || !sections.zones(section).any(is_latent) {
@@ -220,8 +234,57 @@ impl Core {
             return;
         };
         match self.build(platform, sections, section, &site) {
-            Ok(()) => self.settle(platform, sections, section, site.frames, Source::Latent),
-            Err(_) => self.lose_section(platform, sections, section, &site),
+            Ok(()) => {
+                self.reserve(platform, sections, section, site.frames);
+                *settling = Some(Settling {
+                    rest: frames_of(section),
+                    used: site.frames,
+                });
+            }
+            Err(_) => return self.lose_section(platform, sections, section, &site),
+        }
+        self.settle_part(platform, sections, &mut settling);
+        drop(settling);
+        drop(self.with_all_settled(platform));
+    }
+
+    /// Takes the populate lock when no section is left half handed over. `None` where nothing is latent.
+    fn with_all_settled<'a, P: Platform>(
+        &'a self,
+        platform: &'a P,
+    ) -> Option<IrqGuard<'a, Option<Settling>, P>> {
+        let (latent, sections) = self.latent.as_ref().zip(self.sections())?;
+        loop {
+            let mut settling = latent.lock.lock(platform);
+            if settling.is_none() {
+                return Some(settling);
+            }
+            self.settle_part(platform, sections, &mut settling);
+        }
+    }
+
+    /// Hands over as much of a section as may be under one hold of the lock.
+    fn settle_part<P: Platform>(
+        &self,
+        platform: &P,
+        sections: Sections<'_>,
+        settling: &mut Option<Settling>,
+    ) {
+        let Some(Settling { rest, used }) = settling else {
+            return;
+        };
+        let first = rest.first().as_u64();
+        let end = match self.treats_free_pages {
+            true => first
+                .saturating_add(PAGEBLOCK_FRAMES)
+                .min(rest.end().as_u64()),
+            false => rest.end().as_u64(),
+        };
+        let part = PfnRange::from_numbers(first, end);
+        self.hand_over(platform, sections, (part, *used), Source::Latent);
+        *rest = PfnRange::from_numbers(end, rest.end().as_u64());
+        if rest.is_empty() {
+            *settling = None;
         }
     }
 
@@ -276,6 +339,18 @@ impl Core {
         used: PfnRange,
         source: Source,
     ) {
+        self.reserve(platform, sections, section, used);
+        self.hand_over(platform, sections, (frames_of(section), used), source);
+    }
+
+    /// Marks what of a section stays out of the allocator.
+    fn reserve<P: Platform>(
+        &self,
+        platform: &P,
+        sections: Sections<'_>,
+        section: u64,
+        used: PfnRange,
+    ) {
         let whole = frames_of(section);
         let reserve = |zone: &Zone, frames: Option<PfnRange>| {
             for pfn in frames.unwrap_or_default().iter() {
@@ -293,7 +368,17 @@ impl Core {
             reserve(zone, PfnRange::new(next, ram.end()));
             reserve(zone, Some(ram.intersect(used)));
         }
-        for (zone, free) in sections.free(whole) {
+    }
+
+    /// Hands over what is free of a range in one section, but for the metadata.
+    fn hand_over<P: Platform>(
+        &self,
+        platform: &P,
+        sections: Sections<'_>,
+        (range, used): (PfnRange, PfnRange),
+        source: Source,
+    ) {
+        for (zone, free) in sections.free(range) {
             let inside = free.intersect(used);
             let parts = match inside.is_empty() {
                 true => [Some(free), None],

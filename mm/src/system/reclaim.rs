@@ -74,13 +74,13 @@ impl Work {
 pub struct ReclaimStats {
     /// How often a request reclaimed by itself, by the highest zone that could serve it.
     pub allocstall: [u64; ZoneKind::COUNT],
-    /// Pages that came back for requests.
+    /// Pages that requests brought back.
     pub pgsteal_direct: u64,
-    /// Pages that came back for nodes.
+    /// Pages that [`Memory::balance_node`] brought back.
     pub pgsteal_kswapd: u64,
-    /// Objects looked at for requests.
+    /// Objects that requests looked at.
     pub pgscan_direct: u64,
-    /// Objects looked at for nodes.
+    /// Objects that [`Memory::balance_node`] looked at.
     pub pgscan_kswapd: u64,
     /// Runs of [`Memory::balance_node`] that had something to do.
     pub pageoutrun: u64,
@@ -160,10 +160,15 @@ impl<P: Platform> Memory<P> {
     /// help; also what boosts ask for, and takes those back: one run of `kswapd` (Linux: `balance_pgdat`). To be called by a thread that
     /// [`Platform::wake_kswapd`] wakes. Does nothing if the caller reclaims already. Context: task.
     pub fn balance_node(&self, node: NodeId) -> Balance {
+        let node = self.core().and_then(|core| Some((core, core.node(node)?)));
+        node.map_or_else(Balance::default, |(core, node)| {
+            self.balance(node, (&core.reclaim.kswapd, &core.reclaim.pageoutrun))
+        })
+    }
+
+    /// As [`Self::balance_node`]: booked as `work`, and a run that has something to do as one of `runs`.
+    fn balance(&self, node: &Node, (work, runs): (&Work, &AtomicU64)) -> Balance {
         let mut balance = Balance::default();
-        let Some((core, node)) = self.core().and_then(|core| Some((core, core.node(node)?))) else {
-            return balance;
-        };
         let Some(mark) = self.begin_reclaim() else {
             return balance;
         };
@@ -175,7 +180,7 @@ impl<P: Platform> Memory<P> {
         let boosts = node.boosts();
         let boost = boosts.into_iter().fold(0, u64::saturating_add);
         if missing > 0 || boost > 0 {
-            core.reclaim.pageoutrun.fetch_add(1, Ordering::Relaxed);
+            runs.fetch_add(1, Ordering::Relaxed);
         }
         let mut priority = DEF_PRIORITY;
         // What is missing is worth every effort; what boosts ask for on top, a little.
@@ -183,7 +188,7 @@ impl<P: Platform> Memory<P> {
             || (balance.reclaimed < boost && priority >= BOOST_PRIORITY)
         {
             let tally = self.shrink_all(&control, priority);
-            core.reclaim.kswapd.add(tally);
+            work.add(tally);
             balance.reclaimed = balance.reclaimed.saturating_add(tally.pages);
             // What came back may still be on this CPU's lists.
             self.drain_local_pages();
@@ -210,7 +215,8 @@ impl<P: Platform> Memory<P> {
     }
 
     /// Wakes kswapd of every node that a request may use and that is below a `high` mark. Where
-    /// nobody is there to be woken and the request may wait, its work is done here and now.
+    /// nobody is there to be woken and the request may wait, its work is done here and now, and counts as
+    /// direct reclaim.
     pub(super) fn wake_kswapds(
         &self,
         core: &Core,
@@ -225,7 +231,9 @@ impl<P: Platform> Memory<P> {
                 continue;
             }
             if !is_hopeless && may_reclaim {
-                let _ = self.balance_node(node.id());
+                // The request reclaims, whoever's work it does.
+                let stalls = &core.reclaim.allocstall[request.highest().index()];
+                let _ = self.balance(node, (&core.reclaim.direct, stalls));
             }
             // Nobody else lowers marks that a request raised which wakes nobody.
             for zone in node.zones() {

@@ -50,6 +50,10 @@ impl<P: Platform> Memory<P> {
         if found.is_none() && self.drain_for(core, may_wait) {
             found = self.alloc_with(core, place, request, flags, trace);
         }
+        // Or be put off for readers that have gone by now.
+        if found.is_none() && self.recover_deferred(core, may_wait) {
+            found = self.alloc_drained(core, place, (request, may_wait), flags, trace);
+        }
         if found.is_none() && may_reclaim {
             found = self.alloc_by_reclaim(core, place, request, flags, trace);
         }
@@ -74,13 +78,16 @@ impl<P: Platform> Memory<P> {
         let mut retry = Retry::new(request);
         loop {
             let pages = self.direct_reclaim(core, place, request);
-            let mut found = self.alloc_drained(core, place, request, flags, trace);
+            let mut found = self.alloc_drained(core, place, (request, true), flags, trace);
             if found.is_none() {
                 found = self.alloc_given_up(core, place, (request, Keep::One), flags, trace);
             }
             let mut next = retry.after_reclaim(pages);
             if found.is_none() && next != Next::Again && retry.is_exhausted() {
                 found = self.alloc_given_up(core, place, (request, Keep::Nothing), flags, trace);
+            }
+            if found.is_none() && retry.is_exhausted() && self.wait_for_deferred(core) {
+                found = self.alloc_drained(core, place, (request, true), flags, trace);
             }
             if found.is_some() {
                 return found;
@@ -90,7 +97,7 @@ impl<P: Platform> Memory<P> {
                 if request.gfp().contains(Gfp::NOFAIL) {
                     flags.insert(AllocFlags::NO_WATERMARKS);
                 }
-                let found = self.alloc_drained(core, place, request, flags, trace);
+                let found = self.alloc_drained(core, place, (request, true), flags, trace);
                 if found.is_some() {
                     return found;
                 }
@@ -108,14 +115,14 @@ impl<P: Platform> Memory<P> {
         &self,
         core: &Core,
         place: Place<'_>,
-        request: &Request,
+        (request, may_wait): (&Request, bool),
         flags: AllocFlags,
         trace: &mut impl Trace,
     ) -> Option<Exclusive> {
         self.drain_local_pages();
-        let found = self.alloc_with(core, place, request, flags, trace);
-        if found.is_none() && self.drain_for(core, true) {
-            return self.alloc_with(core, place, request, flags, trace);
+        let mut found = self.alloc_with(core, place, request, flags, trace);
+        if found.is_none() && self.drain_for(core, may_wait) {
+            found = self.alloc_with(core, place, request, flags, trace);
         }
         found
     }

@@ -118,8 +118,10 @@ impl AtHand {
         trace: &mut impl Trace,
     ) -> Result<(Exclusive, Chores), Chores> {
         let order = request.order();
-        let own = self.ways.enter(pin, kind.slot(request.highest()));
-        let Some((list, mut own)) = List::serving(request).zip(own) else {
+        let Some(list) = List::serving(request) else {
+            return Err(Chores::NONE);
+        };
+        let Some(mut own) = self.ways.enter(pin, kind.slot(request.highest())) else {
             return Err(Chores::NONE);
         };
         let (set, gauges) = own.parts();
@@ -139,7 +141,7 @@ impl AtHand {
     /// but NMI.
     ///
     /// # Errors
-    /// The offer, if it is not a block for these lists, or there is no room.
+    /// The offer, if it is not a block for these lists, or there is no room; and what there is to see to.
     #[inline(always)]
     pub(crate) fn put<P: Platform>(
         &self,
@@ -147,20 +149,28 @@ impl AtHand {
         offer: Offer,
         order: Order,
         trace: &mut impl Trace,
-    ) -> Result<Chores, Offer> {
+    ) -> Result<Chores, (Offer, Chores)> {
         let (slot, mobility) = offer.word().ways();
         let Some(list) = List::of(mobility, order) else {
-            return Err(offer);
+            return Err((offer, Chores::NONE));
         };
         let Some(mut own) = self.ways.enter(pin, BY_WORD.wrapping_add(slot)) else {
-            return Err(offer);
+            return Err((offer, Chores::NONE));
         };
         let (set, gauges) = own.parts();
         // Large blocks do not drive small ones out.
-        if gauges.are_closed() || (order > Order::ZERO && !set.has_room(order, gauges)) {
-            return Err(offer);
-        }
-        let block = offer.cache(set.words(list))?;
+        let has_room = order == Order::ZERO || set.has_room(order, gauges);
+        let offered = match gauges.are_closed() || !has_room {
+            true => Err(offer),
+            false => offer.cache(set.words(list)),
+        };
+        let block = match offered {
+            Ok(block) => block,
+            Err(offer) => {
+                let (trim, drain) = (false, own.leave());
+                return Err((offer, Chores { trim, drain }));
+            }
+        };
         trace.step(Step::Kept {
             pfn: block.0,
             order,
@@ -229,15 +239,14 @@ impl AtHand {
             return nothing;
         };
         let (set, gauges) = own.parts();
-        if gauges.are_closed() {
-            return nothing;
-        }
         let words = set.words(list);
+        let is_open = !gauges.are_closed();
         let (mut dealt, mut put): (usize, u32) = (0, 0);
         for place in pages {
             if let Some(pfn) = *place {
                 // Not taken, the page stays its owner's.
-                let block = offer(pfn).and_then(|offer| offer.cache(words).ok());
+                let offer = offer(pfn).filter(|_| is_open);
+                let block = offer.and_then(|offer| offer.cache(words).ok());
                 let Some(block) = block else { break };
                 set.put_page(list, block);
                 put = put.wrapping_add(1);

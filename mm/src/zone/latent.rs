@@ -12,6 +12,7 @@
 //! what it was.
 #![forbid(unsafe_code)]
 
+use super::watermark::AllocFlags;
 use super::{Zone, watermark};
 use crate::addr::Order;
 use crate::buddy::{MigrateType, Mixing, Request};
@@ -54,6 +55,15 @@ impl Zone {
         self.spares_in_all(order, floor) && self.spares(order, self.left_for_now())
     }
 
+    /// As [`Self::spares_for_now`], for requests that cannot have memory populated: urgent ones may use
+    /// up what is populated.
+    pub(crate) fn spares_here(&self, order: Order, floor: u64, flags: AllocFlags) -> bool {
+        match flags.intersects(AllocFlags::RESERVES) {
+            true => self.spares_in_all(order, floor),
+            false => self.spares_for_now(order, floor),
+        }
+    }
+
     /// So many populated frames can go and leave `floor` frames in that way.
     pub(crate) fn spare_for_now(&self, floor: u64) -> u64 {
         let populated = self.populated_free();
@@ -90,19 +100,19 @@ impl Zone {
     /// Takes note of memory to be populated later: so many frames, in the sections from `first` up to,
     /// not including, `end`. Context: boot.
     pub(crate) fn expect<P: Platform>(&self, platform: &P, (first, end): (u64, u64), frames: u64) {
-        self.areas.lock(platform).expect(first, end);
+        self.lock(platform).expect(first, end);
         self.latent.fetch_add(frames, Ordering::Relaxed);
         self.managed.fetch_add(frames, Ordering::Relaxed);
     }
 
     /// The lowest section to be populated. Context: any but NMI; stale when it arrives.
     pub(crate) fn lowest_latent<P: Platform>(&self, platform: &P) -> Option<u64> {
-        self.areas.lock(platform).lowest_latent()
+        self.lock(platform).lowest_latent()
     }
 
     /// Whether a section is to be populated. Context: as [`Self::lowest_latent`].
     pub(crate) fn is_latent<P: Platform>(&self, platform: &P, section: u64) -> bool {
-        self.areas.lock(platform).is_latent(section)
+        self.lock(platform).is_latent(section)
     }
 
     /// Makes room for the free blocks of a section, which has records now. Context: populate lock held.
@@ -115,7 +125,7 @@ impl Zone {
         records: SectionFrames,
         ram: EarlyRam,
     ) -> Result<(), CarveError> {
-        let mut areas = self.areas.lock(platform);
+        let mut areas = self.lock(platform);
         areas.add_area(platform, records, ram, MigrateType::Movable)
     }
 
@@ -129,7 +139,7 @@ impl Zone {
         block: Exclusive,
     ) -> Result<(), Exclusive> {
         let order = block.order();
-        let mut areas = self.areas.lock(platform);
+        let mut areas = self.lock(platform);
         areas.give(block, order, &mut ())?;
         // First there are more, then fewer again: nobody finds less than there is all the time.
         self.free.store(areas.free_frames(), Ordering::Relaxed);
@@ -146,6 +156,6 @@ impl Zone {
 
     /// No longer waits for a section, which cannot be populated. Context: populate lock held.
     pub(crate) fn forget<P: Platform>(&self, platform: &P, section: u64) {
-        self.areas.lock(platform).forget(section);
+        self.lock(platform).forget(section);
     }
 }

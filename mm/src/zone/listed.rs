@@ -90,15 +90,15 @@ impl Zone {
         let platform = pin.platform();
         let mut own = self.sets(temperature_of(request)).enter(pin)?;
         let (set, gauges) = own.parts();
-        if !set.has_lists(order) {
-            return None;
-        }
-        set.rise(list, frames);
-        if set.is_low(list, self.list_limits.get(), gauges) {
+        let mut taken = None;
+        if set.has_lists(order) {
             let mut lists = self.lists(set, gauges, frames, platform);
-            let _ = lists.refill((list, mixing), trace);
+            lists.rise(list);
+            if lists.is_low(list) {
+                let _ = lists.refill((list, mixing), trace);
+            }
+            taken = set.take(list, order, gauges);
         }
-        let taken = set.take(list, order, gauges);
         if own.leave() {
             self.serve_drain(pin, frames);
         }
@@ -108,47 +108,31 @@ impl Zone {
         taken.hand_out(platform, order, request.is_compound())
     }
 
-    /// Puts a block that its owner gave back, whose record says `word`, on this CPU's lists. Context:
-    /// any but NMI.
+    /// Puts a block that its owner gave back on this CPU's list for blocks like it. Context: any but NMI.
     pub(crate) fn free_listed<P: Platform>(
         &self,
         pin: &Pin<'_, P>,
         frames: &FrameTable,
-        (block, word): (Exclusive, Word),
+        (block, list): (Exclusive, List),
         temperature: Temperature,
         trace: &mut impl Trace,
     ) -> Kept {
-        let order = word.order();
-        let own = self.sets(temperature).enter(pin);
-        let Some((list, mut own)) = List::for_word(word).zip(own) else {
+        let order = list.order();
+        let Some(mut own) = self.sets(temperature).enter(pin) else {
             return Kept::Refused(block);
         };
         let (set, gauges) = own.parts();
-        // Large blocks do not drive small ones out.
-        let has_room = || order == Order::ZERO || set.has_room(order, gauges);
-        if gauges.are_closed() || !set.has_lists(order) || !has_room() {
-            return Kept::Refused(block);
-        }
-        if set.is_full(self.list_limits.get(), gauges) {
-            let mut lists = self.lists(set, gauges, frames, pin.platform());
-            lists.drain_surplus(list, trace);
-        }
-        let block = match frames.cache(block, set.words(list).0) {
-            Ok(block) => block,
-            Err(block) => return Kept::Refused(block),
+        let kept = match set.refuses(order, gauges) {
+            true => Kept::Refused(block),
+            false => {
+                let mut lists = self.lists(set, gauges, frames, pin.platform());
+                lists.keep((list, order), block, trace)
+            }
         };
-        trace.step(Step::Kept {
-            pfn: block.0,
-            order,
-        });
-        if set.put(list, order, block, gauges) {
-            let mut lists = self.lists(set, gauges, frames, pin.platform());
-            lists.drain_surplus(list, trace);
-        }
         if own.leave() {
             self.serve_drain(pin, frames);
         }
-        Kept::Listed
+        kept
     }
 
     /// Takes up to `count` single pages from this CPU's lists, which are filled from the zone while it has
@@ -170,12 +154,11 @@ impl Zone {
         let mut taken: u32 = 0;
         while to_index(u64::from(taken)) < count {
             let Some(page) = set.take_page(list) else {
-                set.rise(list, frames);
-                let filled = set.has_at_hand(list)
+                let mut lists = self.lists(set, gauges, frames, platform);
+                lists.rise(list);
+                let filled = lists.set.has_at_hand(list)
                     || (self.spares(Order::ZERO, floor)
-                        && self
-                            .lists(set, gauges, frames, platform)
-                            .refill((list, self.mixing(&request)), &mut ()));
+                        && lists.refill((list, self.mixing(&request)), &mut ()));
                 if filled {
                     continue;
                 }

@@ -3,11 +3,14 @@
 #![forbid(unsafe_code)]
 
 use super::Zone;
-use crate::addr::Pfn;
+use super::listed::Kept;
+use crate::addr::{Order, Pfn};
 use crate::buddy::pageset::Gauges;
 use crate::buddy::{List, Mixing, PageSet, Step, Trace};
-use crate::frame::FrameTable;
+use crate::frame::{FrameTable, Word};
+use crate::mem::Exclusive;
 use crate::platform::Platform;
+use crate::report::{Check, Corruption};
 
 /// Blocks given back under one hold of the zone lock.
 const HOLD: usize = 64;
@@ -42,7 +45,7 @@ impl<P: Platform> Lists<'_, P> {
         let mut got: u32 = 0;
         while got < wanted {
             let most = wanted.wrapping_sub(got).min(FETCH);
-            let mut areas = self.zone.areas.lock(self.platform);
+            let mut areas = self.zone.lock_traced(self.platform, trace);
             let put = |pfn, record| self.set.stock(list, pfn, record);
             let wanted = (most, mixing);
             let fetched = areas.fetch(list, wanted, self.frames, self.platform, trace, put);
@@ -59,6 +62,57 @@ impl<P: Platform> Lists<'_, P> {
         let order = list.order();
         trace.step(Step::Refilled { blocks: got, order });
         true
+    }
+
+    /// Brings blocks up from below, for a list that has none at hand.
+    #[inline]
+    pub(super) fn rise(&mut self, list: List) {
+        self.set.rise(list, self.frames);
+        self.report_broken(list);
+    }
+
+    /// Whether blocks should be fetched before one is taken.
+    #[inline]
+    pub(super) fn is_low(&self, list: List) -> bool {
+        let limits = self.zone.list_limits.get();
+        self.set.is_low(list, limits, self.gauges)
+    }
+
+    /// Reports a list that was found damaged.
+    fn report_broken(&mut self, list: List) {
+        if let Some(pfn) = self.set.take_broken(list, self.gauges) {
+            let word = self.frames.record(pfn).map(|record| record.get().word());
+            self.platform.corruption(&Corruption::BadRecord {
+                pfn,
+                word: word.unwrap_or(Word::INTERIOR).bits(),
+                check: Check::Links,
+            });
+        }
+    }
+
+    /// Puts a block that its owner gave back on a list, where there is room for it.
+    pub(super) fn keep(
+        &mut self,
+        (list, order): (List, Order),
+        block: Exclusive,
+        trace: &mut impl Trace,
+    ) -> Kept {
+        let limits = self.zone.list_limits.get();
+        if self.set.is_full(limits, self.gauges) {
+            self.drain_surplus(list, trace);
+        }
+        let block = match self.frames.cache(block, self.set.words(list).0) {
+            Ok(block) => block,
+            Err(block) => return Kept::Refused(block),
+        };
+        trace.step(Step::Kept {
+            pfn: block.0,
+            order,
+        });
+        if self.set.put(list, order, block, self.gauges) {
+            self.drain_surplus(list, trace);
+        }
+        Kept::Listed
     }
 
     /// Gives some blocks back because there are too many, those of `list` first.
@@ -95,11 +149,12 @@ impl<P: Platform> Lists<'_, P> {
             let taken = self
                 .set
                 .take_old(list, over, &mut batch, self.frames, self.gauges);
+            self.report_broken(list);
             let Some(sorted) = batch.get_mut(..taken).filter(|taken| !taken.is_empty()) else {
                 return;
             };
             sorted.sort_unstable();
-            let mut areas = self.zone.areas.lock(self.platform);
+            let mut areas = self.zone.lock_traced(self.platform, trace);
             areas.give_back(list, sorted, self.frames, self.platform, trace);
             self.zone.unlock(areas);
         }

@@ -42,7 +42,7 @@ impl Zone {
         platform: &P,
         request: &Request,
     ) -> Result<Option<Exclusive>, Contended> {
-        let mut areas = self.areas.try_lock(platform).ok_or(Contended)?;
+        let mut areas = self.try_lock(platform).ok_or(Contended)?;
         let flags = AllocFlags::empty();
         let wanted = (request, flags, Mixing::Allowed);
         let block = Self::take(&mut areas, platform, wanted, self.home, &mut ());
@@ -88,7 +88,7 @@ impl Zone {
         platform: &P,
         block: Exclusive,
     ) -> Result<(), Exclusive> {
-        let Some(mut areas) = self.areas.try_lock(platform) else {
+        let Some(mut areas) = self.try_lock(platform) else {
             return Err(block);
         };
         let order = block.order();

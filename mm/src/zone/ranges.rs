@@ -49,7 +49,7 @@ impl Zone {
             areas.check_frames(part)
         })?;
         for part in parts(range) {
-            let mut areas = self.areas.lock(platform);
+            let mut areas = self.lock(platform);
             let mut taken: u64 = 0;
             let outcome = areas.take_range::<P>(part, kind, |block| {
                 taken = taken.wrapping_add(block.frames().frames());
@@ -88,14 +88,14 @@ impl Zone {
     ) -> Result<(), RangeError> {
         self.check_span(range)?;
         for part in parts(range) {
-            self.areas.lock(platform).check_blocks(part)?;
+            self.lock(platform).check_blocks(part)?;
         }
         // Most refusals are found before anything is isolated.
         for part in parts(range) {
-            allows(&self.areas.lock(platform), part)?;
+            allows(&self.lock(platform), part)?;
         }
         for part in parts(range) {
-            let mut areas = self.areas.lock(platform);
+            let mut areas = self.lock(platform);
             // Others may have been there since.
             let outcome = allows(&areas, part).and_then(|()| areas.isolate(part));
             self.note_isolation(&areas);
@@ -130,7 +130,7 @@ impl Zone {
     /// Context: task.
     pub fn unisolate<P: Platform>(&self, platform: &P, range: PfnRange) {
         for part in parts(range.intersect(self.span)) {
-            let mut areas = self.areas.lock(platform);
+            let mut areas = self.lock(platform);
             areas.unisolate(part);
             self.note_isolation(&areas);
             self.unlock(areas);

@@ -16,12 +16,14 @@ use crate::mem::{Array, Exclusive};
 use crate::platform::{CpuId, Platform};
 use crate::report::{Check, Corruption};
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use crate::sync::{IrqGuard, PerCpu, SpinLock, rank};
+use crate::sync::{PerCpu, SpinLock, rank};
 
 /// One kind's memory on one node.
 #[derive(Debug)]
 pub struct Zone {
     pub(super) home: ZoneId,
+    /// The state word of a block handed out here, but for what the request says.
+    pub(super) unmarked: Word,
     kind: ZoneKind,
     pub(super) span: PfnRange,
     present: u64,
@@ -29,19 +31,21 @@ pub struct Zone {
     pub(super) managed: AtomicU64,
     /// Mirror of the free areas' count: written under the zone lock, read by anyone.
     pub(super) free: AtomicU64,
+    /// The word of the block that came back last, mirrored likewise.
+    pub(super) latest: AtomicU64,
     /// Frames that will be free once their sections are populated.
     pub(super) latent: AtomicU64,
     /// The part of it in pageblocks kept for large requests that cannot wait; mirrored likewise, …
-    high_atomic_free: AtomicU64,
+    pub(super) high_atomic_free: AtomicU64,
     /// … as are all frames of these pageblocks.
-    high_atomic: AtomicU64,
+    pub(super) high_atomic: AtomicU64,
     /// The free frames of CMA, which only movable pages can have; mirrored likewise, …
-    cma_free: AtomicU64,
+    pub(super) cma_free: AtomicU64,
     /// … as are all frames of CMA.
-    cma: AtomicU64,
+    pub(super) cma: AtomicU64,
     pub(super) watermarks: Watermarks,
     /// Whether the marks were raised and kswapd does not know yet.
-    boosted: AtomicBool,
+    pub(super) boosted: AtomicBool,
     pub(super) areas: SpinLock<FreeAreas>,
     /// What each CPU has at hand.
     pub(super) pagesets: PerCpu<PageSet, Gauges>,
@@ -86,11 +90,13 @@ impl Zone {
         } = parts;
         Self {
             home,
+            unmarked: Word::unique(home, Order::ZERO, 0),
             kind,
             span,
             present,
             managed: AtomicU64::new(0),
             free: AtomicU64::new(0),
+            latest: AtomicU64::new(0),
             latent: AtomicU64::new(0),
             high_atomic_free: AtomicU64::new(0),
             high_atomic: AtomicU64::new(0),
@@ -199,7 +205,7 @@ impl Zone {
         let kept = self.out_of_reach(flags);
         self.watermarks
             .low_floor(request.highest())
-            .saturating_add(kept)
+            .wrapping_add(kept)
     }
 
     /// As [`Self::low_floor`], for any mark and rights. Context: any.
@@ -229,30 +235,6 @@ impl Zone {
         self.free_frames().saturating_sub(kept)
     }
 
-    #[inline]
-    pub(super) fn unlock<P: Platform>(&self, mut areas: IrqGuard<'_, FreeAreas, P>) {
-        self.free.store(areas.free_frames(), Ordering::Relaxed);
-        if !areas.notes().is_empty() {
-            self.look_at_notes(&mut areas);
-        }
-        drop(areas);
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn look_at_notes(&self, areas: &mut FreeAreas) {
-        if areas.take_fragmented() && self.watermarks.raise() {
-            self.boosted.store(true, Ordering::Relaxed);
-        }
-        let free = areas.free_frames_of(MigrateType::HighAtomic);
-        self.high_atomic_free.store(free, Ordering::Relaxed);
-        let kept = areas.high_atomic_frames();
-        self.high_atomic.store(kept, Ordering::Relaxed);
-        let free = areas.free_frames_of(MigrateType::Cma);
-        self.cma_free.store(free, Ordering::Relaxed);
-        self.cma.store(areas.cma_frames(), Ordering::Relaxed);
-    }
-
     /// Frames of CMA, and how many of them are free (Linux: `cma_pages`, `NR_FREE_CMA_PAGES`).
     /// Context: any; stale when it arrives.
     #[must_use]
@@ -263,7 +245,7 @@ impl Zone {
 
     /// Makes the pageblocks of a range, which nothing is in yet, ones of CMA. Context: boot.
     pub(crate) fn lend_to_movable<P: Platform>(&self, platform: &P, range: PfnRange) {
-        let mut areas = self.areas.lock(platform);
+        let mut areas = self.lock(platform);
         areas.lend_to_movable(range);
         self.unlock(areas);
     }
@@ -296,7 +278,7 @@ impl Zone {
         if kept.saturating_add(PAGEBLOCK_FRAMES) > most {
             return;
         }
-        let mut areas = self.areas.lock(platform);
+        let mut areas = self.lock(platform);
         areas.keep_high_atomic(pfn, most);
         self.unlock(areas);
     }
@@ -312,7 +294,7 @@ impl Zone {
         if self.high_atomic.load(Ordering::Relaxed) == 0 {
             return false;
         }
-        let mut areas = self.areas.lock(platform);
+        let mut areas = self.lock(platform);
         let found = areas.give_up_high_atomic(wanted, keep);
         self.unlock(areas);
         found
@@ -327,7 +309,7 @@ impl Zone {
         flags: AllocFlags,
         trace: &mut impl Trace,
     ) -> Option<Exclusive> {
-        let mut areas = self.areas.lock(platform);
+        let mut areas = self.lock_traced(platform, trace);
         let wanted = (request, flags, mixing);
         let block = Self::take(&mut areas, platform, wanted, self.home, trace);
         if block.is_some() {
@@ -349,7 +331,7 @@ impl Zone {
         count: usize,
         mut sink: impl FnMut(Exclusive),
     ) -> usize {
-        let mut areas = self.areas.lock(platform);
+        let mut areas = self.lock(platform);
         let mut taken: usize = 0;
         while taken < count {
             let wanted = (request, AllocFlags::empty(), mixing);
@@ -411,7 +393,7 @@ impl Zone {
         block: Exclusive,
         trace: &mut impl Trace,
     ) -> Result<(), Exclusive> {
-        let mut areas = self.areas.lock(platform);
+        let mut areas = self.lock_traced(platform, trace);
         let order = block.order();
         let given = areas.give(block, order, trace);
         if given.is_ok() {
@@ -429,7 +411,7 @@ impl Zone {
         platform: &P,
         pages: &mut [Option<Exclusive>],
     ) -> usize {
-        let mut areas = self.areas.lock(platform);
+        let mut areas = self.lock(platform);
         let (mut given, mut dealt): (u64, usize) = (0, 0);
         for place in pages {
             if let Some(page) = place.take() {
@@ -456,7 +438,7 @@ impl Zone {
         block: Exclusive,
     ) -> Result<(), Exclusive> {
         let order = block.order();
-        let mut areas = self.areas.lock(platform);
+        let mut areas = self.lock(platform);
         areas.give(block, order, &mut ())?;
         self.managed.fetch_add(order.frames(), Ordering::Relaxed);
         self.unlock(areas);
@@ -467,13 +449,13 @@ impl Zone {
     /// Context: any but NMI.
     #[must_use]
     pub fn pageblock_type<P: Platform>(&self, platform: &P, pfn: Pfn) -> Option<MigrateType> {
-        self.areas.lock(platform).kind_at(pfn)
+        self.lock(platform).kind_at(pfn)
     }
 
     /// All numbers at one moment. Context: task.
     #[must_use]
     pub fn snapshot<P: Platform>(&self, platform: &P) -> ZoneSnapshot {
-        let areas = self.areas.lock(platform);
+        let areas = self.lock(platform);
         let mut blocks = [[0; ORDERS]; MigrateType::COUNT];
         for (counts, kind) in blocks.iter_mut().zip(MigrateType::ALL) {
             for (count, order) in counts.iter_mut().zip(Order::all()) {
@@ -501,7 +483,7 @@ impl Zone {
     /// # Errors
     /// The first [`Corruption`] found.
     pub fn validate<P: Platform>(&self, platform: &P) -> Result<Census, Corruption> {
-        let areas = self.areas.lock(platform);
+        let areas = self.lock(platform);
         let mut census = areas.validate()?;
         census.latent = self.latent_frames();
         let (recorded, counted) = (self.managed(), census.managed());

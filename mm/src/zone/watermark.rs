@@ -42,6 +42,8 @@ bitflags::bitflags! {
 impl AllocFlags {
     /// Each of these opens pageblocks that are kept for large requests that cannot wait.
     pub const HIGH_ATOMIC: Self = Self::HARDER.union(Self::OOM).union(Self::NO_WATERMARKS);
+    /// Each of these leads below the `min` mark.
+    pub const RESERVES: Self = Self::HIGH.union(Self::HIGH_ATOMIC);
 }
 
 /// Which mark a request must leave.
@@ -171,7 +173,8 @@ impl Watermarks {
     #[must_use]
     pub fn low_floor(&self, highest: ZoneKind) -> u64 {
         let floor = self.floor[highest.index()].load(Ordering::Relaxed);
-        floor.saturating_add(self.boost())
+        // Both are less than the frames of a machine.
+        floor.wrapping_add(self.boost())
     }
 
     /// What a zone must have more of so that a page of it can go, in general (Linux: what

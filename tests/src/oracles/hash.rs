@@ -5,12 +5,14 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use mm::frame::Frame;
 use mm::system::Memory;
 
+use super::shape::settle;
 use crate::sim::{SimConfig, SimPlatform};
 
 /// All four words of every record of RAM, and every zone's counters. Two machines in the same
 /// state have the same hash; a call that must change nothing leaves it as it was.
 #[must_use]
 pub fn state_hash<C: SimConfig>(memory: &Memory<SimPlatform<C>>) -> u64 {
+    settle(memory);
     let mut hash: u64 = 0;
     for range in memory.platform().ram().ranges() {
         for pfn in range.whole_frames().iter() {

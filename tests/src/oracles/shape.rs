@@ -17,6 +17,7 @@ impl Shape {
     /// The free blocks right now.
     #[must_use]
     pub fn of<C: SimConfig>(memory: &Memory<SimPlatform<C>>) -> Self {
+        settle(memory);
         let free = |found: &Found| found.word.state() == Some(FrameState::Free);
         let blocks = Blocks::of(memory).filter(free);
         Self(
@@ -91,5 +92,12 @@ impl Shape {
             }
         }
         assert!(text.is_empty(), "O5: other free blocks than before:{text}");
+    }
+}
+
+/// Has every zone merge the block that came back last: records tell the whole then.
+pub(super) fn settle<C: SimConfig>(memory: &Memory<SimPlatform<C>>) {
+    for zone in memory.zones() {
+        let _ = zone.snapshot(memory.platform());
     }
 }

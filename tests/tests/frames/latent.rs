@@ -165,6 +165,23 @@ fn a_request_that_cannot_wait_uses_populated_memory_only() {
 }
 
 #[test]
+fn requests_without_rights_leave_what_is_populated_to_urgent_ones() {
+    let machine = Machine::<Quick>::new()
+        .node(0, DMA32_LIMIT, 1024 * MIB)
+        .node(1, DMA32_LIMIT + 1024 * MIB, 1024 * MIB)
+        .cpus_on(&[0, 1])
+        .boot();
+    let plain = exhaust(&machine, Gfp::NOWAIT, Order::ZERO);
+    assert!(!plain.is_empty());
+    // Much is latent, but those that may go below `min` cannot have it populated either.
+    let urgent = exhaust(&machine, Gfp::ATOMIC | Gfp::NOWARN, Order::ZERO);
+    let min = machine.zones().map(|zone| zone.watermarks().marks().min);
+    assert!(urgent.len() as u64 >= min.sum::<u64>() / 2);
+    drop((plain, urgent));
+    machine.finish();
+}
+
+#[test]
 fn memory_for_requests_that_cannot_wait_is_populated_before_it_runs_out() {
     let machine = six::<Quick>().boot();
     let dma32 = &machine.nodes()[0].zones()[1];
@@ -375,6 +392,51 @@ fn memory_is_populated_ahead_of_requests_but_not_all_of_it() {
     assert!(spare < SECTION_FRAMES, "and then it stops");
     assert!(dma32.latent_frames() > 0);
     machine.finish();
+}
+
+/// Populates a section while another CPU looks, whenever interrupts are unmasked, and in the gap of this
+/// number needs the section itself. Answers how many frames were handed over between two looks at most.
+fn most_at_once(wipes: bool, needed_in: u32) -> u64 {
+    let machine = Machine::<Listed<Quick>>::new().ram(0, 12 * SECTION).cpus(2);
+    let machine = machine.options(|options| options.init_on_free = wipes);
+    let machine = machine.boot();
+    let zone = &machine.nodes()[0].zones()[1];
+    let range = PfnRange::from_count(first_of(7), SECTION_FRAMES / 2).unwrap();
+    let (mut most, mut before) = (0, zone.latent_frames());
+    let gaps = machine.hardware().gaps(0);
+    std::thread::scope(|scope| {
+        let (machine, most, before) = (&machine, &mut most, &mut before);
+        scope.spawn(move || {
+            let _here = machine.cpu(1);
+            let mut number = 0;
+            gaps.each(|| {
+                let now = zone.latent_frames();
+                *most = (*most).max(*before - now);
+                number += 1;
+                if number == needed_in {
+                    // What is left of it is handed over here.
+                    drop(machine.alloc_contig_range(range, Gfp::KERNEL).unwrap());
+                }
+                *before = zone.latent_frames();
+            });
+        });
+        machine.populate(range);
+        machine.hardware().no_more_gaps();
+    });
+    assert!(!machine.is_latent(range.first()));
+    drop(machine.alloc_contig_range(range, Gfp::KERNEL).unwrap());
+    machine.finish();
+    most
+}
+
+#[test]
+fn a_section_is_wiped_a_pageblock_at_a_time_and_others_do_not_wait_for_it() {
+    // Whole, where nothing is written to but records.
+    assert!(most_at_once(false, 0) > SECTION_FRAMES / 2);
+    for needed_in in [0, 1, 5, 20, 70] {
+        let most = most_at_once(true, needed_in);
+        assert!((1..=512).contains(&most), "{most} in gap {needed_in}");
+    }
 }
 
 #[test]

@@ -236,6 +236,7 @@ fn a_page_waits_for_readers_that_were_there_and_for_no_others() {
     };
     let _here = machine.hardware().cpu(1);
     assert!(!machine.grace().quiescent());
+    assert!(!machine.grace().note_quiescent());
     drop(guard);
     assert!(machine.grace().quiescent());
     drop(_here);
@@ -364,6 +365,12 @@ fn what_a_cpu_put_off_is_its_own_while_it_is_there() {
             put_off.wait();
             looked.wait();
             assert_eq!(machine.grace().pending(), 1);
+            // Where nothing may be done, nothing is, however often: not even once it might be.
+            for _ in 0..3 {
+                assert!(machine.grace().note_quiescent());
+                assert!(machine.grace().poll(machine.grace().start()));
+            }
+            assert_eq!(machine.grace().pending(), 1);
             // The first one gathers, the second one finds the grace period over.
             machine.grace().quiescent();
             assert!(machine.grace().poll(machine.grace().start()));
@@ -401,6 +408,133 @@ fn cpus_that_come_and_go_while_others_wait_for_grace_periods_lose_nothing() {
             machine.grace().tend();
             rounds.set(rounds.get() + 1);
         }
+    });
+    finish(machine);
+}
+
+/// Takes all memory and puts it off.
+fn put_everything_off<C: SimConfig>(machine: &Machine<C>) -> usize {
+    let gfp = Gfp::KERNEL | Gfp::NOWARN;
+    let blocks = std::iter::from_fn(|| machine.alloc_block(gfp, Order::ZERO).ok());
+    let blocks: Vec<_> = blocks.collect();
+    let count = blocks.len();
+    blocks.into_iter().for_each(Block::defer_free);
+    count
+}
+
+#[test]
+fn memory_that_is_put_off_is_found_before_a_request_fails() {
+    let machine = machine::<Listed<Usual>>(1);
+    let count = put_everything_off(&machine);
+    assert!(count > 4000);
+    let block = machine.alloc_block(Gfp::KERNEL, Order::ZERO);
+    assert!(block.is_ok(), "{count} pages wait for nobody");
+    drop(block);
+    finish(machine);
+
+    // Who cannot wait gets what was unlinked before a quiescent state, a little at a time.
+    let machine = self::machine::<Listed<Usual>>(1);
+    let count = put_everything_off(&machine) as u64;
+    // Gathered for a grace period, which this CPU has passed then.
+    assert!(machine.grace().quiescent());
+    let core = machine.grace().quiescent();
+    assert!(core && machine.grace().pending() == count);
+    let urgent = Gfp::MEMALLOC | Gfp::NOWARN;
+    let blocks = std::iter::from_fn(|| {
+        let atomic = || machine.alloc_block(urgent, Order::ZERO);
+        machine.hardware().in_atomic(atomic).ok()
+    });
+    let blocks: Vec<_> = blocks.take(2 * count as usize).collect();
+    assert!(blocks.len() as u64 >= count, "{} of {count}", blocks.len());
+    drop(blocks);
+    finish(machine);
+}
+
+#[test]
+fn a_request_waits_for_readers_that_hold_memory_up() {
+    let machine = machine::<Listed<Usual>>(2);
+    let (full, waits) = (Barrier::new(2), Barrier::new(2));
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let _here = machine.cpu(1);
+            let guard = machine.grace().pin().unwrap();
+            full.wait();
+            waits.wait();
+            while machine.hardware().take_rescheduled().is_empty() {
+                thread::yield_now();
+            }
+            drop(guard);
+            machine.grace().quiescent();
+        });
+        full.wait();
+        assert!(put_everything_off(&machine) > 4000);
+        waits.wait();
+        let block = machine.alloc_block(Gfp::KERNEL, Order::ZERO);
+        assert!(block.is_ok());
+    });
+    finish(machine);
+}
+
+#[test]
+fn what_is_put_off_does_not_pile_up_however_fast_it_comes() {
+    let machine = machine::<Listed<Usual>>(1);
+    let mut most = 0;
+    // More between two runs than a run frees of few, and each run is one that may not sleep.
+    for _ in 0..400 {
+        for _ in 0..80 {
+            page(&machine, 3).defer_free();
+        }
+        most = most.max(machine.grace().pending());
+        machine.hardware().in_atomic(|| machine.grace().tend());
+    }
+    assert!(most < 5000, "{most}");
+    finish(machine);
+}
+
+#[test]
+fn a_run_that_may_not_sleep_frees_a_part_of_what_waits_and_a_thread_all() {
+    let machine = machine::<Listed<Usual>>(1);
+    let count = put_everything_off(&machine) as u64;
+    assert_eq!(machine.grace().pending(), count);
+    machine.hardware().in_atomic(|| machine.grace().tend());
+    let freed = count - machine.grace().pending();
+    assert!((32..=count / 16).contains(&freed), "{freed} of {count}");
+    assert!(!machine.grace().tend());
+    finish(machine);
+}
+
+#[test]
+fn a_barrier_waits_for_what_was_there_and_not_for_what_comes() {
+    static DONE: AtomicU64 = AtomicU64::new(0);
+    static STOP: AtomicBool = AtomicBool::new(false);
+    const FIRST: u64 = 1 << 32;
+    let machine = machine::<Listed<Usual>>(3);
+    let done: fn(u64) = |data| {
+        DONE.fetch_add(data, Ordering::Relaxed);
+    };
+    let ready = Barrier::new(2);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let _here = machine.cpu(1);
+            machine.grace().call(done, FIRST).unwrap();
+            page(&machine, 3).defer_free();
+            ready.wait();
+            // Something is put off here all the time.
+            while !STOP.load(Ordering::Relaxed) {
+                let _ = machine.grace().call(done, 1);
+                page(&machine, 3).defer_free();
+                machine.grace().quiescent();
+            }
+        });
+        ready.wait();
+        // The host may let the other thread wait for longer than this one does.
+        let ended = (0..100).filter(|_| {
+            let is_over = machine.grace().barrier().is_ok();
+            is_over && DONE.load(Ordering::Relaxed) >= FIRST
+        });
+        let ended = ended.take(20).count();
+        STOP.store(true, Ordering::Relaxed);
+        assert_eq!(ended, 20);
     });
     finish(machine);
 }

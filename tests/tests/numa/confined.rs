@@ -8,9 +8,9 @@ use mm::buddy::Gfp;
 use mm::buddy::relief::{Freed, OomNotifier, OutOfMemory, Relief, ShrinkControl, Shrinker};
 use mm::numa::{Mode, NodeMask};
 use mm::platform::NodeId;
-use mm::system::AllocError;
+use mm::system::{AllocError, Block, Memory};
 use mm_tests::seed::{Random, seed};
-use mm_tests::sim::{Listed, Usual};
+use mm_tests::sim::{Listed, SimPlatform, Usual};
 
 use super::{even, mask, node_of, policy};
 
@@ -56,7 +56,7 @@ fn the_end_of_memory_on_some_nodes_is_theirs_alone() {
     let machine = leak(even::<Usual>(4).boot());
     let calls: &'static Calls = leak(Calls::default());
     machine
-        .register_shrinker(leak(Shrinker::new("calls", calls)))
+        .register_shrinker(leak(Shrinker::new("calls", calls).numa_aware()))
         .unwrap();
     machine
         .register_oom_notifier(leak(OomNotifier::new(calls)))
@@ -115,6 +115,50 @@ fn the_end_of_memory_on_some_nodes_is_theirs_alone() {
     let block = machine.alloc_block_policy(&mut preferred, Gfp::KERNEL, Order::ZERO);
     assert_eq!(node_of(machine, &block.unwrap()), 0);
     assert_eq!(machine.hardware().take_failures().0, 0, "nothing failed");
+}
+
+/// A cache that knows nothing of nodes.
+struct Cache {
+    pages: Mutex<Vec<Block<&'static Memory<SimPlatform<Usual>>>>>,
+}
+
+impl Relief for Cache {
+    fn count_objects(&self, control: &ShrinkControl) -> u64 {
+        assert_eq!(control.node, NodeId(0));
+        self.pages.lock().unwrap().len() as u64
+    }
+
+    fn scan_objects(&self, _: &ShrinkControl, objects: u64) -> Option<Freed> {
+        let mut pages = self.pages.lock().unwrap();
+        let left = pages.len().saturating_sub(objects as usize);
+        let given = pages.split_off(left).len() as u64;
+        Some(Freed {
+            objects: given,
+            pages: given,
+        })
+    }
+}
+
+#[test]
+fn a_bound_request_gets_memory_of_caches_that_know_nothing_of_nodes() {
+    let machine = leak(even::<Usual>(2).boot());
+    let mut bound = policy(machine, Mode::Bind, "1");
+    let memory: &'static Memory<_> = machine;
+    let mut pages = Vec::new();
+    let gfp = Gfp::NOWAIT;
+    while let Ok(page) = memory.alloc_block_policy(&mut bound, gfp, Order::ZERO) {
+        pages.push(page);
+    }
+    assert!(pages.len() > 1000);
+    let cache: &'static Cache = leak(Cache {
+        pages: Mutex::new(pages),
+    });
+    let shrinker = leak(Shrinker::new("cache", cache));
+    machine.register_shrinker(shrinker).unwrap();
+    machine.hardware().has_kswapd();
+    let block = memory.alloc_block_policy(&mut bound, Gfp::KERNEL, Order::ZERO);
+    assert_eq!(node_of(machine, &block.unwrap()), 1);
+    assert!(machine.reclaim_stats().pgscan_direct > 0);
 }
 
 /// Requests of the test below, on all CPUs together.

@@ -6,7 +6,7 @@ use mm::config::DMA32_LIMIT;
 use mm::numa::{Mode, NodeMask, Policy, PolicyError};
 use mm::platform::NodeId;
 use mm::system::AllocError;
-use mm_tests::sim::{Listed, Machine, SimConfig, Usual};
+use mm_tests::sim::{Latent, Listed, Machine, SimConfig, Usual};
 
 use super::{MIB, Quick, even, in_a_line, mask, node_of, on, policy};
 
@@ -52,6 +52,27 @@ fn each_mode_asks_nodes_in_its_order() {
             assert_eq!(found, order, "{mode} {nodes:?} on CPU {cpu}");
         });
     }
+    machine.finish();
+}
+
+#[test]
+fn preferred_nodes_are_populated_before_others_are_asked() {
+    let machine = Machine::<Latent<Quick>>::new()
+        .node(0, DMA32_LIMIT, 1024 * MIB)
+        .node(1, DMA32_LIMIT + 1024 * MIB, 1024 * MIB)
+        .cpus_on(&[0, 1])
+        .boot();
+    let mut first = policy(&machine, Mode::PreferredMany, "1");
+    let order = Order::new(9).unwrap();
+    let mut blocks = Vec::new();
+    // 800 of 1,024 MiB; at first one section of it, 128 MiB, is populated.
+    for _ in 0..400 {
+        let block = machine.alloc_block_policy(&mut first, Gfp::KERNEL, order);
+        let block = block.unwrap();
+        assert_eq!(node_of(&machine, &block), 1, "block {}", blocks.len());
+        blocks.push(block);
+    }
+    drop(blocks);
     machine.finish();
 }
 

@@ -116,12 +116,43 @@ pub(crate) const REFUSALS: &[Ending] = &[
         "--machine microvm --firmware bios",
         "microvm has no drive",
     ),
+    usage(
+        "distances_without_nodes",
+        "--numa-dist 0,1,31",
+        "--numa-dist is between nodes, and there are none",
+    ),
+    usage(
+        "distance_of_a_node_that_is_not_there",
+        "--numa 2 --numa-dist 0,5,31",
+        "there is no node 5: the 2 nodes are numbered from 0",
+    ),
     Ending {
         name: "unknown_command",
         options: "",
         exec: Some("frobnicate"),
         status: 1,
         says: "unknown command `frobnicate`",
+    },
+    Ending {
+        name: "text_added_to_a_file",
+        options: "",
+        exec: Some("echo 7 >> /sys/kernel/mm/mempolicy/weighted_interleave/node0"),
+        status: 1,
+        says: "files of /sys are written with `>`, not added to",
+    },
+    Ending {
+        name: "text_written_to_nothing",
+        options: "",
+        exec: Some("echo 7 >"),
+        status: 1,
+        says: "expected one file after `>`",
+    },
+    Ending {
+        name: "text_written_without_blanks_to_a_file_that_is_not_there",
+        options: "",
+        exec: Some("echo 7>FILE"),
+        status: 1,
+        says: "no such file: FILE",
     },
     Ending {
         name: "failed_command_among_good_ones",
@@ -286,6 +317,11 @@ pub(crate) const PRESSURES: &[Ending] = &[
 
 /// Machines with memory that devices can have in one piece.
 pub(crate) const CONTIGUOUS: &[Ending] = &[
+    contiguous(
+        "too_little_to_lend",
+        "--cmdline cma=64M",
+        " they would borrow",
+    ),
     contiguous("some", "--cmdline cma=64M", "CmaFree:           65536 kB"),
     contiguous("most", "--memory 256M --cmdline cma=160M", "frame 0x"),
     contiguous(
@@ -375,8 +411,31 @@ pub(crate) const ODDITIES: &[Ending] = &[
     odd(
         "loglevel_that_is_none",
         "--cmdline loglevel=loud",
-        "kernel parameter ignored: `loglevel=loud` is not off, error, warn, info, debug or trace",
+        "kernel parameter ignored: `loglevel=loud` has no such value: off|error|warn|info|debug|trace",
     ),
+    odd(
+        "kswapd_that_is_neither_on_nor_off",
+        "--cmdline kswapd=maybe",
+        "kernel parameter ignored: `kswapd=maybe` has no such value: off|on",
+    ),
+    odd(
+        "page_lists_of_no_kind",
+        "--cmdline percpu_pagelists",
+        "kernel parameter ignored: `percpu_pagelists` needs a value: off|tuned|classic",
+    ),
+    odd(
+        "flag_with_a_value",
+        "--cmdline movable_node=1",
+        "kernel parameter ignored: `movable_node=1`: write `movable_node` alone",
+    ),
+    Ending {
+        // The tests that it is for say so again.
+        name: "seed_that_is_no_number",
+        options: "--cmdline seed=x",
+        exec: Some("stress 1000"),
+        status: 1,
+        says: "kernel parameter ignored: `seed=x` is not a number",
+    },
 ];
 
 /// Command lines that change what memory there is and how it is divided.

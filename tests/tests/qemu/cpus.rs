@@ -25,6 +25,13 @@ pub(crate) const CPUS: &[Cpus] = &[
         &["1 CPUs online", "stress: no violations"],
     ),
     cpus(
+        // So few pageblocks that some are kept for urgent requests, and pairs of them come apart.
+        "one_with_little_memory",
+        "--memory 32M",
+        "stress 20000 2; stress 20000 3; stress 20000 4; stress 20000 5; stress 20000 6",
+        &["stress: no violations"],
+    ),
+    cpus(
         "two_on_pc",
         "--cpus 2 --machine pc",
         "cpus; stress --cpus 2 20000",
@@ -41,6 +48,13 @@ pub(crate) const CPUS: &[Cpus] = &[
         "--cpus 4 --firmware uefi --memory 1G",
         "cpus; stress --cpus 4 20000",
         &["4 CPUs online", "stress: no violations"],
+    ),
+    cpus(
+        // Where each call takes most of a stack.
+        "two_unoptimised",
+        "--cpus 2 --debug",
+        "ktest selftest::stacks::*,selftest::grace::*",
+        &["KTEST done 10 0"],
     ),
     cpus(
         "sixty_four",

@@ -31,8 +31,12 @@ pub(crate) const NODES: &[Nodes] = &[
         name: "2",
         cpus: 4,
         options: "--numa 2 --memory 2G",
-        commands: "",
+        commands: "alloc 0; explain alloc 0; acpi; pcp drain",
         says: &[
+            "order 0, node 0, zone ",
+            " of node 0; it is free again now.",
+            "numbers are the firmware's",
+            " pages went back to their zones",
             "available: 2 nodes (0-1)",
             "node 0 cpus: 0 1\n",
             "node 1 cpus: 2 3\n",

@@ -37,7 +37,7 @@ const ROOMS: [(&str, usize, usize); 5] = [
     ("platform", 170, 1),
     ("sync", 760, 21),
     ("mem", 290, 16),
-    ("frame/table", 680, 25),
+    ("frame/table", 690, 25),
     ("adapters", 200, 20),
 ];
 

@@ -6,4 +6,5 @@ mod documents;
 mod levels;
 mod loom;
 mod mutants;
+mod registered;
 mod sources;

@@ -250,15 +250,25 @@ fn elsewhere<F: FnOnce() -> R + Send, R: Send>(
     errand.answer.into_inner().ok_or(NoSuchCpu(target.id()))
 }
 
-/// Interrupts all CPUs that are online, the current one included, at the same time; each runs `body` with its
-/// number.
+/// Interrupts all CPUs that are online, the current one included, at the same time, or one after the
+/// other where there is no memory for the records of the calls; each runs `body` with its number.
 ///
 /// # Context
-/// As [`call_on`]; allocates.
+/// As [`call_on`].
 pub fn call_on_all(body: &(impl Fn(u32) + Sync)) {
     let _irq = IrqGuard::new();
-    let others = cpus().filter(|cpu| hotplug::is_online(cpu));
-    each(Way::Interrupt, Some(local::current_id()), others, body);
+    let me = local::current_id();
+    let others = || cpus().filter(|cpu| hotplug::is_online(cpu) && cpu.id() != me);
+    let mut room = Vec::new();
+    if room.try_reserve_exact(others().count()).is_ok() {
+        each(Way::Interrupt, Some(me), others(), body, room);
+        return;
+    }
+    for cpu in others() {
+        // One that has gone offline since is left out, as it would be above.
+        let _ = elsewhere(cpu.id(), Way::Interrupt, || body(cpu.id()));
+    }
+    body(me);
 }
 
 /// The first `count` CPUs run `body` with their numbers, at the same time and outside of
@@ -275,7 +285,7 @@ pub fn run_on_each(count: u32, body: &(impl Fn(u32) + Sync)) -> u32 {
         .collect();
     let ready = |cpu: &&CpuLocal| Some(cpu.id()) == me || worker::wake(cpu).is_ok();
     let reached = visits.iter().map(|&(cpu, _)| cpu).filter(ready);
-    each(Way::Work, me, reached, body)
+    each(Way::Work, me, reached, body, Vec::new())
 }
 
 /// Runs the closure behind `data` with this CPU's number.
@@ -294,13 +304,12 @@ fn each<'a, F: Fn(u32) + Sync>(
     me: Option<u32>,
     cpus: impl Iterator<Item = &'a CpuLocal>,
     body: &F,
+    mut calls: Vec<(&'a CpuLocal, Call)>,
 ) -> u32 {
     let data = core::ptr::from_ref(body).cast();
     // The records must not move once they are in an inbox: all are there before the first is.
-    let calls: Vec<(&CpuLocal, Call)> = cpus
-        .filter(|cpu| Some(cpu.id()) != me)
-        .map(|cpu| (cpu, Call::new(way, run_shared::<F>, data)))
-        .collect();
+    let others = cpus.filter(|cpu| Some(cpu.id()) != me);
+    calls.extend(others.map(|cpu| (cpu, Call::new(way, run_shared::<F>, data))));
     for (cpu, call) in &calls {
         // SAFETY: (1) `wait` below outlasts every call, and a closure that is `Sync` may run on
         // many CPUs at once.

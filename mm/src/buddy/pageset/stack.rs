@@ -1,4 +1,4 @@
-//! A stack of blocks: the newest in an array, the rest linked through their records.
+//! A stack of blocks: the newest in arrays, the rest linked through their records.
 #![forbid(unsafe_code)]
 
 use crate::addr::Pfn;
@@ -11,9 +11,8 @@ const END: u64 = u64::MAX;
 /// list word of their records.
 ///
 /// # Invariants
-/// The blocks at hand stand in the places 1 to `top`, the newest last, and the list word of each names
-/// it. Place 0 holds no record: looking for a block in an empty stack finds none there. `PLACES` is a
-/// power of two, and at most 256.
+/// The blocks at hand stand in the places 1 to `top`, the newest last. Place 0 holds no record: looking for
+/// a block in an empty stack finds none there. `PLACES` is a power of two, and at most 256.
 #[derive(Debug)]
 pub(super) struct Stack<const PLACES: usize> {
     /// The state word of each of them, …
@@ -24,7 +23,10 @@ pub(super) struct Stack<const PLACES: usize> {
     /// The newest of those that are linked.
     below: u64,
     linked: usize,
+    /// Where the chain of those ended too early, and how many were behind.
+    broken: Option<(Pfn, usize)>,
     records: [Option<Record>; PLACES],
+    blocks: [Pfn; PLACES],
 }
 
 impl<const PLACES: usize> Stack<PLACES> {
@@ -42,7 +44,9 @@ impl<const PLACES: usize> Stack<PLACES> {
             top: 0,
             below: END,
             linked: 0,
+            broken: None,
             records: [None; PLACES],
+            blocks: [Pfn::ZERO; PLACES],
         }
     }
 
@@ -71,16 +75,18 @@ impl<const PLACES: usize> Stack<PLACES> {
             self.sink();
         }
         self.top = self.top.wrapping_add(1);
-        record.get().set_link(pfn.as_u64());
-        self.records[self.newest()] = Some(record);
+        let top = self.newest();
+        self.blocks[top] = pfn;
+        self.records[top] = Some(record);
     }
 
     /// Takes the block on top of those at hand.
     #[inline(always)]
     pub(super) fn pop(&mut self) -> Option<(Pfn, Record)> {
-        let record = self.records[self.newest()]?;
+        let top = self.newest();
+        let record = self.records[top]?;
         self.top = self.top.wrapping_sub(1);
-        Some((Pfn::new(record.get().link()), record))
+        Some((self.blocks[top], record))
     }
 
     /// Takes blocks below those at hand, and then the oldest of these, until `places` are full.
@@ -96,9 +102,8 @@ impl<const PLACES: usize> Stack<PLACES> {
         }
         let rest = places.get_mut(taken..).unwrap_or_default();
         let count = rest.len().min(self.newest());
-        let oldest = self.records.iter().skip(1).flatten();
-        for (place, record) in rest.iter_mut().zip(oldest).take(count) {
-            *place = Pfn::new(record.get().link());
+        for (place, pfn) in rest.iter_mut().zip(&self.blocks[1..]).take(count) {
+            *place = *pfn;
         }
         self.drop_oldest(count);
         taken.wrapping_add(count)
@@ -107,7 +112,9 @@ impl<const PLACES: usize> Stack<PLACES> {
     /// Forgets the oldest blocks at hand; the others move down.
     fn drop_oldest(&mut self, count: usize) {
         let count = count.min(self.newest());
-        self.records.copy_within(count.wrapping_add(1).., 1);
+        let from = count.wrapping_add(1);
+        self.blocks.copy_within(from.., 1);
+        self.records.copy_within(from.., 1);
         self.set_newest(self.newest().wrapping_sub(count));
     }
 
@@ -121,11 +128,13 @@ impl<const PLACES: usize> Stack<PLACES> {
     #[cold]
     #[inline(never)]
     fn sink(&mut self) {
-        for record in self.records.iter().skip(1).take(Self::HALF).flatten() {
-            let pfn = record.get().link();
-            record.get().set_link(self.below);
-            self.below = pfn;
-            self.linked = self.linked.wrapping_add(1);
+        let at_hand = self.blocks.iter().zip(&self.records);
+        for (pfn, record) in at_hand.skip(1).take(Self::HALF) {
+            if let Some(record) = record {
+                record.get().set_link(self.below);
+                self.below = pfn.as_u64();
+                self.linked = self.linked.wrapping_add(1);
+            }
         }
         self.drop_oldest(Self::HALF);
     }
@@ -141,7 +150,7 @@ impl<const PLACES: usize> Stack<PLACES> {
             let Some((pfn, record)) = self.unlink(frames) else {
                 break;
             };
-            record.get().set_link(pfn.as_u64());
+            self.blocks[place & Self::MOST] = pfn;
             self.records[place & Self::MOST] = Some(record);
             got = got.wrapping_add(1);
         }
@@ -155,9 +164,20 @@ impl<const PLACES: usize> Stack<PLACES> {
             return None;
         }
         let pfn = Pfn::new(self.below);
-        let record = frames.record(pfn)?;
+        let record = frames.record(pfn);
+        let Some(record) = record.filter(|record| record.get().word() == self.word.word()) else {
+            // What the link names is none of them: whatever comes behind it is out of reach.
+            self.broken = Some((pfn, self.linked));
+            (self.below, self.linked) = (END, 0);
+            return None;
+        };
         self.below = record.get().link();
         self.linked = self.linked.wrapping_sub(1);
         Some((pfn, record))
+    }
+
+    /// Where a link was found damaged since this was asked last, and how many blocks that lost.
+    pub(super) const fn take_broken(&mut self) -> Option<(Pfn, usize)> {
+        self.broken.take()
     }
 }

@@ -156,9 +156,34 @@ impl Record {
         cached: CachedWord,
         word: Word,
     ) -> Result<Exclusive, Corruption> {
+        self.claim::<P>((pfn, order), cached.word(), word)
+    }
+
+    /// Takes a free block of exactly `order`, which is on no list of its zone, and writes `word`,
+    /// which names that zone and order, into its record. Context: zone lock held.
+    ///
+    /// # Errors
+    /// [`Corruption::NotFree`] if the record says otherwise; nothing is changed then.
+    #[inline(always)]
+    pub(crate) fn take_free<P: Platform>(
+        self,
+        (pfn, order): (Pfn, Order),
+        word: Word,
+    ) -> Result<Exclusive, Corruption> {
+        self.claim::<P>((pfn, order), word.freed(), word)
+    }
+
+    /// Turns a block that nobody has, whose record must say `nobodys`, into its token.
+    #[inline(always)]
+    fn claim<P: Platform>(
+        self,
+        (pfn, order): (Pfn, Order),
+        nobodys: Word,
+        word: Word,
+    ) -> Result<Exclusive, Corruption> {
         let frame = self.get();
         let found = frame.word();
-        if found != cached.word() {
+        if found != nobodys {
             return Err(not_free(pfn, found));
         }
         if P::PROFILE.is_debug() {
@@ -168,8 +193,8 @@ impl Record {
         } else {
             frame.publish(word);
         }
-        // SAFETY: (1) the record said cached, which it says only after the token was consumed, and
-        // no longer does; (2) only adopted frames are ever cached.
+        // SAFETY: (1) the record said cached or free, which it says only after the token was consumed,
+        // and no longer does; (2) only adopted frames are ever either.
         Ok(unsafe { Exclusive::new(PfnRange::block(pfn, order)) })
     }
 }
@@ -219,13 +244,31 @@ impl Offer {
         Ok((self.pfn, self.record))
     }
 
+    /// Marks the block as free.
+    ///
+    /// # Errors
+    /// The offer, if it is not a block of `order` with one owner.
+    #[inline(always)]
+    pub(crate) fn set_free(self, order: Order) -> Result<(Pfn, Record), Self> {
+        if !self.is_block(order) {
+            return Err(self);
+        }
+        self.record.get().publish(self.word.freed());
+        Ok((self.pfn, self.record))
+    }
+
+    #[inline]
+    fn is_block(&self, order: Order) -> bool {
+        self.word.is_unique_block(order) && self.pfn.is_aligned(order)
+    }
+
     /// The block's token.
     ///
     /// # Errors
     /// Why it is not the number of a block of `order` with one owner.
     #[inline]
     pub(crate) fn accept(self, frames: &FrameTable, order: Order) -> Result<Exclusive, FreeError> {
-        if !self.word.is_unique_block(order) || !self.pfn.is_aligned(order) {
+        if !self.is_block(order) {
             return Err(frames.why_not_free(self.pfn, order));
         }
         // SAFETY: (1) the invariant; (2) only adopted frames become unique.

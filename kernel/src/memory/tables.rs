@@ -1,0 +1,169 @@
+//! The page tables in use: a walk that makes what is missing, and pages for that.
+//!
+//! Until the kernel has page tables of its own, these are the boot loader's. Entries are read and written
+//! as atomics here and nowhere else after boot, so a walk may meet another one anywhere. Who adds or
+//! clears entries does so in a range of addresses of its own, with an entry of the root table to itself,
+//! and under a lock of its own: the frame table's under the populate lock, kernel stacks' under theirs.
+//! A walk takes no memory: who makes tables brings the pages.
+#![expect(
+    unsafe_code,
+    reason = "walks and changes the page tables that the CPU uses"
+)]
+
+use super::KernelPlatform;
+use crate::arch::lock::IrqLock;
+use crate::num::to_usize;
+use core::sync::atomic::{AtomicU64, Ordering};
+use mm::addr::{PhysAddr, VirtAddr};
+use mm::platform::MapFrameTableError as WalkError;
+use x86_64::registers::control::{Cr3, Cr4, Cr4Flags};
+
+/// The lowest bit of an address that chooses an entry, in the root table …
+const UPPERMOST_ENTRY: u32 = 39;
+/// … in the next one, whose entries each map as much as a middle table, …
+pub(super) const MIDDLE: u32 = 30;
+/// … in a middle one …
+const MIDDLE_ENTRY: u32 = 21;
+/// … and in one of the lowest level.
+const LOWEST: u32 = 12;
+const ENTRIES: usize = 512;
+
+const PRESENT: u64 = 1;
+const WRITABLE: u64 = 1 << 1;
+const GLOBAL: u64 = 1 << 8;
+const NO_EXECUTE: u64 = 1 << 63;
+const LARGE: u64 = 1 << 7;
+const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
+
+/// A page table.
+pub(super) type Table = [AtomicU64; ENTRIES];
+
+/// Tables that nobody needed yet: each names the next one in its first entry.
+static SPARE: IrqLock<Option<PhysAddr>> = IrqLock::new(None);
+
+/// Keeps a page for a table that somebody will need.
+pub(super) fn give_spare(platform: &KernelPlatform, page: PhysAddr) {
+    let Some(offset) = platform.physical_offset() else {
+        return;
+    };
+    let mut first = SPARE.lock();
+    let [link, ..] = table_at(offset, page.as_u64());
+    link.store(first.map_or(0, PhysAddr::as_u64), Ordering::Relaxed);
+    *first = Some(page);
+}
+
+/// A page for a page table that was not needed elsewhere. It holds anything.
+pub(super) fn take_spare(platform: &KernelPlatform) -> Option<PhysAddr> {
+    let offset = platform.physical_offset()?;
+    let mut first = SPARE.lock();
+    let page = (*first)?;
+    let [link, ..] = table_at(offset, page.as_u64());
+    let next = link.load(Ordering::Relaxed);
+    *first = (next != 0).then_some(PhysAddr::new(next));
+    Some(page)
+}
+
+/// The tables in use.
+#[derive(Clone, Copy)]
+pub(super) struct Root {
+    /// What to add to a physical address.
+    offset: u64,
+    table: &'static Table,
+}
+
+impl Root {
+    /// Finds them.
+    ///
+    /// # Errors
+    /// `Unsupported` before memory is mapped, or with five levels.
+    pub(super) fn find(platform: &KernelPlatform) -> Result<Self, WalkError> {
+        let offset = platform
+            .physical_offset()
+            // The walk knows four levels.
+            .filter(|_| !Cr4::read().contains(Cr4Flags::L5_PAGING))
+            .ok_or(WalkError::Unsupported)?;
+        let (root, _) = Cr3::read();
+        let table = table_at(offset, root.start_address().as_u64());
+        Ok(Self { offset, table })
+    }
+
+    /// The table above the lowest level on the way to `at`. Tables that are missing are made of `pages`.
+    ///
+    /// # Errors
+    /// `OutOfTables` where there are not enough `pages`: those that were taken are in place. `Occupied`
+    /// by a large page.
+    pub(super) fn middle(
+        self,
+        at: VirtAddr,
+        pages: &mut dyn FnMut() -> Option<PhysAddr>,
+    ) -> Result<&'static Table, WalkError> {
+        let upper = self.next(self.table, (at, UPPERMOST_ENTRY), pages)?;
+        self.next(upper, (at, MIDDLE), pages)
+    }
+
+    /// The entries of the table of the lowest level from that of `at` on.
+    ///
+    /// # Errors
+    /// As [`Self::middle`].
+    pub(super) fn lowest(
+        self,
+        at: VirtAddr,
+        pages: &mut dyn FnMut() -> Option<PhysAddr>,
+    ) -> Result<&'static [AtomicU64], WalkError> {
+        let middle = self.middle(at, pages)?;
+        let lowest = self.next(middle, (at, MIDDLE_ENTRY), pages)?;
+        lowest
+            .get(index(at, LOWEST)..)
+            .ok_or(WalkError::Unsupported)
+    }
+
+    /// The table that an entry leads to; a new one if it leads nowhere yet.
+    fn next(
+        self,
+        table: &'static Table,
+        (at, shift): (VirtAddr, u32),
+        pages: &mut dyn FnMut() -> Option<PhysAddr>,
+    ) -> Result<&'static Table, WalkError> {
+        let entry = table.get(index(at, shift)).ok_or(WalkError::Unsupported)?;
+        let found = entry.load(Ordering::Acquire);
+        if found & LARGE != 0 {
+            return Err(WalkError::Occupied(at));
+        }
+        if found & PRESENT != 0 {
+            return Ok(table_at(self.offset, found & ADDRESS));
+        }
+        let page = pages().ok_or(WalkError::OutOfTables)?.as_u64();
+        let next = table_at(self.offset, page);
+        for entry in next {
+            entry.store(0, Ordering::Relaxed);
+        }
+        entry.store(page | PRESENT | WRITABLE, Ordering::Release);
+        Ok(next)
+    }
+}
+
+/// Maps `page` for data, for good or until [`clear`]; answers false where something is mapped.
+pub(super) fn set(entry: &AtomicU64, page: PhysAddr) -> bool {
+    let data = page.as_u64() | PRESENT | WRITABLE | GLOBAL | NO_EXECUTE;
+    entry
+        .compare_exchange(0, data, Ordering::Release, Ordering::Relaxed)
+        .is_ok()
+}
+
+/// Unmaps a page; CPUs may still know it.
+pub(super) fn clear(entry: &AtomicU64) {
+    entry.store(0, Ordering::Relaxed);
+}
+
+/// The table at a physical address.
+fn table_at(offset: u64, table: u64) -> &'static Table {
+    let table = core::ptr::with_exposed_provenance(to_usize(offset.wrapping_add(table)));
+    // SAFETY: `table` is the root that the CPU uses, or an entry of a table names it, or it is a page
+    // that was given for a table: mapped at the offset, as all RAM is, and a table for good. After boot
+    // entries are read and written in this module only, as atomics.
+    unsafe { &*table }
+}
+
+fn index(at: VirtAddr, shift: u32) -> usize {
+    to_usize(at.as_u64().wrapping_shr(shift) & 0x1ff)
+}

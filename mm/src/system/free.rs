@@ -1,0 +1,208 @@
+//! Freeing pages: the way of a block back to a list of its CPU, or to its zone.
+#![forbid(unsafe_code)]
+
+use super::{Core, Memory, PageLists};
+use crate::addr::{Order, Pfn};
+use crate::buddy::pageset::classic::Temperature;
+use crate::buddy::{List, Trace};
+use crate::frame::{FreeError, Offer, Word};
+use crate::mem::Exclusive;
+use crate::platform::Platform;
+use crate::report::Corruption;
+use crate::sync::Pin;
+use crate::zone::{Kept, Zone};
+
+impl<P: Platform> Memory<P> {
+    /// Gives frames back to their zone. Context: any but NMI.
+    #[inline]
+    pub(crate) fn release(&self, block: Exclusive) {
+        self.release_traced(block, &mut ());
+    }
+
+    pub(crate) fn release_traced(&self, block: Exclusive, trace: &mut impl Trace) {
+        let (pfn, order) = (block.frames().first(), block.order());
+        let Some(core) = self.core() else {
+            return self.lose(pfn, order);
+        };
+        let released = match core.frames.offered(block) {
+            Ok(offer) => self.release_offer(core, offer, order, trace).is_ok(),
+            Err(_) => false,
+        };
+        if !released {
+            self.lose(pfn, order);
+        }
+    }
+
+    /// Gives a block of `order` back.
+    ///
+    /// # Errors
+    /// Why it is none.
+    #[inline(always)]
+    pub(crate) fn release_offer(
+        &self,
+        core: &Core,
+        offer: Offer,
+        order: Order,
+        trace: &mut impl Trace,
+    ) -> Result<(), FreeError> {
+        if List::of(0, order).is_none() {
+            return self.release_unusual(core, offer, order, Temperature::Hot, trace);
+        }
+        let pin = Pin::new(&self.platform);
+        let pfn = offer.pfn();
+        match core.cpus.at_hand.put(&pin, offer, order, trace) {
+            Ok(chores) => {
+                if chores.are_any() {
+                    self.see_to(core, chores, pfn);
+                }
+                Ok(())
+            }
+            Err((offer, chores)) => {
+                if chores.are_any() {
+                    self.see_to(core, chores, pfn);
+                }
+                drop(pin);
+                self.release_unusual(core, offer, order, Temperature::Hot, trace)
+            }
+        }
+    }
+
+    /// Gives a block back that is none of those that CPUs have at hand.
+    #[inline(never)]
+    fn release_unusual(
+        &self,
+        core: &Core,
+        offer: Offer,
+        order: Order,
+        temperature: Temperature,
+        trace: &mut impl Trace,
+    ) -> Result<(), FreeError> {
+        let offer = if core.treats_free_pages {
+            self.wiped(core, offer, order)?
+        } else {
+            offer
+        };
+        match self.set_aside(core, offer, order, trace) {
+            Ok(()) => Ok(()),
+            Err(offer) => self.release_to_lists(core, offer, order, temperature, trace),
+        }
+    }
+
+    /// Does to the bytes of a block what is to be done on its way in, before the zone's lock is taken.
+    #[inline(never)]
+    fn wiped(&self, core: &Core, offer: Offer, order: Order) -> Result<Offer, FreeError> {
+        let mut block = offer.accept(&core.frames, order)?;
+        core.wipe(&self.platform, &mut block);
+        let offered = core.frames.offered(block);
+        offered.map_err(|_| FreeError::NotPresent)
+    }
+
+    /// Gives a block back to this CPU's lists the longer way, or to its zone.
+    #[inline(never)]
+    fn release_to_lists(
+        &self,
+        core: &Core,
+        offer: Offer,
+        order: Order,
+        temperature: Temperature,
+        trace: &mut impl Trace,
+    ) -> Result<(), FreeError> {
+        let word = offer.word();
+        let block = offer.accept(&core.frames, order)?;
+        self.release_block(core, block, word, temperature, trace);
+        Ok(())
+    }
+
+    /// Gives a block back that CPUs have no lists for, to be merged later, if there is no more to it.
+    #[inline(always)]
+    fn set_aside(
+        &self,
+        core: &Core,
+        offer: Offer,
+        order: Order,
+        trace: &mut impl Trace,
+    ) -> Result<(), Offer> {
+        if List::of(0, order).is_some() {
+            return Err(offer);
+        }
+        match core.zone(offer.word().zone_id()) {
+            Some(zone) => zone.free_latest(&self.platform, offer, order, trace),
+            None => Err(offer),
+        }
+    }
+
+    /// Gives a block of `order` back that nobody has looked at lately.
+    ///
+    /// # Errors
+    /// Why it is none.
+    pub(crate) fn release_cold(
+        &self,
+        core: &Core,
+        offer: Offer,
+        order: Order,
+    ) -> Result<(), FreeError> {
+        match core.options.page_lists {
+            PageLists::Classic => {
+                self.release_unusual(core, offer, order, Temperature::Cold, &mut ())
+            }
+            PageLists::Off | PageLists::Tuned => self.release_offer(core, offer, order, &mut ()),
+        }
+    }
+
+    /// Gives a block back whose record says `word`.
+    fn release_block(
+        &self,
+        core: &Core,
+        block: Exclusive,
+        word: Word,
+        temperature: Temperature,
+        trace: &mut impl Trace,
+    ) {
+        let order = block.order();
+        let Some(zone) = core.zone(word.zone_id()) else {
+            return self.lose(block.leak().first(), order);
+        };
+        let kept = match List::for_word(word) {
+            None => Kept::Refused(block),
+            Some(list) => {
+                let pin = Pin::new(&self.platform);
+                zone.free_listed(&pin, &core.frames, (block, list), temperature, trace)
+            }
+        };
+        if let Kept::Refused(block) = kept {
+            self.release_to_zone(zone, block, order, trace);
+        }
+    }
+
+    #[inline(never)]
+    pub(super) fn release_to_zone(
+        &self,
+        zone: &Zone,
+        block: Exclusive,
+        order: Order,
+        trace: &mut impl Trace,
+    ) {
+        if let Err(block) = zone.free(&self.platform, block, trace) {
+            self.lose(block.leak().first(), order);
+        }
+    }
+
+    /// Reports a block that belongs nowhere: its record names no zone, or a wrong one.
+    #[cold]
+    pub(super) fn lose(&self, pfn: Pfn, order: Order) {
+        self.platform
+            .corruption(&Corruption::LostBlock { pfn, order });
+    }
+}
+
+impl Core {
+    /// What happens to the bytes of a block on its way in, before the zone's lock is taken.
+    #[inline]
+    pub(super) fn wipe<P: Platform>(&self, platform: &P, block: &mut Exclusive) {
+        if self.options.page_poison {
+            block.poison(platform);
+        } else if self.options.init_on_free {
+            block.zero(platform);
+        }
+    }
+}

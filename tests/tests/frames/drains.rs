@@ -1,0 +1,165 @@
+//! Drains that somebody asked for, and lists that are damaged.
+
+use std::sync::Barrier;
+use std::thread;
+
+use mm::addr::{Order, Pfn, PfnRange};
+use mm::buddy::Gfp;
+use mm::report::{Check, Corruption};
+use mm_tests::sim::{Listed, Machine, Plain, SimConfig, Usual, Vmemmap};
+
+const MIB: u64 = 1 << 20;
+
+fn on_lists<C: SimConfig>(machine: &Machine<C>, cpu: usize) -> u64 {
+    let of_zone = machine.zones().filter_map(|zone| zone.pagesets().nth(cpu));
+    of_zone.map(|set| set.count).sum()
+}
+
+/// While CPU 1, which has just done `first`, does nothing, CPU 0 does `ask`, which asks for a drain and is
+/// not served; then CPU 1 does `then`.
+fn asked_in_between<T: Send>(
+    machine: &Machine<Listed<Usual>>,
+    first: impl FnOnce() -> T + Send,
+    ask: impl FnOnce(),
+    then: impl FnOnce(T) + Send,
+) {
+    let (ready, asked) = (Barrier::new(2), Barrier::new(2));
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let _here = machine.cpu(1);
+            let held = first();
+            ready.wait();
+            asked.wait();
+            assert!(on_lists(machine, 1) > 0);
+            then(held);
+            assert_eq!(on_lists(machine, 1), 0, "the request was left open");
+        });
+        ready.wait();
+        ask();
+        assert!(!machine.drain_all_pages());
+        asked.wait();
+    });
+}
+
+fn free(machine: &Machine<Listed<Usual>>, pfn: Pfn, order: Order) {
+    // SAFETY: of a block that the test allocated and forgets.
+    unsafe { machine.free_pages(pfn, order) }.unwrap();
+}
+
+#[test]
+fn a_free_that_finds_no_room_on_a_list_serves_a_drain() {
+    let builder = Machine::<Listed<Usual>>::new().ram(0, 32 * MIB);
+    let machine = builder.cpus(2).boot();
+    let large = || {
+        let large = machine.alloc_pages(Gfp::KERNEL, Order::PAGEBLOCK).unwrap();
+        free(
+            &machine,
+            machine.alloc_page(Gfp::KERNEL).unwrap(),
+            Order::ZERO,
+        );
+        large
+    };
+    let back = |large| free(&machine, large, Order::PAGEBLOCK);
+    asked_in_between(&machine, large, || (), back);
+    machine.finish();
+}
+
+#[test]
+fn a_free_serves_a_drain_while_lists_are_closed() {
+    let builder = Machine::<Listed<Usual>>::new().ram(0, 32 * MIB);
+    let machine = builder.cpus(2).boot();
+    let page = || machine.alloc_page(Gfp::KERNEL).unwrap();
+    let isolate = || {
+        let page = machine.alloc_block(Gfp::KERNEL, Order::ZERO).unwrap();
+        let block = PfnRange::block(page.pfn().align_down(Order::PAGEBLOCK), Order::PAGEBLOCK);
+        let zone = machine.zone_of(page.pfn()).unwrap();
+        zone.isolate(machine.hardware(), block).unwrap();
+    };
+    asked_in_between(&machine, page, isolate, |page| {
+        free(&machine, page, Order::ZERO)
+    });
+    machine.abandon();
+}
+
+#[test]
+fn pages_in_bulk_serve_a_drain_while_lists_are_closed() {
+    let builder = Machine::<Listed<Usual>>::new().ram(0, 32 * MIB);
+    let machine = builder.cpus(2).boot();
+    let pages = || {
+        let mut pages = [None; 5];
+        assert_eq!(machine.alloc_pages_bulk(Gfp::KERNEL, &mut pages), Ok(5));
+        pages
+    };
+    let isolate = || {
+        let page = machine.alloc_block(Gfp::KERNEL, Order::ZERO).unwrap();
+        let block = PfnRange::block(page.pfn().align_down(Order::PAGEBLOCK), Order::PAGEBLOCK);
+        let zone = machine.zone_of(page.pfn()).unwrap();
+        zone.isolate(machine.hardware(), block).unwrap();
+    };
+    asked_in_between(&machine, pages, isolate, |mut pages| {
+        // SAFETY: the bulk interface filled the places.
+        unsafe { machine.free_pages_bulk(&mut pages) }.unwrap();
+    });
+    machine.abandon();
+}
+
+/// Changes the list word of a record, and answers what it was.
+fn set_link<C: SimConfig>(machine: &Machine<C>, pfn: Pfn, link: u64) -> u64 {
+    let frame = machine.page(pfn).unwrap().frame();
+    let record = core::ptr::from_ref(frame).cast::<u64>().cast_mut();
+    // SAFETY: the list word of a record in this machine's RAM; records are atomics, so there is no
+    // reference that forbids writing, and no other thread is there.
+    unsafe {
+        let place = record.add(2);
+        let before = place.read_volatile();
+        place.write_volatile(link);
+        before
+    }
+}
+
+/// Pages on a list, more than are at hand, of which one in the chain has another link. Answers what it
+/// named before.
+fn with_a_damaged_chain(link: u64) -> (Machine<Listed<(Plain, Vmemmap)>>, Pfn) {
+    let builder = Machine::<Listed<(Plain, Vmemmap)>>::new().ram(0, 512 * MIB);
+    let machine = builder.boot();
+    let allocated = || machine.alloc_page(Gfp::KERNEL).unwrap();
+    let pages: Vec<Pfn> = (0..300).map(|_| allocated()).collect();
+    assert!(machine.drain_all_pages());
+    for &page in &pages {
+        // SAFETY: allocated above.
+        unsafe { machine.free_pages(page, Order::ZERO) }.unwrap();
+    }
+    let before = Pfn::new(set_link(&machine, pages[20], link));
+    assert_eq!(before, pages[19]);
+    (machine, Pfn::new(link))
+}
+
+/// R13, R17: 20 pages are behind the damage; they are lost, which is said once, and nothing else is.
+fn is_reported_once(link: u64) {
+    let (machine, named) = with_a_damaged_chain(link);
+    assert!(machine.drain_all_pages());
+    let reports = machine.hardware().take_reports();
+    assert!(
+        matches!(
+            reports[..],
+            [Corruption::BadRecord { pfn, check: Check::Links, .. }] if pfn == named
+        ),
+        "{reports:?}"
+    );
+    assert_eq!(on_lists(&machine, 0), 0);
+    let page = machine.alloc_block(Gfp::KERNEL, Order::ZERO).unwrap();
+    drop(page);
+    assert!(machine.drain_all_pages());
+    assert_eq!(machine.hardware().take_reports(), []);
+    machine.abandon();
+}
+
+#[test]
+fn a_link_to_nowhere_is_reported() {
+    is_reported_once(0x6b6b_6b6b_6b6b_6b6b);
+}
+
+#[test]
+fn a_link_to_a_page_that_is_on_no_list_is_reported() {
+    is_reported_once(0x100);
+}
