@@ -108,6 +108,21 @@ struct Wish {
     cpu: Option<u32>,
 }
 
+impl Wish {
+    /// Each topic has one option at most.
+    fn has_room_for(&self, topic: Topic) -> CommandResult {
+        match topic {
+            Topic::Policy(_) if self.policy.is_some() => {
+                Err(CommandError::usage("more than one policy"))
+            }
+            Topic::CpuNodes | Topic::Cpu if self.cpu.is_some() => {
+                Err(CommandError::usage("more than one place"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 /// What the options say, and the words behind them.
 fn wish(mut words: &[String]) -> Result<(Wish, &[String]), CommandError> {
     let mut wish = Wish::default();
@@ -133,16 +148,7 @@ fn wish(mut words: &[String]) -> Result<(Wish, &[String]), CommandError> {
         let Some((_, _, topic)) = known else {
             return Err(CommandError::usage(format_args!("unknown option `{word}`")));
         };
-        let taken = match topic {
-            Topic::Policy(_) => wish.policy.is_some(),
-            Topic::CpuNodes | Topic::Cpu => wish.cpu.is_some(),
-        };
-        if taken {
-            return Err(CommandError::usage(match topic {
-                Topic::Policy(_) => "more than one policy",
-                Topic::CpuNodes | Topic::Cpu => "more than one place",
-            }));
-        }
+        wish.has_room_for(*topic)?;
         words = rest;
         if *topic == Topic::Policy(Mode::Local) {
             if value.is_some() {

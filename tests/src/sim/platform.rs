@@ -1,6 +1,7 @@
 //! The library's view of a simulated machine.
 
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::ptr::NonNull;
 use std::sync::Mutex;
@@ -56,6 +57,8 @@ pub struct SimPlatform<C: SimConfig> {
     stalls: Mutex<Vec<GraceStall>>,
     /// … and those that were asked to pass a quiescent state.
     rescheduled: Mutex<Vec<CpuId>>,
+    /// CPUs that answer calls, and whether there is one that they have not answered yet.
+    calls: Mutex<BTreeMap<CpuId, bool>>,
     stops: Stops,
     /// What the platform does about damage: goes on, or panics.
     panics: bool,
@@ -78,6 +81,7 @@ impl<C: SimConfig> SimPlatform<C> {
             refusals: AtomicU64::new(0),
             stalls: Mutex::default(),
             rescheduled: Mutex::default(),
+            calls: Mutex::default(),
             stops: Stops::new(),
             panics,
             config: PhantomData,
@@ -228,6 +232,23 @@ impl<C: SimConfig> SimPlatform<C> {
         nmi::point();
     }
 
+    /// From now on this thread calls [`is_called`](Self::is_called) on `cpu` whenever it has unmasked
+    /// interrupts, and answers; or it does so no more.
+    pub fn answers(&self, cpu: u32, answers: bool) {
+        let mut calls = self.calls.lock().unwrap();
+        match answers {
+            true => calls.insert(CpuId(cpu), false),
+            false => calls.remove(&CpuId(cpu)),
+        };
+    }
+
+    /// Whether another CPU has called `cpu` since the last time.
+    #[must_use]
+    pub fn is_called(&self, cpu: u32) -> bool {
+        let mut calls = self.calls.lock().unwrap();
+        calls.get_mut(&CpuId(cpu)).is_some_and(std::mem::take)
+    }
+
     /// Takes what was found wrong with interrupts and locks so far, and what a machine at rest
     /// must not show.
     #[must_use]
@@ -293,10 +314,19 @@ unsafe impl<C: SimConfig> Platform for SimPlatform<C> {
     }
 
     /// The other thread gets the host's CPU; a machine that waits for a CPU which does nothing
-    /// soon gives up.
+    /// soon gives up, unless there are some that answer.
     fn relax(&self, rounds: u32) -> bool {
         std::thread::yield_now();
-        rounds < 1_000
+        let patience = match self.calls.lock().unwrap().is_empty() {
+            true => 1_000,
+            false => 10_000_000,
+        };
+        rounds < patience
+    }
+
+    fn kick(&self, cpu: CpuId) -> bool {
+        let mut calls = self.calls.lock().unwrap();
+        calls.get_mut(&cpu).map(|called| *called = true).is_some()
     }
 
     fn irq_save(&self) -> IrqState {
