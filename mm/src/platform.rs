@@ -8,7 +8,7 @@ use core::ptr::NonNull;
 
 use crate::addr::{PhysAddr, PhysRange, VirtAddr};
 use crate::numa::Policy;
-use crate::report::{AllocFailure, Corruption, GraceStall, SleepInAtomic};
+use crate::report::{AllocFailure, Corruption, ForcedFailure, GraceStall, SleepInAtomic};
 
 /// A logical CPU number, dense from 0.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
@@ -190,7 +190,8 @@ pub unsafe trait Platform: Sync + 'static {
     }
 
     /// Which node a CPU belongs to: its requests ask that one first. A node that there is no memory on
-    /// has a nearest one that has. Default: node 0, as for one that does not exist. Context: boot.
+    /// has a nearest one that has. A node that does not exist counts as node 0
+    /// ([`Summary::misplaced_cpus`](crate::system::Summary::misplaced_cpus)). Default: node 0. Context: boot.
     fn node_of(&self, cpu: CpuId) -> NodeId {
         let _ = cpu;
         NodeId(0)
@@ -320,6 +321,12 @@ pub unsafe trait Platform: Sync + 'static {
     ///
     /// Context: that of the request, without locks held; must not allocate pages.
     fn allocation_failed(&self, failure: &AllocFailure<'_>) {
+        let _ = failure;
+    }
+
+    /// Takes notice of a request that fails because that is asked for, and does not say `NOWARN`. Default:
+    /// ignored. Context: as [`allocation_failed`](Self::allocation_failed).
+    fn failure_forced(&self, failure: &ForcedFailure) {
         let _ = failure;
     }
 

@@ -262,6 +262,26 @@ impl fmt::Display for AllocFailure<'_> {
     }
 }
 
+/// A request that fails on purpose ([`FailPageAlloc`](crate::system::FailPageAlloc)), in the words of Linux's
+/// fault injection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ForcedFailure {
+    /// log2 of the pages asked for.
+    pub order: Order,
+    /// The request's flags, as Linux numbers them.
+    pub mode: u32,
+}
+
+impl fmt::Display for ForcedFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { order, mode } = self;
+        write!(
+            f,
+            "FAULT_INJECTION: forcing a failure.\nname fail_page_alloc, order:{order}, mode:{mode:#x}"
+        )
+    }
+}
+
 impl fmt::Debug for AllocFailure<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AllocFailure")

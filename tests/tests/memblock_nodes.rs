@@ -36,6 +36,16 @@ fn given(claims: &[NodeRange]) -> (Result<(), NodesError>, Vec<Piece>) {
     (outcome, pieces.collect())
 }
 
+#[test]
+fn nodes_cannot_be_named_before_there_is_ram() {
+    let mut window = Window::none();
+    let mut memblock = window.memblock();
+    let early = memblock.set_nodes(&window, &[claim(1, 0, 16 * MIB)]);
+    assert_eq!(early, Err(NodesError::NoRam));
+    // Without nodes, there is nothing to lose.
+    assert_eq!(memblock.set_nodes(&window, &[]), Ok(()));
+}
+
 const ALL_ON_NODE_0: [Piece; 2] = [(0, 16, Some(0)), (32, 48, Some(0))];
 
 #[test]

@@ -243,6 +243,10 @@ fn log_summary(info: &BootInfo, summary: &Summary) {
         kib(present),
         kib(present.saturating_sub(managed)),
     );
+    if summary.misplaced_cpus > 0 {
+        let cpus = summary.misplaced_cpus;
+        log::warn!("NUMA: {cpus} CPUs are on nodes that do not exist; they count as node 0's");
+    }
     let profile = super::KernelPlatform::PROFILE.name();
     log::info!(
         "mm: profile {profile}, {} bytes of records for {} frames",

@@ -111,6 +111,21 @@ struct Wish {
     cpu: Option<u32>,
 }
 
+impl Wish {
+    /// Each topic has one option at most.
+    fn has_room_for(&self, topic: Topic) -> CommandResult {
+        match topic {
+            Topic::Policy(_) if self.policy.is_some() => {
+                Err(CommandError::usage("more than one policy"))
+            }
+            Topic::CpuNodes | Topic::Cpu if self.cpu.is_some() => {
+                Err(CommandError::usage("more than one place"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 /// What the options say, and the words behind them.
 fn wish(mut words: &[String]) -> Result<(Wish, &[String]), CommandError> {
     let mut wish = Wish::default();
@@ -125,19 +140,20 @@ fn wish(mut words: &[String]) -> Result<(Wish, &[String]), CommandError> {
             Some((name, value)) => (name, Some(value)),
             None => (word.as_str(), None),
         };
-        let topic = topic(name)?;
-        let taken = match topic {
-            Topic::Policy(_) => wish.policy.is_some(),
-            Topic::CpuNodes | Topic::Cpu => wish.cpu.is_some(),
-        };
-        if taken {
-            return Err(CommandError::usage(match topic {
-                Topic::Policy(_) => "more than one policy",
-                Topic::CpuNodes | Topic::Cpu => "more than one place",
-            }));
+        if SHOWS.contains(&name) {
+            return Err(CommandError::usage(format_args!(
+                "`{name}` shows something, and stands alone"
+            )));
         }
+        let known = OPTIONS
+            .iter()
+            .find(|(long, short, _)| name == *long || name == *short);
+        let Some((_, _, topic)) = known else {
+            return Err(CommandError::usage(format_args!("unknown option `{word}`")));
+        };
+        wish.has_room_for(*topic)?;
         words = rest;
-        if topic == Topic::Policy(Mode::Local) {
+        if *topic == Topic::Policy(Mode::Local) {
             if value.is_some() {
                 return Err(CommandError::usage(format_args!("{name} takes no nodes")));
             }
@@ -157,31 +173,16 @@ fn wish(mut words: &[String]) -> Result<(Wish, &[String]), CommandError> {
         match topic {
             Topic::Policy(mode) => {
                 let nodes = nodes(value)?;
-                if mode == Mode::Preferred && nodes.len() != 1 {
+                if *mode == Mode::Preferred && nodes.len() != 1 {
                     return Err(CommandError::usage(format_args!("{name} takes one node")));
                 }
-                wish.policy = Some((mode, nodes));
+                wish.policy = Some((*mode, nodes));
             }
             Topic::CpuNodes => wish.cpu = Some(cpu_of(value)?),
             Topic::Cpu => wish.cpu = Some(cpu(value)?),
         }
     }
     Ok((wish, words))
-}
-
-/// What an option is about, by its name.
-fn topic(name: &str) -> Result<Topic, CommandError> {
-    if SHOWS.contains(&name) {
-        return Err(CommandError::usage(format_args!(
-            "`{name}` shows something, and stands alone"
-        )));
-    }
-    let known = OPTIONS
-        .iter()
-        .find(|(long, short, _)| name == *long || name == *short);
-    let (_, _, topic) =
-        known.ok_or_else(|| CommandError::usage(format_args!("unknown option `{name}`")))?;
-    Ok(*topic)
 }
 
 /// A thread is bound to one CPU here, so that is the first that is online of the nodes.

@@ -17,7 +17,7 @@ use core::sync::atomic::Ordering::Relaxed;
 use mm::addr::{DirectMap, PhysAddr, PhysRange, VirtAddr};
 use mm::numa::Policy;
 use mm::platform::{CpuId, IrqState, MapFrameTableError, MemoryModel, NodeId, Platform, Profile};
-use mm::report::{AllocFailure, Corruption, GraceStall, SleepInAtomic};
+use mm::report::{AllocFailure, Corruption, ForcedFailure, GraceStall, SleepInAtomic};
 use spin::Once;
 
 /// The profile that this kernel was built with.
@@ -63,6 +63,16 @@ impl KernelPlatform {
         Self {
             map: Once::new(),
             next_failure_ns: AtomicU64::new(0),
+        }
+    }
+
+    /// Logs what may come in floods: one of it in a while.
+    fn warn_now_and_then(&self, failure: &impl core::fmt::Display) {
+        let now = time::now_ns();
+        let allowed = |at: u64| (at <= now).then(|| now.saturating_add(FAILURE_INTERVAL_NS));
+        let next = &self.next_failure_ns;
+        if next.fetch_update(Relaxed, Relaxed, allowed).is_ok() {
+            log::warn!("{failure}");
         }
     }
 
@@ -216,12 +226,11 @@ unsafe impl Platform for KernelPlatform {
 
     /// Reported, at most once in ten seconds.
     fn allocation_failed(&self, failure: &AllocFailure<'_>) {
-        let now = time::now_ns();
-        let allowed = |at: u64| (at <= now).then(|| now.saturating_add(FAILURE_INTERVAL_NS));
-        let next = &self.next_failure_ns;
-        if next.fetch_update(Relaxed, Relaxed, allowed).is_ok() {
-            log::warn!("{failure}");
-        }
+        self.warn_now_and_then(failure);
+    }
+
+    fn failure_forced(&self, failure: &ForcedFailure) {
+        self.warn_now_and_then(failure);
     }
 
     fn frame_table_base(&self) -> Option<VirtAddr> {

@@ -77,12 +77,25 @@ impl<T: Linked> Chain<T> {
     }
 
     /// Adds a member. Context: any but NMI.
-    pub(crate) fn join(&self, member: &'static T) -> Result<(), AlreadyRegistered> {
+    pub(crate) fn join<P: Platform>(
+        &self,
+        member: &'static T,
+        platform: &P,
+    ) -> Result<(), AlreadyRegistered> {
         let link = member.link();
         if link.joined.swap(true, Ordering::AcqRel) {
             return Err(AlreadyRegistered);
         }
         link.state.store(ON, Ordering::Release);
+        // A handler that joins would wait for ever for a place that it interrupted the filling of.
+        let irq = platform.irq_save();
+        self.fill_end(member);
+        platform.irq_restore(irq);
+        Ok(())
+    }
+
+    /// Context: interrupts masked.
+    fn fill_end(&self, member: &'static T) {
         let mut place = &self.first;
         while place.set(member).is_err() {
             match place.get() {
@@ -91,7 +104,6 @@ impl<T: Linked> Chain<T> {
                 None => spin_loop(),
             }
         }
-        Ok(())
     }
 
     /// Switches a member off and waits for visits under way. Answers whether there are none any

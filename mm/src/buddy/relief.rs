@@ -6,6 +6,153 @@
 //! over because it is too little for a call is kept for the next time. This is Linux's
 //! `do_shrink_slab`, by its behaviour. When all that was not enough, those that registered an
 //! [`OomNotifier`] are told.
+//!
+//! # Example
+//!
+//! A cache that gives pages back, and a thread that asks for them before requests have to:
+//!
+//! ```
+//! # use core::ptr::NonNull;
+//! # use mm::addr::{DirectMap, Order, PhysAddr, PhysRange, VirtAddr};
+//! # use mm::buddy::Gfp;
+//! # use mm::mem::RamClaim;
+//! # use mm::memblock::Memblock;
+//! # use mm::memblock::firmware::{FirmwareKind, FirmwareRegion};
+//! # use mm::memblock::params::Params;
+//! # use mm::memblock::setup::{LowMemory, SetupPolicy, add_firmware_map};
+//! # use mm::platform::{CpuId, IrqState, NodeId, Platform};
+//! # use mm::report::Corruption;
+//! # use mm::system::{Memory, Options};
+//! # use mm::zone::plan::{CoreWish, NodePlan, Plan};
+//! use mm::buddy::relief::{
+//!     Freed, OomNotifier, OutOfMemory, Relief, ShrinkControl, Shrinker,
+//! };
+//! use mm::sync::Bell;
+//! use mm::system::Block;
+//! use std::sync::{Mutex, OnceLock};
+//!
+//! # struct Machine(DirectMap);
+//! # static CPU: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+//! # std::thread_local!(static HERE: u32 = CPU.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
+//! # // SAFETY: (1, 2) the map holds one leaked piece of memory, which only the library uses;
+//! # // (3, 4, 8) each thread is a CPU of its own, without interrupts; (5, 6, 7) the defaults promise
+//! # // nothing; (9) there are no more threads than CPUs.
+//! # unsafe impl Platform for Machine {
+//! #     fn cpus(&self) -> u32 {
+//! #         2
+//! #     }
+//! #     fn current_cpu(&self) -> CpuId {
+//! #         CpuId(HERE.with(|here| *here))
+//! #     }
+//! #     fn direct_map(&self, range: PhysRange) -> Option<NonNull<u8>> {
+//! #         self.0.phys_to_virt(range)
+//! #     }
+//! #     fn virt_to_phys(&self, addr: VirtAddr) -> Option<PhysAddr> {
+//! #         self.0.virt_to_phys(addr)
+//! #     }
+//! #     fn irq_save(&self) -> IrqState {
+//! #         IrqState::new(0)
+//! #     }
+//! #     fn irq_restore(&self, _: IrqState) {}
+//! #     fn corruption(&self, report: &Corruption) {
+//! #         panic!("{report}");
+//! #     }
+//! #     fn wake_kswapd(&self, _: NodeId) -> bool {
+//! #         wake_kswapd()
+//! #     }
+//! # }
+//! static MEMORY: OnceLock<Memory<Machine>> = OnceLock::new();
+//!
+//! /// A cache of pages that nobody needs at the moment.
+//! struct Cache(Mutex<Vec<Block<&'static Memory<Machine>>>>);
+//!
+//! impl Cache {
+//!     fn give(&self, most: u64) -> u64 {
+//!         let mut pages = self.0.lock().unwrap();
+//!         let left = pages.len().saturating_sub(most as usize);
+//!         pages.split_off(left).len() as u64 // they are freed here
+//!     }
+//! }
+//!
+//! impl Relief for Cache {
+//!     fn count_objects(&self, _: &ShrinkControl) -> u64 {
+//!         self.0.lock().unwrap().len() as u64
+//!     }
+//!     fn scan_objects(&self, _: &ShrinkControl, objects: u64) -> Option<Freed> {
+//!         let pages = self.give(objects);
+//!         Some(Freed { objects: pages, pages })
+//!     }
+//! }
+//!
+//! impl OutOfMemory for Cache {
+//!     fn out_of_memory(&self, _: Order) -> u64 {
+//!         self.give(u64::MAX)
+//!     }
+//! }
+//!
+//! // Statics: registering them needs no memory, also when there is none.
+//! static CACHE: Cache = Cache(Mutex::new(Vec::new()));
+//! static SHRINKER: Shrinker = Shrinker::new("cache", &CACHE);
+//! static NOTIFIER: OomNotifier = OomNotifier::new(&CACHE);
+//!
+//! // A thread for the node, and what `Platform::wake_kswapd` does.
+//! static BELL: Bell = Bell::new();
+//! static KSWAPD: OnceLock<std::thread::Thread> = OnceLock::new();
+//! fn kswapd() {
+//!     loop {
+//!         BELL.answer(); // before it looks for work
+//!         let _ = MEMORY.get().unwrap().balance_node(NodeId(0));
+//!         while !BELL.is_rung() {
+//!             std::thread::park();
+//!         }
+//!     }
+//! }
+//! fn wake_kswapd() -> bool {
+//!     let thread = KSWAPD.get();
+//!     if let Some(thread) = thread.filter(|_| BELL.ring()) {
+//!         thread.unpark();
+//!     }
+//!     thread.is_some() // without one, the request does the work itself
+//! }
+//!
+//! # static RAM: [PhysRange; 1] = [PhysRange::from_size(PhysAddr::new(1 << 20), 32 << 20)];
+//! # let bytes = vec![0_u8; 34 << 20].leak();
+//! # let first = bytes.as_mut_ptr().map_addr(|at| at.next_multiple_of(1 << 20));
+//! # let base = VirtAddr::new(first.expose_provenance() as u64 - RAM[0].start().as_u64());
+//! # let map = DirectMap::new(base, &RAM);
+//! # let memory = MEMORY.get_or_init(|| Memory::new(Machine(map)));
+//! # let platform = memory.platform();
+//! # // SAFETY: (1, 2) the map names the RAM above; (3) there is no other claim; (4) none of the three
+//! # // is called; (5) there is one machine; (6) the memory was leaked.
+//! # let mut memblock = Memblock::new(unsafe { RamClaim::new() });
+//! # memblock.allow_growth();
+//! # let policy = SetupPolicy {
+//! #     phys_bits: 40,
+//! #     low_memory: LowMemory::Reserve,
+//! #     params: &Params::default(),
+//! # };
+//! # let firmware_map = [FirmwareRegion {
+//! #     start: RAM[0].start().as_u64(),
+//! #     size: RAM[0].size(),
+//! #     kind: FirmwareKind::Usable.as_e820(),
+//! # }];
+//! # add_firmware_map(&mut memblock, platform, &firmware_map, &policy, &mut |_| {})?;
+//! # let mut nodes = [NodePlan::EMPTY; 1];
+//! # let plan = Plan::compute(&memblock, CoreWish::from(policy.params), &mut nodes)?;
+//! # memory.bring_up(memblock, &plan, Options::for_profile(Machine::PROFILE))?;
+//! memory.register_shrinker(&SHRINKER)?;
+//! memory.register_oom_notifier(&NOTIFIER)?;
+//! let thread = std::thread::spawn(kswapd);
+//! let _ = KSWAPD.set(thread.thread().clone());
+//!
+//! // The cache takes all there is; requests get what they need of it.
+//! while let Ok(page) = memory.alloc_block(Gfp::NOWAIT, Order::ZERO) {
+//!     CACHE.0.lock().unwrap().push(page);
+//! }
+//! let pages = (0..1000).map(|_| memory.alloc_block(Gfp::KERNEL, Order::ZERO));
+//! assert!(pages.collect::<Result<Vec<_>, _>>().is_ok());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 #![forbid(unsafe_code)]
 
 use core::fmt;

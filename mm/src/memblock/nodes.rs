@@ -1,5 +1,105 @@
 //! What the firmware says about nodes, believed only as far as Linux believes it (`numa_add_memblk`,
 //! `numa_cleanup_meminfo`, `numa_meminfo_cover_memory`).
+//!
+//! # Example
+//!
+//! A machine with two nodes; what does not differ from [one with a single node](crate) is left out.
+//!
+//! ```
+//! # use core::ptr::NonNull;
+//! # use mm::addr::{DirectMap, Order, PhysAddr, PhysRange, VirtAddr};
+//! # use mm::buddy::Gfp;
+//! # use mm::mem::RamClaim;
+//! # use mm::memblock::Memblock;
+//! # use mm::memblock::firmware::{FirmwareKind, FirmwareRegion};
+//! # use mm::memblock::params::Params;
+//! # use mm::memblock::setup::{LowMemory, SetupPolicy, add_firmware_map};
+//! # use mm::platform::{CpuId, IrqState, NodeId, Platform};
+//! # use mm::report::Corruption;
+//! # use mm::system::{Memory, Options};
+//! # use mm::zone::plan::{CoreWish, NodePlan, Plan};
+//! use mm::memblock::nodes::NodeRange;
+//! use mm::zone::distance::Distances;
+//!
+//! struct Machine(DirectMap);
+//!
+//! # // SAFETY: (1, 2) the map holds one leaked piece of memory, which only the library uses;
+//! # // (3, 4, 8) there are no interrupts and one thread; (5, 6, 7) the defaults promise nothing;
+//! # // (9) two CPUs, of which the first one runs.
+//! unsafe impl Platform for Machine {
+//!     fn cpus(&self) -> u32 {
+//!         2
+//!     }
+//!     // From the firmware: on x86_64, the SRAT's processor entries.
+//!     fn node_of(&self, cpu: CpuId) -> NodeId {
+//!         match cpu {
+//!             CpuId(0) => NodeId(0),
+//!             _ => NodeId(1),
+//!         }
+//!     }
+//!     // The rest is as on a machine with one node.
+//! #     fn current_cpu(&self) -> CpuId {
+//! #         CpuId(0)
+//! #     }
+//! #     fn direct_map(&self, range: PhysRange) -> Option<NonNull<u8>> {
+//! #         self.0.phys_to_virt(range)
+//! #     }
+//! #     fn virt_to_phys(&self, addr: VirtAddr) -> Option<PhysAddr> {
+//! #         self.0.virt_to_phys(addr)
+//! #     }
+//! #     fn irq_save(&self) -> IrqState {
+//! #         IrqState::new(0)
+//! #     }
+//! #     fn irq_restore(&self, _: IrqState) {}
+//! #     fn corruption(&self, report: &Corruption) {
+//! #         panic!("{report}");
+//! #     }
+//! }
+//!
+//! # static RAM: [PhysRange; 1] = [PhysRange::from_size(PhysAddr::new(1 << 20), 32 << 20)];
+//! # let bytes = vec![0_u8; 34 << 20].leak();
+//! # let first = bytes.as_mut_ptr().map_addr(|at| at.next_multiple_of(1 << 20));
+//! # let base = VirtAddr::new(first.expose_provenance() as u64 - RAM[0].start().as_u64());
+//! # let map = DirectMap::new(base, &RAM);
+//! # let memory = Memory::new(Machine(map));
+//! # let platform = memory.platform();
+//! # // SAFETY: (1, 2) the map names the RAM above; (3) there is no other claim; (4) none of the three
+//! # // is called; (5) there is one machine; (6) the memory was leaked.
+//! # let mut memblock = Memblock::new(unsafe { RamClaim::new() });
+//! # memblock.allow_growth();
+//! # let policy = SetupPolicy {
+//! #     phys_bits: 40,
+//! #     low_memory: LowMemory::Reserve,
+//! #     params: &Params::default(),
+//! # };
+//! # let firmware_map = [FirmwareRegion {
+//! #     start: RAM[0].start().as_u64(),
+//! #     size: RAM[0].size(),
+//! #     kind: FirmwareKind::Usable.as_e820(),
+//! # }];
+//! // 1. All RAM first, …
+//! add_firmware_map(&mut memblock, platform, &firmware_map, &policy, &mut |_| {})?;
+//! // 2. … then whose it is (the SRAT's memory entries).
+//! let half = |start: u64| PhysRange::from_size(PhysAddr::new(start), 16 << 20);
+//! let ranges = [
+//!     NodeRange { range: half(1 << 20), node: NodeId(0) },
+//!     NodeRange { range: half(17 << 20), node: NodeId(1) },
+//! ];
+//! memblock.set_nodes(platform, &ranges)?;
+//! // 3. A plan with room for both, and how far they are from each other (the SLIT).
+//! let mut nodes = [NodePlan::EMPTY; 2];
+//! let plan = Plan::compute(&memblock, CoreWish::from(policy.params), &mut nodes)?
+//!     .with_distances(Distances::new(2, &[10, 20, 20, 10])?);
+//! let summary = memory.bring_up(memblock, &plan, Options::for_profile(Machine::PROFILE))?;
+//! assert_eq!(summary.misplaced_cpus, 0);
+//!
+//! // CPU 0 gets memory of node 0, unless it names another one.
+//! let node = |pfn| memory.zone_of(pfn).unwrap().id().node;
+//! let near = memory.alloc_block(Gfp::KERNEL, Order::ZERO)?;
+//! let far = memory.alloc_block_node(NodeId(1), Gfp::KERNEL, Order::ZERO)?;
+//! assert_eq!((node(near.pfn()), node(far.pfn())), (NodeId(0), NodeId(1)));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 #![forbid(unsafe_code)]
 
 use core::fmt;
@@ -28,6 +128,9 @@ pub enum NodesError {
     Overlap(NodeRange, NodeRange),
     /// So many bytes of RAM belong to no node.
     Uncovered(u64),
+    /// There is no RAM yet: what is added later would be node 0's. Nodes come after
+    /// [`add_firmware_map`](super::setup::add_firmware_map).
+    NoRam,
     /// The table of RAM cannot grow.
     Table(GrowError),
 }
@@ -51,6 +154,9 @@ impl Memblock {
         platform: &P,
         ranges: &[NodeRange],
     ) -> Result<(), NodesError> {
+        if self.span().is_empty() && !ranges.is_empty() {
+            return Err(NodesError::NoRam);
+        }
         let outcome = self.try_set_nodes(platform, ranges);
         if outcome.is_err() {
             // One node for all takes fewer regions, so this cannot fail for want of room.
@@ -170,6 +276,7 @@ impl fmt::Display for NodesError {
                 one.node, one.range, other.node, other.range
             ),
             Self::Uncovered(bytes) => write!(f, "{bytes} bytes of RAM belong to no node"),
+            Self::NoRam => f.write_str("there is no RAM yet that could belong to nodes"),
             Self::Table(error) => error.fmt(f),
         }
     }

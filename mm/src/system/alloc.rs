@@ -337,7 +337,7 @@ impl<P: Platform> Memory<P> {
         trace: &mut impl Trace,
     ) -> Result<Exclusive, AllocError> {
         let request = &request;
-        if core.strikes(request) {
+        if core.strikes(&self.platform, request) {
             return Err(AllocError::OutOfMemory);
         }
         let low = |zone: &Zone| zone.low_floor(request);

@@ -102,6 +102,9 @@ pub struct Summary {
     pub side_bytes: u64,
     /// Frames of CMA, rounded up from what was asked for; none if there was no room.
     pub cma: u64,
+    /// CPUs that [`Platform::node_of`] puts on a node that does not exist. They count as node 0's; the
+    /// firmware, or who reads it, is wrong about them, and a kernel should say so.
+    pub misplaced_cpus: u32,
 }
 
 /// Building in progress.
@@ -436,12 +439,17 @@ impl<P: Platform> Builder<'_, P> {
         let none = none.first().ok_or(BringUpError::Unreachable)?;
         let ways = self.by_cpu(NodeId(0), |_| Ways::new(none))?;
         let platform = self.platform;
+        let mut misplaced: u32 = 0;
         let node_of = |cpu: usize| {
             let node = platform.node_of(CpuId(u32::try_from(cpu).unwrap_or(u32::MAX)));
-            let known = Some(node).filter(|node| usize::from(node.0) < nodes.len());
-            Near::new(known.unwrap_or_default())
+            if usize::from(node.0) < nodes.len() {
+                return Near::new(node);
+            }
+            misplaced = misplaced.saturating_add(1);
+            Near::new(NodeId(0))
         };
         let near = self.by_cpu(NodeId(0), node_of)?;
+        self.summary.misplaced_cpus = misplaced;
         let cpus = Cpus::new(Presence::new(states), near, AtHand::new(ways));
         let zones = nodes.iter_mut().flat_map(Node::zones_mut);
         for zone in zones.filter(|zone| zone.is_populated()) {

@@ -121,7 +121,7 @@ impl<P: Platform> Memory<P> {
             .near_node(&self.platform)
             .ok_or(AllocError::NoSuchNode)?
             .into();
-        if core.strikes(request) {
+        if core.strikes(&self.platform, request) {
             return Ok(());
         }
         let mut wanted = pages.iter().filter(|place| place.is_none()).count();

@@ -12,10 +12,12 @@ use super::{Core, Memory};
 use crate::addr::Order;
 use crate::buddy::{Gfp, Request};
 use crate::platform::Platform;
+use crate::report::ForcedFailure;
 use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// Which requests for pages fail on purpose: those that reach it all of the marks that it sets.
-/// `NOFAIL` ones never do.
+/// `NOFAIL` ones never do. It counts from when memory is up: what a kernel itself asks for until it gives
+/// others a turn uses [`Self::times`] up, unless [`Self::space`] covers that.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct FailPageAlloc {
     /// One in so many is looked at.
@@ -26,7 +28,8 @@ pub struct FailPageAlloc {
     pub space: u64,
     /// How many fail at most.
     pub times: Times,
-    /// Smaller ones do not fail.
+    /// Smaller ones do not fail. On the command line it is 1 unless a fifth number says otherwise, as in
+    /// Linux.
     pub min_order: Order,
     /// Decides which ones do.
     pub seed: u64,
@@ -123,6 +126,20 @@ impl Faults {
         }
     }
 
+    /// As [`Self::strike`], and tells of it (Linux: `fail_dump`).
+    #[cold]
+    #[inline(never)]
+    fn strike_aloud<P: Platform>(&self, platform: &P, request: &Request) -> bool {
+        let strikes = self.strike(request);
+        if strikes && !request.gfp().contains(Gfp::NOWARN) {
+            platform.failure_forced(&ForcedFailure {
+                order: request.order(),
+                mode: request.gfp().bits(),
+            });
+        }
+        strikes
+    }
+
     /// Whether a request fails (Linux: `should_fail`).
     #[cold]
     #[inline(never)]
@@ -161,10 +178,10 @@ const fn mix(number: u64) -> u64 {
 impl Core {
     /// Whether a request fails on purpose.
     #[inline]
-    pub(super) fn strikes(&self, request: &Request) -> bool {
+    pub(super) fn strikes<P: Platform>(&self, platform: &P, request: &Request) -> bool {
         match &self.faults {
             None => false,
-            Some(faults) => faults.strike(request),
+            Some(faults) => faults.strike_aloud(platform, request),
         }
     }
 }

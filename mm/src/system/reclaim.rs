@@ -111,7 +111,7 @@ impl<P: Platform> Memory<P> {
     /// # Errors
     /// [`AlreadyRegistered`], with this memory or another one, now or earlier.
     pub fn register_shrinker(&self, shrinker: &'static Shrinker) -> Result<(), AlreadyRegistered> {
-        self.helpers.shrinkers.join(shrinker)
+        self.helpers.shrinkers.join(shrinker, &self.platform)
     }
 
     /// Stops asking a cache, for good (Linux: `shrinker_free`). Answers whether nobody asks it any
@@ -129,7 +129,7 @@ impl<P: Platform> Memory<P> {
         &self,
         notifier: &'static OomNotifier,
     ) -> Result<(), AlreadyRegistered> {
-        self.helpers.notifiers.join(notifier)
+        self.helpers.notifiers.join(notifier, &self.platform)
     }
 
     /// The opposite of [`Self::register_oom_notifier`], as [`Self::unregister_shrinker`].

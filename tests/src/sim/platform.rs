@@ -1,6 +1,7 @@
 //! The library's view of a simulated machine.
 
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::ptr::NonNull;
 use std::sync::Mutex;
@@ -14,7 +15,7 @@ use mm::numa::Policy;
 use mm::platform::{
     CpuId, IrqState, LockClass, MapFrameTableError, MemoryModel, NodeId, Platform, Profile,
 };
-use mm::report::{AllocFailure, Corruption, GraceStall, SleepInAtomic};
+use mm::report::{AllocFailure, Corruption, ForcedFailure, GraceStall, SleepInAtomic};
 use mm::system::Populate;
 
 use super::cpus::Cpus;
@@ -42,6 +43,7 @@ pub struct SimPlatform<C: SimConfig> {
     reports: Mutex<Vec<Corruption>>,
     /// What failed last, and how often anything did.
     failures: Mutex<(u64, String)>,
+    forced: Mutex<Vec<ForcedFailure>>,
     /// Requests that may sleep, from callers that may not.
     sleeps: Mutex<Vec<SleepInAtomic>>,
     reschedules: AtomicU64,
@@ -55,6 +57,8 @@ pub struct SimPlatform<C: SimConfig> {
     stalls: Mutex<Vec<GraceStall>>,
     /// … and those that were asked to pass a quiescent state.
     rescheduled: Mutex<Vec<CpuId>>,
+    /// CPUs that answer calls, and whether there is one that they have not answered yet.
+    calls: Mutex<BTreeMap<CpuId, bool>>,
     stops: Stops,
     /// What the platform does about damage: goes on, or panics.
     panics: bool,
@@ -69,6 +73,7 @@ impl<C: SimConfig> SimPlatform<C> {
             cpu_nodes,
             reports: Mutex::default(),
             failures: Mutex::default(),
+            forced: Mutex::default(),
             sleeps: Mutex::default(),
             reschedules: AtomicU64::new(0),
             kswapd: Mutex::default(),
@@ -76,6 +81,7 @@ impl<C: SimConfig> SimPlatform<C> {
             refusals: AtomicU64::new(0),
             stalls: Mutex::default(),
             rescheduled: Mutex::default(),
+            calls: Mutex::default(),
             stops: Stops::new(),
             panics,
             config: PhantomData,
@@ -129,6 +135,12 @@ impl<C: SimConfig> SimPlatform<C> {
     #[must_use]
     pub fn take_reports(&self) -> Vec<Corruption> {
         std::mem::take(&mut *self.reports.lock().unwrap())
+    }
+
+    /// Takes the requests that failed on purpose so far.
+    #[must_use]
+    pub fn take_forced(&self) -> Vec<ForcedFailure> {
+        std::mem::take(&mut *self.forced.lock().unwrap())
     }
 
     /// Takes how many allocations were reported to have failed so far, and the last report.
@@ -220,6 +232,23 @@ impl<C: SimConfig> SimPlatform<C> {
         nmi::point();
     }
 
+    /// From now on this thread calls [`is_called`](Self::is_called) on `cpu` whenever it has unmasked
+    /// interrupts, and answers; or it does so no more.
+    pub fn answers(&self, cpu: u32, answers: bool) {
+        let mut calls = self.calls.lock().unwrap();
+        match answers {
+            true => calls.insert(CpuId(cpu), false),
+            false => calls.remove(&CpuId(cpu)),
+        };
+    }
+
+    /// Whether another CPU has called `cpu` since the last time.
+    #[must_use]
+    pub fn is_called(&self, cpu: u32) -> bool {
+        let mut calls = self.calls.lock().unwrap();
+        calls.get_mut(&CpuId(cpu)).is_some_and(std::mem::take)
+    }
+
     /// Takes what was found wrong with interrupts and locks so far, and what a machine at rest
     /// must not show.
     #[must_use]
@@ -285,10 +314,19 @@ unsafe impl<C: SimConfig> Platform for SimPlatform<C> {
     }
 
     /// The other thread gets the host's CPU; a machine that waits for a CPU which does nothing
-    /// soon gives up.
+    /// soon gives up, unless there are some that answer.
     fn relax(&self, rounds: u32) -> bool {
         std::thread::yield_now();
-        rounds < 1_000
+        let patience = match self.calls.lock().unwrap().is_empty() {
+            true => 1_000,
+            false => 10_000_000,
+        };
+        rounds < patience
+    }
+
+    fn kick(&self, cpu: CpuId) -> bool {
+        let mut calls = self.calls.lock().unwrap();
+        calls.get_mut(&cpu).map(|called| *called = true).is_some()
     }
 
     fn irq_save(&self) -> IrqState {
@@ -314,6 +352,10 @@ unsafe impl<C: SimConfig> Platform for SimPlatform<C> {
         let (count, last) = &mut *self.failures.lock().unwrap();
         *count += 1;
         *last = failure.to_string();
+    }
+
+    fn failure_forced(&self, failure: &ForcedFailure) {
+        self.forced.lock().unwrap().push(*failure);
     }
 
     fn may_sleep(&self) -> bool {

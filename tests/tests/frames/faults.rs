@@ -216,6 +216,14 @@ fn every_request_fails_when_the_rule_says_so_and_nothing_changes() {
     let mut pages = [None; 20];
     assert_eq!(machine.alloc_pages_bulk(Gfp::KERNEL, &mut pages), Ok(0));
     assert_eq!(machine.injected_failures(), 34);
+    // Each is told, unless the request says not to.
+    let forced = machine.hardware().take_forced();
+    assert_eq!(forced.len(), 34);
+    let first = "FAULT_INJECTION: forcing a failure.\nname fail_page_alloc, order:0, mode:0xcc0";
+    assert_eq!(forced[0].to_string(), first);
+    let quiet = machine.alloc_page(Gfp::KERNEL | Gfp::NOWARN);
+    assert_eq!(quiet, Err(AllocError::OutOfMemory));
+    assert_eq!(machine.hardware().take_forced(), []);
     // It is not for want of memory, and is not reported as such.
     assert_eq!(machine.hardware().take_failures().0, 0);
     assert_eq!(machine.free_frames(), before);

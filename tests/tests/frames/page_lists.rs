@@ -1,11 +1,14 @@
 //! Page lists of CPUs: who may take what is on them, and how much that may be.
 
 use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use mm::addr::{Order, Pfn, PfnRange};
 use mm::buddy::Gfp;
 use mm::frame::{FrameState, FreeError};
+use mm::platform::Platform;
 use mm::report::Corruption;
 use mm::system::{AllocError, Block, Memory};
 use mm_tests::seed::{Random, cases, seed};
@@ -122,12 +125,60 @@ fn pages_handed_from_cpu_to_cpu_never_pile_up() {
     hand_on::<Listed<Checked>>(100);
 }
 
-#[test]
-fn a_cpu_gets_every_free_page_whatever_cpus_that_are_away_have() {
-    let machine = machine::<Listed<(Plain, Vmemmap)>>(24, 5);
+/// What a CPU does while another one wants its pages. In the kernel, where idle, parked and offline
+/// are three things, `memory::reach` does the same.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Doing {
+    /// No thread is on it.
+    Away,
+    /// A thread has its interrupts off for 1 ms, again and again, and answers calls in between.
+    Spins,
+}
+
+type Reached = Machine<Listed<(Plain, Vmemmap)>>;
+
+fn spin(machine: &Reached, cpu: u32, ready: &Barrier, stop: &AtomicBool) {
+    let _here = machine.cpu(cpu);
+    let hardware = machine.hardware();
+    hardware.answers(cpu, true);
+    ready.wait();
+    while !stop.load(Ordering::Acquire) {
+        let irq = hardware.irq_save();
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_millis(1) {
+            std::hint::spin_loop();
+        }
+        hardware.irq_restore(irq);
+        if hardware.is_called(cpu) {
+            machine.drain_wanted();
+        }
+    }
+    hardware.answers(cpu, false);
+}
+
+/// CPU 0 takes all there is; answers how many pages that was.
+fn take_all(machine: &Reached, gfp: Gfp) -> u64 {
+    let mut got = Vec::new();
+    loop {
+        match machine.alloc_block(gfp, Order::ZERO) {
+            Ok(page) => got.push(page),
+            Err(error) => {
+                assert_eq!(error, AllocError::OutOfMemory);
+                return got.len() as u64;
+            }
+        }
+    }
+}
+
+/// 100 random states: all CPUs do `row`, or what chance gives them.
+fn reach(row: Option<Doing>) {
+    let machine: Reached = machine(24, 5);
     let gfp = Gfp::HIGHUSER_MOVABLE | Gfp::MEMALLOC | Gfp::NOWARN;
+    let seed = seed("reach");
     for round in 0..100 {
-        let mut random = Random::new(seed("reach") ^ round);
+        let mut random = Random::new(seed ^ round);
+        let any = [Doing::Away, Doing::Spins];
+        let doing = [(); 4].map(|()| row.unwrap_or(any[random.below_index(2)]));
         // Each CPU leaves something behind.
         for cpu in 1..5 {
             let _here = machine.cpu(cpu);
@@ -139,22 +190,36 @@ fn a_cpu_gets_every_free_page_whatever_cpus_that_are_away_have() {
         }
         let hidden = on_all_lists(&machine);
         assert!(hidden > 0);
-        let (free, mut got) = (machine.free_frames() + hidden, Vec::new());
-        // A request that may not wait reaches them too.
-        let gfp = if round % 2 == 0 {
-            gfp
-        } else {
-            gfp.difference(Gfp::DIRECT_RECLAIM)
+        let free = machine.free_frames() + hidden;
+        let spinning: Vec<u32> = (1..5)
+            .filter(|cpu| doing[*cpu as usize - 1] == Doing::Spins)
+            .collect();
+        // A request that may not wait reaches those that are away too.
+        let gfp = match round % 2 == 0 || !spinning.is_empty() {
+            true => gfp,
+            false => gfp.difference(Gfp::DIRECT_RECLAIM),
         };
-        let error = loop {
-            match machine.alloc_block(gfp, Order::ZERO) {
-                Ok(page) => got.push(page),
-                Err(error) => break error,
+        let (ready, stop) = (Barrier::new(spinning.len() + 1), AtomicBool::new(false));
+        let got = thread::scope(|scope| {
+            for &cpu in &spinning {
+                let (machine, ready, stop) = (&machine, &ready, &stop);
+                scope.spawn(move || spin(machine, cpu, ready, stop));
             }
-        };
-        assert_eq!((error, got.len() as u64), (AllocError::OutOfMemory, free));
+            ready.wait();
+            let got = take_all(&machine, gfp);
+            stop.store(true, Ordering::Release);
+            got
+        });
+        assert_eq!(got, free, "round {round}, {doing:?}");
     }
     machine.finish();
+}
+
+#[test]
+fn a_cpu_gets_every_free_page_whatever_the_others_have_and_do() {
+    for row in [Some(Doing::Away), Some(Doing::Spins), None] {
+        reach(row);
+    }
 }
 
 #[test]
@@ -334,5 +399,38 @@ fn a_page_given_back_to_an_isolated_pageblock_is_not_handed_out_from_a_list() {
     zone.unisolate(machine.hardware(), block);
     drop(page);
     assert!(on_all_lists(&machine) > 0);
+    machine.finish();
+}
+
+/// Who cannot wait would not get what others have at hand in time: these keep it.
+#[test]
+fn a_request_that_cannot_wait_leaves_the_lists_of_cpus_that_run_alone() {
+    let machine = Machine::<Listed<Usual>>::new();
+    let machine = machine.ram(0, 32 * MIB).cpus(2).boot();
+    let (listed, failed) = (Barrier::new(2), Barrier::new(2));
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let _here = machine.cpu(1);
+            let [first, pages @ ..] =
+                [(); 3].map(|()| machine.alloc_block(Gfp::KERNEL, Order::ZERO).unwrap());
+            let at_hand = || -> u64 {
+                let sets = machine.zones().filter_map(|zone| zone.pagesets().nth(1));
+                sets.map(|set| set.count).sum()
+            };
+            drop(first);
+            listed.wait();
+            failed.wait();
+            let before = at_hand();
+            drop(pages);
+            assert!(before > 0 && at_hand() > before, "{before} {}", at_hand());
+        });
+        listed.wait();
+        let largest = Gfp::ATOMIC | Gfp::NOWARN;
+        let mut blocks = Vec::new();
+        while let Ok(block) = machine.alloc_block(largest, Order::MAX) {
+            blocks.push(block);
+        }
+        failed.wait();
+    });
     machine.finish();
 }

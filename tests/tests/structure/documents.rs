@@ -239,3 +239,28 @@ fn the_glossary_names_every_public_type() {
     }
     assert!(missing.is_empty(), "not in docs/glossary.md: {missing:#?}");
 }
+
+/// `docs/architecture.md` lists the locks that `mm/src/sync/rank.rs` declares, in their order.
+#[test]
+fn the_table_of_locks_is_that_of_the_code() {
+    let code = read("mm/src/sync/rank.rs");
+    let after = |line: &str, word: &str| {
+        let (_, rest) = line.split_once(word)?;
+        Some(rest.trim_matches(|c: char| " \",".contains(c)).to_owned())
+    };
+    let names = code.lines().filter_map(|line| after(line, "name: "));
+    let ranks = code.lines().filter_map(|line| after(line, "rank: "));
+    let declared: BTreeSet<(String, String)> = ranks.zip(names).collect();
+    assert!(declared.len() >= 4, "{declared:?}");
+    let document = read("docs/architecture.md");
+    let (_, locks) = document.split_once("\n## Locks\n").unwrap();
+    let rows = locks.lines().skip_while(|line| !line.starts_with("| Rank"));
+    let rows = rows.skip(2).take_while(|line| line.starts_with('|'));
+    let listed = rows.map(|row| {
+        let mut cells = row.split('|').skip(1).map(|cell| cell.trim().to_owned());
+        (cells.next().unwrap(), cells.next().unwrap())
+    });
+    let listed: Vec<_> = listed.collect();
+    assert!(listed.is_sorted(), "{listed:?}");
+    assert_eq!(listed.into_iter().collect::<BTreeSet<_>>(), declared);
+}
