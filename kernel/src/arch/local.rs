@@ -24,8 +24,9 @@ use x86_64::registers::model_specific::GsBase;
 /// `PREEMPT_NEED_RESCHED`).
 pub(super) const NOT_DUE: u32 = 1 << 31;
 
-/// Bytes of the boot CPU's main stack.
-const MAIN_STACK_BYTES: usize = 256 * 1024;
+/// Bytes of the boot CPU's main stack: without optimisation the page lists of a CPU, which are large,
+/// are moved from frame to frame when memory comes up.
+const MAIN_STACK_BYTES: usize = 320 * 1024;
 /// Bytes of each interrupt stack: a report in an unoptimised kernel needs about half.
 pub(super) const IST_STACK_BYTES: usize = 32 * 1024;
 
