@@ -29,7 +29,10 @@ POLICY is one of these; NODES are as in `0-1,3`, `all` or `!2` (all but 2):
   -m, --membind=NODES           from these nodes only
   -p, --preferred=NODE          from this node as long as it has some
   -P, --preferred-many=NODES    from these nodes as long as they have some
-  -l, --localalloc              near to the CPU" }
+  -l, --localalloc              near to the CPU
+PLACE is one of these:
+  -N, --cpunodebind=NODES       on the first CPU of these nodes
+  -C, --physcpubind=CPU         on this CPU" }
 command! { "numastat", "", "show which nodes' memory went where", numastat }
 
 /// What an option is about.
