@@ -100,7 +100,7 @@ impl Presence {
     ///
     /// The caller runs on `cpu` and keeps its interrupts off, or has its interrupt handlers call
     /// [`Self::return_from`] first; until then nothing on that CPU uses an
-    /// [`OwnerCell`](super::OwnerCell).
+    /// `OwnerCell`.
     pub unsafe fn leave(&self, cpu: CpuId) {
         if let Some(state) = self.state(cpu) {
             state.leave();
