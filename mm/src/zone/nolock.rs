@@ -42,7 +42,7 @@ impl Zone {
         platform: &P,
         request: &Request,
     ) -> Result<Option<Exclusive>, Contended> {
-        let mut areas = self.try_lock(platform).ok_or(Contended)?;
+        let mut areas = self.areas.try_lock(platform).ok_or(Contended)?;
         let flags = AllocFlags::empty();
         let wanted = (request, flags, Mixing::Allowed);
         let block = Self::take(&mut areas, platform, wanted, self.home, &mut ());

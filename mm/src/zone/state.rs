@@ -309,7 +309,7 @@ impl Zone {
         flags: AllocFlags,
         trace: &mut impl Trace,
     ) -> Option<Exclusive> {
-        let mut areas = self.lock_traced(platform, trace);
+        let mut areas = self.areas.lock(platform);
         let wanted = (request, flags, mixing);
         let block = Self::take(&mut areas, platform, wanted, self.home, trace);
         if block.is_some() {
@@ -363,6 +363,13 @@ impl Zone {
                 word
             }
         };
+        // What came back last, as the short way has it; whether that was open must make no difference.
+        let latest = areas.take_latest(order, word(kind), platform, trace);
+        if latest.is_some() {
+            areas.note_alloc(order);
+            return latest;
+        }
+        areas.settle(trace);
         // Marked as what it comes from, a block goes back there past the lists of CPUs.
         let kept = MigrateType::HighAtomic;
         let mut block = None;
