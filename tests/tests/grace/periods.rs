@@ -179,7 +179,15 @@ fn race<C: SimConfig>(rounds: u32) {
             });
         }
         let here = machine.cpu(3);
+        while seen.load(Ordering::Relaxed) == 0 {
+            thread::yield_now();
+        }
         for round in 0..rounds {
+            // A reader that the host does not run keeps all that comes later; memory is small.
+            while machine.grace().pending() > 2_000 {
+                thread::yield_now();
+                machine.grace().tend();
+            }
             let new = page(&machine, 1).into_raw();
             let old = linked.swap(new.as_u64(), Ordering::AcqRel);
             // SAFETY: the page that was linked was given up for its number.
