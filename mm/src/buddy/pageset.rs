@@ -16,9 +16,13 @@ mod stack;
 use self::classic::{ListMarks, Temperature};
 use self::limits::{Limits, Pattern};
 use self::stack::Stack;
+use super::fallback::Mixing;
+use super::free_areas::FreeAreas;
+use super::trace::Trace;
 use super::{MigrateType, Request};
 use crate::addr::{Order, Pfn, to_index};
 use crate::frame::{CachedWord, FrameTable, Record, Word, ZoneId};
+use crate::platform::Platform;
 use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// Types with lists of their own: what requests can ask for (Linux: `MIGRATE_PCPTYPES`).
@@ -406,9 +410,20 @@ impl PageSet {
         }
     }
 
-    /// Puts a block fetched from the zone on a list.
-    pub(crate) fn stock(&mut self, list: List, pfn: Pfn, record: Record) {
-        at!(self, list, stack => stack.push(pfn, record));
+    /// Fetches up to so many blocks from the zone. Answers how many there were.
+    pub(crate) fn fetch<P: Platform>(
+        &mut self,
+        areas: &mut FreeAreas,
+        (list, wanted): (List, (u32, Mixing)),
+        frames: &FrameTable,
+        platform: &P,
+        trace: &mut impl Trace,
+    ) -> u32 {
+        // The list is found once, not for each block.
+        at!(self, list, stack => {
+            let put = |pfn, record| stack.push(pfn, record);
+            areas.fetch(list, wanted, frames, platform, trace, put)
+        })
     }
 
     /// How many blocks to fetch for a list that is empty.

@@ -46,9 +46,9 @@ impl<P: Platform> Lists<'_, P> {
         while got < wanted {
             let most = wanted.wrapping_sub(got).min(FETCH);
             let mut areas = self.zone.lock_traced(self.platform, trace);
-            let put = |pfn, record| self.set.stock(list, pfn, record);
-            let wanted = (most, mixing);
-            let fetched = areas.fetch(list, wanted, self.frames, self.platform, trace, put);
+            let wanted = (list, (most, mixing));
+            let (frames, platform) = (self.frames, self.platform);
+            let fetched = self.set.fetch(&mut areas, wanted, frames, platform, trace);
             self.zone.unlock(areas);
             got = got.wrapping_add(fetched);
             if fetched < most {
