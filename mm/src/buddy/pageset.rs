@@ -67,6 +67,12 @@ impl List {
         Some(Self((mobility & (KINDS - 1)) | row))
     }
 
+    /// Whether blocks of an order have lists.
+    #[inline(always)]
+    pub(crate) const fn are_for(order: Order) -> bool {
+        Self::of(0, order).is_some()
+    }
+
     /// The list that serves a request, if there is one.
     #[inline(always)]
     pub(crate) const fn serving(request: Request) -> Option<Self> {

@@ -75,8 +75,8 @@ impl<P: Platform> Memory<P> {
         let core = self.core().ok_or(AllocError::NotUp)?;
         match self.alloc_at_hand(core, request, &mut ()) {
             Some(block) if !request.gfp().contains(Gfp::ZERO) => Ok(block.leak().first()),
-            Some(block) => self.prepared_page(core, request, block),
             None => self.page_from_zones(core, request),
+            found => self.prepared_page(core, request, found),
         }
     }
 
@@ -134,9 +134,9 @@ impl<P: Platform> Memory<P> {
         &self,
         core: &Core,
         request: Request,
-        block: Exclusive,
+        found: Option<Exclusive>,
     ) -> Result<Pfn, AllocError> {
-        let block = self.prepare_or_else(core, request, Some(block), &mut ())?;
+        let block = self.prepare_or_else(core, request, found, &mut ())?;
         Ok(block.leak().first())
     }
 
@@ -148,13 +148,7 @@ impl<P: Platform> Memory<P> {
         {
             return Ok(block.leak().first());
         }
-        self.other_page_from_zones(core, request)
-    }
-
-    #[inline(never)]
-    fn other_page_from_zones(&self, core: &Core, request: Request) -> Result<Pfn, AllocError> {
-        let block = self.prepare_or_else(core, request, None, &mut ())?;
-        Ok(block.leak().first())
+        self.prepared_page(core, request, None)
     }
 
     /// Serves a checked request: from this CPU's own list of the nearest zone, which asks nobody
@@ -252,12 +246,13 @@ impl<P: Platform> Memory<P> {
         trace: &mut impl Trace,
     ) -> Option<Exclusive> {
         // The nearest zone may be on another node than the CPU.
-        let is_listed = List::serving(request).is_some();
-        if !is_listed || request.gfp().contains(Gfp::THISNODE) || self.platform.has_policy() {
+        let list = List::serving(request)?;
+        if request.gfp().contains(Gfp::THISNODE) || self.platform.has_policy() {
             return None;
         }
         let pin = Pin::new(&self.platform);
-        let taken = core.cpus.at_hand.take(&pin, request, kind, trace);
+        let wanted = (request, list, kind);
+        let taken = core.cpus.at_hand.take(&pin, wanted, trace);
         // Each way lets the pin go by itself: nothing needs to be looked at twice.
         match taken {
             Ok((block, chores)) => {

@@ -45,26 +45,26 @@ impl Cpus {
     /// The node that a CPU belongs to.
     #[inline]
     pub(super) fn node(&self, cpu: CpuId) -> NodeId {
-        let home = self.near.at(u64::from(cpu.0));
-        home.map(|home| home.node).unwrap_or_default()
+        let near = self.near.at(u64::from(cpu.0));
+        near.map(|near| near.node).unwrap_or_default()
     }
 
     /// The zone that a CPU asks first for a request.
     #[inline]
     pub(super) fn first_zone(&self, cpu: CpuId, highest: ZoneKind) -> Option<ZoneId> {
-        let home = self.near.at(u64::from(cpu.0))?;
-        home.first[highest.index() & 7]
+        let near = self.near.at(u64::from(cpu.0))?;
+        near.first[highest.index() & 7]
     }
 
     /// The nodes of all CPUs.
     pub(super) fn nodes(&self) -> impl Iterator<Item = NodeId> {
-        self.near.iter().map(|home| home.node)
+        self.near.iter().map(|near| near.node)
     }
 
     /// Finds for each CPU the zones that it asks first.
     pub(super) fn find_zones(&mut self, nodes: &[Node]) {
-        for home in self.near.iter_mut() {
-            let Some(node) = nodes.get(usize::from(home.node.0)) else {
+        for near in self.near.iter_mut() {
+            let Some(node) = nodes.get(usize::from(near.node.0)) else {
                 continue;
             };
             let others = node.others().iter();
@@ -72,7 +72,7 @@ impl Cpus {
             for highest in ZoneKind::ALL {
                 let mut all = core::iter::once(node).chain(others.clone());
                 let zone = all.find_map(|node| node.zonelist(highest).next());
-                home.first[highest.index() & 7] = zone.map(Zone::id);
+                near.first[highest.index() & 7] = zone.map(Zone::id);
             }
         }
     }
@@ -80,14 +80,14 @@ impl Cpus {
     /// Makes each CPU's ways to its lists, for pages of a kind on their way out and in. Pages that
     /// somebody touches on their way in have none. After [`Self::find_zones`].
     pub(super) fn find_ways(&mut self, nodes: &[Node], new: Pages, free: Pages) {
-        for (cpu, home) in (0..).map(CpuId).zip(self.near.iter()) {
-            let Some(node) = nodes.get(usize::from(home.node.0)) else {
+        for (cpu, near) in (0..).map(CpuId).zip(self.near.iter()) {
+            let Some(node) = nodes.get(usize::from(near.node.0)) else {
                 continue;
             };
             if free == Pages::AsTheyAre {
                 self.at_hand.set_own(cpu, node);
             }
-            for (highest, zone) in ZoneKind::ALL.into_iter().zip(home.first) {
+            for (highest, zone) in ZoneKind::ALL.into_iter().zip(near.first) {
                 let home = zone.and_then(|id| Some((nodes.get(usize::from(id.node.0))?, id.zone)));
                 let zone = home.and_then(|(node, zone)| node.zones().get(usize::from(zone)));
                 if let Some(zone) = zone {

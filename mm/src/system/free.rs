@@ -5,12 +5,12 @@ use super::{Core, Memory, PageLists};
 use crate::addr::{Order, Pfn};
 use crate::buddy::pageset::classic::Temperature;
 use crate::buddy::{List, Trace};
-use crate::frame::{FreeError, Offer, Word};
+use crate::frame::{FreeError, Offer};
 use crate::mem::Exclusive;
 use crate::platform::Platform;
 use crate::report::Corruption;
 use crate::sync::Pin;
-use crate::zone::{Kept, Zone};
+use crate::zone::Kept;
 
 impl<P: Platform> Memory<P> {
     /// Gives frames back to their zone. Context: any but NMI.
@@ -45,7 +45,7 @@ impl<P: Platform> Memory<P> {
         order: Order,
         trace: &mut impl Trace,
     ) -> Result<(), FreeError> {
-        if List::of(0, order).is_none() {
+        if !List::are_for(order) {
             return self.release_unusual(core, offer, order, Temperature::Hot, trace);
         }
         let pin = Pin::new(&self.platform);
@@ -109,7 +109,22 @@ impl<P: Platform> Memory<P> {
     ) -> Result<(), FreeError> {
         let word = offer.word();
         let block = offer.accept(&core.frames, order)?;
-        self.release_block(core, block, word, temperature, trace);
+        let Some(zone) = core.zone(word.zone_id()) else {
+            self.lose(block.leak().first(), order);
+            return Ok(());
+        };
+        let kept = match List::for_word(word) {
+            None => Kept::Refused(block),
+            Some(list) => {
+                let pin = Pin::new(&self.platform);
+                zone.free_listed(&pin, &core.frames, (block, list), temperature, trace)
+            }
+        };
+        if let Kept::Refused(block) = kept
+            && let Err(block) = zone.free(&self.platform, block, trace)
+        {
+            self.lose(block.leak().first(), order);
+        }
         Ok(())
     }
 
@@ -122,7 +137,7 @@ impl<P: Platform> Memory<P> {
         order: Order,
         trace: &mut impl Trace,
     ) -> Result<(), Offer> {
-        if List::of(0, order).is_some() {
+        if List::are_for(order) {
             return Err(offer);
         }
         match core.zone(offer.word().zone_id()) {
@@ -146,44 +161,6 @@ impl<P: Platform> Memory<P> {
                 self.release_unusual(core, offer, order, Temperature::Cold, &mut ())
             }
             PageLists::Off | PageLists::Tuned => self.release_offer(core, offer, order, &mut ()),
-        }
-    }
-
-    /// Gives a block back whose record says `word`.
-    fn release_block(
-        &self,
-        core: &Core,
-        block: Exclusive,
-        word: Word,
-        temperature: Temperature,
-        trace: &mut impl Trace,
-    ) {
-        let order = block.order();
-        let Some(zone) = core.zone(word.zone_id()) else {
-            return self.lose(block.leak().first(), order);
-        };
-        let kept = match List::for_word(word) {
-            None => Kept::Refused(block),
-            Some(list) => {
-                let pin = Pin::new(&self.platform);
-                zone.free_listed(&pin, &core.frames, (block, list), temperature, trace)
-            }
-        };
-        if let Kept::Refused(block) = kept {
-            self.release_to_zone(zone, block, order, trace);
-        }
-    }
-
-    #[inline(never)]
-    pub(super) fn release_to_zone(
-        &self,
-        zone: &Zone,
-        block: Exclusive,
-        order: Order,
-        trace: &mut impl Trace,
-    ) {
-        if let Err(block) = zone.free(&self.platform, block, trace) {
-            self.lose(block.leak().first(), order);
         }
     }
 

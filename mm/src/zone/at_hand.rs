@@ -104,7 +104,7 @@ impl AtHand {
         }
     }
 
-    /// Takes a block for a request from this CPU's lists of the zone that it asks first. Context: any
+    /// Takes a block for a request from this CPU's list, which serves it, of the zone that it asks first. Context: any
     /// but NMI.
     ///
     /// # Errors
@@ -113,14 +113,10 @@ impl AtHand {
     pub(crate) fn take<P: Platform>(
         &self,
         pin: &Pin<'_, P>,
-        request: Request,
-        kind: Pages,
+        (request, list, kind): (Request, List, Pages),
         trace: &mut impl Trace,
     ) -> Result<(Exclusive, Chores), Chores> {
         let order = request.order();
-        let Some(list) = List::serving(request) else {
-            return Err(Chores::NONE);
-        };
         let Some(mut own) = self.ways.enter(pin, kind.slot(request.highest())) else {
             return Err(Chores::NONE);
         };

@@ -46,6 +46,14 @@ fn free(machine: &Machine<Listed<Usual>>, pfn: Pfn, order: Order) {
     unsafe { machine.free_pages(pfn, order) }.unwrap();
 }
 
+/// Closes the lists of a zone.
+fn isolate_a_pageblock(machine: &Machine<Listed<Usual>>) {
+    let page = machine.alloc_block(Gfp::KERNEL, Order::ZERO).unwrap();
+    let block = PfnRange::block(page.pfn().align_down(Order::PAGEBLOCK), Order::PAGEBLOCK);
+    let zone = machine.zone_of(page.pfn()).unwrap();
+    zone.isolate(machine.hardware(), block).unwrap();
+}
+
 #[test]
 fn a_free_that_finds_no_room_on_a_list_serves_a_drain() {
     let builder = Machine::<Listed<Usual>>::new().ram(0, 32 * MIB);
@@ -69,12 +77,7 @@ fn a_free_serves_a_drain_while_lists_are_closed() {
     let builder = Machine::<Listed<Usual>>::new().ram(0, 32 * MIB);
     let machine = builder.cpus(2).boot();
     let page = || machine.alloc_page(Gfp::KERNEL).unwrap();
-    let isolate = || {
-        let page = machine.alloc_block(Gfp::KERNEL, Order::ZERO).unwrap();
-        let block = PfnRange::block(page.pfn().align_down(Order::PAGEBLOCK), Order::PAGEBLOCK);
-        let zone = machine.zone_of(page.pfn()).unwrap();
-        zone.isolate(machine.hardware(), block).unwrap();
-    };
+    let isolate = || isolate_a_pageblock(&machine);
     asked_in_between(&machine, page, isolate, |page| {
         free(&machine, page, Order::ZERO)
     });
@@ -90,12 +93,7 @@ fn pages_in_bulk_serve_a_drain_while_lists_are_closed() {
         assert_eq!(machine.alloc_pages_bulk(Gfp::KERNEL, &mut pages), Ok(5));
         pages
     };
-    let isolate = || {
-        let page = machine.alloc_block(Gfp::KERNEL, Order::ZERO).unwrap();
-        let block = PfnRange::block(page.pfn().align_down(Order::PAGEBLOCK), Order::PAGEBLOCK);
-        let zone = machine.zone_of(page.pfn()).unwrap();
-        zone.isolate(machine.hardware(), block).unwrap();
-    };
+    let isolate = || isolate_a_pageblock(&machine);
     asked_in_between(&machine, pages, isolate, |mut pages| {
         // SAFETY: the bulk interface filled the places.
         unsafe { machine.free_pages_bulk(&mut pages) }.unwrap();
