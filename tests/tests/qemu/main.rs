@@ -5,6 +5,7 @@
 //! QEMU is installed when it is missing, as by `cargo run`. Only a listing (`-- --list`) leaves
 //! the machine as it is: without QEMU it shows the boots and says that it knows no more.
 
+mod bad_input;
 mod budgets;
 mod cases;
 mod counting;
@@ -26,9 +27,10 @@ use boot_runner::outcome::{Outcome, RanCommands};
 use boot_runner::tools;
 use libtest_mimic::{Arguments, Failed, Trial};
 
+use bad_input::{ODDITIES, REFUSALS};
 use cases::{
     BOOT_COMMANDS, BOOT_SAYS, BOOTS, Boot, CONTIGUOUS, DIVISIONS, EXAMPLE_MACHINES, Ending,
-    ODDITIES, PRESSURES, REFUSALS, REPLAYS, TREATMENTS, Treatment,
+    PRESSURES, REPLAYS, TREATMENTS, Treatment,
 };
 use cpus::CPUS;
 use nodes::NODES;
