@@ -48,7 +48,7 @@ const FAILURE_INTERVAL_NS: u64 = 10_000_000_000;
 /// How long one round of waiting for another CPU takes.
 const RELAX_NS: u64 = 1_000;
 /// … and how many there are.
-const RELAX_ROUNDS: u32 = 100_000;
+const RELAX_ROUNDS: u32 = 1_000_000;
 
 /// This machine.
 #[derive(Debug)]
@@ -149,7 +149,7 @@ unsafe impl Platform for KernelPlatform {
         smp::call_on(cpu.0, || super::MEMORY.drain_wanted()).is_ok()
     }
 
-    /// A microsecond by the clock, and up to a tenth of a second of them: where CPUs are emulated, the
+    /// A microsecond by the clock, and up to a second of them: where CPUs are emulated, the
     /// one that is waited for may not even run at the moment.
     fn relax(&self, rounds: u32) -> bool {
         time::wait_ns(RELAX_NS);

@@ -240,7 +240,7 @@ impl Gauges {
     /// Frames on the lists.
     #[inline]
     pub(crate) fn count(&self) -> u32 {
-        self.count.load(Ordering::Relaxed)
+        self.count.load(Ordering::Acquire)
     }
 
     #[inline]
@@ -457,11 +457,16 @@ impl PageSet {
         }
     }
 
-    /// Takes note that blocks came from the zone.
-    pub(crate) fn note_refill(list: List, blocks: u32, gauges: &Gauges) {
+    /// Takes note that blocks came from the zone. It is to be told before the zone's lock is let go: who
+    /// looks for memory finds each free block counted here or there.
+    pub(crate) fn note_came(list: List, blocks: u32, gauges: &Gauges) {
         let frames = blocks.wrapping_mul(list.frames());
         gauges.change(|count| count.wrapping_add(frames));
         add(&gauges.refilled, u64::from(frames));
+    }
+
+    /// Takes note of a refill.
+    pub(crate) fn note_refill(gauges: &Gauges) {
         add(&gauges.refills, 1);
     }
 
@@ -485,30 +490,33 @@ impl PageSet {
     }
 
     /// Moves up to `most` frames, the oldest of a list first, into `batch`. Answers how many blocks
-    /// they are.
+    /// they are; [`Self::note_went`] tells when they are in the zone.
     pub(crate) fn take_old(
         &mut self,
         list: List,
         most: u32,
         batch: &mut [Pfn],
         frames: &FrameTable,
-        gauges: &Gauges,
     ) -> usize {
         let blocks = to_index(u64::from(most.div_ceil(list.frames())));
         let places = batch.len().min(blocks);
         let batch = &mut batch[..places];
-        let taken = at!(self, list, stack => stack.take_old(batch, frames));
-        let went = u32::try_from(taken)
-            .unwrap_or(u32::MAX)
-            .wrapping_mul(list.frames());
-        Self::note_gone(went, gauges);
-        taken
+        at!(self, list, stack => stack.take_old(batch, frames))
+    }
+
+    /// Takes note that blocks are in the zone now. It is to be told after the zone's lock was let go: who
+    /// looks for memory finds each free block counted here or there.
+    pub(crate) fn note_went(list: List, blocks: usize, gauges: &Gauges) {
+        let blocks = u32::try_from(blocks).unwrap_or(u32::MAX);
+        Self::note_gone(blocks.wrapping_mul(list.frames()), gauges);
     }
 
     /// Takes note of frames that are on no list any more, and did not go to owners.
     fn note_gone(frames: u32, gauges: &Gauges) {
-        gauges.change(|count| count.wrapping_sub(frames));
         add(&gauges.drained, u64::from(frames));
+        let count = gauges.count().wrapping_sub(frames);
+        // Who sees this and then looks at the zone sees them there.
+        gauges.count.store(count, Ordering::Release);
     }
 
     /// Takes note of a drain.

@@ -50,20 +50,18 @@ impl<P: Platform> Memory<P> {
 
     /// Drains lists for a request: all if it may wait, otherwise those of its own CPU and of CPUs that are
     /// away. Others would not be done in time, and only lose what they have at hand (Linux drains all in
-    /// direct reclaim only). Answers whether there was anything on them.
-    pub(super) fn drain_for(&self, core: &Core, may_wait: bool) -> bool {
-        let before = core.deferred_frames();
+    /// direct reclaim only). Whether there was anything on them or not, zones are worth another look: what
+    /// is not there any more may have come from there since the last one.
+    pub(super) fn drain_for(&self, core: &Core, may_wait: bool) {
         self.free_deferred(core, may_wait);
         let listed = |zone: &Zone| core.cpus.presence.cpus().any(|cpu| zone.has_listed(cpu));
-        if before == core.deferred_frames() && !core.listed_zones().any(listed) {
-            return false;
+        if core.listed_zones().any(listed) {
+            let ask = match may_wait {
+                true => Ask::WhoHasPages,
+                false => Ask::Nobody,
+            };
+            let _ = self.drain_zones(core, || core.listed_zones(), ask);
         }
-        let ask = match may_wait {
-            true => Ask::WhoHasPages,
-            false => Ask::Nobody,
-        };
-        let _ = self.drain_zones(core, || core.listed_zones(), ask);
-        true
     }
 
     /// Drains the lists of some zones on all CPUs. Answers whether all gave back what they had.

@@ -47,7 +47,8 @@ impl<P: Platform> Memory<P> {
             found = self.alloc_with(core, place, request, flags, trace);
         }
         // Free pages may hide in the lists of CPUs.
-        if found.is_none() && self.drain_for(core, may_wait) {
+        if found.is_none() {
+            self.drain_for(core, may_wait);
             found = self.alloc_with(core, place, request, flags, trace);
         }
         // Or be put off for readers that have gone by now.
@@ -121,7 +122,8 @@ impl<P: Platform> Memory<P> {
     ) -> Option<Exclusive> {
         self.drain_local_pages();
         let mut found = self.alloc_with(core, place, request, flags, trace);
-        if found.is_none() && self.drain_for(core, may_wait) {
+        if found.is_none() {
+            self.drain_for(core, may_wait);
             found = self.alloc_with(core, place, request, flags, trace);
         }
         found

@@ -49,6 +49,7 @@ impl<P: Platform> Lists<'_, P> {
             let wanted = (list, (most, mixing));
             let (frames, platform) = (self.frames, self.platform);
             let fetched = self.set.fetch(&mut areas, wanted, frames, platform, trace);
+            PageSet::note_came(list, fetched, self.gauges);
             self.zone.unlock(areas);
             got = got.wrapping_add(fetched);
             if fetched < most {
@@ -58,7 +59,7 @@ impl<P: Platform> Lists<'_, P> {
         if got == 0 {
             return false;
         }
-        PageSet::note_refill(list, got, self.gauges);
+        PageSet::note_refill(self.gauges);
         let order = list.order();
         trace.step(Step::Refilled { blocks: got, order });
         true
@@ -146,9 +147,7 @@ impl<P: Platform> Lists<'_, P> {
         let mut batch = [Pfn::ZERO; HOLD];
         while self.gauges.count() > least {
             let over = self.gauges.count().saturating_sub(least);
-            let taken = self
-                .set
-                .take_old(list, over, &mut batch, self.frames, self.gauges);
+            let taken = self.set.take_old(list, over, &mut batch, self.frames);
             self.report_broken(list);
             let Some(sorted) = batch.get_mut(..taken).filter(|taken| !taken.is_empty()) else {
                 return;
@@ -157,6 +156,7 @@ impl<P: Platform> Lists<'_, P> {
             let mut areas = self.zone.lock_traced(self.platform, trace);
             areas.give_back(list, sorted, self.frames, self.platform, trace);
             self.zone.unlock(areas);
+            PageSet::note_went(list, taken, self.gauges);
         }
     }
 }

@@ -128,6 +128,11 @@ impl Cpus {
         (cpu, &self.cpus[cpu as usize])
     }
 
+    /// Whether this thread's CPU takes interrupts.
+    pub(super) fn irqs_are_on(&self) -> bool {
+        self.here().1.irq_depth.load(Ordering::Relaxed) == 0
+    }
+
     pub(super) fn irq_save(&self) -> IrqState {
         let (cpu, here) = self.here();
         let depth = here.irq_depth.fetch_add(1, Ordering::Relaxed);

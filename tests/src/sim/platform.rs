@@ -102,7 +102,13 @@ impl<C: SimConfig> SimPlatform<C> {
     /// Stops a CPU whenever it has unmasked its interrupts, for a visit by another one.
     #[must_use]
     pub fn gaps(&self, cpu: u32) -> Gaps {
-        self.stops.stop(cpu)
+        self.stops.stop(cpu, false)
+    }
+
+    /// As [`gaps`](Self::gaps); it stops also whenever it is about to mask its interrupts.
+    #[must_use]
+    pub fn both_ends_of_gaps(&self, cpu: u32) -> Gaps {
+        self.stops.stop(cpu, true)
     }
 
     /// Ends what [`gaps`](Self::gaps) began.
@@ -330,6 +336,9 @@ unsafe impl<C: SimConfig> Platform for SimPlatform<C> {
     }
 
     fn irq_save(&self) -> IrqState {
+        if self.cpus.irqs_are_on() {
+            self.stops.gap_ends(self.cpus.current().0);
+        }
         let state = self.cpus.irq_save();
         nmi::point();
         state

@@ -1,11 +1,15 @@
-//! Drains that somebody asked for, and lists that are damaged.
+//! Drains that somebody asked for, what others see of them meanwhile, and lists that are damaged.
 
 use std::sync::Barrier;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::channel;
 use std::thread;
 
 use mm::addr::{Order, Pfn, PfnRange};
 use mm::buddy::Gfp;
+use mm::buddy::Step;
 use mm::report::{Check, Corruption};
+use mm::system::Block;
 use mm_tests::sim::{Listed, Machine, Plain, SimConfig, Usual, Vmemmap};
 
 const MIB: u64 = 1 << 20;
@@ -99,6 +103,110 @@ fn pages_in_bulk_serve_a_drain_while_lists_are_closed() {
         unsafe { machine.free_pages_bulk(&mut pages) }.unwrap();
     });
     machine.abandon();
+}
+
+/// CPU 0 does `work` while CPU 1 does `visit`, which is told the number of each point at which it may.
+fn with_visits<T>(
+    machine: &Machine<Listed<Usual>>,
+    mut visit: impl FnMut(u32) + Send,
+    work: impl FnOnce() -> T,
+) -> T {
+    let gaps = machine.hardware().both_ends_of_gaps(0);
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            let _here = machine.cpu(1);
+            let mut number = 0;
+            gaps.each(|| {
+                number += 1;
+                visit(number);
+            });
+        });
+        let outcome = work();
+        machine.hardware().no_more_gaps();
+        outcome
+    })
+}
+
+#[test]
+fn a_free_page_is_counted_in_its_zone_or_on_a_list_at_any_time() {
+    let builder = Machine::<Listed<Usual>>::new().ram(0, 512 * MIB);
+    let machine = builder.cpus(2).boot();
+    let free = || machine.free_frames() + on_lists(&machine, 0);
+    let (all, owned, visits) = (free(), AtomicU64::new(0), AtomicU64::new(0));
+    let visit = |number| {
+        let now = free() + owned.load(Ordering::Relaxed);
+        assert!(now >= all, "{now} of {all} frames, {number}");
+        visits.fetch_add(1, Ordering::Relaxed);
+    };
+    with_visits(&machine, visit, || {
+        for order in [0, 3, 0, 1] {
+            let order = Order::new(order).unwrap();
+            let alloc = |_| {
+                owned.fetch_add(order.frames(), Ordering::Relaxed);
+                machine.alloc_block(Gfp::KERNEL, order).unwrap()
+            };
+            let blocks: Vec<_> = (0..400).map(alloc).collect();
+            for block in blocks {
+                drop(block);
+                owned.fetch_sub(order.frames(), Ordering::Relaxed);
+            }
+        }
+        assert!(machine.drain_all_pages());
+    });
+    assert!(visits.into_inner() > 50);
+    machine.finish();
+}
+
+/// CPU 0 wants a page, and all that are free lie on lists of CPU 1, which gives them back right after CPU 0
+/// found no memory in a zone for the time with this number. Answers whether it found none so often.
+fn is_served_though_pages_move(time: u32, gfp: Gfp) -> bool {
+    let builder = Machine::<Listed<Usual>>::new().ram(0, 32 * MIB);
+    let machine = builder.cpus(2).boot();
+    let gfp = gfp | Gfp::MEMALLOC | Gfp::NOWARN;
+    let take = || machine.alloc_block(gfp, Order::ZERO).ok();
+    let mut taken: Vec<_> = std::iter::from_fn(take).collect();
+    let (mut seen, mut found) = (0, None);
+    let ((go, gone), (done, is_done)) = (channel(), channel());
+    let back = taken.split_off(taken.len() - 10);
+    thread::scope(|scope| {
+        let machine = &machine;
+        scope.spawn(move || {
+            let _here = machine.cpu(1);
+            drop(back);
+            done.send(()).unwrap();
+            if gone.recv().is_ok() {
+                machine.drain_local_pages();
+                done.send(()).unwrap();
+            }
+        });
+        is_done.recv().unwrap();
+        assert_eq!((machine.free_frames(), on_lists(machine, 1)), (0, 10));
+        let mut meet = |step| {
+            let is_short = matches!(step, Step::Short { .. });
+            seen += u32::from(is_short);
+            if is_short && seen == time {
+                go.send(()).unwrap();
+                is_done.recv().unwrap();
+            }
+        };
+        found = Block::alloc_traced(&**machine, gfp, Order::ZERO, &mut meet).ok();
+        drop(go);
+    });
+    assert!(found.is_some() || seen < time, "{time}");
+    drop((found, taken));
+    machine.finish();
+    seen >= time
+}
+
+#[test]
+fn a_request_finds_pages_that_come_back_after_it_looked_for_them() {
+    // Each of two zones was short twice at least: at the `low` mark, and with all reserves. What comes
+    // back after the last look is too late.
+    for gfp in [Gfp::KERNEL, Gfp::ATOMIC] {
+        for time in 1..=6 {
+            assert!(is_served_though_pages_move(time, gfp), "{time}");
+        }
+    }
 }
 
 /// Changes the list word of a record, and answers what it was.

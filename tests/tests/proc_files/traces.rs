@@ -86,6 +86,7 @@ fn a_request_that_finds_nothing_tells_whom_it_asked() {
         steps:
          1. zone DMA: too little to spare: 0 frames are free, 0 are kept back
          2. zone DMA: too little to spare: 0 frames are free, 0 are kept back
+         3. zone DMA: too little to spare: 0 frames are free, 0 are kept back
     "#]]
     .assert_eq(&told(&recording));
     drop(all);
