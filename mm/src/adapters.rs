@@ -3,9 +3,12 @@
 //! Soundness rests on the owning handles ([`Block`](crate::system::Block) and its kin); what is
 //! here is for C-shaped callers who keep a frame number or an address and give it back later.
 
+mod bytes;
 mod cpus;
 mod home;
+mod objects;
 mod raw_pages;
 
+pub use bytes::KBytes;
 pub use home::Home;
 pub use raw_pages::GetPagesError;

@@ -11,13 +11,13 @@
 //!
 //! # Layout of a record
 //!
-//! | word | free | cached | unique | shared | anonymous, file *(later)* | slab, page table *(later)* |
-//! |---|---|---|---|---|---|---|
-//! | state | state, order, home | + mobility | + kind, flags | same | same | same |
-//! | refs (32 bits) | – | – | – | reference count | reference count | live objects or entries |
-//! | maps (32 bits) | – | – | – | – | mapping count | – |
-//! | link | neighbours in the pageblock's free list | the next one on the CPU's list | – | – | mapping | cache, or owning table |
-//! | private | – | – | owner's word | owner's word | index, or swap slot | first free object |
+//! | word | free | cached | unique | shared | slab | anonymous, file *(later)* | page table *(later)* |
+//! |---|---|---|---|---|---|---|---|
+//! | state | state, order, home | + mobility | + kind, flags | same | same | same | same |
+//! | refs (32 bits) | – | – | – | reference count | cache, distance to the first frame (in every frame) | reference count | live entries |
+//! | maps (32 bits) | – | – | – | – | objects taken, first free object | mapping count | – |
+//! | link | neighbours in the pageblock's free list | the next one on the CPU's list | – | – | next slab of the list | mapping | owning table |
+//! | private | – | – | owner's word | owner's word | slab before it | index, or swap slot | – |
 //!
 //! Pages that reclaim looks at use `link` and `private` for mapping and index; their age is a
 //! generation in the state word's flags, found by scanning a section, so no list links are
@@ -34,6 +34,8 @@
 #[cfg(not(loom))]
 mod page;
 mod record;
+#[cfg(not(loom))]
+pub(crate) mod slab;
 mod stack;
 mod state;
 #[cfg(not(loom))]
@@ -51,5 +53,5 @@ pub use table::{
     AddSectionError, FrameTable, FreeError, Origin, Origins, PutOutcome, Reference, SectionFrames,
 };
 #[cfg(not(loom))]
-pub(crate) use table::{Offer, Record};
-pub use word::{CachedWord, PageFlags, Word, ZoneId};
+pub(crate) use table::{Offer, Record, SlabFrame};
+pub use word::{CachedWord, Kind, PageFlags, Word, ZoneId};

@@ -19,6 +19,7 @@
 //! | 2 | [`frame`] | the record of every frame | `struct page`, sparsemem |
 //! | 3 | [`zone`] | nodes, zones and their [`Plan`](zone::plan::Plan) | `pg_data_t`, `mm_init.c` |
 //! | 3 | [`buddy`] | free blocks, migrate types, [`Gfp`](buddy::Gfp) | `page_alloc.c` |
+//! | 4 | [`slab`] | objects smaller than pages: caches, `kmalloc` | `slub.c` |
 //! | 8 | [`system`] | [`Memory`](system::Memory) and its handles | `alloc_pages` and its kin |
 //! | 8 | [`adapters`] | doors for code that keeps raw numbers | `free_pages`, `put_page` |
 //! | 8 | [`proc`] | texts of the `/proc` files | `/proc` |
@@ -57,6 +58,8 @@ pub mod platform;
 #[cfg(not(loom))]
 pub mod proc;
 pub mod report;
+#[cfg(not(loom))]
+pub mod slab;
 pub mod sync;
 #[cfg(not(loom))]
 pub mod system;

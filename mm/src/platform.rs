@@ -230,6 +230,13 @@ pub unsafe trait Platform: Sync + 'static {
         rounds < 10_000
     }
 
+    /// A number that an attacker cannot guess: free objects are encoded with what follows from it, and lie in an
+    /// order that does. Asked once, when memory comes up. Default: 0, with which both can be predicted (and replayed).
+    /// Context: boot.
+    fn random_seed(&self) -> u64 {
+        0
+    }
+
     /// Whether the caller may sleep: it runs in a task, with interrupts on, and is not pinned.
     /// Default: yes. Context: any.
     fn may_sleep(&self) -> bool {

@@ -7,6 +7,7 @@
 //! | [`zoneinfo`] | sizes and counters of every zone | `zoneinfo_show` |
 //! | [`meminfo`] | totals in kB | `meminfo_proc_show` |
 //! | [`vmstat`] | counters of the whole machine | `vmstat_show` |
+//! | [`slabinfo`] | every cache and its slabs | `slabinfo_show` |
 //! | [`iomem`] | what lies where in physical memory | `r_show` |
 //! | [`node_list`], [`node_meminfo`], [`node_numastat`], [`node_distance`] | files of `/sys/devices/system/node` | `drivers/base/node.c` |
 //! | [`numastat`] | which nodes' memory went where | the tool of this name |
@@ -34,6 +35,7 @@ mod iomem;
 mod numa;
 mod page;
 mod page_owner;
+mod slabinfo;
 mod zones;
 
 pub use counters::{meminfo, vmstat};
@@ -43,6 +45,7 @@ pub use iomem::{Resource, firmware_resources, iomem, with_inner};
 pub use numa::{node_distance, node_list, node_meminfo, node_numastat, numastat};
 pub use page::page;
 pub use page_owner::page_owner;
+pub use slabinfo::slabinfo;
 pub use zones::zoneinfo;
 
 use core::fmt;

@@ -81,6 +81,15 @@ pub enum Corruption {
         /// Its order.
         order: Order,
     },
+    /// A free object of a slab was written to: it, and what hung on it, stays out of use.
+    FreeObject {
+        /// First frame of the slab.
+        slab: Pfn,
+        /// Number of the object in the slab.
+        object: u16,
+        /// Number of the cache.
+        cache: u16,
+    },
 }
 
 /// What a validation was looking at.
@@ -119,6 +128,10 @@ pub enum Check {
     GracePeriods,
     /// Frames whose freeing was put off.
     DeferredFrames,
+    /// Slabs of a cache on a node.
+    Slabs,
+    /// Objects of slabs: taken, and on lists of free ones.
+    SlabObjects,
 }
 
 impl fmt::Display for Corruption {
@@ -176,8 +189,21 @@ impl fmt::Display for Corruption {
                     "block at frame {pfn}, order {order}, could not be given back"
                 )
             }
+            Self::FreeObject {
+                slab,
+                object,
+                cache,
+            } => write_object(f, (slab, object, cache)),
         }
     }
+}
+
+/// The words for a free object that somebody wrote to.
+fn write_object(f: &mut fmt::Formatter<'_>, (slab, object, cache): (Pfn, u16, u16)) -> fmt::Result {
+    write!(
+        f,
+        "object {object} of the slab at frame {slab} (cache {cache}) was written to while free"
+    )
 }
 
 impl core::error::Error for Corruption {}

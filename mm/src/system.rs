@@ -21,6 +21,7 @@ mod grace;
 mod held;
 mod node_states;
 mod nolock;
+mod objects;
 mod options;
 mod origins;
 mod policy;
@@ -42,19 +43,21 @@ pub use bring_up::{BringUpError, Summary};
 pub use cma::{CmaError, CmaStats};
 pub use faults::{BadFaultRule, FailPageAlloc, Times};
 pub use grace::{GraceError, GracePeriods, QueueFull};
+pub use objects::{KmemCache, StillInUse};
 pub use options::{HugePages, Options, PageLists, PageOwner, Populate};
 pub use reclaim::{Balance, ReclaimStats};
 pub use run::{ContigError, ExactError, PageRun};
 pub use shared::{Destructor, SharedBlock, ToZone};
 pub use tuning::{Tuning, TuningError};
 
-pub use crate::adapters::Home;
+pub use crate::adapters::{Home, KBytes};
 use crate::addr::Pfn;
 use crate::buddy::{Census, Gfp, Request};
 use crate::frame::{FrameTable, Origins, Page, ZoneId};
 use crate::mem::Array;
 use crate::platform::{CpuId, NodeId, Platform};
 use crate::report::Corruption;
+use crate::slab::Caches;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::grace::Grace;
 use crate::sync::{Once, Pin, Presence, SpinLock};
@@ -84,6 +87,7 @@ pub(crate) struct Core {
     grace: Grace,
     backlogs: defer::Backlogs,
     pub(crate) origins: Origins,
+    pub(crate) caches: Caches,
     /// What was not populated at boot, if anything can be left.
     latent: Option<populate::Latent>,
     pub(crate) cma: Option<cma::CmaArea>,
@@ -223,6 +227,7 @@ impl<P: Platform> Memory<P> {
         if let Some(core) = self.core() {
             self.validate_latent(core)?;
         }
+        self.validate_caches()?;
         Ok(total)
     }
 }

@@ -100,6 +100,12 @@ impl Frame {
         &self.refs
     }
 
+    /// The third field; see the table in the [module](super).
+    #[inline]
+    pub(super) const fn maps(&self) -> &AtomicU32 {
+        &self.maps
+    }
+
     /// Makes a block with one owner, who is the caller, reference-counted; the caller has the first
     /// reference. `shared` is `unique` in the other state.
     ///

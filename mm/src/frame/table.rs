@@ -12,6 +12,7 @@ mod cached;
 mod claim;
 mod origin;
 mod section;
+mod slab;
 
 use core::ptr::NonNull;
 
@@ -19,6 +20,7 @@ pub(crate) use self::cached::{Offer, Record};
 pub use self::claim::{FreeError, PutOutcome, Reference};
 pub use self::origin::{Origin, Origins};
 pub use self::section::SectionFrames;
+pub(crate) use self::slab::SlabFrame;
 use super::{Frame, FrameState, Page};
 use crate::addr::{Order, Pfn, PhysRange, VirtAddr, to_count, to_index};
 use crate::config::{PAGE_SIZE, SECTION_FRAMES};

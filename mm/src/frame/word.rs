@@ -8,7 +8,7 @@
 //! | 11 | compound: the frames of the block act as one page | owned blocks |
 //! | 12–15 | zone index | every block |
 //! | 16–25 | node | every block |
-//! | 26–31 | kind of use (0: plain pages; slab, page table, … with their issues) | owned blocks |
+//! | 26–31 | [`Kind`] of use | owned blocks |
 //! | 32–63 | [`PageFlags`] | owned blocks |
 #![forbid(unsafe_code)]
 
@@ -23,6 +23,8 @@ const MOBILITY_SHIFT: u32 = 8;
 const COMPOUND: u64 = 1 << 11;
 const ZONE_SHIFT: u32 = 12;
 const NODE_SHIFT: u32 = 16;
+const KIND_SHIFT: u32 = 26;
+const KIND_MASK: u64 = 0x3f << KIND_SHIFT;
 const FLAGS_SHIFT: u32 = 32;
 const NIBBLE: u64 = 0xf;
 const MOBILITY_MASK: u64 = 0x7;
@@ -91,6 +93,23 @@ impl ZoneId {
     const fn bits(self) -> u64 {
         let zone = widen(self.zone) & NIBBLE;
         (zone << ZONE_SHIFT) | ((widen16(self.node.0) & NODE_MASK) << NODE_SHIFT)
+    }
+}
+
+/// What the owner of a block uses it for, where the library itself is the owner.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[repr(u8)]
+pub enum Kind {
+    /// Whatever its owner likes.
+    Plain = 0,
+    /// Objects of a cache ([`crate::slab`]).
+    Slab = 1,
+}
+
+impl Kind {
+    #[expect(clippy::as_conversions, reason = "a fieldless enum's discriminant")]
+    const fn bits(self) -> u64 {
+        (self as u64) << KIND_SHIFT
     }
 }
 
@@ -215,12 +234,33 @@ impl Word {
         (byte, byte & to_index(MOBILITY_MASK))
     }
 
-    /// Whether this is the first frame of a block of exactly `order` with one owner: one
+    /// Whether the block is used for `kind`.
+    #[inline]
+    #[must_use]
+    pub const fn is_for(self, kind: Kind) -> bool {
+        self.0 & KIND_MASK == kind.bits()
+    }
+
+    /// The same word for another use.
+    #[inline]
+    #[must_use]
+    pub(crate) const fn for_kind(self, kind: Kind) -> Self {
+        Self((self.0 & !KIND_MASK) | kind.bits())
+    }
+
+    /// Whether this is the first frame of a slab: one comparison.
+    #[inline]
+    #[must_use]
+    pub(crate) const fn is_slab(self) -> bool {
+        self.0 & (KIND_MASK | NIBBLE) == Kind::Slab.bits() | FrameState::Unique.bits()
+    }
+
+    /// Whether this is the first frame of a block of exactly `order` with one owner, for plain use: one
     /// comparison.
     #[inline]
     #[must_use]
     pub(crate) const fn is_unique_block(self, order: Order) -> bool {
-        let mask = NIBBLE << ORDER_SHIFT | NIBBLE;
+        let mask = KIND_MASK | NIBBLE << ORDER_SHIFT | NIBBLE;
         self.0 & mask == widen(order.as_u8()) << ORDER_SHIFT | FrameState::Unique.bits()
     }
 

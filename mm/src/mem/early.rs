@@ -47,6 +47,12 @@ impl EarlyRam {
         Self { range }
     }
 
+    /// The bytes of frames that stay with what is made in them, for good.
+    pub(crate) fn from_block(block: super::Exclusive) -> Self {
+        let range = block.leak().addrs();
+        Self { range }
+    }
+
     /// Which bytes.
     #[must_use]
     pub const fn range(&self) -> PhysRange {

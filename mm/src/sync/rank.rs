@@ -3,9 +3,11 @@
 //!
 //! ```text
 //! settings        (40)  what the machine's owner chose; watermarks are written under it
+//!   caches        (44)  which caches there are
 //!   cma           (45)  which frames of the CMA area are taken
 //!   populate      (46)  one section at a time gets its records; interrupts off
 //!     zone        (50)  free areas of one zone; interrupts off
+//!       slab      (60)  slabs of a cache on one node; interrupts off
 //! ```
 //!
 //! The `debug` profile reports every take and release to the platform
@@ -29,6 +31,18 @@ pub const POPULATE: LockClass = LockClass {
 pub const CMA: LockClass = LockClass {
     name: "cma",
     rank: 45,
+};
+
+/// Slabs of a cache on one node, and what a cache is called.
+pub const SLAB: LockClass = LockClass {
+    name: "slab",
+    rank: 60,
+};
+
+/// Which caches there are; held while one is made or given up.
+pub const CACHES: LockClass = LockClass {
+    name: "caches",
+    rank: 44,
 };
 
 /// Free areas of one zone.

@@ -24,6 +24,7 @@ use crate::memblock::{AllocError, Memblock, NodeChoice, NodeFrames, Request};
 use crate::numa::MAX_NODES;
 use crate::platform::{CpuId, MemoryModel, NodeId, Platform};
 use crate::report::Corruption;
+use crate::slab::Caches;
 use crate::sync::atomic::{AtomicU8, AtomicU64};
 use crate::sync::grace::{Grace, Seat};
 use crate::sync::{OwnerCell, PerCpu, Presence, PresenceState, SpinLock, rank};
@@ -139,6 +140,7 @@ impl<P: Platform> Memory<P> {
         let grace = builder.grace()?;
         let backlogs = builder.backlogs()?;
         builder.page_lists(&mut nodes, options.page_lists)?;
+        let caches = builder.caches(nodes.len())?;
         let origins = builder.origins(&frames, options.page_owner)?;
         let (cma, lent) = builder.cma(plan, options.cma_bytes)?.unzip();
         let room = builder.room_for_map(&frames, &nodes, populate)?;
@@ -153,6 +155,7 @@ impl<P: Platform> Memory<P> {
             grace,
             backlogs,
             origins,
+            caches,
             cma,
             latent: None,
             faults: options.fail_page_alloc.map(Faults::new),
@@ -383,6 +386,15 @@ impl<P: Platform> Builder<'_, P> {
         let bytes = Array::<T>::bytes_for(cpus).unwrap_or(u64::MAX);
         let ram = self.take_table(bytes, node)?;
         Ok(Array::carve(self.platform, ram, cpus, element)?)
+    }
+
+    /// The caches of `kmalloc`.
+    fn caches(&mut self, nodes: usize) -> Result<Caches, BringUpError> {
+        let cpus = self.platform.cpus();
+        let bytes = Caches::bytes_for(cpus, nodes).unwrap_or(u64::MAX);
+        let ram = self.take(bytes, 64, NodeChoice::Any)?;
+        let seed = self.platform.random_seed();
+        Ok(Caches::bring_up(self.platform, ram, (cpus, nodes), seed)?)
     }
 
     /// Whom each node asks when it has nothing itself.

@@ -45,7 +45,9 @@ impl<P: Platform> Memory<P> {
     /// [`Platform::kick`] sends. Context: any but NMI.
     pub fn drain_wanted(&self) {
         let Some(core) = self.core() else { return };
-        core.serve_drains(&Pin::new(&self.platform));
+        let pin = Pin::new(&self.platform);
+        core.serve_drains(&pin);
+        core.caches.serve(&self.soil(core), &pin);
     }
 
     /// Drains lists for a request: all if it may wait, otherwise those of its own CPU and of CPUs that are

@@ -266,7 +266,7 @@ impl<P: Platform> Memory<P> {
             return 0;
         };
         core.reclaim.allocstall[request.highest().index()].fetch_add(1, Ordering::Relaxed);
-        let mut pages: u64 = 0;
+        let mut pages = self.shrink_caches_here(core);
         for priority in (0..=DEF_PRIORITY).rev() {
             for node in core.nodes_for(place, request) {
                 let control = ShrinkControl {

@@ -190,6 +190,7 @@ impl<C: SimConfig> Machine<C> {
     pub fn finish(mut self) {
         self.finished = true;
         oracles::check(&self.memory);
+        self.memory.shrink_caches();
         self.give_up_reserves();
         assert!(self.memory.drain_all_pages(), "a CPU keeps its pages");
         oracles::check(&self.memory);

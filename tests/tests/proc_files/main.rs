@@ -7,6 +7,7 @@ mod numa;
 mod pages;
 mod parse;
 mod readers;
+mod slabinfo;
 mod texts;
 mod traces;
 

@@ -3,7 +3,7 @@
 use crate::sources::{Source, sources};
 
 /// Every module's level. A module may use the levels below its own, and itself.
-const LEVELS: [(&str, u32); 15] = [
+const LEVELS: [(&str, u32); 16] = [
     ("addr", 0),
     ("config", 0),
     ("numa", 0),
@@ -16,6 +16,7 @@ const LEVELS: [(&str, u32); 15] = [
     ("memblock", 2),
     ("buddy", 3),
     ("zone", 3),
+    ("slab", 4),
     ("system", 8),
     ("proc", 8),
     ("adapters", 8),
@@ -33,17 +34,18 @@ const EQUALS: [&[&str]; 4] = [
 /// Rooms for `unsafe`, each with how many lines of code and how many uses it may hold at most.
 /// A room grows by changing this table, where a reviewer sees it. Files in a room that forbid
 /// `unsafe` do not count.
-const ROOMS: [(&str, usize, usize); 5] = [
+const ROOMS: [(&str, usize, usize); 6] = [
     ("platform", 170, 1),
-    ("sync", 760, 21),
+    ("sync", 762, 21),
     ("mem", 290, 16),
-    ("frame/table", 690, 25),
-    ("adapters", 200, 20),
+    ("frame/table", 770, 26),
+    ("slab/object", 250, 20),
+    ("adapters", 320, 45),
 ];
 
 /// Heads of modules that have a room below them: they cannot forbid `unsafe` for it, so they must
 /// do without.
-const HEADS: [&str; 1] = ["frame"];
+const HEADS: [&str; 2] = ["frame", "slab"];
 
 fn level(module: &str) -> u32 {
     let found = LEVELS.iter().find(|(name, _)| *name == module);

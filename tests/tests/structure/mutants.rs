@@ -187,7 +187,7 @@ struct Suite {
 }
 
 /// In the order in which they are asked, unless a mutant lies in the area of a later one.
-const SUITES: [Suite; 6] = [
+const SUITES: [Suite; 7] = [
     Suite {
         areas: &[],
         is_loom: false,
@@ -198,6 +198,16 @@ const SUITES: [Suite; 6] = [
         areas: &["mm/src/system"],
         is_loom: false,
         tests: &["--package", "mm-tests", "--test", "watermarks"],
+        arguments: &[],
+    },
+    Suite {
+        areas: &[
+            "mm/src/slab",
+            "mm/src/adapters/objects",
+            "mm/src/system/objects",
+        ],
+        is_loom: false,
+        tests: &["--package", "mm-tests", "--test", "objects"],
         arguments: &[],
     },
     Suite {

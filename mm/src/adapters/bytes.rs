@@ -1,0 +1,74 @@
+//! Bytes with an owner: the safe way to `kmalloc`.
+
+use core::fmt;
+use core::ops::{Deref, DerefMut};
+use core::ptr::NonNull;
+use core::slice;
+
+use crate::buddy::Gfp;
+use crate::system::{AllocError, Home};
+
+/// Bytes of `kmalloc`, which go back when the value is dropped, on whatever CPU.
+///
+/// # Invariants
+/// `len` bytes start at `first`, which `kmalloc` of `home`'s memory handed out, and nobody else has.
+pub struct KBytes<H: Home> {
+    first: NonNull<u8>,
+    len: usize,
+    home: H,
+}
+
+// SAFETY: it owns its bytes, and any CPU may free them.
+unsafe impl<H: Home + Send> Send for KBytes<H> {}
+// SAFETY: sharing it shares the bytes, to be read.
+unsafe impl<H: Home + Sync> Sync for KBytes<H> {}
+
+impl<H: Home> KBytes<H> {
+    /// Allocates `len` bytes (see [`Memory::kmalloc`](crate::system::Memory::kmalloc)). They hold anything, or
+    /// zeroes with [`Gfp::ZERO`]. Context: as the flags say; any but NMI.
+    ///
+    /// # Errors
+    /// [`AllocError`].
+    pub fn alloc(home: H, len: usize, gfp: Gfp) -> Result<Self, AllocError> {
+        let first = home.memory().kmalloc(len, gfp)?;
+        Ok(Self { first, len, home })
+    }
+
+    /// How many bytes there really are (Linux: `ksize`).
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.home.memory().ksize(self.first).unwrap_or(self.len)
+    }
+}
+
+impl<H: Home> Deref for KBytes<H> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // SAFETY: the invariant; RAM always holds some byte values.
+        unsafe { slice::from_raw_parts(self.first.as_ptr(), self.len) }
+    }
+}
+
+impl<H: Home> DerefMut for KBytes<H> {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as above; `&mut self` is unique.
+        unsafe { slice::from_raw_parts_mut(self.first.as_ptr(), self.len) }
+    }
+}
+
+impl<H: Home> Drop for KBytes<H> {
+    fn drop(&mut self) {
+        // SAFETY: the invariant; the value is gone after this. What is refused is damage, which stays out
+        // of use.
+        let _ = unsafe { self.home.memory().kfree(self.first) };
+    }
+}
+
+impl<H: Home> fmt::Debug for KBytes<H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KBytes")
+            .field("len", &self.len)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,175 @@
+//! Objects by address (Linux: `kfree`, `kmem_cache_free`, …).
+
+use core::ptr::NonNull;
+
+use crate::addr::VirtAddr;
+use crate::buddy::Gfp;
+use crate::frame::{FrameState, SlabFrame};
+use crate::platform::Platform;
+use crate::slab::{BadFree, Object};
+use crate::system::{AllocError, Home, KmemCache, Memory};
+
+impl<P: Platform> Memory<P> {
+    /// Gives back what [`Memory::kmalloc`] or a cache handed out (Linux: `kfree`). Context: any but NMI.
+    ///
+    /// # Errors
+    /// [`BadFree`]; nothing is changed then. The plain profile looks for less.
+    ///
+    /// # Safety
+    ///
+    /// The caller owns the object, and nobody uses its bytes any more.
+    #[inline(always)]
+    pub unsafe fn kfree(&self, object: NonNull<u8>) -> Result<(), BadFree> {
+        match self.slab_of(object) {
+            // SAFETY: the caller's word, passed on.
+            Some(slab) => unsafe { self.free_object(slab, object) },
+            // SAFETY: as above.
+            None => unsafe { self.kfree_pages(object) },
+        }
+    }
+
+    #[inline(always)]
+    fn slab_of(&self, object: NonNull<u8>) -> Option<SlabFrame<'_>> {
+        let pfn = self
+            .platform()
+            .virt_to_phys(VirtAddr::from_ptr(object.as_ptr()))?
+            .frame();
+        self.core()?.frames.slab_at(pfn)
+    }
+
+    /// # Safety
+    ///
+    /// As [`Self::kfree`].
+    #[inline(always)]
+    unsafe fn free_object(&self, slab: SlabFrame<'_>, object: NonNull<u8>) -> Result<(), BadFree> {
+        let core = self.core().ok_or(BadFree::NotASlab)?;
+        let cache = core.caches.get(slab.cache).ok_or(BadFree::NotASlab)?;
+        // SAFETY: the caller owns it, and gives it up; its frame says which cache it is of.
+        let object = unsafe { Object::given_up(object) };
+        cache.free(&self.soil(core), slab, object)
+    }
+
+    /// # Safety
+    ///
+    /// As [`Self::kfree`].
+    #[inline(never)]
+    unsafe fn kfree_pages(&self, first: NonNull<u8>) -> Result<(), BadFree> {
+        let core = self.core().ok_or(BadFree::NotASlab)?;
+        let address = VirtAddr::from_ptr(first.as_ptr());
+        let physical = self
+            .platform()
+            .virt_to_phys(address)
+            .ok_or(BadFree::NotASlab)?;
+        let pfn = physical.frame();
+        let word = core.frames.frame(pfn).ok_or(BadFree::NotASlab)?.word();
+        if !word.is(FrameState::Unique) || !word.is_compound() {
+            return Err(match word.state() {
+                Some(FrameState::Free | FrameState::Cached) => BadFree::AlreadyFree,
+                _ => BadFree::NotASlab,
+            });
+        }
+        if physical != pfn.addr() {
+            return Err(BadFree::NotAnObject);
+        }
+        // SAFETY: the caller owns the pages and gives them up.
+        unsafe { self.free_pages(pfn, word.order()) }.map_err(|_| BadFree::NotASlab)
+    }
+
+    /// Changes how many bytes an object has (Linux: `krealloc`): in place where it fits. What is there stays; what is
+    /// new holds anything, or zeroes with [`Gfp::ZERO`]. Context: as [`Memory::kmalloc`].
+    ///
+    /// # Errors
+    /// [`AllocError`]; the object is the caller's as before.
+    ///
+    /// # Safety
+    ///
+    /// `object` has at least `old` bytes, the caller owns it, and does not use it any more after success.
+    pub unsafe fn krealloc(
+        &self,
+        object: NonNull<u8>,
+        (old, new): (usize, usize),
+        gfp: Gfp,
+    ) -> Result<NonNull<u8>, AllocError> {
+        let room = self.ksize(object).unwrap_or(0);
+        let fits = new <= room && (room <= 64 || new > room / 4);
+        if fits {
+            if gfp.contains(Gfp::ZERO) && new > old {
+                // SAFETY: within the object.
+                let added = unsafe { object.add(old) };
+                // SAFETY: as above; the object is the caller's.
+                unsafe { added.write_bytes(0, new.wrapping_sub(old)) };
+            }
+            return Ok(object);
+        }
+        let moved = self.kmalloc(new, gfp)?;
+        // SAFETY: both are that large, and different objects.
+        unsafe { moved.copy_from_nonoverlapping(object, old.min(new)) };
+        // SAFETY: the caller gives it up.
+        let _ = unsafe { self.kfree(object) };
+        Ok(moved)
+    }
+
+    /// Gives an object back after its bytes were wiped (Linux: `kfree_sensitive`). Context: as
+    /// [`Self::kfree`].
+    ///
+    /// # Errors
+    /// As [`Self::kfree`].
+    ///
+    /// # Safety
+    /// As [`Self::kfree`].
+    pub unsafe fn kfree_sensitive(&self, object: NonNull<u8>) -> Result<(), BadFree> {
+        let size = self.ksize(object).ok_or(BadFree::NotASlab)?;
+        for at in 0..size {
+            // SAFETY: within the object.
+            let byte = unsafe { object.add(at) };
+            // SAFETY: as above; the object is the caller's. Volatile: nobody reads it again, and it is
+            // written all the same.
+            unsafe { byte.write_volatile(0) };
+        }
+        // SAFETY: the caller's word.
+        unsafe { self.kfree(object) }
+    }
+
+    /// Gives objects of any caches back, and empties their places (Linux: `kfree_bulk`). Context: as
+    /// [`Self::kfree`].
+    ///
+    /// # Errors
+    /// The first [`BadFree`] with its place; those before it were given back.
+    ///
+    /// # Safety
+    /// As [`Self::kfree`], for each.
+    pub unsafe fn kfree_bulk(
+        &self,
+        objects: &mut [Option<NonNull<u8>>],
+    ) -> Result<(), (usize, BadFree)> {
+        for (place, object) in objects.iter_mut().enumerate() {
+            if let Some(found) = *object {
+                // SAFETY: the caller's word.
+                unsafe { self.kfree(found) }.map_err(|error| (place, error))?;
+                *object = None;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<H: Home> KmemCache<H> {
+    /// Gives an object back (Linux: `kmem_cache_free`). Context: any but NMI.
+    ///
+    /// # Errors
+    /// [`BadFree`]; nothing is changed then.
+    ///
+    /// # Safety
+    ///
+    /// The caller owns the object, and nobody uses its bytes any more.
+    #[inline]
+    pub unsafe fn free(&self, object: NonNull<u8>) -> Result<(), BadFree> {
+        let memory = self.memory();
+        let slab = memory.slab_of(object).ok_or(BadFree::NotASlab)?;
+        if slab.cache != self.id() {
+            return Err(BadFree::OtherCache);
+        }
+        // SAFETY: the caller's word, passed on.
+        unsafe { memory.free_object(slab, object) }
+    }
+}

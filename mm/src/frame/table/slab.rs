@@ -1,0 +1,100 @@
+//! Blocks that become slabs, and what becomes of them.
+
+use crate::addr::{Order, Pfn, PfnRange};
+use crate::frame::slab::{SlabTag, SlabUse};
+use crate::frame::{Frame, FrameTable, Kind, ZoneId};
+use crate::mem::Exclusive;
+
+/// The first frame of a slab.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SlabFrame<'a> {
+    pub(crate) pfn: Pfn,
+    pub(crate) frame: &'a Frame,
+    /// Number of the cache.
+    pub(crate) cache: u16,
+    pub(crate) home: ZoneId,
+    pub(crate) order: Order,
+}
+
+impl FrameTable {
+    /// Makes a block a slab of a cache: its token is given up, its records say so.
+    ///
+    /// # Errors
+    /// The token, if it is not for a block of this table.
+    pub(crate) fn make_slab(
+        &self,
+        block: Exclusive,
+        cache: u16,
+    ) -> Result<SlabFrame<'_>, Exclusive> {
+        let (frames, order) = (block.frames(), block.order());
+        let Some(head) = self.frame(frames.first()) else {
+            return Err(block);
+        };
+        for (behind, pfn) in (0_u8..).zip(frames.iter()) {
+            if let Some(frame) = self.frame(pfn) {
+                frame.set_slab_tag(SlabTag { cache, behind });
+            }
+        }
+        let word = head.word().for_kind(Kind::Slab);
+        head.publish(word);
+        let _ = block.leak();
+        Ok(SlabFrame {
+            pfn: frames.first(),
+            frame: head,
+            cache,
+            home: word.zone_id(),
+            order,
+        })
+    }
+
+    /// The slab that a frame belongs to, if it does.
+    #[inline(always)]
+    pub(crate) fn slab_at(&self, pfn: Pfn) -> Option<SlabFrame<'_>> {
+        let mut frame = self.frame(pfn)?;
+        let tag = frame.slab_tag()?;
+        let mut pfn = pfn;
+        if tag.behind > 0 {
+            pfn = Pfn::new(pfn.as_u64().wrapping_sub(u64::from(tag.behind)));
+            // The tag of a frame behind the first may be left over; the first one's word is not.
+            frame = self
+                .frame(pfn)
+                .filter(|first| first.slab_tag() == Some(tag.first()))?;
+        }
+        let word = frame.word_acquire();
+        word.is_slab().then(|| SlabFrame {
+            pfn,
+            frame,
+            cache: tag.cache,
+            home: word.zone_id(),
+            order: word.order(),
+        })
+    }
+
+    /// Turns a slab without taken objects, which is on no list, back into its token. Context: whoever took
+    /// the last object back, or made it.
+    ///
+    /// # Errors
+    /// How many objects are taken, or nothing if it is no slab; nothing is changed then.
+    pub(crate) fn end_slab(&self, slab: SlabFrame<'_>) -> Result<Exclusive, SlabUse> {
+        let found = slab.frame.slab_use();
+        let word = slab.frame.word();
+        if found.taken != 0 || !word.is_slab() {
+            return Err(found);
+        }
+        // One caller wins.
+        let plain = word.for_kind(Kind::Plain);
+        slab.frame.exchange(word, plain).map_err(|_| found)?;
+        let frames = PfnRange::block(slab.pfn, slab.order);
+        for pfn in frames.iter() {
+            if let Some(frame) = self.frame(pfn) {
+                frame.clear_slab_tag();
+            }
+        }
+        slab.frame.set_slab_use(SlabUse { taken: 0, free: 0 });
+        slab.frame.set_next_slab(None);
+        slab.frame.set_private(0);
+        // SAFETY: (1) the token was consumed by `make_slab`, all objects are back, and the exchange lets
+        // one caller through; (2) only adopted frames become slabs.
+        Ok(unsafe { Exclusive::new(frames) })
+    }
+}

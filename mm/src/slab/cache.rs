@@ -1,0 +1,514 @@
+//! One cache: the ways of objects between owners, CPUs and slabs.
+#![forbid(unsafe_code)]
+
+use super::definition::{Name, Place};
+use super::magazine::{Gauges, Magazine};
+use super::object::{Code, Object};
+use super::partial::{Partial, PartialStats};
+use super::shape::Shape;
+use super::slabs::slab_of;
+use crate::addr::{Order, Pfn};
+use crate::buddy::Gfp;
+use crate::frame::{FrameTable, SlabFrame};
+use crate::mem::{Array, EarlyRam, Exclusive};
+use crate::platform::{CpuId, NodeId, Platform};
+use crate::sync::atomic::AtomicU32;
+use crate::sync::{Once, OwnerCell, PerCpu, Pin, Seized, SpinLock, rank};
+
+/// Objects that move under one hold of a lock.
+pub(super) const BATCH: usize = 32;
+
+/// What a cache stands on: the machine, its frames, and where slabs come from.
+pub(crate) trait Ground {
+    /// The machine.
+    type P: Platform;
+
+    /// It.
+    fn platform(&self) -> &Self::P;
+
+    /// All frames.
+    fn frames(&self) -> &FrameTable;
+
+    /// The node of a CPU.
+    fn node_of(&self, cpu: CpuId) -> NodeId;
+
+    /// Pages for a slab. Context: as the flags say; no lock held, not pinned.
+    fn alloc_slab(&self, gfp: Gfp, order: Order, node: NodeId) -> Option<Exclusive>;
+
+    /// Memory for what a cache has itself, for good. Context: task.
+    fn alloc_room(&self, bytes: u64) -> Option<EarlyRam>;
+
+    /// Takes pages of a slab back. Context: any but NMI; no lock held.
+    fn free_slab(&self, block: Exclusive);
+
+    /// Whether somebody was found to have written to a free object.
+    fn has_damage(&self) -> bool;
+
+    /// Tells that somebody wrote to a free object of a slab.
+    fn damaged(&self, cache: &Cache, slab: Pfn, object: u16);
+}
+
+/// There is no object, nor memory for one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct NoObject;
+
+/// Why something is not taken back. Nothing was changed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum BadFree {
+    /// No object starts there: it is inside of one, or behind the last.
+    NotAnObject,
+    /// The object is free already.
+    AlreadyFree,
+    /// It is an object of another cache.
+    OtherCache,
+    /// The memory belongs to no cache, and is no block of pages that `kmalloc` handed out.
+    NotASlab,
+}
+
+impl core::fmt::Display for BadFree {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            Self::NotAnObject => "no object starts there",
+            Self::AlreadyFree => "already free",
+            Self::OtherCache => "an object of another cache",
+            Self::NotASlab => "no object of any cache",
+        })
+    }
+}
+
+impl core::error::Error for BadFree {}
+
+/// A cache in numbers, as in `/proc/slabinfo`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct CacheStats {
+    /// Objects with owners.
+    pub active_objects: u64,
+    /// Objects in all slabs.
+    pub objects: u64,
+    /// Bytes from one object to the next.
+    pub stride: u64,
+    /// Bytes that an owner may use.
+    pub object_size: u64,
+    /// Objects in a slab.
+    pub objects_per_slab: u64,
+    /// Pages in a slab.
+    pub pages_per_slab: u64,
+    /// Slabs.
+    pub slabs: u64,
+    /// Slabs with a taken object.
+    pub active_slabs: u64,
+    /// Objects that CPUs have at hand.
+    pub at_hand: u64,
+}
+
+/// What a cache has for each CPU and node.
+#[derive(Debug)]
+pub(super) struct Rooms {
+    cells: PerCpu<Magazine, Gauges>,
+    nodes: Array<SpinLock<Partial>>,
+}
+
+impl Rooms {
+    pub(super) const fn new(
+        cells: Array<OwnerCell<Magazine, Gauges>>,
+        nodes: Array<SpinLock<Partial>>,
+    ) -> Self {
+        Self {
+            cells: PerCpu::new(cells),
+            nodes,
+        }
+    }
+
+    /// What a node has.
+    pub(super) fn node_with(&self, node: NodeId) -> Option<&SpinLock<Partial>> {
+        self.nodes.at(u64::from(node.0))
+    }
+
+    /// What the nodes have.
+    pub(super) fn nodes(&self) -> &[SpinLock<Partial>] {
+        &self.nodes
+    }
+
+    pub(super) fn cell(_: usize) -> OwnerCell<Magazine, Gauges> {
+        OwnerCell::new(Magazine::new(), Gauges::default())
+    }
+
+    pub(super) const fn node(_: usize) -> SpinLock<Partial> {
+        SpinLock::new(rank::SLAB, Partial::new())
+    }
+}
+
+/// A cache, for as long as the machine runs.
+#[derive(Debug)]
+pub(crate) struct Cache {
+    id: u16,
+    definition: Place,
+    rooms: Once<Rooms>,
+    /// Handles to the cache: it is one for all that are alike.
+    users: AtomicU32,
+}
+
+impl Cache {
+    pub(super) const fn unused(id: u16) -> Self {
+        Self {
+            id,
+            definition: Place::new(),
+            rooms: Once::new(),
+            users: AtomicU32::new(0),
+        }
+    }
+
+    /// What it has for each CPU and node, if it was used before.
+    pub(super) const fn rooms(&self) -> &Once<Rooms> {
+        &self.rooms
+    }
+
+    /// How many handles there are.
+    pub(super) const fn users(&self) -> &AtomicU32 {
+        &self.users
+    }
+
+    /// What it is.
+    pub(super) const fn definition(&self) -> &Place {
+        &self.definition
+    }
+
+    /// What it is called. Context: any but NMI.
+    pub(crate) fn name<P: Platform>(&self, platform: &P) -> Name {
+        self.definition.name(platform)
+    }
+
+    /// Its shape; none before it is one.
+    #[inline(always)]
+    pub(crate) fn shape(&self) -> Option<Shape> {
+        self.definition.shape()
+    }
+
+    /// Its number, which stands in the records of its slabs.
+    pub(crate) const fn id(&self) -> u16 {
+        self.id
+    }
+
+    #[inline(always)]
+    pub(super) fn parts(&self) -> Option<(Shape, &Rooms)> {
+        self.shape().zip(self.rooms.get())
+    }
+
+    #[inline(always)]
+    pub(super) fn code<G: Ground>(&self) -> Code {
+        self.definition.code::<G::P>()
+    }
+
+    /// Hands an object out that this CPU has at hand. Context: any but NMI.
+    #[inline(always)]
+    pub(crate) fn take_at_hand<G: Ground>(
+        &self,
+        ground: &G,
+        pin: &Pin<'_, G::P>,
+    ) -> Option<Object> {
+        let rooms = self.rooms.get()?;
+        let mut own = rooms.cells.enter(pin)?;
+        let (magazine, gauges) = own.parts();
+        let taken = magazine.take(gauges);
+        if own.leave() {
+            self.serve(ground, pin);
+        }
+        let mut object = taken?;
+        if G::P::PROFILE.is_hardened() {
+            let shape = self.shape()?;
+            if !self.code::<G>().unmark(&mut object, &shape) {
+                return self.report(ground, object);
+            }
+        }
+        Some(object)
+    }
+
+    /// Takes an object for an owner. Context: as the flags say.
+    pub(crate) fn alloc<G: Ground>(
+        &self,
+        ground: &G,
+        gfp: Gfp,
+        node: Option<NodeId>,
+    ) -> Result<Object, NoObject> {
+        let shape = self.shape().ok_or(NoObject)?;
+        let mut object = self.alloc_raw(ground, gfp, node)?;
+        if gfp.contains(Gfp::ZERO) {
+            object.zero(&shape);
+        }
+        Ok(object)
+    }
+
+    fn alloc_raw<G: Ground>(
+        &self,
+        ground: &G,
+        gfp: Gfp,
+        node: Option<NodeId>,
+    ) -> Result<Object, NoObject> {
+        loop {
+            let pin = Pin::new(ground.platform());
+            let here = ground.node_of(pin.cpu());
+            let wanted = node.unwrap_or(here);
+            if wanted == here {
+                let filled = self.take_at_hand(ground, &pin).or_else(|| {
+                    // Somebody whom we interrupted may be at the objects at hand.
+                    self.refill(ground, &pin, here);
+                    self.take_at_hand(ground, &pin)
+                });
+                if let Some(object) = filled {
+                    return Ok(object);
+                }
+            }
+            drop(pin);
+            let found = self.take_from(ground, wanted);
+            if let Some(object) = found.or_else(|| self.take_elsewhere(ground, gfp, wanted)) {
+                return Ok(object);
+            }
+            let home = self.add_slab(ground, gfp, wanted)?;
+            if let Some(object) = self.take_from(ground, home) {
+                return Ok(object);
+            }
+        }
+    }
+
+    /// Takes an object from a new slab of a node if it has memory to spare, or from slabs of other nodes that
+    /// are there: a node without memory does not take a slab of another one for each object.
+    #[cold]
+    fn take_elsewhere<G: Ground>(&self, ground: &G, gfp: Gfp, wanted: NodeId) -> Option<Object> {
+        let nodes = self.rooms.get()?.nodes();
+        if nodes.len() < 2 || gfp.contains(Gfp::THISNODE) {
+            return None;
+        }
+        let only = gfp.difference(Gfp::DIRECT_RECLAIM | Gfp::NOFAIL) | Gfp::THISNODE | Gfp::NOWARN;
+        if let Ok(home) = self.add_slab(ground, only, wanted) {
+            return self.take_from(ground, home);
+        }
+        let ids = (0..).map(NodeId).take(nodes.len());
+        ids.filter(|id| *id != wanted)
+            .find_map(|id| self.take_from(ground, id))
+    }
+
+    /// Fetches objects from the slabs of a node for this CPU.
+    #[cold]
+    #[inline(never)]
+    fn refill<G: Ground>(&self, ground: &G, pin: &Pin<'_, G::P>, node: NodeId) {
+        let Some((shape, rooms)) = self.parts() else {
+            return;
+        };
+        let Some(mut own) = rooms.cells.enter(pin) else {
+            return;
+        };
+        let (magazine, gauges) = own.parts();
+        let code = self.code::<G>();
+        magazine.set(shape.at_hand(), node);
+        let wanted = magazine.room().div_ceil(2);
+        if let Some(partial) = rooms.node_with(node) {
+            let mut partial = partial.lock(ground.platform());
+            self.pop(ground, &mut partial, usize::from(wanted), |mut object| {
+                code.mark(&mut object, &shape);
+                magazine.fill(object, gauges);
+            });
+        }
+        if own.leave() {
+            self.serve(ground, pin);
+        }
+    }
+
+    /// Takes one object from the slabs of a node.
+    fn take_from<G: Ground>(&self, ground: &G, node: NodeId) -> Option<Object> {
+        let (shape, rooms) = self.parts()?;
+        let mut partial = rooms.node_with(node)?.lock(ground.platform());
+        let mut found = None;
+        self.pop(ground, &mut partial, 1, |object| found = Some(object));
+        drop(partial);
+        let mut object = found?;
+        self.code::<G>().clear(&mut object, &shape);
+        Some(object)
+    }
+
+    /// Takes an object back that its owner gives up, which is one of `slab`, as its frame's record says. Context:
+    /// any but NMI.
+    ///
+    /// # Errors
+    /// [`BadFree`]; in the plain profile, some of that is not looked for.
+    #[inline(always)]
+    pub(crate) fn free<G: Ground>(
+        &self,
+        ground: &G,
+        slab: SlabFrame<'_>,
+        mut object: Object,
+    ) -> Result<(), BadFree> {
+        let rooms = self.rooms.get().ok_or(BadFree::NotASlab)?;
+        if G::P::PROFILE.is_hardened() {
+            object = self.checked(ground, slab, object)?;
+        }
+        let pin = Pin::new(ground.platform());
+        let Some(mut own) = rooms.cells.enter(&pin) else {
+            drop(pin);
+            self.give_back(ground, &mut [Some(object)]);
+            return Ok(());
+        };
+        let (magazine, gauges) = own.parts();
+        let put = magazine.put(object, slab.home.node, gauges);
+        let wanted = own.leave();
+        if wanted {
+            self.serve(ground, &pin);
+        }
+        drop(pin);
+        if let Err(object) = put {
+            self.free_slow(ground, slab.home.node, object);
+        }
+        Ok(())
+    }
+
+    /// An object that is none, or free already, is refused; others are marked as free.
+    #[inline]
+    fn checked<G: Ground>(
+        &self,
+        ground: &G,
+        slab: SlabFrame<'_>,
+        mut object: Object,
+    ) -> Result<Object, BadFree> {
+        let shape = self.shape().ok_or(BadFree::NotASlab)?;
+        let number = slab.number_of(ground.platform(), &shape, object.as_ptr());
+        number.ok_or(BadFree::NotAnObject)?;
+        let code = self.code::<G>();
+        if code.is_free(&object, &shape) {
+            return Err(BadFree::AlreadyFree);
+        }
+        code.mark(&mut object, &shape);
+        Ok(object)
+    }
+
+    /// Takes an object of a node back where there is no room for it at hand, or it is of another node.
+    #[cold]
+    #[inline(never)]
+    fn free_slow<G: Ground>(&self, ground: &G, node: NodeId, object: Object) {
+        let Some((shape, rooms)) = self.parts() else {
+            return;
+        };
+        let pin = Pin::new(ground.platform());
+        let mut left = Some(object);
+        if ground.node_of(pin.cpu()) == node
+            && let Some(mut own) = rooms.cells.enter(&pin)
+        {
+            let (magazine, gauges) = own.parts();
+            magazine.set(shape.at_hand(), node);
+            if magazine.room() == 0 {
+                self.spill(ground, magazine, gauges, usize::from(shape.at_hand() / 2));
+            }
+            left = left.and_then(|object| magazine.put(object, node, gauges).err());
+            if own.leave() {
+                self.serve(ground, &pin);
+            }
+        }
+        drop(pin);
+        if left.is_some() {
+            self.give_back(ground, &mut [left]);
+        }
+    }
+
+    /// Gives the oldest objects at hand back to their slabs.
+    #[cold]
+    #[inline(never)]
+    fn spill<G: Ground>(&self, ground: &G, magazine: &mut Magazine, gauges: &Gauges, count: usize) {
+        let mut old = [const { None }; BATCH];
+        let most = count.min(BATCH);
+        let taken = magazine.take_old(&mut old[..most]);
+        self.give_back(ground, &mut old[..taken]);
+        magazine.note_gone(gauges);
+    }
+
+    /// An object at hand was written to while it was free: it stays out of use.
+    #[cold]
+    fn report<G: Ground>(&self, ground: &G, object: Object) -> Option<Object> {
+        let (shape, _) = self.parts()?;
+        let slab = slab_of(ground, &object)?;
+        let number = slab.number_of(ground.platform(), &shape, object.as_ptr())?;
+        ground.damaged(self, slab.pfn, number);
+        let _ = object.into_raw();
+        None
+    }
+
+    /// Gives back what this CPU has at hand, if somebody asked for it.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn serve<G: Ground>(&self, ground: &G, pin: &Pin<'_, G::P>) {
+        if let Some(rooms) = self.rooms.get() {
+            rooms.cells.serve(pin, |magazine, gauges| {
+                self.spill_all(ground, magazine, gauges)
+            });
+        }
+    }
+
+    /// Gives back what a CPU left behind.
+    pub(crate) fn drain_seized<G: Ground>(&self, ground: &G, seized: &Seized<'_>) {
+        if let Some(rooms) = self.rooms.get() {
+            let _ = rooms.cells.with_seized(seized, |magazine, gauges| {
+                self.spill_all(ground, magazine, gauges)
+            });
+        }
+    }
+
+    fn spill_all<G: Ground>(&self, ground: &G, magazine: &mut Magazine, gauges: &Gauges) {
+        while gauges.count() > 0 {
+            self.spill(ground, magazine, gauges, BATCH);
+        }
+    }
+
+    /// Whether a CPU has objects at hand. Stale when it arrives.
+    pub(crate) fn has_at_hand(&self, cpu: CpuId) -> bool {
+        self.cell(cpu).is_some_and(|cell| cell.shared().count() > 0)
+    }
+
+    /// Asks a CPU to give back what it has at hand.
+    pub(crate) fn want_drain(&self, cpu: CpuId) {
+        if let Some(cell) = self.cell(cpu) {
+            cell.want_drain();
+        }
+    }
+
+    /// Whether a CPU did what was last asked of it.
+    pub(crate) fn is_drained(&self, cpu: CpuId) -> bool {
+        self.cell(cpu).is_none_or(OwnerCell::is_drained)
+    }
+
+    /// Takes back what was asked of a CPU that cannot be reached, if it has nothing anyway.
+    pub(crate) fn unless_at_hand_forget_drain(&self, cpu: CpuId) {
+        if let Some(cell) = self.cell(cpu).filter(|cell| cell.shared().count() == 0) {
+            cell.drained();
+        }
+    }
+
+    fn cell(&self, cpu: CpuId) -> Option<&OwnerCell<Magazine, Gauges>> {
+        self.rooms.get()?.cells.cell(cpu)
+    }
+
+    /// The cache in numbers. Context: any but NMI.
+    pub(crate) fn stats<P: Platform>(&self, platform: &P) -> CacheStats {
+        let Some((shape, rooms)) = self.parts() else {
+            return CacheStats::default();
+        };
+        let mut sum = PartialStats::default();
+        for node in rooms.nodes.iter() {
+            let one = node.lock(platform).stats();
+            sum.slabs = sum.slabs.saturating_add(one.slabs);
+            sum.empty = sum.empty.saturating_add(one.empty);
+            sum.taken = sum.taken.saturating_add(one.taken);
+        }
+        let at_hand = rooms.cells.shared().map(|gauges| u64::from(gauges.count()));
+        let at_hand = at_hand.fold(0, u64::saturating_add);
+        let per_slab = u64::from(shape.objects());
+        let widen = crate::addr::to_count;
+        CacheStats {
+            active_objects: sum.taken.saturating_sub(at_hand),
+            objects: sum.slabs.saturating_mul(per_slab),
+            stride: widen(shape.stride()),
+            object_size: widen(shape.size()),
+            objects_per_slab: per_slab,
+            pages_per_slab: shape.order().frames(),
+            slabs: sum.slabs,
+            active_slabs: sum.slabs.saturating_sub(sum.empty),
+            at_hand,
+        }
+    }
+}

@@ -1,0 +1,360 @@
+//! All caches of a machine.
+#![forbid(unsafe_code)]
+
+use core::fmt;
+use core::mem::ManuallyDrop;
+use core::ops::Deref;
+
+use super::SlabFlags;
+use super::cache::{Cache, Ground, Rooms};
+use super::definition::{Definition, Name};
+use super::kmalloc::{Family, SIZES, align_of, cache_of};
+use super::magazine::{Gauges, Magazine};
+use super::partial::Partial;
+use super::shape::{Shape, ShapeError};
+use crate::mem::{Array, CarveError, EarlyRam};
+use crate::platform::Platform;
+use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use crate::sync::{Once, OwnerCell, Pin, SpinLock, rank};
+
+/// A cache that stays where it is for good.
+type Kept = ManuallyDrop<Cache>;
+
+/// Caches of `kmalloc`.
+const KMALLOC: usize = SIZES.len() * Family::ALL.len();
+/// Caches in a chunk.
+const CHUNK: usize = 16;
+/// Chunks, at most.
+const CHUNKS: usize = 32;
+/// Bytes between what CPUs have: none shares a line with another.
+const LINE: u64 = 64;
+
+/// Why there is no cache.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum CacheError {
+    /// Objects cannot be like that.
+    Shape(ShapeError),
+    /// There is no memory for what the cache needs itself.
+    OutOfMemory,
+    /// There are too many caches.
+    TooMany,
+    /// Memory is not up yet.
+    NotUp,
+    /// Pages cannot lie in two zones at once.
+    Zones,
+}
+
+impl fmt::Display for CacheError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Shape(ShapeError::Empty) => "objects have no size",
+            Self::Shape(ShapeError::Align) => "no power of two up to a page, as an alignment is",
+            Self::Shape(ShapeError::TooLarge) => {
+                "objects are larger than the largest block of pages"
+            }
+            Self::OutOfMemory => "out of memory",
+            Self::TooMany => "there are too many caches",
+            Self::NotUp => "memory is not up yet",
+            Self::Zones => "for the DMA and the DMA32 zone at once",
+        })
+    }
+}
+
+impl core::error::Error for CacheError {}
+
+impl From<ShapeError> for CacheError {
+    fn from(error: ShapeError) -> Self {
+        Self::Shape(error)
+    }
+}
+
+/// What whoever makes a cache says of it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wish<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) size: usize,
+    pub(crate) align: usize,
+    pub(crate) flags: SlabFlags,
+}
+
+/// All caches: those of `kmalloc`, by number, then others.
+#[derive(Debug)]
+pub(crate) struct Caches {
+    kmalloc: Array<Kept>,
+    others: [Once<Array<Kept>>; CHUNKS],
+    changes: SpinLock<()>,
+    cpus: u32,
+    nodes: usize,
+    seed: u64,
+    made: AtomicU32,
+    /// Times that somebody was found to have written to a free object.
+    damaged: AtomicU64,
+}
+
+impl Caches {
+    /// Bytes that [`Self::bring_up`] needs.
+    pub(crate) fn bytes_for(cpus: u32, nodes: usize) -> Option<u64> {
+        let each = rooms_bytes(cpus, nodes)?;
+        let all = each.checked_mul(crate::addr::to_count(KMALLOC))?;
+        all.checked_add(Array::<Kept>::bytes_for(KMALLOC)?.next_multiple_of(LINE))
+    }
+
+    /// The caches of `kmalloc`. Words of free objects are encoded with what follows from `seed`.
+    ///
+    /// # Errors
+    /// [`CarveError`] if the memory cannot hold them.
+    pub(crate) fn bring_up<P: Platform>(
+        platform: &P,
+        ram: EarlyRam,
+        (cpus, nodes): (u32, usize),
+        seed: u64,
+    ) -> Result<Self, CarveError> {
+        let bytes = Array::<Kept>::bytes_for(KMALLOC).unwrap_or(u64::MAX);
+        let (own, mut rest) = ram.split_at(bytes.next_multiple_of(LINE));
+        let kmalloc = Array::carve(platform, own, KMALLOC, |id| {
+            Kept::new(Cache::unused(narrow(id)))
+        })?;
+        let caches = Self {
+            kmalloc,
+            others: [const { Once::new() }; CHUNKS],
+            changes: SpinLock::new(rank::CACHES, ()),
+            cpus,
+            nodes,
+            seed,
+            made: AtomicU32::new(0),
+            damaged: AtomicU64::new(0),
+        };
+        for family in Family::ALL {
+            for size in SIZES {
+                let (mine, others) = rest.split_at(rooms_bytes(cpus, nodes).unwrap_or(u64::MAX));
+                rest = others;
+                let cache = cache_of(size, family).and_then(|id| caches.kmalloc.get(id));
+                let shape = Shape::new(size, align_of(size), family.flags(), cpus);
+                let Some((cache, shape)) = cache.zip(shape.ok()) else {
+                    continue;
+                };
+                let rooms = rooms_in(platform, mine, cpus, nodes)?;
+                let _ = cache.rooms().set(rooms);
+                let definition = Definition {
+                    name: Name::new(&[family.name(), suffix(size)]),
+                    shape,
+                    flags: family.flags(),
+                    secret: caches.secret::<P>(cache),
+                };
+                cache.definition().set(platform, &definition);
+                cache.users().store(1, Ordering::Relaxed);
+            }
+        }
+        Ok(caches)
+    }
+
+    /// The cache that serves `kmalloc` of a size; none if pages do.
+    #[inline(always)]
+    pub(crate) fn kmalloc(&self, size: usize, family: Family) -> Option<&Cache> {
+        self.kmalloc.get(cache_of(size, family)?).map(Kept::deref)
+    }
+
+    /// The cache with a number.
+    #[inline(always)]
+    pub(crate) fn get(&self, id: u16) -> Option<&Cache> {
+        match self.kmalloc.get(usize::from(id)) {
+            Some(cache) => Some(&**cache),
+            None => self.other(usize::from(id).wrapping_sub(KMALLOC)),
+        }
+    }
+
+    fn other(&self, place: usize) -> Option<&Cache> {
+        let chunk = self.others.get(place / CHUNK)?.get()?;
+        chunk.get(place % CHUNK).map(Kept::deref)
+    }
+
+    /// All that are defined. Context: any.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Cache> {
+        let all = self.kmalloc.iter().map(Kept::deref).chain(self.made());
+        all.filter(|cache| cache.users().load(Ordering::Acquire) > 0)
+    }
+
+    /// All places for caches but those of `kmalloc`, so far.
+    fn made(&self) -> impl Iterator<Item = &Cache> {
+        let chunks = self.others.iter().filter_map(Once::get);
+        chunks.flat_map(|chunk| chunk.iter()).map(Kept::deref)
+    }
+
+    /// Whether there was any damage.
+    pub(crate) fn has_damage(&self) -> bool {
+        self.damaged.load(Ordering::Relaxed) > 0
+    }
+
+    /// Takes note of damage.
+    pub(crate) fn note_damage(&self) {
+        self.damaged.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A secret for a cache, unlike those of others.
+    fn secret<P: Platform>(&self, cache: &Cache) -> u64 {
+        if !P::PROFILE.is_hardened() {
+            return 0;
+        }
+        let number = u64::from(self.made.fetch_add(1, Ordering::Relaxed));
+        let mut bits = self.seed ^ (number << 16 | u64::from(cache.id()));
+        // The finaliser of splitmix64 takes different numbers to different ones.
+        bits = bits.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        bits ^ (bits >> 31)
+    }
+
+    /// Makes a cache, or finds one that is like it. Context: task.
+    ///
+    /// # Errors
+    /// [`CacheError`].
+    pub(crate) fn create<G: Ground>(
+        &self,
+        ground: &G,
+        wish: Wish<'_>,
+    ) -> Result<&Cache, CacheError> {
+        if wish
+            .flags
+            .contains(SlabFlags::CACHE_DMA | SlabFlags::CACHE_DMA32)
+        {
+            return Err(CacheError::Zones);
+        }
+        let shape = Shape::new(wish.size, wish.align, wish.flags, self.cpus)?;
+        loop {
+            let changes = self.changes.lock(ground.platform());
+            if let Some(cache) = self.like(shape, wish.flags) {
+                cache.users().fetch_add(1, Ordering::AcqRel);
+                return Ok(cache);
+            }
+            if let Some(cache) = self.spare() {
+                let definition = Definition {
+                    name: Name::new(&[wish.name]),
+                    shape,
+                    flags: wish.flags,
+                    secret: self.secret::<G::P>(cache),
+                };
+                cache.definition().set(ground.platform(), &definition);
+                cache.users().store(1, Ordering::Release);
+                return Ok(cache);
+            }
+            drop(changes);
+            self.make_room(ground)?;
+        }
+    }
+
+    /// A cache that objects can share with those of another (Linux: `find_mergeable`).
+    fn like(&self, shape: Shape, flags: SlabFlags) -> Option<&Cache> {
+        if flags.contains(SlabFlags::NO_MERGE) {
+            return None;
+        }
+        self.iter()
+            .find(|cache| cache.shape() == Some(shape) && cache.definition().flags() == flags)
+    }
+
+    /// A cache that nobody uses, with what it needs.
+    fn spare(&self) -> Option<&Cache> {
+        let mut ready = self.made().filter(|cache| cache.rooms().get().is_some());
+        ready.find(|cache| cache.users().load(Ordering::Acquire) == 0)
+    }
+
+    /// Gets what one more cache needs. It stays for good: caches that are given up make room for others.
+    fn make_room<G: Ground>(&self, ground: &G) -> Result<(), CacheError> {
+        let found = self.made().find(|cache| cache.rooms().get().is_none());
+        let Some(cache) = found else {
+            let mut chunks = (0..).zip(&self.others);
+            let next = chunks.find(|(_, chunk)| chunk.get().is_none());
+            let (place, chunk) = next.ok_or(CacheError::TooMany)?;
+            let bytes = Array::<Kept>::bytes_for(CHUNK).unwrap_or(u64::MAX);
+            let ram = ground.alloc_room(bytes).ok_or(CacheError::OutOfMemory)?;
+            let first = KMALLOC.wrapping_add(CHUNK.wrapping_mul(place));
+            let made = Array::carve(ground.platform(), ram, CHUNK, |each| {
+                Kept::new(Cache::unused(narrow(first.wrapping_add(each))))
+            });
+            let made = made.map_err(|_| CacheError::OutOfMemory)?;
+            // Where somebody else was faster, the memory is lost: it is for good anyway.
+            let _ = chunk.set(made);
+            return Ok(());
+        };
+        let bytes = rooms_bytes(self.cpus, self.nodes).ok_or(CacheError::OutOfMemory)?;
+        let ram = ground.alloc_room(bytes).ok_or(CacheError::OutOfMemory)?;
+        let rooms = rooms_in(ground.platform(), ram, self.cpus, self.nodes);
+        let rooms = rooms.map_err(|_| CacheError::OutOfMemory)?;
+        let _ = cache.rooms().set(rooms);
+        Ok(())
+    }
+
+    /// Gives a handle up; the last one ends the cache. All objects must have come back: what CPUs have at
+    /// hand was drained before. Context: task.
+    ///
+    /// # Errors
+    /// How many objects are not back, if it was the last handle; it stays then.
+    pub(crate) fn give_up<G: Ground>(&self, ground: &G, cache: &Cache) -> Result<(), u64> {
+        let _changes = self.changes.lock(ground.platform());
+        let users = cache.users().load(Ordering::Acquire);
+        if users > 1 {
+            cache
+                .users()
+                .store(users.wrapping_sub(1), Ordering::Release);
+            return Ok(());
+        }
+        let stats = cache.stats(ground.platform());
+        if stats.slabs > 0 {
+            return Err(stats.active_objects.saturating_add(stats.at_hand).max(1));
+        }
+        cache.users().store(0, Ordering::Release);
+        Ok(())
+    }
+
+    /// Has this CPU do for all caches what others asked of it. Context: any but NMI.
+    pub(crate) fn serve<G: Ground>(&self, ground: &G, pin: &Pin<'_, G::P>) {
+        let open = |cache: &&Cache| !cache.is_drained(pin.cpu());
+        self.iter()
+            .filter(open)
+            .for_each(|cache| cache.serve(ground, pin));
+    }
+}
+
+/// What the CPUs and nodes of one cache need.
+fn rooms_bytes(cpus: u32, nodes: usize) -> Option<u64> {
+    let cpus = usize::try_from(cpus).ok()?;
+    let cells = Array::<OwnerCell<Magazine, Gauges>>::bytes_for(cpus)?;
+    let parts = Array::<SpinLock<Partial>>::bytes_for(nodes)?;
+    cells.checked_add(parts)?.checked_next_multiple_of(LINE)
+}
+
+fn rooms_in<P: Platform>(
+    platform: &P,
+    ram: EarlyRam,
+    cpus: u32,
+    nodes: usize,
+) -> Result<Rooms, CarveError> {
+    let cpus = usize::try_from(cpus).unwrap_or(usize::MAX);
+    let bytes = Array::<OwnerCell<Magazine, Gauges>>::bytes_for(cpus).unwrap_or(u64::MAX);
+    let (cells, parts) = ram.split_at(bytes);
+    let cells = Array::carve(platform, cells, cpus, Rooms::cell)?;
+    let parts = Array::carve(platform, parts, nodes, Rooms::node)?;
+    Ok(Rooms::new(cells, parts))
+}
+
+fn narrow(id: usize) -> u16 {
+    u16::try_from(id).unwrap_or(u16::MAX)
+}
+
+/// What a cache's name says of its size.
+const fn suffix(size: usize) -> &'static str {
+    match size {
+        8 => "8",
+        16 => "16",
+        32 => "32",
+        64 => "64",
+        96 => "96",
+        128 => "128",
+        192 => "192",
+        256 => "256",
+        512 => "512",
+        1024 => "1k",
+        2048 => "2k",
+        4096 => "4k",
+        _ => "8k",
+    }
+}

@@ -1,0 +1,140 @@
+//! What a cache is. It changes only while the cache has neither users nor slabs.
+#![forbid(unsafe_code)]
+
+use super::SlabFlags;
+use super::object::Code;
+use super::shape::Shape;
+use crate::addr::Pfn;
+use crate::buddy::Gfp;
+use crate::platform::{Platform, Profile};
+use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use crate::sync::{SpinLock, rank};
+
+/// Bytes of a name that are kept.
+const NAME_BYTES: usize = 31;
+
+/// A name, cut to what fits.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Name {
+    bytes: [u8; NAME_BYTES],
+    len: u8,
+}
+
+impl Name {
+    const NONE: Self = Self {
+        bytes: [0; NAME_BYTES],
+        len: 0,
+    };
+
+    /// `parts`, one after the other.
+    pub(super) fn new(parts: &[&str]) -> Self {
+        let mut name = Self::NONE;
+        for letter in parts.iter().flat_map(|part| part.chars()) {
+            let mut bytes = [0; 4];
+            let bytes = letter.encode_utf8(&mut bytes).as_bytes();
+            let (start, len) = (usize::from(name.len), bytes.len());
+            let Some(place) = name.bytes.get_mut(start..start.saturating_add(len)) else {
+                break;
+            };
+            place.copy_from_slice(bytes);
+            let [len, ..] = len.to_le_bytes();
+            name.len = name.len.saturating_add(len);
+        }
+        name
+    }
+
+    /// The text.
+    pub(crate) fn as_str(&self) -> &str {
+        let bytes = self.bytes.get(..usize::from(self.len));
+        core::str::from_utf8(bytes.unwrap_or_default()).unwrap_or_default()
+    }
+}
+
+/// What a cache is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Definition {
+    pub(super) name: Name,
+    pub(super) shape: Shape,
+    pub(super) flags: SlabFlags,
+    /// Known here and nowhere else: how words of free objects are encoded, and where their order comes from.
+    /// Neither, if it is 0.
+    pub(super) secret: u64,
+}
+
+/// The place of a [`Definition`], to be read without a lock.
+#[derive(Debug)]
+pub(super) struct Place {
+    name: SpinLock<Name>,
+    /// What [`Shape::words`] says; nothing while there is no definition.
+    shape: [AtomicU64; 2],
+    flags: AtomicU32,
+    secret: AtomicU64,
+}
+
+impl Place {
+    pub(super) const fn new() -> Self {
+        Self {
+            name: SpinLock::new(rank::SLAB, Name::NONE),
+            shape: [const { AtomicU64::new(0) }; 2],
+            flags: AtomicU32::new(0),
+            secret: AtomicU64::new(0),
+        }
+    }
+
+    /// Changes it. Context: the cache has neither users nor slabs.
+    pub(super) fn set<P: Platform>(&self, platform: &P, definition: &Definition) {
+        *self.name.lock(platform) = definition.name;
+        self.flags.store(definition.flags.bits(), Ordering::Relaxed);
+        self.secret.store(definition.secret, Ordering::Relaxed);
+        for (place, word) in self.shape.iter().zip(definition.shape.words()) {
+            place.store(word, Ordering::Release);
+        }
+    }
+
+    pub(super) fn name<P: Platform>(&self, platform: &P) -> Name {
+        *self.name.lock(platform)
+    }
+
+    #[inline(always)]
+    pub(super) fn shape(&self) -> Option<Shape> {
+        let [low, high] = &self.shape;
+        Shape::from_words([low.load(Ordering::Acquire), high.load(Ordering::Acquire)])
+    }
+
+    pub(super) fn flags(&self) -> SlabFlags {
+        SlabFlags::from_bits_retain(self.flags.load(Ordering::Relaxed))
+    }
+
+    /// How words of free objects are encoded.
+    #[inline(always)]
+    pub(super) fn code<P: Platform>(&self) -> Code {
+        match P::PROFILE {
+            Profile::Plain => Code::new(P::PROFILE, 0),
+            _ => Code::new(P::PROFILE, self.secret.load(Ordering::Relaxed)),
+        }
+    }
+
+    /// From what the order of the objects of a new slab follows; nothing if it is that of their places.
+    pub(super) fn order_seed(&self, slab: Pfn) -> Option<u64> {
+        match self.secret.load(Ordering::Relaxed) {
+            0 => None,
+            secret => Some(secret ^ slab.as_u64()),
+        }
+    }
+
+    /// How pages for slabs are asked for on behalf of a request for an object.
+    pub(super) fn gfp(&self, gfp: Gfp) -> Gfp {
+        let place = Gfp::DMA | Gfp::DMA32 | Gfp::HIGHMEM | Gfp::MOVABLE | Gfp::RECLAIMABLE;
+        let mut gfp = gfp.difference(place | Gfp::ZERO | Gfp::ACCOUNT | Gfp::COLD);
+        for (flag, bit) in [
+            (SlabFlags::CACHE_DMA, Gfp::DMA),
+            (SlabFlags::CACHE_DMA32, Gfp::DMA32),
+            (SlabFlags::RECLAIM_ACCOUNT, Gfp::RECLAIMABLE),
+        ] {
+            if self.flags().contains(flag) {
+                gfp.insert(bit);
+            }
+        }
+        gfp
+    }
+}

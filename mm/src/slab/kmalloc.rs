@@ -1,0 +1,150 @@
+//! Size classes (Linux: `kmalloc_info`, `kmalloc_size_index`).
+#![forbid(unsafe_code)]
+
+use super::SlabFlags;
+use crate::buddy::Gfp;
+
+/// Sizes of objects. A power of two is aligned to itself.
+pub(super) const SIZES: [usize; 13] = [
+    8, 16, 32, 64, 96, 128, 192, 256, 512, 1024, 2048, 4096, 8192,
+];
+
+/// The largest size that caches serve; larger requests get pages.
+pub const KMALLOC_MAX_CACHE_SIZE: usize = 8192;
+
+/// Which caches serve a request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub(crate) enum Family {
+    /// Those for everything else.
+    Normal = 0,
+    /// Objects that can be reclaimed.
+    Reclaimable = 1,
+    /// Objects that somebody is charged for.
+    Accounted = 2,
+    /// Objects for devices that reach 16 MiB.
+    Dma = 3,
+}
+
+impl Family {
+    pub(super) const ALL: [Self; 4] = [Self::Normal, Self::Reclaimable, Self::Accounted, Self::Dma];
+
+    /// The family that a request asks for (Linux: `kmalloc_type`: DMA goes before everything else, and
+    /// reclaimable before accounted).
+    #[inline(always)]
+    pub(crate) const fn of(gfp: Gfp) -> Self {
+        if !gfp.intersects(Gfp::DMA.union(Gfp::RECLAIMABLE).union(Gfp::ACCOUNT)) {
+            Self::Normal
+        } else if gfp.contains(Gfp::DMA) {
+            Self::Dma
+        } else if gfp.contains(Gfp::RECLAIMABLE) {
+            Self::Reclaimable
+        } else {
+            Self::Accounted
+        }
+    }
+
+    /// What its caches are named after.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Normal => "kmalloc-",
+            Self::Reclaimable => "kmalloc-rcl-",
+            Self::Accounted => "kmalloc-cg-",
+            Self::Dma => "dma-kmalloc-",
+        }
+    }
+
+    pub(super) const fn flags(self) -> SlabFlags {
+        match self {
+            Self::Normal | Self::Accounted => SlabFlags::empty(),
+            Self::Reclaimable => SlabFlags::RECLAIM_ACCOUNT,
+            Self::Dma => SlabFlags::CACHE_DMA,
+        }
+    }
+
+    #[inline(always)]
+    #[expect(clippy::as_conversions, reason = "a fieldless enum's discriminant")]
+    const fn index(self) -> usize {
+        self as usize
+    }
+}
+
+/// The class that serves a size, if one does.
+#[inline(always)]
+pub(super) const fn class_of(size: usize) -> Option<usize> {
+    let class = match size {
+        0..=8 => 0,
+        9..=16 => 1,
+        17..=32 => 2,
+        33..=64 => 3,
+        65..=96 => 4,
+        97..=128 => 5,
+        129..=192 => 6,
+        193..=256 => 7,
+        257..=512 => 8,
+        513..=1024 => 9,
+        1025..=2048 => 10,
+        2049..=4096 => 11,
+        4097..=8192 => 12,
+        _ => return None,
+    };
+    Some(class)
+}
+
+/// The number of the cache for a size and family.
+#[inline(always)]
+pub(super) const fn cache_of(size: usize, family: Family) -> Option<usize> {
+    match class_of(size) {
+        Some(class) => Some(family.index().wrapping_mul(SIZES.len()).wrapping_add(class)),
+        None => None,
+    }
+}
+
+/// The alignment that a class promises (Linux: `ARCH_KMALLOC_MINALIGN` and powers of two).
+pub(super) const fn align_of(size: usize) -> usize {
+    if size.is_power_of_two() {
+        if size < 4096 { size } else { 4096 }
+    } else {
+        1 << size.trailing_zeros()
+    }
+}
+
+/// How large an object of at least `size` bytes really is (Linux: `kmalloc_size_roundup`). `None` if no
+/// block is that large. Context: any.
+#[must_use]
+pub fn size_roundup(size: usize) -> Option<usize> {
+    match class_of(size) {
+        Some(class) => SIZES.get(class).copied(),
+        None => {
+            let order = crate::addr::Order::for_bytes(crate::addr::to_count(size))?;
+            Some(crate::addr::to_index(order.bytes()))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_size_gets_the_smallest_class_that_holds_it() {
+        for size in 1..=KMALLOC_MAX_CACHE_SIZE {
+            let smallest = SIZES.iter().position(|&class| class >= size);
+            assert_eq!(class_of(size), smallest, "{size}");
+            assert_eq!(size_roundup(size), smallest.map(|class| SIZES[class]));
+        }
+        assert_eq!(class_of(KMALLOC_MAX_CACHE_SIZE + 1), None);
+        assert_eq!(size_roundup(8193), Some(16384));
+        assert_eq!(size_roundup(4 << 20), Some(4 << 20));
+        assert_eq!(size_roundup((4 << 20) + 1), None);
+    }
+
+    #[test]
+    fn families_go_by_flags() {
+        assert_eq!(Family::of(Gfp::KERNEL), Family::Normal);
+        assert_eq!(Family::of(Gfp::KERNEL_ACCOUNT), Family::Accounted);
+        let both = Gfp::KERNEL_ACCOUNT | Gfp::RECLAIMABLE;
+        assert_eq!(Family::of(both), Family::Reclaimable);
+        assert_eq!(Family::of(both | Gfp::DMA), Family::Dma);
+    }
+}

@@ -1,0 +1,288 @@
+//! The bytes of objects that nobody uses: the only place that touches them.
+//!
+//! A free object of a slab holds the number of the next one in a word of its own. With the `hardened` profile the
+//! word is encoded with a secret of the cache and the word's address, and objects at hand hold one
+//! too: whoever gives back what is free already, or wrote to it meanwhile, is found out.
+
+use core::ptr::NonNull;
+
+use super::partial::Partial;
+use super::shape::{MOST, Shape};
+use crate::addr::{PfnRange, to_count, to_index};
+use crate::frame::SlabFrame;
+use crate::frame::slab::SlabUse;
+use crate::platform::{Platform, Profile};
+
+/// The number of no object: the end of a list.
+pub(super) const END: u16 = u16::MAX;
+/// In the word of an object that is free but on no slab's list.
+const AT_HAND: u16 = u16::MAX - 1;
+
+/// An object that nobody uses, or is handed out just now: the right to use its bytes.
+///
+/// # Invariants
+/// It points at a place of a slab of the cache that it is used with, and no other value does.
+#[derive(PartialEq, Eq, Debug)]
+pub(crate) struct Object(NonNull<u8>);
+
+// SAFETY: it is the only way to its bytes.
+unsafe impl Send for Object {}
+// SAFETY: a shared reference only tells the address.
+unsafe impl Sync for Object {}
+
+impl Object {
+    /// An object that its owner gives up.
+    ///
+    /// # Safety
+    ///
+    /// `first` was handed out by the cache that the value is used with, and its owner, the caller, does
+    /// not use it any more.
+    #[inline(always)]
+    pub(crate) const unsafe fn given_up(first: NonNull<u8>) -> Self {
+        // INVARIANT: the caller's word.
+        Self(first)
+    }
+
+    /// Hands it out.
+    #[inline(always)]
+    pub(crate) const fn into_raw(self) -> NonNull<u8> {
+        self.0
+    }
+
+    /// Where it is.
+    #[inline(always)]
+    pub(super) const fn as_ptr(&self) -> NonNull<u8> {
+        self.0
+    }
+
+    /// Writes zeroes over what its owner may use.
+    pub(super) fn zero(&mut self, shape: &Shape) {
+        // SAFETY: the object is at least that large (`Shape`), and ours.
+        unsafe { self.0.write_bytes(0, shape.size()) };
+    }
+}
+
+/// How free objects of a cache name each other.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Code {
+    secret: u64,
+    profile: Profile,
+}
+
+impl Code {
+    #[inline(always)]
+    pub(super) const fn new(profile: Profile, secret: u64) -> Self {
+        Self { secret, profile }
+    }
+
+    /// What stands for `number` in the word at `at`; and the other way round.
+    #[inline(always)]
+    fn crypt(self, at: NonNull<u64>, bits: u64) -> u64 {
+        if self.profile.is_hardened() {
+            bits ^ self.secret ^ to_count(at.addr().get()).swap_bytes()
+        } else {
+            bits
+        }
+    }
+
+    /// The word of an object that is its own while it is free.
+    #[inline(always)]
+    fn place(object: &Object, shape: &Shape) -> NonNull<u64> {
+        // SAFETY: the word lies within the object's place (`Shape`).
+        let word = unsafe { object.0.add(shape.free_at()) };
+        word.cast()
+    }
+
+    #[inline(always)]
+    fn read(self, object: &Object, shape: &Shape) -> Option<u16> {
+        let at = Self::place(object, shape);
+        // SAFETY: within the object, aligned (`Shape`), and ours; RAM always holds some value.
+        let bits = self.crypt(at, unsafe { at.read() });
+        u16::try_from(bits).ok()
+    }
+
+    #[inline(always)]
+    fn write(self, object: &mut Object, shape: &Shape, number: u16) {
+        let at = Self::place(object, shape);
+        // SAFETY: as in `read`.
+        unsafe { at.write(self.crypt(at, u64::from(number))) };
+    }
+
+    /// Whether an object that its owner gives up holds what only free ones hold.
+    #[inline(always)]
+    pub(super) fn is_free(self, object: &Object, shape: &Shape) -> bool {
+        self.profile.is_hardened() && self.read(object, shape).is_some()
+    }
+
+    /// Marks an object that goes to those at hand.
+    #[inline(always)]
+    pub(super) fn mark(self, object: &mut Object, shape: &Shape) {
+        if self.profile.is_hardened() {
+            self.write(object, shape, AT_HAND);
+        }
+    }
+
+    /// Takes the mark from an object at hand that is handed out. `false` if it has none: somebody wrote to it.
+    #[inline(always)]
+    pub(super) fn unmark(self, object: &mut Object, shape: &Shape) -> bool {
+        if !self.profile.is_hardened() {
+            return true;
+        }
+        let was_marked = self.read(object, shape) == Some(AT_HAND);
+        self.clear(object, shape);
+        was_marked
+    }
+
+    /// Takes away what says that an object is free.
+    #[inline(always)]
+    pub(super) fn clear(self, object: &mut Object, shape: &Shape) {
+        if self.profile.is_hardened() {
+            let at = Self::place(object, shape);
+            // SAFETY: as in `read`.
+            unsafe { at.write(0) };
+        }
+    }
+}
+
+impl SlabFrame<'_> {
+    /// Its memory. `lock` is that of its list of free objects.
+    pub(super) fn memory<'a, P: Platform>(
+        &self,
+        platform: &P,
+        (shape, code): (&'a Shape, Code),
+        _lock: &mut Partial,
+    ) -> Option<SlabMemory<'a>> {
+        let base = self.base(platform)?;
+        // SAFETY: (1) its record says that it is a slab of the cache that gives its shape, and it stays one
+        // while the lock is held; (2) the caller shows what the lock protects.
+        Some(unsafe { SlabMemory::new(base, shape, code) })
+    }
+
+    fn base<P: Platform>(&self, platform: &P) -> Option<NonNull<u8>> {
+        platform.direct_map(PfnRange::block(self.pfn, self.order).addrs())
+    }
+
+    /// The number of the object that starts at an address.
+    #[inline]
+    pub(super) fn number_of<P: Platform>(
+        &self,
+        platform: &P,
+        shape: &Shape,
+        object: NonNull<u8>,
+    ) -> Option<u16> {
+        let base = self.base(platform)?;
+        shape.number(object.addr().get().wrapping_sub(base.addr().get()))
+    }
+}
+
+/// A slab's memory, as long as its list of free objects is the caller's.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SlabMemory<'a> {
+    base: NonNull<u8>,
+    shape: &'a Shape,
+    code: Code,
+}
+
+/// A word of a free object does not name a free one: somebody wrote to it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct BadLink {
+    /// Number of the object with the word.
+    pub(super) object: u16,
+}
+
+impl<'a> SlabMemory<'a> {
+    /// The memory of a slab of a cache of that shape.
+    ///
+    /// # Safety
+    ///
+    /// 1. A slab with this shape starts at `base`, and stays one while the value is used.
+    /// 2. The caller holds the lock of its list of free objects, or nobody else knows the slab.
+    const unsafe fn new(base: NonNull<u8>, shape: &'a Shape, code: Code) -> Self {
+        Self { base, shape, code }
+    }
+
+    fn at(&self, number: u16) -> Option<NonNull<u8>> {
+        let offset = self.shape.offset(number)?;
+        // SAFETY: objects with numbers lie within the slab (`Shape`).
+        Some(unsafe { self.base.add(offset) })
+    }
+
+    /// Takes the first object off the list; tells which one is next.
+    #[inline]
+    pub(super) fn pop(&self, first: u16) -> Result<(Object, u16), BadLink> {
+        let bad = BadLink { object: first };
+        let object = Object(self.at(first).ok_or(bad)?);
+        // INVARIANT: it was on the list, so nobody has it.
+        let next = self.code.read(&object, self.shape).ok_or(bad)?;
+        if next != END && next >= self.shape.objects() {
+            return Err(bad);
+        }
+        Ok((object, next))
+    }
+
+    /// How many objects are on the list.
+    pub(super) fn count(&self, first: u16) -> Result<u64, BadLink> {
+        let (mut next, mut count) = (first, 0_u64);
+        while next != END {
+            let bad = BadLink { object: next };
+            let found = self
+                .at(next)
+                .filter(|_| count < u64::from(self.shape.objects()));
+            // Only looked at: the list keeps it.
+            let object = Object(found.ok_or(bad)?);
+            next = self.code.read(&object, self.shape).ok_or(bad)?;
+            count = count.wrapping_add(1);
+        }
+        Ok(count)
+    }
+
+    /// Puts an object in front of the one that was first; tells its number. Gives it back if it is none of
+    /// this slab.
+    #[inline]
+    pub(super) fn push(&self, mut object: Object, first: u16) -> Result<u16, Object> {
+        let offset = object.0.addr().get().wrapping_sub(self.base.addr().get());
+        let Some(number) = self.shape.number(offset) else {
+            return Err(object);
+        };
+        self.code.write(&mut object, self.shape, first);
+        Ok(number)
+    }
+
+    /// Puts all objects of a new slab on the list, in an order that follows from `seed`, or in that of their
+    /// places.
+    pub(super) fn link_all(&self, seed: Option<u64>) -> SlabUse {
+        let mut order: [u16; MOST] = core::array::from_fn(narrow);
+        let objects = usize::from(self.shape.objects()).min(order.len());
+        if let Some(seed) = seed {
+            shuffle(&mut order[..objects], seed);
+        }
+        let mut free = END;
+        for &number in order[..objects].iter().rev() {
+            let Some(at) = self.at(number) else { continue };
+            // INVARIANT: the slab is new: nobody has any of its objects.
+            self.code.write(&mut Object(at), self.shape, free);
+            free = number;
+        }
+        SlabUse { taken: 0, free }
+    }
+}
+
+fn narrow(place: usize) -> u16 {
+    u16::try_from(place).unwrap_or(END)
+}
+
+/// Brings numbers into an order that follows from a seed (Fisher and Yates; the generator is
+/// splitmix64, Steele, Lea and Flood 2014).
+fn shuffle(numbers: &mut [u16], seed: u64) {
+    let mut state = seed;
+    for last in (1..numbers.len()).rev() {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut bits = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        let choices = to_count(last).wrapping_add(1);
+        let other = (bits ^ (bits >> 31))
+            .checked_rem(choices)
+            .unwrap_or_default();
+        numbers.swap(last, to_index(other));
+    }
+}

@@ -1,0 +1,118 @@
+//! A cache's slabs on one node: those with free objects hang together through their records (Linux:
+//! `kmem_cache_node`).
+#![forbid(unsafe_code)]
+
+use crate::addr::Pfn;
+use crate::frame::{FrameTable, SlabFrame};
+
+/// What a node has for a cache. Full slabs are only counted; the frame table knows them.
+///
+/// # Invariants
+/// The list holds the slabs of the cache and node that have a free object, those without a taken one
+/// last; `count` says how many, and `empty` how many of them have no taken object.
+#[derive(Debug)]
+pub(crate) struct Partial {
+    first: Option<Pfn>,
+    last: Option<Pfn>,
+    count: u64,
+    empty: u64,
+    /// All slabs, full ones included, …
+    slabs: u64,
+    /// … and their objects that are not on lists of free ones.
+    taken: u64,
+}
+
+/// [`Partial`] in numbers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct PartialStats {
+    pub(crate) slabs: u64,
+    pub(crate) partial: u64,
+    pub(crate) empty: u64,
+    pub(crate) taken: u64,
+}
+
+impl Partial {
+    pub(super) const fn new() -> Self {
+        Self {
+            first: None,
+            last: None,
+            count: 0,
+            empty: 0,
+            slabs: 0,
+            taken: 0,
+        }
+    }
+
+    pub(super) const fn stats(&self) -> PartialStats {
+        PartialStats {
+            slabs: self.slabs,
+            partial: self.count,
+            empty: self.empty,
+            taken: self.taken,
+        }
+    }
+
+    /// The slab to take objects from.
+    pub(super) const fn first(&self) -> Option<Pfn> {
+        self.first
+    }
+
+    /// An empty slab, if there are more than `keep`.
+    pub(super) fn surplus(&self, keep: u64) -> Option<Pfn> {
+        self.last.filter(|_| self.empty > keep)
+    }
+
+    /// Takes note of a slab that came, or of one that is gone.
+    pub(super) fn note_slab(&mut self, came: bool) {
+        self.slabs = match came {
+            true => self.slabs.saturating_add(1),
+            false => self.slabs.saturating_sub(1),
+        };
+    }
+
+    /// Takes note of objects that went to CPUs and owners, …
+    pub(super) fn note_taken(&mut self, objects: u64) {
+        self.taken = self.taken.saturating_add(objects);
+    }
+
+    /// … and of those that came back.
+    pub(super) fn note_back(&mut self, objects: u64) {
+        self.taken = self.taken.saturating_sub(objects);
+    }
+
+    /// Puts a slab on the list: in front, or last if no object of it is taken.
+    pub(super) fn insert(&mut self, slab: SlabFrame<'_>, is_empty: bool, frames: &FrameTable) {
+        let (next, previous) = match is_empty {
+            true => (None, self.last),
+            false => (self.first, None),
+        };
+        slab.frame.set_next_slab(next);
+        slab.frame.set_previous_slab(previous);
+        self.join(previous, Some(slab.pfn), frames);
+        self.join(Some(slab.pfn), next, frames);
+        self.count = self.count.saturating_add(1);
+        self.empty = self.empty.saturating_add(u64::from(is_empty));
+    }
+
+    /// Takes a slab off the list.
+    pub(super) fn remove(&mut self, slab: SlabFrame<'_>, is_empty: bool, frames: &FrameTable) {
+        let (next, previous) = slab.frame.slab_links();
+        self.join(previous, next, frames);
+        slab.frame.set_next_slab(None);
+        slab.frame.set_previous_slab(None);
+        self.count = self.count.saturating_sub(1);
+        self.empty = self.empty.saturating_sub(u64::from(is_empty));
+    }
+
+    /// Makes two slabs neighbours; none stands for the end.
+    fn join(&mut self, previous: Option<Pfn>, next: Option<Pfn>, frames: &FrameTable) {
+        match previous.and_then(|pfn| frames.frame(pfn)) {
+            Some(frame) => frame.set_next_slab(next),
+            None => self.first = next,
+        }
+        match next.and_then(|pfn| frames.frame(pfn)) {
+            Some(frame) => frame.set_previous_slab(previous),
+            None => self.last = previous,
+        }
+    }
+}

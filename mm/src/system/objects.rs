@@ -1,0 +1,449 @@
+//! Objects: caches and `kmalloc` on this machine's pages.
+#![forbid(unsafe_code)]
+
+use core::fmt;
+use core::ptr::NonNull;
+
+use super::{AllocError, Core, Home, Memory};
+use crate::addr::{Order, Pfn, VirtAddr, to_count};
+use crate::buddy::{Gfp, Request};
+use crate::frame::FrameTable;
+use crate::mem::{EarlyRam, Exclusive};
+use crate::platform::{CpuId, NodeId, Platform};
+use crate::report::Corruption;
+use crate::slab::{Cache, CacheError, CacheStats, Caches, Family, Ground, SlabFlags, Wish};
+use crate::sync::Pin;
+
+/// What caches stand on.
+pub(crate) struct Soil<'m, P: Platform> {
+    memory: &'m Memory<P>,
+    core: &'m Core,
+}
+
+impl<P: Platform> Ground for Soil<'_, P> {
+    type P = P;
+
+    fn platform(&self) -> &P {
+        &self.memory.platform
+    }
+
+    fn frames(&self) -> &FrameTable {
+        &self.core.frames
+    }
+
+    fn node_of(&self, cpu: CpuId) -> NodeId {
+        self.core.cpus.node(cpu)
+    }
+
+    fn alloc_slab(&self, gfp: Gfp, order: Order, node: NodeId) -> Option<Exclusive> {
+        let request = Request::new(gfp, order).ok()?;
+        let node = self.core.node(node)?;
+        let found = self
+            .memory
+            .alloc_at(self.core, node.into(), request, &mut ());
+        found.ok()
+    }
+
+    fn alloc_room(&self, bytes: u64) -> Option<EarlyRam> {
+        let order = Order::for_bytes(bytes)?;
+        let request = Request::new(Gfp::KERNEL, order).ok()?;
+        let block = self.memory.alloc_request(&request, &mut ()).ok()?;
+        Some(EarlyRam::from_block(block))
+    }
+
+    fn free_slab(&self, block: Exclusive) {
+        self.memory.release(block);
+    }
+
+    fn has_damage(&self) -> bool {
+        self.core.caches.has_damage()
+    }
+
+    fn damaged(&self, cache: &Cache, slab: Pfn, object: u16) {
+        self.core.caches.note_damage();
+        let cache = cache.id();
+        self.memory.platform.corruption(&Corruption::FreeObject {
+            slab,
+            object,
+            cache,
+        });
+    }
+}
+
+impl<P: Platform> Memory<P> {
+    pub(crate) const fn soil<'m>(&'m self, core: &'m Core) -> Soil<'m, P> {
+        Soil { memory: self, core }
+    }
+
+    /// All caches.
+    pub(crate) fn caches(&self) -> Option<&Caches> {
+        Some(&self.core()?.caches)
+    }
+
+    /// Allocates `size` bytes (Linux: `kmalloc`). A size that is a power of two is aligned to itself, up to a
+    /// page. Larger requests than [`KMALLOC_MAX_CACHE_SIZE`](crate::slab::KMALLOC_MAX_CACHE_SIZE)
+    /// get whole pages. The bytes hold anything, or zeroes with [`Gfp::ZERO`]. They go back by
+    /// [`Memory::kfree`]. Context: as the flags say; any but NMI.
+    ///
+    /// # Errors
+    /// [`AllocError`].
+    #[inline(always)]
+    pub fn kmalloc(&self, size: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
+        let core = self.core().ok_or(AllocError::NotUp)?;
+        let Some(cache) = core.caches.kmalloc(size, Family::of(gfp)) else {
+            return self.kmalloc_pages(core, size, gfp, None);
+        };
+        if !gfp.contains(Gfp::ZERO) {
+            let pin = Pin::new(&self.platform);
+            let taken = cache.take_at_hand(&self.soil(core), &pin);
+            drop(pin);
+            if let Some(object) = taken {
+                return Ok(object.into_raw());
+            }
+        }
+        self.alloc_object(core, cache, gfp, None)
+    }
+
+    /// As [`Self::kmalloc`], zeroed (Linux: `kzalloc`). Context: as there.
+    ///
+    /// # Errors
+    /// [`AllocError`].
+    pub fn kzalloc(&self, size: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
+        self.kmalloc(size, gfp | Gfp::ZERO)
+    }
+
+    /// Room for `count` elements of `size` bytes, zeroed (Linux: `kcalloc`). Context: as
+    /// [`Self::kmalloc`].
+    ///
+    /// # Errors
+    /// [`AllocError::OutOfMemory`] also if there is no such size.
+    pub fn kcalloc(&self, count: usize, size: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
+        let bytes = count.checked_mul(size).ok_or(AllocError::OutOfMemory)?;
+        self.kzalloc(bytes, gfp)
+    }
+
+    /// As [`Self::kmalloc`], from a node's memory (Linux: `kmalloc_node`): if there is any, or only there
+    /// with [`Gfp::THISNODE`]. Context: as there.
+    ///
+    /// # Errors
+    /// [`AllocError`].
+    pub fn kmalloc_node(
+        &self,
+        size: usize,
+        gfp: Gfp,
+        node: NodeId,
+    ) -> Result<NonNull<u8>, AllocError> {
+        let core = self.core().ok_or(AllocError::NotUp)?;
+        core.node(node).ok_or(AllocError::NoSuchNode)?;
+        match core.caches.kmalloc(size, Family::of(gfp)) {
+            Some(cache) => self.alloc_object(core, cache, gfp, Some(node)),
+            None => self.kmalloc_pages(core, size, gfp, Some(node)),
+        }
+    }
+
+    #[inline(never)]
+    fn alloc_object(
+        &self,
+        core: &Core,
+        cache: &Cache,
+        gfp: Gfp,
+        node: Option<NodeId>,
+    ) -> Result<NonNull<u8>, AllocError> {
+        let object = cache.alloc(&self.soil(core), gfp, node);
+        object
+            .map(crate::slab::Object::into_raw)
+            .map_err(|_| AllocError::OutOfMemory)
+    }
+
+    #[inline(never)]
+    fn kmalloc_pages(
+        &self,
+        core: &Core,
+        size: usize,
+        gfp: Gfp,
+        node: Option<NodeId>,
+    ) -> Result<NonNull<u8>, AllocError> {
+        let order = Order::for_bytes(to_count(size)).ok_or(AllocError::OutOfMemory)?;
+        let gfp = gfp.difference(Gfp::ACCOUNT | Gfp::MOVABLE | Gfp::HIGHMEM) | Gfp::COMP;
+        let request = Request::new(gfp, order)?;
+        let block = match node.and_then(|node| core.node(node)) {
+            Some(node) => self.alloc_at(core, node.into(), request, &mut ()),
+            None => self.alloc_request(&request, &mut ()),
+        }?;
+        match block.as_ptr(&self.platform) {
+            Some(first) => {
+                let _ = block.leak();
+                Ok(first)
+            }
+            None => {
+                self.release(block);
+                Err(AllocError::OutOfMemory)
+            }
+        }
+    }
+
+    /// How many bytes whoever has `object` may use (Linux: `ksize`); `None` if it is nothing that
+    /// [`Self::kmalloc`] or a cache handed out. Context: any.
+    #[must_use]
+    pub fn ksize(&self, object: NonNull<u8>) -> Option<usize> {
+        let core = self.core()?;
+        let pfn = self
+            .platform
+            .virt_to_phys(VirtAddr::from_ptr(object.as_ptr()))?
+            .frame();
+        if let Some(slab) = core.frames.slab_at(pfn) {
+            return Some(core.caches.get(slab.cache)?.shape()?.size());
+        }
+        let word = core.frames.frame(pfn)?.word();
+        let is_pages = word.is(crate::frame::FrameState::Unique) && word.is_compound();
+        is_pages.then(|| crate::addr::to_index(word.order().bytes()))
+    }
+
+    /// Takes back what CPUs have at hand, and gives empty slabs of all caches to the page allocator.
+    /// Answers how many pages those were. Context: task.
+    pub fn shrink_caches(&self) -> u64 {
+        let Some(core) = self.core() else { return 0 };
+        self.drain_caches(core, |_| true);
+        let soil = self.soil(core);
+        core.caches
+            .iter()
+            .map(|cache| cache.shrink(&soil))
+            .fold(0, u64::saturating_add)
+    }
+
+    /// Gives empty slabs to the page allocator, without waiting for anybody: those of objects at hand of this CPU
+    /// and of CPUs that are away too. Answers how many pages they were. Context: any but NMI.
+    pub(super) fn shrink_caches_here(&self, core: &Core) -> u64 {
+        let soil = self.soil(core);
+        let pin = Pin::new(&self.platform);
+        for cache in core
+            .caches
+            .iter()
+            .filter(|cache| cache.has_at_hand(pin.cpu()))
+        {
+            cache.want_drain(pin.cpu());
+            cache.serve(&soil, &pin);
+        }
+        let here = pin.cpu();
+        drop(pin);
+        for cpu in core.cpus.presence.cpus().filter(|cpu| *cpu != here) {
+            self.drain_caches_of(core, cpu, &|_| true, false);
+        }
+        core.caches
+            .iter()
+            .map(|cache| cache.shrink(&soil))
+            .fold(0, u64::saturating_add)
+    }
+
+    /// Has CPUs give back what they have at hand of some caches. Answers whether all did.
+    fn drain_caches(&self, core: &Core, which: impl Fn(&Cache) -> bool) -> bool {
+        let soil = self.soil(core);
+        let pin = Pin::new(&self.platform);
+        let here = pin.cpu();
+        for cache in core.caches.iter().filter(|cache| which(cache)) {
+            cache.want_drain(here);
+            cache.serve(&soil, &pin);
+        }
+        drop(pin);
+        let others = || core.cpus.presence.cpus().filter(|&cpu| cpu != here);
+        for cpu in others() {
+            self.drain_caches_of(core, cpu, &which, true);
+        }
+        let is_drained = || {
+            let mut caches = core.caches.iter().filter(|cache| which(cache));
+            caches.all(|cache| others().all(|cpu| cache.is_drained(cpu)))
+        };
+        let mut rounds: u32 = 0;
+        while !is_drained() {
+            if !self.platform.relax(rounds) {
+                return false;
+            }
+            rounds = rounds.saturating_add(1);
+            self.drain_wanted();
+            for cpu in others().filter(|&cpu| !core.cpus.presence.is_present(cpu)) {
+                self.drain_caches_of(core, cpu, &which, true);
+            }
+        }
+        true
+    }
+
+    /// Drains what another CPU has at hand, or asks it to.
+    fn drain_caches_of(&self, core: &Core, cpu: CpuId, which: &impl Fn(&Cache) -> bool, ask: bool) {
+        let soil = self.soil(core);
+        let mut asked = false;
+        let irq = self.platform.irq_save();
+        let seized = core.cpus.presence.seize(cpu);
+        for cache in core.caches.iter().filter(|cache| which(cache)) {
+            match &seized {
+                Some(seized) if cache.has_at_hand(cpu) || !cache.is_drained(cpu) => {
+                    cache.drain_seized(&soil, seized);
+                }
+                None if ask && cache.has_at_hand(cpu) => {
+                    cache.want_drain(cpu);
+                    asked = true;
+                }
+                _ => {}
+            }
+        }
+        drop(seized);
+        self.platform.irq_restore(irq);
+        if asked && !self.platform.kick(cpu) {
+            core.caches
+                .iter()
+                .for_each(|cache| cache.unless_at_hand_forget_drain(cpu));
+        }
+    }
+
+    /// Recounts the slabs of all caches. Context: task.
+    ///
+    /// # Errors
+    /// The first [`Corruption`].
+    pub fn validate_caches(&self) -> Result<(), Corruption> {
+        let Some(core) = self.core() else {
+            return Ok(());
+        };
+        let soil = self.soil(core);
+        let mut caches = core.caches.iter();
+        caches.try_for_each(|cache| cache.validate(&soil))
+    }
+
+    /// Shows every cache, those of `kmalloc` first: its name, and its numbers. Context: task.
+    pub fn for_each_cache(&self, mut each: impl FnMut(&str, CacheStats)) {
+        let caches = self.caches().into_iter().flat_map(Caches::iter);
+        for cache in caches {
+            each(
+                cache.name(&self.platform).as_str(),
+                cache.stats(&self.platform),
+            );
+        }
+    }
+}
+
+/// A cache for objects of one size (Linux: `kmem_cache`). It is one for all that are alike, unless
+/// [`SlabFlags::NO_MERGE`] forbids that. Dropped without [`Self::destroy`], it stays for good.
+pub struct KmemCache<H: Home> {
+    id: u16,
+    home: H,
+}
+
+/// Objects of a cache have not come back.
+pub struct StillInUse<H: Home> {
+    /// How many, those included that a CPU has at hand which does not answer.
+    pub objects: u64,
+    /// The cache; nothing has changed.
+    pub cache: KmemCache<H>,
+}
+
+impl<H: Home> fmt::Debug for StillInUse<H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StillInUse")
+            .field("objects", &self.objects)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<H: Home> fmt::Debug for KmemCache<H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KmemCache")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<H: Home> KmemCache<H> {
+    /// A cache for objects of `size` bytes with an alignment (Linux: `kmem_cache_create`). The name is for
+    /// people; 31 bytes of it are kept. Context: task.
+    ///
+    /// # Errors
+    /// [`CacheError`].
+    pub fn create(
+        home: H,
+        name: &str,
+        (size, align): (usize, usize),
+        flags: SlabFlags,
+    ) -> Result<Self, CacheError> {
+        let memory = home.memory();
+        let core = memory.core().ok_or(CacheError::NotUp)?;
+        let wish = Wish {
+            name,
+            size,
+            align,
+            flags,
+        };
+        let cache = core.caches.create(&memory.soil(core), wish)?;
+        Ok(Self {
+            id: cache.id(),
+            home,
+        })
+    }
+
+    fn parts(&self) -> Option<(&Memory<H::P>, &Core, &Cache)> {
+        let memory = self.home.memory();
+        let core = memory.core()?;
+        Some((memory, core, core.caches.get(self.id)?))
+    }
+
+    /// Its number; [`BadFree::OtherCache`](crate::slab::BadFree) is told by it.
+    pub(crate) const fn id(&self) -> u16 {
+        self.id
+    }
+
+    pub(crate) fn memory(&self) -> &Memory<H::P> {
+        self.home.memory()
+    }
+
+    /// Allocates an object (Linux: `kmem_cache_alloc`, and `kmem_cache_zalloc` with [`Gfp::ZERO`]). Context: as
+    /// the flags say; any but NMI.
+    ///
+    /// # Errors
+    /// [`AllocError`].
+    #[inline]
+    pub fn alloc(&self, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
+        let (memory, core, cache) = self.parts().ok_or(AllocError::NotUp)?;
+        memory.alloc_object(core, cache, gfp, None)
+    }
+
+    /// As [`Self::alloc`], from a node's memory if there is any (Linux: `kmem_cache_alloc_node`). Context:
+    /// as there.
+    ///
+    /// # Errors
+    /// [`AllocError`].
+    pub fn alloc_node(&self, gfp: Gfp, node: NodeId) -> Result<NonNull<u8>, AllocError> {
+        let (memory, core, cache) = self.parts().ok_or(AllocError::NotUp)?;
+        core.node(node).ok_or(AllocError::NoSuchNode)?;
+        memory.alloc_object(core, cache, gfp, Some(node))
+    }
+
+    /// The cache in numbers. Context: any but NMI.
+    #[must_use]
+    pub fn stats(&self) -> CacheStats {
+        self.parts()
+            .map_or_else(CacheStats::default, |(memory, _, cache)| {
+                cache.stats(&memory.platform)
+            })
+    }
+
+    /// Takes back what CPUs have at hand, and gives empty slabs to the page allocator (Linux:
+    /// `kmem_cache_shrink`). Answers how many pages those were. Context: task.
+    pub fn shrink(&self) -> u64 {
+        self.parts().map_or(0, |(memory, core, cache)| {
+            memory.drain_caches(core, |other| other.id() == self.id);
+            cache.shrink(&memory.soil(core))
+        })
+    }
+
+    /// Ends the cache; or this handle, if there are others like it (Linux: `kmem_cache_destroy`). Context: task.
+    ///
+    /// # Errors
+    /// [`StillInUse`]: it goes on as before.
+    pub fn destroy(self) -> Result<(), StillInUse<H>> {
+        let _ = self.shrink();
+        let given_up = self.parts().map_or(Ok(()), |(memory, core, cache)| {
+            core.caches.give_up(&memory.soil(core), cache)
+        });
+        given_up.map_err(|objects| StillInUse {
+            objects,
+            cache: self,
+        })
+    }
+}

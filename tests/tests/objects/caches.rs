@@ -1,0 +1,163 @@
+//! Caches of their own: made, shared, shrunk, ended.
+
+use mm::buddy::Gfp;
+use mm::slab::{CacheError, ShapeError, SlabFlags};
+use mm::system::KmemCache;
+use mm_tests::sim::{Machine, Usual};
+
+const MIB: u64 = 1 << 20;
+
+fn machine() -> Machine<Usual> {
+    Machine::<Usual>::with_ram(32 * MIB)
+}
+
+type Cache<'m> = KmemCache<&'m mm::system::Memory<mm_tests::sim::SimPlatform<Usual>>>;
+
+fn create<'m>(machine: &'m Machine<Usual>, size: usize, flags: SlabFlags) -> Cache<'m> {
+    KmemCache::create(&**machine, "test", (size, 8), flags).unwrap()
+}
+
+#[test]
+fn what_caches_need_themselves_is_kept_for_the_next_ones() {
+    let mut machine = machine();
+    create(&machine, 200, SlabFlags::empty()).destroy().unwrap();
+    machine.rebase();
+    for size in [200, 24, 5000, 100_000] {
+        let cache = create(&machine, size, SlabFlags::NO_MERGE);
+        let objects: Vec<_> = (0..100)
+            .map(|_| cache.alloc(Gfp::KERNEL).unwrap())
+            .collect();
+        assert_eq!(cache.stats().active_objects, 100);
+        assert_eq!(cache.stats().object_size, size as u64);
+        for object in objects {
+            // SAFETY: allocated above.
+            unsafe { cache.free(object) }.unwrap();
+        }
+        machine.check();
+        cache.destroy().unwrap();
+    }
+    machine.finish();
+}
+
+/// R23.
+#[test]
+fn a_cache_with_live_objects_stays() {
+    let mut machine = machine();
+    create(&machine, 72, SlabFlags::empty()).destroy().unwrap();
+    machine.rebase();
+    let mut cache = create(&machine, 72, SlabFlags::empty());
+    let mut objects: Vec<_> = (0..90).map(|_| cache.alloc(Gfp::KERNEL).unwrap()).collect();
+    while let Some(object) = objects.pop() {
+        let refused = cache.destroy().unwrap_err();
+        assert_eq!(refused.objects, objects.len() as u64 + 1);
+        cache = refused.cache;
+        // SAFETY: allocated above.
+        unsafe { cache.free(object) }.unwrap();
+        let spare = cache.alloc(Gfp::KERNEL).unwrap();
+        // SAFETY: just allocated.
+        unsafe { cache.free(spare) }.unwrap();
+    }
+    cache.destroy().unwrap();
+    machine.finish();
+}
+
+#[test]
+fn caches_that_are_alike_are_one_unless_they_must_not() {
+    let mut machine = machine();
+    let first = create(&machine, 40, SlabFlags::empty());
+    let second = create(&machine, 40, SlabFlags::empty());
+    let third = create(&machine, 40, SlabFlags::NO_MERGE);
+    let object = first.alloc(Gfp::KERNEL).unwrap();
+    assert_eq!((first.stats(), third.stats().slabs), (second.stats(), 0));
+    // SAFETY: an object of the cache that both are.
+    unsafe { second.free(object) }.unwrap();
+    first.destroy().unwrap();
+    let object = second.alloc(Gfp::KERNEL).unwrap();
+    // SAFETY: just allocated.
+    unsafe { second.free(object) }.unwrap();
+    second.destroy().unwrap();
+    third.destroy().unwrap();
+    machine.rebase();
+    machine.finish();
+}
+
+/// O5: what is empty goes back.
+#[test]
+fn shrinking_gives_back_every_empty_slab() {
+    let mut machine = machine();
+    create(&machine, 256, SlabFlags::NO_MERGE)
+        .destroy()
+        .unwrap();
+    machine.rebase();
+    let cache = create(&machine, 256, SlabFlags::NO_MERGE);
+    let objects: Vec<_> = (0..1000)
+        .map(|_| cache.alloc(Gfp::KERNEL).unwrap())
+        .collect();
+    let slabs = cache.stats().slabs;
+    let (kept, dropped): (Vec<_>, Vec<_>) = (0..)
+        .zip(objects)
+        .partition(|(number, _)| number % 100 == 0);
+    for (_, object) in dropped {
+        // SAFETY: allocated above.
+        unsafe { cache.free(object) }.unwrap();
+    }
+    let _ = cache.shrink();
+    let stats = cache.stats();
+    assert!(stats.slabs <= 10 && stats.slabs < slabs, "{stats:?}");
+    assert_eq!(
+        (stats.active_objects, stats.at_hand, stats.active_slabs),
+        (10, 0, stats.slabs)
+    );
+    for (_, object) in kept {
+        // SAFETY: allocated above.
+        unsafe { cache.free(object) }.unwrap();
+    }
+    assert!(cache.shrink() > 0);
+    assert_eq!(cache.stats().slabs, 0);
+    cache.destroy().unwrap();
+    machine.finish();
+}
+
+#[test]
+fn what_cannot_be_a_cache_is_refused() {
+    let machine = machine();
+    let create =
+        |size, align, flags| KmemCache::create(&*machine, "test", (size, align), flags).err();
+    let none = SlabFlags::empty();
+    assert_eq!(
+        create(0, 8, none),
+        Some(CacheError::Shape(ShapeError::Empty))
+    );
+    assert_eq!(
+        create(8, 24, none),
+        Some(CacheError::Shape(ShapeError::Align))
+    );
+    assert_eq!(
+        create(5 << 20, 8, none),
+        Some(CacheError::Shape(ShapeError::TooLarge))
+    );
+    let both = SlabFlags::CACHE_DMA | SlabFlags::CACHE_DMA32;
+    assert_eq!(create(8, 8, both), Some(CacheError::Zones));
+    machine.finish();
+}
+
+#[test]
+fn there_are_as_many_caches_as_there_is_room_for() {
+    let mut machine = machine();
+    let mut caches = Vec::new();
+    let error = loop {
+        match KmemCache::create(&*machine, "one of many", (64, 8), SlabFlags::NO_MERGE) {
+            Ok(cache) => caches.push(cache),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!((error, caches.len()), (CacheError::TooMany, 512));
+    let mut names = 0;
+    machine.for_each_cache(|name, _| names += usize::from(name == "one of many"));
+    assert_eq!(names, 512);
+    caches
+        .into_iter()
+        .for_each(|cache| cache.destroy().unwrap());
+    machine.rebase();
+    machine.finish();
+}
