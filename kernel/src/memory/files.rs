@@ -13,6 +13,7 @@ proc_file!("/proc/pagetypeinfo", |out| proc::pagetypeinfo(&MEMORY, out));
 proc_file!("/proc/zoneinfo", |out| proc::zoneinfo(&MEMORY, out));
 proc_file!("/proc/meminfo", |out| proc::meminfo(&MEMORY, out));
 proc_file!("/proc/vmstat", |out| proc::vmstat(&MEMORY, out));
+proc_file!("/proc/slabinfo", |out| proc::slabinfo(&MEMORY, out));
 proc_file!("/proc/page_owner", |out| proc::page_owner(&MEMORY, out));
 proc_file!("/proc/iomem", iomem);
 

@@ -29,6 +29,8 @@ mod ledger;
 mod node_files;
 mod nodes;
 mod numactl;
+mod object_benches;
+mod object_stress;
 mod oomtest;
 mod pages;
 mod pcp;

@@ -35,7 +35,7 @@ use mm::report::Corruption;
 use mm::system::AllocError;
 use mm::zone::ZoneKind;
 
-command! { "stress", "[--cpus CPUS] N [SEED]", "N random page operations of every kind, on one CPU or many, all checked, e.g. `stress 100000`", stress_command }
+command! { "stress", "[slab] [--cpus CPUS] N [SEED]", "N random operations on pages, or on objects, on one CPU or many, all checked, e.g. `stress 100000`", stress_command }
 crate::kernel_param!(
     "seed",
     "NUMBER",
@@ -181,7 +181,8 @@ impl Tally {
     }
 }
 
-fn stress_command(arguments: &[String]) -> CommandResult {
+/// How many CPUs, operations, and which seed.
+pub(super) fn wanted(arguments: &[String]) -> Result<(u32, u64, u64), CommandError> {
     let (cpus, rest) = match arguments {
         [option, count, rest @ ..] if option == "--cpus" => (number(count)?, rest),
         rest => (1, rest),
@@ -199,7 +200,16 @@ fn stress_command(arguments: &[String]) -> CommandResult {
         [count, seed] => (count, number(seed.strip_prefix("seed=").unwrap_or(seed))?),
         _ => return Err(CommandError::usage("expected a number of operations")),
     };
-    let operations = number(count)?;
+    Ok((cpus, number(count)?, seed))
+}
+
+fn stress_command(arguments: &[String]) -> CommandResult {
+    if let [word, rest @ ..] = arguments
+        && word == "slab"
+    {
+        return super::object_stress::stress_slab(rest);
+    }
+    let (cpus, operations, seed) = wanted(arguments)?;
     match cpus {
         1 => kprintln!("stress: {operations} operations, seed {seed}"),
         _ => kprintln!("stress: {operations} operations on {cpus} CPUs, seed {seed}"),

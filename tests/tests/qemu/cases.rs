@@ -71,6 +71,20 @@ pub(crate) const PRESSURES: &[Ending] = &[
     pressure("two_nodes_2G", "--cpus 2 --numa 2 --memory 2G"),
 ];
 
+/// Machines on which objects come and go on all CPUs.
+pub(crate) const OBJECTS: &[Ending] = &[
+    objects("cpus_4", "--cpus 4 --cmdline seed=4"),
+    objects(
+        "plain_cpus_4_numa_2",
+        "--cpus 4 --numa 2 --memory 1G --profile plain",
+    ),
+    objects(
+        "debug_cpus_4_migrate",
+        "--cpus 4 --profile debug --cmdline sched=migrate",
+    ),
+    objects("64M", "--cpus 4 --memory 64M"),
+];
+
 /// Machines with memory that devices can have in one piece.
 pub(crate) const CONTIGUOUS: &[Ending] = &[
     contiguous(
@@ -206,6 +220,16 @@ const fn pressure(name: &'static str, options: &'static str) -> Ending {
         exec: Some("oomtest; oomtest; stress 2000"),
         status: 0,
         says: "one that must not fail was served from the reserves",
+    }
+}
+
+const fn objects(name: &'static str, options: &'static str) -> Ending {
+    Ending {
+        name,
+        options,
+        exec: Some("stress slab --cpus 4 60000; cat slabinfo; stress slab 5000; stress 5000"),
+        status: 0,
+        says: "stress: no violations, every cache recounted",
     }
 }
 

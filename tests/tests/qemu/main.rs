@@ -30,7 +30,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use bad_input::{ODDITIES, REFUSALS};
 use cases::{
     BOOT_COMMANDS, BOOT_SAYS, BOOTS, Boot, CONTIGUOUS, DIVISIONS, EXAMPLE_MACHINES, Ending,
-    PRESSURES, REPLAYS, TREATMENTS, Treatment,
+    OBJECTS, PRESSURES, REPLAYS, TREATMENTS, Treatment,
 };
 use cpus::CPUS;
 use nodes::NODES;
@@ -59,6 +59,7 @@ fn main() -> ExitCode {
     let endings = [
         ("bad_input", REFUSALS),
         ("odd_input", ODDITIES),
+        ("objects", OBJECTS),
         ("division", DIVISIONS),
         ("pressure", PRESSURES),
         ("cma", CONTIGUOUS),

@@ -1,0 +1,184 @@
+//! `stress slab N`: random allocations and frees of objects that check everything they can.
+//!
+//! Every thread keeps objects of all sizes and families, stamped from end to end, and reads each again before
+//! it is freed. Some are left in places that all threads see, and freed by whoever takes them from there: on
+//! another CPU, mostly. Caches are shrunk in between. At the end all is freed, all caches
+//! recount their slabs, and what is free must be what was free before.
+
+use super::random::Random;
+use super::stress::wanted;
+use super::{Kernel, MEMORY};
+use crate::arch::lock::IrqLock;
+use crate::kprintln;
+use crate::num::{low_byte, to_usize};
+use crate::sched::team;
+use crate::shell::interrupt;
+use crate::shell::{CommandError, CommandResult};
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU64, Ordering};
+use mm::buddy::Gfp;
+use mm::system::KBytes;
+
+/// Objects that a thread keeps, at most.
+const KEPT: usize = 512;
+/// Places that all threads see.
+const SHARED: usize = 64;
+/// Operations between two shrinks, on average, and between two looks at the terminal.
+const PER_SHRINK: u64 = 20_000;
+const PER_LOOK: u64 = 256;
+
+const FAMILIES: [Gfp; 4] = [Gfp::empty(), Gfp::RECLAIMABLE, Gfp::ACCOUNT, Gfp::DMA];
+
+/// An object with its stamp.
+struct Stamped {
+    bytes: KBytes<Kernel>,
+    stamp: u8,
+}
+
+type Place = IrqLock<Option<Stamped>>;
+
+/// What happened.
+#[derive(Default)]
+struct Counts {
+    allocations: AtomicU64,
+    elsewhere: AtomicU64,
+    exhausted: AtomicU64,
+    pages: AtomicU64,
+}
+
+impl Stamped {
+    fn alloc(random: &mut Random) -> Result<Option<Self>, String> {
+        let largest = 1_u64 << random.below(15);
+        let size = to_usize(random.below(largest).saturating_add(1));
+        let family = FAMILIES[to_usize(random.below(4))];
+        let wants_zeroes = random.below(4) == 0;
+        let mut gfp = Gfp::KERNEL | Gfp::NOWARN | family;
+        if wants_zeroes {
+            gfp |= Gfp::ZERO;
+        }
+        let Ok(mut bytes) = KBytes::alloc(Kernel, size, gfp) else {
+            return Ok(None);
+        };
+        if wants_zeroes && bytes.iter().any(|&byte| byte != 0) {
+            return Err(alloc::format!("{size} bytes are not zero"));
+        }
+        let stamp = low_byte(random.below(256));
+        bytes.fill(stamp);
+        Ok(Some(Self { bytes, stamp }))
+    }
+
+    fn free(self) -> Result<(), String> {
+        match self.bytes.iter().position(|&byte| byte != self.stamp) {
+            None => Ok(()),
+            Some(at) => Err(alloc::format!(
+                "byte {at} of {} is {:#x}, not its stamp {:#x}",
+                self.bytes.len(),
+                self.bytes.get(at).copied().unwrap_or_default(),
+                self.stamp
+            )),
+        }
+    }
+}
+
+fn one_thread(
+    (operations, seed): (u64, u64),
+    shared: &[Place],
+    counts: &Counts,
+) -> Result<(), CommandError> {
+    let mut random = Random::new(seed);
+    let mut mine: Vec<Stamped> = Vec::new();
+    mine.try_reserve_exact(KEPT).map_err(CommandError::failed)?;
+    for operation in 0..operations {
+        if operation % PER_LOOK == 0 {
+            interrupt::check()?;
+        }
+        if random.below(PER_SHRINK) == 0 {
+            counts
+                .pages
+                .fetch_add(MEMORY.shrink_caches(), Ordering::Relaxed);
+        }
+        match random.below(10) {
+            0..=4 if mine.len() < KEPT => {
+                match Stamped::alloc(&mut random).map_err(CommandError::failed)? {
+                    Some(object) => {
+                        counts.allocations.fetch_add(1, Ordering::Relaxed);
+                        mine.push(object);
+                    }
+                    None => {
+                        counts.exhausted.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+            }
+            5 | 6 if !mine.is_empty() => {
+                let which = random.below(crate::num::to_u64(mine.len()));
+                let object = mine.swap_remove(to_usize(which));
+                let place = shared.get(to_usize(random.below(crate::num::to_u64(SHARED))));
+                let other = place.and_then(|place| place.lock().replace(object));
+                if let Some(other) = other {
+                    counts.elsewhere.fetch_add(1, Ordering::Relaxed);
+                    other.free().map_err(CommandError::failed)?;
+                }
+            }
+            _ if !mine.is_empty() => {
+                let which = random.below(crate::num::to_u64(mine.len()));
+                mine.swap_remove(to_usize(which))
+                    .free()
+                    .map_err(CommandError::failed)?;
+            }
+            _ => {}
+        }
+    }
+    mine.into_iter()
+        .try_for_each(Stamped::free)
+        .map_err(CommandError::failed)
+}
+
+/// `stress slab [--cpus CPUS] N [SEED]`.
+pub(super) fn stress_slab(arguments: &[String]) -> CommandResult {
+    let (cpus, operations, seed) = wanted(arguments)?;
+    kprintln!("stress: {operations} operations on objects on {cpus} CPUs, seed {seed}");
+    MEMORY.shrink_caches();
+    MEMORY.drain_all_pages();
+    let before = active_objects();
+    let shared: Vec<Place> = (0..SHARED).map(|_| IrqLock::new(None)).collect();
+    let (counts, failed) = (Counts::default(), IrqLock::new(None));
+    let each = operations.div_ceil(u64::from(cpus));
+    let share = |number: u32| {
+        let seed = seed.wrapping_add(u64::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        if let Err(error) = one_thread((each, seed), &shared, &counts) {
+            failed.lock().get_or_insert(error);
+        }
+    };
+    team::scoped("stress slab", cpus, &share, || ()).map_err(CommandError::failed)?;
+    let mut left = shared.iter().filter_map(|place| place.lock().take());
+    left.try_for_each(Stamped::free)
+        .map_err(CommandError::failed)?;
+    if let Some(error) = failed.lock().take() {
+        return Err(error);
+    }
+    MEMORY.shrink_caches();
+    MEMORY.validate().map_err(CommandError::failed)?;
+    let after = active_objects();
+    if after != before {
+        return Err(CommandError::failed(format_args!(
+            "{before} objects before, {after} after"
+        )));
+    }
+    let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    kprintln!(
+        "stress: {} allocations, {} freed by another thread than made them or later, {} times out of memory, {} pages of empty slabs given back",
+        load(&counts.allocations),
+        load(&counts.elsewhere),
+        load(&counts.exhausted),
+        load(&counts.pages)
+    );
+    kprintln!("stress: no violations, every cache recounted");
+    Ok(())
+}
+
+fn active_objects() -> u64 {
+    let mut active: u64 = 0;
+    MEMORY.for_each_cache(|_, stats| active = active.saturating_add(stats.active_objects));
+    active
+}
