@@ -13,10 +13,11 @@ use super::{Node, Zone, ZoneKind};
 use crate::addr::{Order, Pfn};
 use crate::buddy::pageset::Gauges;
 use crate::buddy::{List, PageSet, Request, Step, Trace};
-use crate::frame::Offer;
+use crate::frame::{FrameTable, Offer};
 use crate::mem::{Array, Exclusive};
 use crate::platform::{CpuId, Platform};
-use crate::sync::{Pin, Row, Shortcuts, Vacant};
+use crate::sync::{self, Pin, Row, Shortcuts, Vacant};
+use core::ptr::NonNull;
 
 /// Ways by the highest zone of a request, …
 const HIGHEST: usize = 8;
@@ -29,13 +30,18 @@ const WAYS: usize = BY_WORD + 256;
 /// Lists that stand for none.
 pub(crate) type NoLists = Vacant<PageSet, Gauges>;
 /// The ways of one CPU.
-pub(crate) type Ways = Row<PageSet, Gauges, WAYS>;
+pub(crate) type Ways = Row<PageSet, Gauges, FrameTable, WAYS>;
+/// Those of this CPU by what its platform keeps for it.
+pub(crate) type Anchors = sync::Anchors<PageSet, Gauges, FrameTable, WAYS>;
 
 /// The ways of all CPUs.
 #[derive(Debug)]
 pub(crate) struct AtHand {
-    ways: Shortcuts<PageSet, Gauges, WAYS>,
+    ways: Shortcuts<PageSet, Gauges, FrameTable, WAYS>,
 }
+
+/// The ways of the CPU that the caller is pinned to.
+pub(crate) struct Here<'a>(sync::Here<'a, PageSet, Gauges, FrameTable, WAYS>);
 
 /// How pages leave: the machine's options say which of the two has ways.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -104,6 +110,31 @@ impl AtHand {
         }
     }
 
+    /// The ways of this CPU.
+    #[inline]
+    pub(crate) fn here<'a, P: Platform>(&'a self, pin: &'a Pin<'_, P>) -> Option<Here<'a>> {
+        self.ways.here(pin).map(Here)
+    }
+
+    /// What a platform keeps for a CPU.
+    pub(crate) fn anchor(&self, cpu: CpuId) -> Option<NonNull<()>> {
+        self.ways.anchor(cpu)
+    }
+}
+
+impl<'a> Here<'a> {
+    /// Ways that were found.
+    #[inline(always)]
+    pub(crate) const fn new(ways: sync::Here<'a, PageSet, Gauges, FrameTable, WAYS>) -> Self {
+        Self(ways)
+    }
+
+    /// The machine's frames.
+    #[inline(always)]
+    pub(crate) const fn frames(&self) -> &'a FrameTable {
+        self.0.beside()
+    }
+
     /// Takes a block for a request from this CPU's list, which serves it, of the zone that it asks first. Context: any
     /// but NMI.
     ///
@@ -112,12 +143,12 @@ impl AtHand {
     #[inline(always)]
     pub(crate) fn take<P: Platform>(
         &self,
-        pin: &Pin<'_, P>,
+        platform: &P,
         (request, list, kind): (Request, List, Pages),
         trace: &mut impl Trace,
     ) -> Result<(Exclusive, Chores), Chores> {
         let order = request.order();
-        let Some(mut own) = self.ways.enter(pin, kind.slot(request.highest())) else {
+        let Some(mut own) = self.0.enter(kind.slot(request.highest())) else {
             return Err(Chores::NONE);
         };
         let (set, gauges) = own.parts();
@@ -129,7 +160,7 @@ impl AtHand {
         let taken = taken.ok_or(chores)?;
         let pfn = taken.pfn;
         trace.step(Step::Listed { pfn, order });
-        let block = taken.hand_out(pin.platform(), order, request.is_compound());
+        let block = taken.hand_out(platform, order, request.is_compound());
         Ok((block.ok_or(chores)?, chores))
     }
 
@@ -139,9 +170,8 @@ impl AtHand {
     /// # Errors
     /// The offer, if it is not a block for these lists, or there is no room; and what there is to see to.
     #[inline(always)]
-    pub(crate) fn put<P: Platform>(
+    pub(crate) fn put(
         &self,
-        pin: &Pin<'_, P>,
         offer: Offer,
         order: Order,
         trace: &mut impl Trace,
@@ -150,7 +180,7 @@ impl AtHand {
         let Some(list) = List::of(mobility, order) else {
             return Err((offer, Chores::NONE));
         };
-        let Some(mut own) = self.ways.enter(pin, BY_WORD.wrapping_add(slot)) else {
+        let Some(mut own) = self.0.enter(BY_WORD.wrapping_add(slot)) else {
             return Err((offer, Chores::NONE));
         };
         let (set, gauges) = own.parts();
@@ -181,18 +211,15 @@ impl AtHand {
     #[inline(always)]
     pub(crate) fn take_pages<P: Platform>(
         &self,
-        pin: &Pin<'_, P>,
+        platform: &P,
         request: Request,
         places: &mut [Option<Pfn>],
     ) -> (usize, Chores) {
-        let own = self
-            .ways
-            .enter(pin, Pages::AsTheyAre.slot(request.highest()));
+        let own = self.0.enter(Pages::AsTheyAre.slot(request.highest()));
         let Some((list, mut own)) = List::serving(request).zip(own) else {
             return (0, Chores::NONE);
         };
         let (set, gauges) = own.parts();
-        let platform = pin.platform();
         let (mut full, mut taken): (usize, u32) = (0, 0);
         for place in places {
             while place.is_none() {
@@ -218,19 +245,19 @@ impl AtHand {
     /// there; their places are emptied. Answers how many places were dealt with, empty ones
     /// included. Context: any but NMI.
     #[inline(always)]
-    pub(crate) fn put_pages<P: Platform>(
+    pub(crate) fn put_pages(
         &self,
-        pin: &Pin<'_, P>,
         pages: &mut [Option<Pfn>],
-        mut offer: impl FnMut(Pfn) -> Option<Offer>,
+        offer: impl Fn(&FrameTable, Pfn) -> Option<Offer>,
     ) -> (usize, Chores) {
         let nothing = (0, Chores::NONE);
         let first = pages.iter().flatten().next();
-        let Some(first) = first.and_then(|pfn| offer(*pfn)) else {
+        let frames = self.frames();
+        let Some(first) = first.and_then(|pfn| offer(frames, *pfn)) else {
             return nothing;
         };
         let (slot, mobility) = first.word().ways();
-        let own = self.ways.enter(pin, BY_WORD.wrapping_add(slot));
+        let own = self.0.enter(BY_WORD.wrapping_add(slot));
         let Some((list, mut own)) = List::of(mobility, Order::ZERO).zip(own) else {
             return nothing;
         };
@@ -241,7 +268,7 @@ impl AtHand {
         for place in pages {
             if let Some(pfn) = *place {
                 // Not taken, the page stays its owner's.
-                let offer = offer(pfn).filter(|_| is_open);
+                let offer = offer(frames, pfn).filter(|_| is_open);
                 let block = offer.and_then(|offer| offer.cache(words).ok());
                 let Some(block) = block else { break };
                 set.put_page(list, block);

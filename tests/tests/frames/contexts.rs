@@ -376,6 +376,9 @@ const CALLS: &[(&str, Action)] = &[
     ("managed_frames", |call| {
         assert!(call.world.managed_frames() > 0)
     }),
+    ("anchor", |call| {
+        assert!(call.world.anchor(CpuId(0)).is_some())
+    }),
     ("new", |_| assert!(!Memory::new(Window::none()).is_up())),
     ("node_of", |call| {
         assert_eq!(call.world.node_of(CpuId(0)), NodeId(0))

@@ -34,10 +34,10 @@ const EQUALS: [&[&str]; 4] = [
 /// A room grows by changing this table, where a reviewer sees it. Files in a room that forbid
 /// `unsafe` do not count.
 const ROOMS: [(&str, usize, usize); 5] = [
-    ("platform", 170, 1),
-    ("sync", 760, 21),
+    ("platform", 185, 1),
+    ("sync", 820, 21),
     ("mem", 290, 16),
-    ("frame/table", 690, 25),
+    ("frame/table", 700, 25),
     ("adapters", 200, 20),
 ];
 
