@@ -141,13 +141,18 @@ macro_rules! at {
     };
 }
 
+/// Off the limit while pageblocks are isolated, …
+const ISOLATED: u64 = 1 << 33;
+/// … and for each who keeps blocks from the lists otherwise.
+const PAUSED: u64 = ISOLATED << 1;
+
 /// What everybody may know of a CPU's lists. Written by the CPU itself with plain stores.
 #[derive(Debug, Default)]
 pub struct Gauges {
-    /// While this is not zero, nothing goes onto the lists.
-    closed: AtomicU32,
+    /// How many frames there may be, in the lower half; less so many times [`PAUSED`] and [`ISOLATED`]
+    /// that it is negative while nothing goes onto the lists.
+    limit: AtomicU64,
     count: AtomicU32,
-    high: AtomicU32,
     batch: AtomicU32,
     freed: AtomicU64,
     refilled: AtomicU64,
@@ -203,7 +208,7 @@ impl Gauges {
         let behind_first = self.behind_first.load(Ordering::Relaxed);
         PageSetStats {
             count,
-            high: u64::from(self.high.load(Ordering::Relaxed)),
+            high: u64::from(self.high()),
             batch: u64::from(self.batch.load(Ordering::Relaxed)),
             allocated,
             blocks: allocated.saturating_sub(behind_first),
@@ -216,24 +221,58 @@ impl Gauges {
     /// Whether blocks are kept from the lists for now.
     #[inline(always)]
     pub(crate) fn are_closed(&self) -> bool {
-        self.closed.load(Ordering::Relaxed) != 0
+        self.limit.load(Ordering::Relaxed).cast_signed() < 0
+    }
+
+    /// How many frames there are with a block of `order` more, if that may come.
+    #[inline(always)]
+    pub(crate) fn count_with(&self, order: Order) -> Option<u32> {
+        let limit = self.limit.load(Ordering::Relaxed).cast_signed();
+        let count = self.count().wrapping_add(frames_of(order));
+        (i64::from(count) <= limit).then_some(count)
+    }
+
+    /// How many frames may come.
+    #[inline(always)]
+    pub(crate) fn room(&self) -> usize {
+        let limit = self.limit.load(Ordering::Relaxed).cast_signed();
+        let room = limit.saturating_sub(i64::from(self.count()));
+        usize::try_from(room).unwrap_or(0)
+    }
+
+    fn high(&self) -> u32 {
+        let [a, b, c, d, ..] = self.limit.load(Ordering::Relaxed).to_le_bytes();
+        u32::from_le_bytes([a, b, c, d])
+    }
+
+    /// Says how many frames there may be. For the CPU itself.
+    fn set_high(&self, high: u32) {
+        let before = self.high();
+        if high != before {
+            // Others change the rest.
+            let change = u64::from(high).wrapping_sub(u64::from(before));
+            self.limit.fetch_add(change, Ordering::Relaxed);
+        }
     }
 
     /// Keeps blocks from the lists until [`Self::reopen`] is called as often, …
     pub(crate) fn close(&self) {
-        self.closed.fetch_add(2, Ordering::SeqCst);
+        self.limit.fetch_sub(PAUSED, Ordering::SeqCst);
     }
 
     /// … takes that back, …
     pub(crate) fn reopen(&self) {
-        self.closed.fetch_sub(2, Ordering::SeqCst);
+        self.limit.fetch_add(PAUSED, Ordering::SeqCst);
     }
 
-    /// … or keeps them from there while pageblocks are isolated.
+    /// … or keeps them from there while pageblocks are isolated. Context: zone lock held.
     pub(crate) fn close_for_isolation(&self, are_isolated: bool) {
-        match are_isolated {
-            true => self.closed.fetch_or(1, Ordering::SeqCst),
-            false => self.closed.fetch_and(!1, Ordering::SeqCst),
+        // `PAUSED` times anything leaves this bit alone.
+        let is_closed = self.limit.load(Ordering::Relaxed) & ISOLATED != 0;
+        match (is_closed, are_isolated) {
+            (false, true) => self.limit.fetch_sub(ISOLATED, Ordering::SeqCst),
+            (true, false) => self.limit.fetch_add(ISOLATED, Ordering::SeqCst),
+            _ => return,
         };
     }
 
@@ -264,9 +303,9 @@ pub(crate) struct Taken {
 #[derive(Debug)]
 pub(crate) struct PageSet {
     /// Single pages, which come and go by hundreds.
-    pages: [Stack<256>; KINDS],
+    pages: [Stack<257>; KINDS],
     /// All other blocks.
-    blocks: [Stack<32>; BLOCKS],
+    blocks: [Stack<33>; BLOCKS],
     pattern: Pattern,
     /// Which one of two sets this is, with `percpu_pagelists=classic`.
     classic: Option<Temperature>,
@@ -311,6 +350,7 @@ impl PageSet {
             return false;
         };
         let _ = self.pattern.hold_at(marks.high, marks.batch);
+        self.publish(limits, gauges);
         gauges.count() >= marks.high
     }
 
@@ -347,19 +387,32 @@ impl PageSet {
         at!(self, list, stack => stack.words())
     }
 
-    /// Puts a block of `order` that its owner gave back on a list. Answers whether there are too
-    /// many now.
+    /// Puts a block of `order` that its owner gave back on a list; there are `count` frames with it
+    /// ([`Gauges::count_with`]).
     #[inline(always)]
     pub(crate) fn put(
         &mut self,
         list: List,
         order: Order,
         (pfn, record): (Pfn, Record),
-        gauges: &Gauges,
-    ) -> bool {
+        (gauges, count): (&Gauges, u32),
+    ) {
         at!(self, list, stack => stack.push(pfn, record));
         add(&gauges.freed, order.frames());
-        gauges.change(|count| count.wrapping_add(frames_of(order))) > self.pattern.high
+        gauges.count.store(count, Ordering::Relaxed);
+    }
+
+    /// The same whether there is room or not. Answers whether there are too many now.
+    pub(crate) fn put_anyway(
+        &mut self,
+        list: List,
+        order: Order,
+        block: (Pfn, Record),
+        gauges: &Gauges,
+    ) -> bool {
+        let count = gauges.count().wrapping_add(frames_of(order));
+        self.put(list, order, block, (gauges, count));
+        count > self.pattern.high
     }
 
     /// Puts a single page on a list; [`Self::note_put`] tells how many they were.
@@ -368,17 +421,11 @@ impl PageSet {
         at!(self, list, stack => stack.push(pfn, record));
     }
 
-    /// Takes note of single pages that their owners gave back. Answers whether there are too many
-    /// now.
+    /// Takes note of single pages that their owners gave back.
     #[inline(always)]
-    pub(crate) fn note_put(&self, pages: u32, gauges: &Gauges) -> bool {
+    pub(crate) fn note_put(pages: u32, gauges: &Gauges) {
         add(&gauges.freed, u64::from(pages));
-        gauges.change(|count| count.wrapping_add(pages)) > self.pattern.high
-    }
-
-    /// Whether there are too many blocks.
-    pub(crate) fn is_over(&self, gauges: &Gauges) -> bool {
-        gauges.count() > self.pattern.high
+        gauges.change(|count| count.wrapping_add(pages));
     }
 
     /// Whether a block of `order` fits beside what is there without anything going back for it.
@@ -485,7 +532,7 @@ impl PageSet {
     }
 
     fn publish(&self, limits: Limits, gauges: &Gauges) {
-        gauges.high.store(self.pattern.high, Ordering::Relaxed);
+        gauges.set_high(self.pattern.high);
         gauges.batch.store(limits.batch, Ordering::Relaxed);
     }
 

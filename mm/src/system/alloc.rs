@@ -7,14 +7,13 @@ use super::policy::Place;
 use super::{Block, Core, Memory};
 use crate::addr::{Order, Pfn};
 use crate::buddy::{Gfp, GfpError, List, Mixing, Request, Step, Trace};
-use crate::frame::Frame;
 use crate::mem::Exclusive;
 use crate::platform::{NodeId, Platform};
 use crate::report::Corruption;
 use crate::sync::Pin;
 use crate::sync::atomic::Ordering;
 use crate::zone::watermark::AllocFlags;
-use crate::zone::{Chores, NumaEvent, Pages, Zone};
+use crate::zone::{NumaEvent, Pages, Zone};
 
 /// Why there are no pages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -244,16 +243,16 @@ impl<P: Platform> Memory<P> {
         let taken = here.take(&self.platform, (request, list, kind), trace);
         // Each way lets the pin go by itself: nothing needs to be looked at twice.
         match taken {
-            Ok((block, chores)) => {
-                if chores.are_any() {
-                    self.see_to(chores, Pfn::ZERO);
+            Ok((block, is_drain_wanted)) => {
+                if is_drain_wanted {
+                    self.serve_drains_here();
                 }
                 drop(pin);
                 Some(block)
             }
-            Err(chores) => {
-                if chores.are_any() {
-                    self.see_to(chores, Pfn::ZERO);
+            Err(is_drain_wanted) => {
+                if is_drain_wanted {
+                    self.serve_drains_here();
                 }
                 drop(pin);
                 None
@@ -261,22 +260,11 @@ impl<P: Platform> Memory<P> {
         }
     }
 
-    /// Does what there is to do after the lists were used: for the zone of `pfn`, or what another CPU
-    /// asked for. The caller is pinned.
+    /// Does what another CPU asked for while this one used its lists. The caller is pinned.
     #[cold]
     #[inline(never)]
-    pub(super) fn see_to(&self, chores: Chores, pfn: Pfn) {
-        let Some(core) = self.core() else { return };
-        let pin = Pin::new(&self.platform);
-        if chores.trim {
-            let word = core.frames.frame(pfn).map(Frame::word);
-            if let Some((word, zone)) =
-                word.and_then(|word| Some((word, core.zone(word.zone_id())?)))
-            {
-                zone.trim_lists(&pin, &core.frames, word, &mut ());
-            }
-        }
-        core.serve_drains(&pin);
+    pub(super) fn serve_drains_here(&self) {
+        self.drain_wanted();
     }
 
     /// Serves a request from the best zone that stays above its `low`

@@ -48,14 +48,13 @@ impl<P: Platform> Memory<P> {
     ) -> usize {
         let count = pages.len().min(PAGES);
         let part = &mut pages[..count];
-        let first = part.iter().flatten().next().copied();
         let pin = Pin::new(&self.platform);
         let Some(here) = self.here(&pin) else {
             return 0;
         };
-        let (dealt, chores) = here.put_pages(part, offer);
-        if chores.are_any() {
-            self.see_to(chores, first.unwrap_or_default());
+        let (dealt, is_drain_wanted) = here.put_pages(part, offer);
+        if is_drain_wanted {
+            self.serve_drains_here();
         }
         dealt
     }

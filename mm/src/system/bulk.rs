@@ -68,9 +68,9 @@ impl<P: Platform> Memory<P> {
         let Some(here) = self.here(&pin) else {
             return 0;
         };
-        let (full, chores) = here.take_pages(&self.platform, request, pages);
-        if chores.are_any() {
-            self.see_to(chores, Pfn::ZERO);
+        let (full, is_drain_wanted) = here.take_pages(&self.platform, request, pages);
+        if is_drain_wanted {
+            self.serve_drains_here();
         }
         let rest = pages.get_mut(full..).unwrap_or_default();
         if rest.is_empty() || core.treats_new_pages || !core.has_ways() {

@@ -46,18 +46,17 @@ impl<P: Platform> Memory<P> {
                     drop(pin);
                     return Err(FreeError::NotPresent);
                 };
-                let pfn = offer.pfn();
                 match here.put(offer, order, trace) {
-                    Ok(chores) => {
-                        if chores.are_any() {
-                            self.see_to(chores, pfn);
+                    Ok(is_drain_wanted) => {
+                        if is_drain_wanted {
+                            self.serve_drains_here();
                         }
                         drop(pin);
                         return Ok(());
                     }
-                    Err((offer, chores)) => {
-                        if chores.are_any() {
-                            self.see_to(chores, pfn);
+                    Err((offer, is_drain_wanted)) => {
+                        if is_drain_wanted {
+                            self.serve_drains_here();
                         }
                         drop(pin);
                         return self.release_unusual(offer, order, Temperature::Hot, trace);

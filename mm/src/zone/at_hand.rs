@@ -9,6 +9,7 @@
 //! Whatever is not as expected here goes the longer way, which finds out why.
 #![forbid(unsafe_code)]
 
+use super::listed::report;
 use super::{Node, Zone, ZoneKind};
 use crate::addr::{Order, Pfn};
 use crate::buddy::pageset::Gauges;
@@ -60,29 +61,6 @@ impl Pages {
             Self::AsTheyAre => slot,
             Self::Treated => TREATED | slot,
         }
-    }
-}
-
-/// What a CPU has to see to after it used its lists.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[must_use = "somebody may be waiting"]
-pub(crate) struct Chores {
-    /// There are too many blocks.
-    pub(crate) trim: bool,
-    /// Somebody wants lists drained.
-    pub(crate) drain: bool,
-}
-
-impl Chores {
-    const NONE: Self = Self {
-        trim: false,
-        drain: false,
-    };
-
-    /// Whether there is anything to see to.
-    #[inline(always)]
-    pub(crate) const fn are_any(self) -> bool {
-        self.trim || self.drain
     }
 }
 
@@ -139,85 +117,89 @@ impl<'a> Here<'a> {
     /// but NMI.
     ///
     /// # Errors
-    /// There is none; what there is to see to.
+    /// There is none. Either way it is told whether somebody wants the lists drained.
     #[inline(always)]
     pub(crate) fn take<P: Platform>(
         &self,
         platform: &P,
         (request, list, kind): (Request, List, Pages),
         trace: &mut impl Trace,
-    ) -> Result<(Exclusive, Chores), Chores> {
+    ) -> Result<(Exclusive, bool), bool> {
         let order = request.order();
         let Some(mut own) = self.0.enter(kind.slot(request.highest())) else {
-            return Err(Chores::NONE);
+            return Err(false);
         };
         let (set, gauges) = own.parts();
-        let taken = set.take(list, order, gauges);
-        let chores = Chores {
-            trim: false,
-            drain: own.leave(),
+        let Some(taken) = set.take(list, order, gauges) else {
+            return Err(own.leave());
         };
-        let taken = taken.ok_or(chores)?;
         let pfn = taken.pfn;
-        trace.step(Step::Listed { pfn, order });
-        let block = taken.hand_out(platform, order, request.is_compound());
-        Ok((block.ok_or(chores)?, chores))
+        // Before the lists are left: what the record must say need not be kept then.
+        match taken.intact::<P>(order, request.is_compound()) {
+            Ok(block) => {
+                let is_drain_wanted = own.leave();
+                trace.step(Step::Listed { pfn, order });
+                Ok((block, is_drain_wanted))
+            }
+            Err(corruption) => {
+                let is_drain_wanted = own.leave();
+                report(platform, &corruption);
+                Err(is_drain_wanted)
+            }
+        }
     }
 
     /// Puts a block of `order` that its owner gives up on this CPU's list of its zone. Context: any
     /// but NMI.
     ///
     /// # Errors
-    /// The offer, if it is not a block for these lists, or there is no room; and what there is to see to.
+    /// The offer, if it is not a block for these lists, or there is no room. Either way it is told whether
+    /// somebody wants the lists drained.
     #[inline(always)]
     pub(crate) fn put(
         &self,
         offer: Offer,
         order: Order,
         trace: &mut impl Trace,
-    ) -> Result<Chores, (Offer, Chores)> {
+    ) -> Result<bool, (Offer, bool)> {
         let (slot, mobility) = offer.word().ways();
         let Some(list) = List::of(mobility, order) else {
-            return Err((offer, Chores::NONE));
+            return Err((offer, false));
         };
         let Some(mut own) = self.0.enter(BY_WORD.wrapping_add(slot)) else {
-            return Err((offer, Chores::NONE));
+            return Err((offer, false));
         };
         let (set, gauges) = own.parts();
-        // Large blocks do not drive small ones out.
-        let has_room = order == Order::ZERO || set.has_room(order, gauges);
-        let offered = match gauges.are_closed() || !has_room {
-            true => Err(offer),
-            false => offer.cache(set.words(list)),
+        // One comparison tells both: that there is room, and that the lists are not closed.
+        let offered = match gauges.count_with(order) {
+            None => Err(offer),
+            Some(count) => offer.cache(set.words(list)).map(|block| (block, count)),
         };
-        let block = match offered {
-            Ok(block) => block,
-            Err(offer) => {
-                let (trim, drain) = (false, own.leave());
-                return Err((offer, Chores { trim, drain }));
-            }
+        let (block, count) = match offered {
+            Ok(kept) => kept,
+            Err(offer) => return Err((offer, own.leave())),
         };
         trace.step(Step::Kept {
             pfn: block.0,
             order,
         });
-        let trim = set.put(list, order, block, gauges);
-        let drain = own.leave();
-        Ok(Chores { trim, drain })
+        set.put(list, order, block, (gauges, count));
+        Ok(own.leave())
     }
 
     /// Fills empty places with single pages, as long as there are any at hand. Answers how many places
-    /// are full, those before the first that is not. Context: any but NMI.
+    /// are full, those before the first that is not, and whether somebody wants the lists drained. Context:
+    /// any but NMI.
     #[inline(always)]
     pub(crate) fn take_pages<P: Platform>(
         &self,
         platform: &P,
         request: Request,
         places: &mut [Option<Pfn>],
-    ) -> (usize, Chores) {
+    ) -> (usize, bool) {
         let own = self.0.enter(Pages::AsTheyAre.slot(request.highest()));
         let Some((list, mut own)) = List::serving(request).zip(own) else {
-            return (0, Chores::NONE);
+            return (0, false);
         };
         let (set, gauges) = own.parts();
         let (mut full, mut taken): (usize, u32) = (0, 0);
@@ -236,21 +218,19 @@ impl<'a> Here<'a> {
             full = full.wrapping_add(1);
         }
         PageSet::note_taken(taken, gauges);
-        let trim = false;
-        let drain = own.leave();
-        (full, Chores { trim, drain })
+        (full, own.leave())
     }
 
     /// Puts single pages on this CPU's list for the first of them, up to the first that does not belong
-    /// there; their places are emptied. Answers how many places were dealt with, empty ones
-    /// included. Context: any but NMI.
+    /// there, or that there is no room for; their places are emptied. Answers how many places were dealt
+    /// with, empty ones included, and whether somebody wants the lists drained. Context: any but NMI.
     #[inline(always)]
     pub(crate) fn put_pages(
         &self,
         pages: &mut [Option<Pfn>],
         offer: impl Fn(&FrameTable, Pfn) -> Option<Offer>,
-    ) -> (usize, Chores) {
-        let nothing = (0, Chores::NONE);
+    ) -> (usize, bool) {
+        let nothing = (0, false);
         let first = pages.iter().flatten().next();
         let frames = self.frames();
         let Some(first) = first.and_then(|pfn| offer(frames, *pfn)) else {
@@ -263,12 +243,12 @@ impl<'a> Here<'a> {
         };
         let (set, gauges) = own.parts();
         let words = set.words(list);
-        let is_open = !gauges.are_closed();
+        let room = gauges.room();
         let (mut dealt, mut put): (usize, u32) = (0, 0);
-        for place in pages {
+        for place in pages.iter_mut().take(room) {
             if let Some(pfn) = *place {
                 // Not taken, the page stays its owner's.
-                let offer = offer(frames, pfn).filter(|_| is_open);
+                let offer = offer(frames, pfn);
                 let block = offer.and_then(|offer| offer.cache(words).ok());
                 let Some(block) = block else { break };
                 set.put_page(list, block);
@@ -277,8 +257,7 @@ impl<'a> Here<'a> {
             }
             dealt = dealt.wrapping_add(1);
         }
-        let trim = set.note_put(put, gauges);
-        let drain = own.leave();
-        (dealt, Chores { trim, drain })
+        PageSet::note_put(put, gauges);
+        (dealt, own.leave())
     }
 }
