@@ -10,10 +10,13 @@
 #![forbid(unsafe_code)]
 
 pub mod classic;
+mod gauges;
 pub mod limits;
 mod stack;
 
 use self::classic::{ListMarks, Temperature};
+pub use self::gauges::{Gauges, PageSetStats};
+use self::gauges::{add, frames_of};
 use self::limits::{Limits, Pattern};
 use self::stack::Stack;
 use super::fallback::Mixing;
@@ -22,8 +25,10 @@ use super::trace::Trace;
 use super::{MigrateType, Request};
 use crate::addr::{Order, Pfn, to_index};
 use crate::frame::{CachedWord, FrameTable, Record, Word, ZoneId};
+use crate::mem::Exclusive;
 use crate::platform::Platform;
-use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use crate::report::Corruption;
+use crate::sync::atomic::Ordering;
 
 /// Types with lists of their own: what requests can ask for (Linux: `MIGRATE_PCPTYPES`).
 const TYPES: [MigrateType; 3] = [
@@ -141,155 +146,6 @@ macro_rules! at {
     };
 }
 
-/// Off the limit while pageblocks are isolated, …
-const ISOLATED: u64 = 1 << 33;
-/// … and for each who keeps blocks from the lists otherwise.
-const PAUSED: u64 = ISOLATED << 1;
-
-/// What everybody may know of a CPU's lists. Written by the CPU itself with plain stores.
-#[derive(Debug, Default)]
-pub struct Gauges {
-    /// How many frames there may be, in the lower half; less so many times [`PAUSED`] and [`ISOLATED`]
-    /// that it is negative while nothing goes onto the lists.
-    limit: AtomicU64,
-    count: AtomicU32,
-    batch: AtomicU32,
-    freed: AtomicU64,
-    refilled: AtomicU64,
-    drained: AtomicU64,
-    refills: AtomicU64,
-    drains: AtomicU64,
-    /// Of frames handed out, those behind the first of their block.
-    behind_first: AtomicU64,
-}
-
-/// [`Gauges`] as read, one after the other.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct PageSetStats {
-    /// Frames on the lists.
-    pub count: u64,
-    /// How many there may be before some go back.
-    pub high: u64,
-    /// How many go over at once.
-    pub batch: u64,
-    /// Frames handed out to owners.
-    pub allocated: u64,
-    /// Blocks that they were.
-    pub blocks: u64,
-    /// Frames given back by owners.
-    pub freed: u64,
-    /// Times that blocks were fetched from the zone, …
-    pub refills: u64,
-    /// … and given back to it.
-    pub drains: u64,
-}
-
-#[inline]
-const fn frames_of(order: Order) -> u32 {
-    1_u32.wrapping_shl(order.bits())
-}
-
-#[inline]
-fn add(counter: &AtomicU64, amount: u64) {
-    let sum = counter.load(Ordering::Relaxed).wrapping_add(amount);
-    counter.store(sum, Ordering::Relaxed);
-}
-
-impl Gauges {
-    /// The numbers. Context: any; each may be stale.
-    #[must_use]
-    pub fn read(&self) -> PageSetStats {
-        let count = u64::from(self.count.load(Ordering::Relaxed));
-        let freed = self.freed.load(Ordering::Relaxed);
-        // Whatever came in and is neither there nor went back to the zone was handed out.
-        let came = self.refilled.load(Ordering::Relaxed).wrapping_add(freed);
-        let left = self.drained.load(Ordering::Relaxed).wrapping_add(count);
-        let allocated = came.saturating_sub(left);
-        let behind_first = self.behind_first.load(Ordering::Relaxed);
-        PageSetStats {
-            count,
-            high: u64::from(self.high()),
-            batch: u64::from(self.batch.load(Ordering::Relaxed)),
-            allocated,
-            blocks: allocated.saturating_sub(behind_first),
-            freed,
-            refills: self.refills.load(Ordering::Relaxed),
-            drains: self.drains.load(Ordering::Relaxed),
-        }
-    }
-
-    /// Whether blocks are kept from the lists for now.
-    #[inline(always)]
-    pub(crate) fn are_closed(&self) -> bool {
-        self.limit.load(Ordering::Relaxed).cast_signed() < 0
-    }
-
-    /// How many frames there are with a block of `order` more, if that may come.
-    #[inline(always)]
-    pub(crate) fn count_with(&self, order: Order) -> Option<u32> {
-        let limit = self.limit.load(Ordering::Relaxed).cast_signed();
-        let count = self.count().wrapping_add(frames_of(order));
-        (i64::from(count) <= limit).then_some(count)
-    }
-
-    /// How many frames may come.
-    #[inline(always)]
-    pub(crate) fn room(&self) -> usize {
-        let limit = self.limit.load(Ordering::Relaxed).cast_signed();
-        let room = limit.saturating_sub(i64::from(self.count()));
-        usize::try_from(room).unwrap_or(0)
-    }
-
-    fn high(&self) -> u32 {
-        let [a, b, c, d, ..] = self.limit.load(Ordering::Relaxed).to_le_bytes();
-        u32::from_le_bytes([a, b, c, d])
-    }
-
-    /// Says how many frames there may be. For the CPU itself.
-    fn set_high(&self, high: u32) {
-        let before = self.high();
-        if high != before {
-            // Others change the rest.
-            let change = u64::from(high).wrapping_sub(u64::from(before));
-            self.limit.fetch_add(change, Ordering::Relaxed);
-        }
-    }
-
-    /// Keeps blocks from the lists until [`Self::reopen`] is called as often, …
-    pub(crate) fn close(&self) {
-        self.limit.fetch_sub(PAUSED, Ordering::SeqCst);
-    }
-
-    /// … takes that back, …
-    pub(crate) fn reopen(&self) {
-        self.limit.fetch_add(PAUSED, Ordering::SeqCst);
-    }
-
-    /// … or keeps them from there while pageblocks are isolated. Context: zone lock held.
-    pub(crate) fn close_for_isolation(&self, are_isolated: bool) {
-        // `PAUSED` times anything leaves this bit alone.
-        let is_closed = self.limit.load(Ordering::Relaxed) & ISOLATED != 0;
-        match (is_closed, are_isolated) {
-            (false, true) => self.limit.fetch_sub(ISOLATED, Ordering::SeqCst),
-            (true, false) => self.limit.fetch_add(ISOLATED, Ordering::SeqCst),
-            _ => return,
-        };
-    }
-
-    /// Frames on the lists.
-    #[inline]
-    pub(crate) fn count(&self) -> u32 {
-        self.count.load(Ordering::Acquire)
-    }
-
-    #[inline]
-    fn change(&self, change: impl FnOnce(u32) -> u32) -> u32 {
-        let count = change(self.count());
-        self.count.store(count, Ordering::Relaxed);
-        count
-    }
-}
-
 /// A block off a list.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Taken {
@@ -358,11 +214,37 @@ impl PageSet {
     #[inline(always)]
     pub(crate) fn take(&mut self, list: List, order: Order, gauges: &Gauges) -> Option<Taken> {
         let taken = self.take_page(list)?;
+        Self::note_block_taken(order, gauges);
+        Some(taken)
+    }
+
+    /// As [`Self::take`], and turns the block into its token, if its record is intact.
+    #[inline(always)]
+    pub(crate) fn take_intact<P: Platform>(
+        &mut self,
+        list: List,
+        (order, is_compound): (Order, bool),
+        gauges: &Gauges,
+    ) -> Option<(Pfn, Result<Exclusive, Corruption>)> {
+        let taken = at!(self, list, stack => {
+            let (pfn, record) = stack.pop()?;
+            // One comparison with what stands in the stack: nothing is kept in between.
+            let block = record.uncache_by::<P>((pfn, order), || {
+                let (cached, word) = stack.words();
+                (cached, if is_compound { word.compound() } else { word })
+            });
+            (pfn, block)
+        });
+        Self::note_block_taken(order, gauges);
+        Some(taken)
+    }
+
+    #[inline(always)]
+    fn note_block_taken(order: Order, gauges: &Gauges) {
         gauges.change(|count| count.wrapping_sub(frames_of(order)));
         if order > Order::ZERO {
             add(&gauges.behind_first, order.frames().wrapping_sub(1));
         }
-        Some(taken)
     }
 
     /// Takes a single page; [`Self::note_taken`] tells how many they were.
@@ -373,6 +255,22 @@ impl PageSet {
             let words = stack.words();
             Some(Taken { pfn, record, words })
         })
+    }
+
+    /// Takes single pages into the empty ones of `places`: see [`Stack::pop_into`].
+    #[inline(always)]
+    pub(crate) fn take_pages<T>(
+        &mut self,
+        list: List,
+        places: &mut [Option<T>],
+        mut hand_out: impl FnMut(Taken) -> Option<T>,
+        gauges: &Gauges,
+    ) -> usize {
+        let (full, taken) = at!(self, list, stack => {
+            stack.pop_into(places, |pfn, record, words| hand_out(Taken { pfn, record, words }))
+        });
+        Self::note_taken(u32::try_from(taken).unwrap_or(u32::MAX), gauges);
+        full
     }
 
     /// Takes note of single pages that were taken.

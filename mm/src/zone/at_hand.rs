@@ -13,7 +13,7 @@ use super::listed::report;
 use super::{Node, Zone, ZoneKind};
 use crate::addr::{Order, Pfn};
 use crate::buddy::pageset::Gauges;
-use crate::buddy::{List, PageSet, Request, Step, Trace};
+use crate::buddy::{List, PageSet, Request, Step, Taken, Trace};
 use crate::frame::{FrameTable, Offer};
 use crate::mem::{Array, Exclusive};
 use crate::platform::{CpuId, Platform};
@@ -130,12 +130,11 @@ impl<'a> Here<'a> {
             return Err(false);
         };
         let (set, gauges) = own.parts();
-        let Some(taken) = set.take(list, order, gauges) else {
+        let wanted = (order, request.is_compound());
+        let Some((pfn, block)) = set.take_intact::<P>(list, wanted, gauges) else {
             return Err(own.leave());
         };
-        let pfn = taken.pfn;
-        // Before the lists are left: what the record must say need not be kept then.
-        match taken.intact::<P>(order, request.is_compound()) {
+        match block {
             Ok(block) => {
                 let is_drain_wanted = own.leave();
                 trace.step(Step::Listed { pfn, order });
@@ -202,22 +201,11 @@ impl<'a> Here<'a> {
             return (0, false);
         };
         let (set, gauges) = own.parts();
-        let (mut full, mut taken): (usize, u32) = (0, 0);
-        for place in places {
-            while place.is_none() {
-                let Some(page) = set.take_page(list) else {
-                    break;
-                };
-                taken = taken.wrapping_add(1);
-                let page = page.hand_out(platform, Order::ZERO, false);
-                *place = page.map(|page| page.leak().first());
-            }
-            if place.is_none() {
-                break;
-            }
-            full = full.wrapping_add(1);
-        }
-        PageSet::note_taken(taken, gauges);
+        let hand_out = |page: Taken| {
+            let page = page.hand_out(platform, Order::ZERO, false);
+            page.map(|page| page.leak().first())
+        };
+        let full = set.take_pages(list, places, hand_out, gauges);
         (full, own.leave())
     }
 
@@ -243,9 +231,9 @@ impl<'a> Here<'a> {
         };
         let (set, gauges) = own.parts();
         let words = set.words(list);
-        let room = gauges.room();
+        let room = gauges.room().min(pages.len());
         let (mut dealt, mut put): (usize, u32) = (0, 0);
-        for place in pages.iter_mut().take(room) {
+        for place in &mut pages[..room] {
             if let Some(pfn) = *place {
                 // Not taken, the page stays its owner's.
                 let offer = offer(frames, pfn);

@@ -32,28 +32,15 @@ impl Taken {
         order: Order,
         is_compound: bool,
     ) -> Option<Exclusive> {
-        match self.intact::<P>(order, is_compound) {
+        let (cached, word) = self.words;
+        let word = if is_compound { word.compound() } else { word };
+        match self.record.uncache::<P>((self.pfn, order), cached, word) {
             Ok(block) => Some(block),
             Err(corruption) => {
                 report(platform, &corruption);
                 None
             }
         }
-    }
-
-    /// The same for who reports it.
-    ///
-    /// # Errors
-    /// The damage.
-    #[inline(always)]
-    pub(super) fn intact<P: Platform>(
-        self,
-        order: Order,
-        is_compound: bool,
-    ) -> Result<Exclusive, Corruption> {
-        let (cached, word) = self.words;
-        let word = if is_compound { word.compound() } else { word };
-        self.record.uncache::<P>((self.pfn, order), cached, word)
     }
 }
 

@@ -37,7 +37,7 @@ const ROOMS: [(&str, usize, usize); 5] = [
     ("platform", 185, 1),
     ("sync", 820, 21),
     ("mem", 290, 16),
-    ("frame/table", 700, 25),
+    ("frame/table", 715, 25),
     ("adapters", 200, 20),
 ];
 

@@ -97,6 +97,32 @@ impl<const PLACES: usize> Stack<PLACES> {
         Some((self.blocks[top], record))
     }
 
+    /// Takes blocks from the top into the empty ones of `places`, as long as any are at hand; `hand_out`
+    /// says what goes into a place, if anything. Answers how many places are full, those before the first
+    /// that is not, and how many blocks were taken.
+    #[inline(always)]
+    pub(super) fn pop_into<T>(
+        &mut self,
+        places: &mut [Option<T>],
+        mut hand_out: impl FnMut(Pfn, Record, (CachedWord, Word)) -> Option<T>,
+    ) -> (usize, usize) {
+        // What is the same for all blocks is read once, and what changes is written once.
+        let (words, before) = (self.words(), self.newest());
+        let (mut newest, mut full): (usize, usize) = (before, 0);
+        'places: for place in places {
+            while place.is_none() {
+                let Some(record) = self.records[newest & Self::MASK] else {
+                    break 'places;
+                };
+                *place = hand_out(self.blocks[newest & Self::MASK], record, words);
+                newest = newest.wrapping_sub(1);
+            }
+            full = full.wrapping_add(1);
+        }
+        self.set_newest(newest);
+        (full, before.wrapping_sub(newest))
+    }
+
     /// Takes blocks below those at hand, and then the oldest of these, until `places` are full.
     /// Answers how many there were.
     pub(super) fn take_old(&mut self, places: &mut [Pfn], frames: &FrameTable) -> usize {
