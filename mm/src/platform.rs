@@ -136,7 +136,10 @@ pub enum MapFrameTableError {
 /// 8. between [`pin`](Self::pin) and the matching [`unpin`](Self::unpin) the task does not move to
 ///    another CPU and no other task runs on its own: only interrupt, NMI and exception handlers do,
 ///    which come to their end before the task goes on;
-/// 9. [`cpus`](Self::cpus) always gives the same answer, and `current_cpu` one below it.
+/// 9. [`cpus`](Self::cpus) always gives the same answer, and `current_cpu` one below it;
+/// 10. [`anchor`](Self::anchor) and [`request_anchor`](Self::request_anchor) answer nothing, or what
+///     [`Memory::anchor`](crate::system::Memory::anchor) of the memory that this platform is part of said
+///     for the CPU that runs the caller.
 pub unsafe trait Platform: Sync + 'static {
     /// How much checking to compile in.
     const PROFILE: Profile = Profile::Hardened;
@@ -169,6 +172,26 @@ pub unsafe trait Platform: Sync + 'static {
     /// The CPU that runs the caller. Context: interrupts off, or otherwise pinned.
     fn current_cpu(&self) -> CpuId;
 
+    /// Whether CPUs keep anchors. Default: no; what is a CPU's own is found by its number then, which
+    /// takes a few instructions more.
+    const HAS_ANCHORS: bool = false;
+
+    /// What [`Memory::anchor`](crate::system::Memory::anchor) said for the CPU that runs the caller, if
+    /// that was asked: in a kernel one word of what each CPU has of its own. Where it answers nothing, or
+    /// does so for some time, requests and blocks go the longer way. Context: pinned.
+    #[inline]
+    fn anchor(&self) -> Option<NonNull<()>> {
+        None
+    }
+
+    /// As [`anchor`](Self::anchor), but nothing where [`has_policy`](Self::has_policy) says yes: a kernel
+    /// that keeps a second word, changed with the running task, has one question answered by the other.
+    /// Default: asks both. Context: pinned, any but NMI.
+    #[inline]
+    fn request_anchor(&self) -> Option<NonNull<()>> {
+        self.anchor().filter(|_| !self.has_policy())
+    }
+
     /// Masks interrupts on this CPU and says how it was before. Context: any.
     fn irq_save(&self) -> IrqState;
 
@@ -198,8 +221,8 @@ pub unsafe trait Platform: Sync + 'static {
     }
 
     /// Whether the running task may have a memory policy of its own (Linux: `current->mempolicy`).
-    /// Asked by every request that names no node, before anything else: to be as cheap as reading a
-    /// flag. Default: no. Context: any but NMI.
+    /// Asked by every request that names no node, unless there are [anchors](Self::request_anchor): to be as
+    /// cheap as reading a flag. Default: no. Context: any but NMI.
     #[inline]
     fn has_policy(&self) -> bool {
         false

@@ -35,6 +35,7 @@ mod slow_path;
 mod tuning;
 
 use core::fmt;
+use core::ptr::NonNull;
 
 pub use adopt::FreeEarlyError;
 pub use alloc::AllocError;
@@ -61,7 +62,7 @@ use crate::slab::Caches;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::grace::Grace;
 use crate::sync::{Once, Pin, Presence, SpinLock};
-use crate::zone::{Node, Pages, Zone};
+use crate::zone::{Anchors, Here, Node, Pages, Zone};
 use cpus::Cpus;
 use policy::Place;
 
@@ -69,6 +70,7 @@ use policy::Place;
 pub struct Memory<P: Platform> {
     platform: P,
     core: Once<Core>,
+    anchors: Anchors,
     helpers: reclaim::Helpers,
 }
 
@@ -105,6 +107,7 @@ impl<P: Platform> Memory<P> {
         Self {
             platform,
             core: Once::new(),
+            anchors: Anchors::new(),
             helpers: reclaim::Helpers::new(),
         }
     }
@@ -118,6 +121,32 @@ impl<P: Platform> Memory<P> {
     #[inline]
     pub(crate) fn core(&self) -> Option<&Core> {
         self.core.get()
+    }
+
+    /// What this CPU has at hand, if memory is up.
+    #[inline(always)]
+    pub(crate) fn here<'a>(&'a self, pin: &'a Pin<'_, P>) -> Option<Here<'a>> {
+        if P::HAS_ANCHORS {
+            return self.anchors.here(pin).map(Here::new);
+        }
+        self.core()?.cpus.at_hand.here(pin)
+    }
+
+    /// The same for a request, unless the running task may have a policy about it.
+    #[inline(always)]
+    fn here_for_request<'a>(&'a self, pin: &'a Pin<'_, P>) -> Option<Here<'a>> {
+        if P::HAS_ANCHORS {
+            return self.anchors.here_for_request(pin).map(Here::new);
+        }
+        let core = self.core().filter(|_| !self.platform.has_policy())?;
+        core.cpus.at_hand.here(pin)
+    }
+
+    /// What the platform may keep for a CPU, to be asked for by [`Platform::anchor`]: always the same, and
+    /// nothing before memory is up. Context: any.
+    #[must_use]
+    pub fn anchor(&self, cpu: CpuId) -> Option<NonNull<()>> {
+        self.core()?.cpus.at_hand.anchor(cpu)
     }
 
     /// How CPUs keep pages at hand. Context: any.

@@ -58,6 +58,10 @@ pub struct CpuLocal {
     pub(super) pins: AtomicU32,
     /// The running thread has a memory policy.
     pub(super) has_policy: AtomicBool,
+    /// What the memory core finds what it has for this CPU by, once there is any ([`super::anchor`]), …
+    pub(super) anchor: AtomicPtr<()>,
+    /// … and the same for requests: null while the running thread has a memory policy.
+    pub(super) request_anchor: AtomicPtr<()>,
     /// The running thread ([`super::running`]).
     pub(super) thread: AtomicPtr<Thread>,
     /// Handlers of interrupts and exceptions that are at work here.
@@ -94,6 +98,8 @@ impl CpuLocal {
             id,
             pins: AtomicU32::new(NOT_DUE),
             has_policy: AtomicBool::new(false),
+            anchor: AtomicPtr::new(null_mut()),
+            request_anchor: AtomicPtr::new(null_mut()),
             thread: AtomicPtr::new(null_mut()),
             interrupts: AtomicU32::new(0),
             presence: Presence::new(id),

@@ -11,6 +11,7 @@
 //! | [`step`], [`probe`], [`crash`] | single-stepping, probing and failing, for tests |
 //! | [`irq`], [`lock`], [`pin`] | interrupts off; a spin lock that keeps them off; no switch of threads |
 //! | `context`, `running`, [`presence`] | from thread to thread; the running one; CPUs that have none |
+//! | `anchor` | what the memory core has for each CPU |
 //! | [`cpu`], [`time`], `pit`, [`pic`] | CPUID and control registers, the clock, old chips |
 //! | [`apic`], [`smp`] | the local APIC; the other CPUs |
 //! | `physmem` | physical memory for those who parse tables in it |
@@ -20,6 +21,7 @@
     reason = "privileged instructions, device ports and descriptor tables have no safe form"
 )]
 
+pub(crate) mod anchor;
 pub mod apic;
 pub(crate) mod context;
 pub mod cpu;

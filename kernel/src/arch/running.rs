@@ -4,6 +4,7 @@
 //! names the running thread on whatever CPU that happens to be: a thread cannot be moved
 //! between finding itself and using what it found.
 
+use super::anchor;
 use super::irq::IrqGuard;
 use super::local::{self, CpuLocal};
 use crate::sched::thread::Thread;
@@ -54,8 +55,7 @@ pub(crate) fn get() -> Option<Arc<Thread>> {
 /// # Context
 /// On that CPU with interrupts off, or before it runs.
 pub(crate) fn replace(cpu: &CpuLocal, next: Arc<Thread>) -> Option<Arc<Thread>> {
-    let has_policy = next.policy().is_set();
-    cpu.has_policy.store(has_policy, Ordering::Relaxed);
+    anchor::note_policy(cpu, next.policy().is_set());
     let next = Arc::into_raw(next);
     // For `raw`, which gets an address.
     let _ = next.expose_provenance();
@@ -90,8 +90,6 @@ pub(crate) fn set_policy(policy: Option<Policy>) -> Option<Policy> {
     let _off = IrqGuard::new();
     let before = with(|thread| thread.policy().replace(policy));
     let has_policy = before.is_some() && policy.is_some();
-    local::current()
-        .has_policy
-        .store(has_policy, Ordering::Relaxed);
+    anchor::note_policy(local::current(), has_policy);
     before.flatten()
 }

@@ -19,7 +19,7 @@ use mm::mem::{EarlyRam, RamClaim};
 use mm::memblock::params::Params;
 use mm::memblock::setup::{LowMemory, SetupError, SetupPolicy, add_firmware_map};
 use mm::memblock::{Floor, GrowError, Memblock, Request};
-use mm::platform::Platform;
+use mm::platform::{CpuId, Platform};
 use mm::system::{BringUpError, Options, Summary};
 use mm::zone::plan::{CoreWish, NodePlan, Plan, PlanError};
 use spin::Once;
@@ -131,6 +131,8 @@ fn try_bring_up(info: &'static BootInfo) -> Result<(), Failure> {
     let summary = MEMORY
         .bring_up(memblock, &plan, options(&params))
         .map_err(Failure::BringUp)?;
+    let boot_cpu = arch::local::boot_cpu();
+    arch::anchor::set(boot_cpu, MEMORY.anchor(CpuId(boot_cpu.id())));
     cma::log(&params, &summary);
     nodes::log_orders();
     let ready_tsc = arch::time::tsc();

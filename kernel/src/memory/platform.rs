@@ -6,7 +6,7 @@
 
 use super::{frame_table, grace, kswapd, nodes, populate};
 use crate::acpi;
-use crate::arch::{irq, local, pin, running, smp, time};
+use crate::arch::{anchor, irq, local, pin, running, smp, time};
 use crate::panic;
 use crate::sched::thread::Thread;
 use crate::sched::{self, Atomic};
@@ -95,7 +95,8 @@ impl KernelPlatform {
 // by `cli`, and nothing but an interrupt could move a task; (4) every CPU has its own GS base;
 // (5, 6) `frame_table` maps fresh pages into a range of the address space that nobody else uses;
 // (8) a pinned thread is neither preempted nor moved; (9) ACPI tables are read once, before memory
-// comes up, and a CPU beyond them has no page lists.
+// comes up, and a CPU beyond them has no page lists; (10) there is one platform, `MEMORY`'s, and what
+// that says for a CPU is kept in the CPU's own area.
 unsafe impl Platform for KernelPlatform {
     const PROFILE: Profile = PROFILE;
     const MODEL: MemoryModel = MemoryModel::Vmemmap;
@@ -113,6 +114,18 @@ unsafe impl Platform for KernelPlatform {
     #[inline]
     fn current_cpu(&self) -> CpuId {
         CpuId(local::current_id())
+    }
+
+    const HAS_ANCHORS: bool = true;
+
+    #[inline]
+    fn anchor(&self) -> Option<NonNull<()>> {
+        anchor::current()
+    }
+
+    #[inline]
+    fn request_anchor(&self) -> Option<NonNull<()>> {
+        anchor::for_request()
     }
 
     #[inline]

@@ -34,7 +34,7 @@ impl<H: Home> KBytes<H> {
         Ok(Self { first, len, home })
     }
 
-    /// How many bytes there really are (Linux: `ksize`).
+    /// How many bytes there really are (Linux: `ksize`). Context: any.
     #[must_use]
     pub fn capacity(&self) -> usize {
         self.home.memory().ksize(self.first).unwrap_or(self.len)

@@ -76,7 +76,7 @@ impl<P: Platform> Memory<P> {
     }
 
     /// Changes how many bytes an object has (Linux: `krealloc`): in place where it fits. What is there stays; what is
-    /// new holds anything, or zeroes with [`Gfp::ZERO`]. Context: as [`Memory::kmalloc`].
+    /// new holds anything, or zeroes with [`Gfp::ZERO`]. Context: as the flags say; any but NMI.
     ///
     /// # Errors
     /// [`AllocError`]; the object is the caller's as before.
@@ -109,8 +109,8 @@ impl<P: Platform> Memory<P> {
         Ok(moved)
     }
 
-    /// Gives an object back after its bytes were wiped (Linux: `kfree_sensitive`). Context: as
-    /// [`Self::kfree`].
+    /// Gives an object back after its bytes were wiped (Linux: `kfree_sensitive`). Context: any
+    /// but NMI.
     ///
     /// # Errors
     /// As [`Self::kfree`].
@@ -130,8 +130,8 @@ impl<P: Platform> Memory<P> {
         unsafe { self.kfree(object) }
     }
 
-    /// Gives objects of any caches back, and empties their places (Linux: `kfree_bulk`). Context: as
-    /// [`Self::kfree`].
+    /// Gives objects of any caches back, and empties their places (Linux: `kfree_bulk`). Context: any
+    /// but NMI.
     ///
     /// # Errors
     /// The first [`BadFree`] with its place; those before it were given back.

@@ -59,12 +59,8 @@ impl<P: Platform> Memory<P> {
         order: Order,
         trace: &mut impl Trace,
     ) -> Result<(), FreeError> {
-        let core = self.core().ok_or(FreeError::NotPresent)?;
         // SAFETY: the caller owns the block and gives it up.
-        match unsafe { core.frames.offer(pfn) } {
-            Some(offer) => self.release_offer(core, offer, order, trace),
-            None => Err(FreeError::NotPresent),
-        }
+        self.release_offer(|frames| unsafe { frames.offer(pfn) }, order, trace)
     }
 
     /// As [`Memory::free_pages`], for pages that are not likely to be in this CPU's cache (Linux 2.6:

@@ -10,10 +10,13 @@
 #![forbid(unsafe_code)]
 
 pub mod classic;
+mod gauges;
 pub mod limits;
 mod stack;
 
 use self::classic::{ListMarks, Temperature};
+pub use self::gauges::{Gauges, PageSetStats};
+use self::gauges::{add, frames_of};
 use self::limits::{Limits, Pattern};
 use self::stack::Stack;
 use super::fallback::Mixing;
@@ -22,8 +25,10 @@ use super::trace::Trace;
 use super::{MigrateType, Request};
 use crate::addr::{Order, Pfn, to_index};
 use crate::frame::{CachedWord, FrameTable, Record, Word, ZoneId};
+use crate::mem::Exclusive;
 use crate::platform::Platform;
-use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use crate::report::Corruption;
+use crate::sync::atomic::Ordering;
 
 /// Types with lists of their own: what requests can ask for (Linux: `MIGRATE_PCPTYPES`).
 const TYPES: [MigrateType; 3] = [
@@ -141,116 +146,6 @@ macro_rules! at {
     };
 }
 
-/// What everybody may know of a CPU's lists. Written by the CPU itself with plain stores.
-#[derive(Debug, Default)]
-pub struct Gauges {
-    /// While this is not zero, nothing goes onto the lists.
-    closed: AtomicU32,
-    count: AtomicU32,
-    high: AtomicU32,
-    batch: AtomicU32,
-    freed: AtomicU64,
-    refilled: AtomicU64,
-    drained: AtomicU64,
-    refills: AtomicU64,
-    drains: AtomicU64,
-    /// Of frames handed out, those behind the first of their block.
-    behind_first: AtomicU64,
-}
-
-/// [`Gauges`] as read, one after the other.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct PageSetStats {
-    /// Frames on the lists.
-    pub count: u64,
-    /// How many there may be before some go back.
-    pub high: u64,
-    /// How many go over at once.
-    pub batch: u64,
-    /// Frames handed out to owners.
-    pub allocated: u64,
-    /// Blocks that they were.
-    pub blocks: u64,
-    /// Frames given back by owners.
-    pub freed: u64,
-    /// Times that blocks were fetched from the zone, …
-    pub refills: u64,
-    /// … and given back to it.
-    pub drains: u64,
-}
-
-#[inline]
-const fn frames_of(order: Order) -> u32 {
-    1_u32.wrapping_shl(order.bits())
-}
-
-#[inline]
-fn add(counter: &AtomicU64, amount: u64) {
-    let sum = counter.load(Ordering::Relaxed).wrapping_add(amount);
-    counter.store(sum, Ordering::Relaxed);
-}
-
-impl Gauges {
-    /// The numbers. Context: any; each may be stale.
-    #[must_use]
-    pub fn read(&self) -> PageSetStats {
-        let count = u64::from(self.count.load(Ordering::Relaxed));
-        let freed = self.freed.load(Ordering::Relaxed);
-        // Whatever came in and is neither there nor went back to the zone was handed out.
-        let came = self.refilled.load(Ordering::Relaxed).wrapping_add(freed);
-        let left = self.drained.load(Ordering::Relaxed).wrapping_add(count);
-        let allocated = came.saturating_sub(left);
-        let behind_first = self.behind_first.load(Ordering::Relaxed);
-        PageSetStats {
-            count,
-            high: u64::from(self.high.load(Ordering::Relaxed)),
-            batch: u64::from(self.batch.load(Ordering::Relaxed)),
-            allocated,
-            blocks: allocated.saturating_sub(behind_first),
-            freed,
-            refills: self.refills.load(Ordering::Relaxed),
-            drains: self.drains.load(Ordering::Relaxed),
-        }
-    }
-
-    /// Whether blocks are kept from the lists for now.
-    #[inline(always)]
-    pub(crate) fn are_closed(&self) -> bool {
-        self.closed.load(Ordering::Relaxed) != 0
-    }
-
-    /// Keeps blocks from the lists until [`Self::reopen`] is called as often, …
-    pub(crate) fn close(&self) {
-        self.closed.fetch_add(2, Ordering::SeqCst);
-    }
-
-    /// … takes that back, …
-    pub(crate) fn reopen(&self) {
-        self.closed.fetch_sub(2, Ordering::SeqCst);
-    }
-
-    /// … or keeps them from there while pageblocks are isolated.
-    pub(crate) fn close_for_isolation(&self, are_isolated: bool) {
-        match are_isolated {
-            true => self.closed.fetch_or(1, Ordering::SeqCst),
-            false => self.closed.fetch_and(!1, Ordering::SeqCst),
-        };
-    }
-
-    /// Frames on the lists.
-    #[inline]
-    pub(crate) fn count(&self) -> u32 {
-        self.count.load(Ordering::Acquire)
-    }
-
-    #[inline]
-    fn change(&self, change: impl FnOnce(u32) -> u32) -> u32 {
-        let count = change(self.count());
-        self.count.store(count, Ordering::Relaxed);
-        count
-    }
-}
-
 /// A block off a list.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Taken {
@@ -264,9 +159,9 @@ pub(crate) struct Taken {
 #[derive(Debug)]
 pub(crate) struct PageSet {
     /// Single pages, which come and go by hundreds.
-    pages: [Stack<256>; KINDS],
+    pages: [Stack<257>; KINDS],
     /// All other blocks.
-    blocks: [Stack<32>; BLOCKS],
+    blocks: [Stack<33>; BLOCKS],
     pattern: Pattern,
     /// Which one of two sets this is, with `percpu_pagelists=classic`.
     classic: Option<Temperature>,
@@ -311,6 +206,7 @@ impl PageSet {
             return false;
         };
         let _ = self.pattern.hold_at(marks.high, marks.batch);
+        self.publish(limits, gauges);
         gauges.count() >= marks.high
     }
 
@@ -318,11 +214,37 @@ impl PageSet {
     #[inline(always)]
     pub(crate) fn take(&mut self, list: List, order: Order, gauges: &Gauges) -> Option<Taken> {
         let taken = self.take_page(list)?;
+        Self::note_block_taken(order, gauges);
+        Some(taken)
+    }
+
+    /// As [`Self::take`], and turns the block into its token, if its record is intact.
+    #[inline(always)]
+    pub(crate) fn take_intact<P: Platform>(
+        &mut self,
+        list: List,
+        (order, is_compound): (Order, bool),
+        gauges: &Gauges,
+    ) -> Option<(Pfn, Result<Exclusive, Corruption>)> {
+        let taken = at!(self, list, stack => {
+            let (pfn, record) = stack.pop()?;
+            // One comparison with what stands in the stack: nothing is kept in between.
+            let block = record.uncache_by::<P>((pfn, order), || {
+                let (cached, word) = stack.words();
+                (cached, if is_compound { word.compound() } else { word })
+            });
+            (pfn, block)
+        });
+        Self::note_block_taken(order, gauges);
+        Some(taken)
+    }
+
+    #[inline(always)]
+    fn note_block_taken(order: Order, gauges: &Gauges) {
         gauges.change(|count| count.wrapping_sub(frames_of(order)));
         if order > Order::ZERO {
             add(&gauges.behind_first, order.frames().wrapping_sub(1));
         }
-        Some(taken)
     }
 
     /// Takes a single page; [`Self::note_taken`] tells how many they were.
@@ -333,6 +255,22 @@ impl PageSet {
             let words = stack.words();
             Some(Taken { pfn, record, words })
         })
+    }
+
+    /// Takes single pages into the empty ones of `places`: see [`Stack::pop_into`].
+    #[inline(always)]
+    pub(crate) fn take_pages<T>(
+        &mut self,
+        list: List,
+        places: &mut [Option<T>],
+        mut hand_out: impl FnMut(Taken) -> Option<T>,
+        gauges: &Gauges,
+    ) -> usize {
+        let (full, taken) = at!(self, list, stack => {
+            stack.pop_into(places, |pfn, record, words| hand_out(Taken { pfn, record, words }))
+        });
+        Self::note_taken(u32::try_from(taken).unwrap_or(u32::MAX), gauges);
+        full
     }
 
     /// Takes note of single pages that were taken.
@@ -347,19 +285,32 @@ impl PageSet {
         at!(self, list, stack => stack.words())
     }
 
-    /// Puts a block of `order` that its owner gave back on a list. Answers whether there are too
-    /// many now.
+    /// Puts a block of `order` that its owner gave back on a list; there are `count` frames with it
+    /// ([`Gauges::count_with`]).
     #[inline(always)]
     pub(crate) fn put(
         &mut self,
         list: List,
         order: Order,
         (pfn, record): (Pfn, Record),
-        gauges: &Gauges,
-    ) -> bool {
+        (gauges, count): (&Gauges, u32),
+    ) {
         at!(self, list, stack => stack.push(pfn, record));
         add(&gauges.freed, order.frames());
-        gauges.change(|count| count.wrapping_add(frames_of(order))) > self.pattern.high
+        gauges.count.store(count, Ordering::Relaxed);
+    }
+
+    /// The same whether there is room or not. Answers whether there are too many now.
+    pub(crate) fn put_anyway(
+        &mut self,
+        list: List,
+        order: Order,
+        block: (Pfn, Record),
+        gauges: &Gauges,
+    ) -> bool {
+        let count = gauges.count().wrapping_add(frames_of(order));
+        self.put(list, order, block, (gauges, count));
+        count > self.pattern.high
     }
 
     /// Puts a single page on a list; [`Self::note_put`] tells how many they were.
@@ -368,17 +319,11 @@ impl PageSet {
         at!(self, list, stack => stack.push(pfn, record));
     }
 
-    /// Takes note of single pages that their owners gave back. Answers whether there are too many
-    /// now.
+    /// Takes note of single pages that their owners gave back.
     #[inline(always)]
-    pub(crate) fn note_put(&self, pages: u32, gauges: &Gauges) -> bool {
+    pub(crate) fn note_put(pages: u32, gauges: &Gauges) {
         add(&gauges.freed, u64::from(pages));
-        gauges.change(|count| count.wrapping_add(pages)) > self.pattern.high
-    }
-
-    /// Whether there are too many blocks.
-    pub(crate) fn is_over(&self, gauges: &Gauges) -> bool {
-        gauges.count() > self.pattern.high
+        gauges.change(|count| count.wrapping_add(pages));
     }
 
     /// Whether a block of `order` fits beside what is there without anything going back for it.
@@ -485,7 +430,7 @@ impl PageSet {
     }
 
     fn publish(&self, limits: Limits, gauges: &Gauges) {
-        gauges.high.store(self.pattern.high, Ordering::Relaxed);
+        gauges.set_high(self.pattern.high);
         gauges.batch.store(limits.batch, Ordering::Relaxed);
     }
 

@@ -69,7 +69,7 @@ const RECORD_PAGES: usize = to_index(FrameTable::SECTION_BYTES / PAGE_SIZE);
 /// Records of all frames of a machine.
 #[derive(Debug)]
 pub struct FrameTable {
-    sections: Array<AtomicPtr<Frame>>,
+    sections: &'static [AtomicPtr<Frame>],
 }
 
 impl FrameTable {
@@ -97,7 +97,20 @@ impl FrameTable {
     ) -> Result<Self, CarveError> {
         let absent = |_| AtomicPtr::new(core::ptr::null_mut());
         let sections = Array::carve(platform, ram, Self::sections_below(limit), absent)?;
+        let sections = sections.leak();
         Ok(Self { sections })
+    }
+
+    /// The same table once more: whoever keeps it lives in the same `Memory`.
+    pub(crate) const fn again(&self) -> Self {
+        let sections = self.sections;
+        Self { sections }
+    }
+
+    /// The place of a section's records, if the section is below the limit.
+    #[inline(always)]
+    fn place(&self, section: u64) -> Option<&AtomicPtr<Frame>> {
+        self.sections.get(to_index(section))
     }
 
     /// Adds records for a section, all zero. The memory stays with the table, and `tables`, where
@@ -113,10 +126,7 @@ impl FrameTable {
         ram: EarlyRam,
         tables: EarlyRam,
     ) -> Result<(), AddSectionError> {
-        let slot = self
-            .sections
-            .at(section)
-            .ok_or(AddSectionError::AboveLimit)?;
+        let slot = self.place(section).ok_or(AddSectionError::AboveLimit)?;
         if !slot.load(Ordering::Acquire).is_null() {
             return Err(AddSectionError::Present);
         }
@@ -182,7 +192,7 @@ impl FrameTable {
     #[inline]
     #[must_use]
     pub(crate) fn section(&self, section: u64) -> Option<SectionFrames> {
-        let records = self.sections.at(section)?.load(Ordering::Acquire);
+        let records = self.place(section)?.load(Ordering::Acquire);
         // SAFETY: only `add_section` stores here, and only pointers to a whole section of
         // initialised records that live as long as the table.
         NonNull::new(records).map(|records| unsafe { SectionFrames::new(section, records.cast()) })
@@ -192,7 +202,7 @@ impl FrameTable {
     #[inline]
     #[must_use]
     pub fn frame(&self, pfn: Pfn) -> Option<&Frame> {
-        let records = self.sections.at(pfn.section())?.load(Ordering::Acquire);
+        let records = self.place(pfn.section())?.load(Ordering::Acquire);
         let records = NonNull::new(records)?;
         // SAFETY: as in `section`; the offset is below the section's size.
         let record = unsafe { records.add(to_index(pfn.section_offset())) };

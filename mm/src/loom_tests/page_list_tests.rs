@@ -198,7 +198,9 @@ fn only_one_acts_for_a_cpu() {
 /// CPU has just served another request.
 #[test]
 fn a_closed_list_that_is_drained_is_empty() {
-    use crate::sync::atomic::{AtomicU32, Ordering};
+    use crate::sync::atomic::{AtomicU64, Ordering};
+    /// Off the limit for who closes the lists, as in `Gauges`.
+    const PAUSED: u64 = 1 << 34;
     // As `PerCpu::serve`: done while the cell is still entered.
     fn serve(cpu: &Cpu) {
         if cpu.list.is_drain_wanted() {
@@ -211,25 +213,26 @@ fn a_closed_list_that_is_drained_is_empty() {
     }
     explore(3, || {
         let cpu = Arc::new(Cpu::new(0));
-        let closed = Arc::new(AtomicU32::new(0));
+        let limit = Arc::new(AtomicU64::new(2));
         // Somebody else's request is open.
         cpu.list.want_drain();
         let theirs = {
-            let (cpu, closed) = (Arc::clone(&cpu), Arc::clone(&closed));
+            let (cpu, limit) = (Arc::clone(&cpu), Arc::clone(&limit));
             thread::spawn(move || {
                 serve(&cpu);
-                // As `AtHand::put`.
+                // As `Here::put`.
                 // SAFETY: this thread is the CPU.
                 let mut own = unsafe { cpu.list.enter() }.unwrap();
                 let (pages, ()) = own.parts();
-                if closed.load(Ordering::Relaxed) == 0 {
-                    *pages += 1;
+                let with_it = *pages + 1;
+                if i64::from(with_it) <= limit.load(Ordering::Relaxed).cast_signed() {
+                    *pages = with_it;
                 }
                 drop(own);
                 serve(&cpu);
             })
         };
-        closed.fetch_add(2, Ordering::SeqCst);
+        limit.fetch_sub(PAUSED, Ordering::SeqCst);
         cpu.list.want_drain();
         // The handler of the call comes after all that the CPU did.
         theirs.join().unwrap();

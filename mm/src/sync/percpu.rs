@@ -1,6 +1,7 @@
 //! One value for each CPU.
 
 use core::marker::PhantomData;
+use core::ptr::NonNull;
 
 use super::owner::Entered;
 use super::{OwnerCell, Seized};
@@ -13,7 +14,6 @@ use crate::platform::{CpuId, Platform};
 #[must_use = "the task may move again when this is dropped"]
 pub struct Pin<'a, P: Platform> {
     platform: &'a P,
-    cpu: CpuId,
     /// A pin holds the CPU that it was taken on.
     _not_send: PhantomData<*mut ()>,
 }
@@ -25,7 +25,6 @@ impl<'a, P: Platform> Pin<'a, P> {
         platform.pin();
         Self {
             platform,
-            cpu: platform.current_cpu(),
             _not_send: PhantomData,
         }
     }
@@ -40,8 +39,8 @@ impl<'a, P: Platform> Pin<'a, P> {
     /// Which CPU it is.
     #[inline]
     #[must_use]
-    pub const fn cpu(&self) -> CpuId {
-        self.cpu
+    pub fn cpu(&self) -> CpuId {
+        self.platform.current_cpu()
     }
 }
 
@@ -150,14 +149,18 @@ impl<T, S> Vacant<T, S> {
     }
 }
 
-/// The ways from one CPU to `N` of the values that it has.
+/// The ways from one CPU to `N` of the values that it has, and `X`, which is the same for all CPUs.
 #[derive(Debug)]
-pub(crate) struct Row<T: 'static, S: 'static, const N: usize>([&'static OwnerCell<T, S>; N]);
+pub(crate) struct Row<T: 'static, S: 'static, X, const N: usize> {
+    beside: X,
+    cells: [&'static OwnerCell<T, S>; N],
+}
 
-impl<T, S, const N: usize> Row<T, S, N> {
+impl<T, S, X, const N: usize> Row<T, S, X, N> {
     /// No ways yet.
-    pub(crate) const fn new(vacant: &'static Vacant<T, S>) -> Self {
-        Self([&vacant.0; N])
+    pub(crate) const fn new(vacant: &'static Vacant<T, S>, beside: X) -> Self {
+        let cells = [&vacant.0; N];
+        Self { beside, cells }
     }
 }
 
@@ -166,14 +169,14 @@ impl<T, S, const N: usize> Row<T, S, N> {
 /// # Invariants
 /// A CPU's row holds cells of that CPU, or the vacant one.
 #[derive(Debug)]
-pub(crate) struct Shortcuts<T: 'static, S: 'static, const N: usize> {
-    rows: Array<Row<T, S, N>>,
+pub(crate) struct Shortcuts<T: 'static, S: 'static, X: 'static, const N: usize> {
+    rows: Array<Row<T, S, X, N>>,
 }
 
-impl<T: Send, S: Sync, const N: usize> Shortcuts<T, S, N> {
+impl<T: Send, S: Sync, X: Sync, const N: usize> Shortcuts<T, S, X, N> {
     /// With a row for each CPU.
     #[must_use]
-    pub(crate) const fn new(rows: Array<Row<T, S, N>>) -> Self {
+    pub(crate) const fn new(rows: Array<Row<T, S, X, N>>) -> Self {
         // INVARIANT: only `set` changes a row.
         Self { rows }
     }
@@ -181,24 +184,98 @@ impl<T: Send, S: Sync, const N: usize> Shortcuts<T, S, N> {
     /// Makes `slot` a CPU's way to its own one of `values`, if it has one.
     pub(crate) fn set(&mut self, cpu: CpuId, slot: usize, values: &PerCpu<T, S>) {
         let row = self.rows.get_mut(to_index(u64::from(cpu.0)));
-        let place = row.and_then(|row| row.0.get_mut(slot));
+        let place = row.and_then(|row| row.cells.get_mut(slot));
         if let Some((place, cell)) = place.zip(values.own(cpu)) {
             // INVARIANT: it is that CPU's.
             *place = cell;
         }
     }
 
-    /// Enters one of this CPU's values. `None` as in [`PerCpu::enter`], and where there is no way.
-    #[inline(always)]
-    pub(crate) fn enter<'a, P: Platform>(
+    /// The row of this CPU, if it has one.
+    #[inline]
+    pub(crate) fn here<'a, P: Platform>(
         &'a self,
         pin: &'a Pin<'_, P>,
-        slot: usize,
-    ) -> Option<Owned<'a, T, S>> {
+    ) -> Option<Here<'a, T, S, X, N>> {
         let row = self.rows.get(to_index(u64::from(pin.cpu().0)))?;
-        let cell = *row.0.get(slot)?;
-        // SAFETY: the pin holds the CPU that owns the cell (the invariant) for as long as the
-        // answer lives.
+        // INVARIANT: the row is this CPU's (the invariant), on which the pin holds the caller.
+        Some(Here { row })
+    }
+
+    /// What a platform keeps for a CPU, so that [`Anchors`] find its row. No row changes any more from
+    /// then on.
+    pub(crate) fn anchor(&self, cpu: CpuId) -> Option<NonNull<()>> {
+        let row = self.rows.get(to_index(u64::from(cpu.0)))?;
+        Some(NonNull::from(row).cast())
+    }
+}
+
+/// Rows found by what the platform keeps for each CPU ([`Platform::anchor`]).
+///
+/// # Invariants
+/// It is part of a [`Memory`](crate::system::Memory), the only one there; what that memory gives its
+/// platform to keep are anchors of rows of this type, and only pins of that platform are shown to it.
+pub(crate) struct Anchors<T: 'static, S: 'static, X: 'static, const N: usize> {
+    rows: PhantomData<Row<T, S, X, N>>,
+}
+
+impl<T: Send, S: Sync, X: Sync, const N: usize> Anchors<T, S, X, N> {
+    /// Of a memory that is not up yet: its platform has nothing to keep.
+    pub(crate) const fn new() -> Self {
+        Self { rows: PhantomData }
+    }
+
+    /// The row of this CPU, if the platform has its anchor.
+    #[inline(always)]
+    pub(crate) fn here<'a, P: Platform>(
+        &'a self,
+        pin: &'a Pin<'_, P>,
+    ) -> Option<Here<'a, T, S, X, N>> {
+        Self::found(pin.platform.anchor())
+    }
+
+    /// The same for requests: none where the running task may have a policy.
+    #[inline(always)]
+    pub(crate) fn here_for_request<'a, P: Platform>(
+        &'a self,
+        pin: &'a Pin<'_, P>,
+    ) -> Option<Here<'a, T, S, X, N>> {
+        Self::found(pin.platform.request_anchor())
+    }
+
+    #[inline(always)]
+    fn found<'a>(anchor: Option<NonNull<()>>) -> Option<Here<'a, T, S, X, N>> {
+        let row = anchor?.cast::<Row<T, S, X, N>>();
+        // SAFETY: the platform answers what `Memory::anchor` said for the CPU that it is asked on
+        // (Platform 10): the address of a row of this type (the invariant), which lives as long as the
+        // platform and does not change any more.
+        let row = unsafe { row.as_ref() };
+        // INVARIANT: it is this CPU's, on which the caller's pin holds.
+        Some(Here { row })
+    }
+}
+
+/// The row of this CPU.
+///
+/// # Invariants
+/// The caller is pinned to the CPU whose row it is, for `'a`.
+pub(crate) struct Here<'a, T: 'static, S: 'static, X, const N: usize> {
+    row: &'a Row<T, S, X, N>,
+}
+
+impl<'a, T, S, X, const N: usize> Here<'a, T, S, X, N> {
+    /// What stands beside the ways.
+    #[inline(always)]
+    pub(crate) const fn beside(&self) -> &'a X {
+        &self.row.beside
+    }
+
+    /// Enters one of this CPU's values. `None` as in [`PerCpu::enter`], and where there is no way.
+    #[inline(always)]
+    pub(crate) fn enter(&self, slot: usize) -> Option<Owned<'a, T, S>> {
+        let cell = *self.row.cells.get(slot)?;
+        // SAFETY: the caller is pinned to the CPU that owns the cell (the invariants of this and of
+        // `Shortcuts`) for as long as the answer lives.
         let entered = unsafe { cell.enter() }?;
         Some(Owned { cell, entered })
     }

@@ -7,14 +7,13 @@ use super::policy::Place;
 use super::{Block, Core, Memory};
 use crate::addr::{Order, Pfn};
 use crate::buddy::{Gfp, GfpError, List, Mixing, Request, Step, Trace};
-use crate::frame::Frame;
 use crate::mem::Exclusive;
 use crate::platform::{NodeId, Platform};
 use crate::report::Corruption;
 use crate::sync::Pin;
 use crate::sync::atomic::Ordering;
 use crate::zone::watermark::AllocFlags;
-use crate::zone::{Chores, NumaEvent, Pages, Zone};
+use crate::zone::{NumaEvent, Pages, Zone};
 
 /// Why there are no pages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -72,11 +71,10 @@ impl<P: Platform> Memory<P> {
     #[track_caller]
     pub fn alloc_pages(&self, gfp: Gfp, order: Order) -> Result<Pfn, AllocError> {
         let request = Request::new(gfp, order)?;
-        let core = self.core().ok_or(AllocError::NotUp)?;
-        match self.alloc_at_hand(core, request, &mut ()) {
+        match self.alloc_at_hand(request, &mut ()) {
             Some(block) if !request.gfp().contains(Gfp::ZERO) => Ok(block.leak().first()),
-            None => self.page_from_zones(core, request),
-            found => self.prepared_page(core, request, found),
+            None => self.page_from_zones(request),
+            found => self.prepared_page(request, found),
         }
     }
 
@@ -130,25 +128,22 @@ impl<P: Platform> Memory<P> {
     }
 
     #[inline(never)]
-    fn prepared_page(
-        &self,
-        core: &Core,
-        request: Request,
-        found: Option<Exclusive>,
-    ) -> Result<Pfn, AllocError> {
+    fn prepared_page(&self, request: Request, found: Option<Exclusive>) -> Result<Pfn, AllocError> {
+        let core = self.core().ok_or(AllocError::NotUp)?;
         let block = self.prepare_or_else(core, request, found, &mut ())?;
         Ok(block.leak().first())
     }
 
     #[inline(never)]
-    pub(super) fn page_from_zones(&self, core: &Core, request: Request) -> Result<Pfn, AllocError> {
+    pub(super) fn page_from_zones(&self, request: Request) -> Result<Pfn, AllocError> {
+        let core = self.core().ok_or(AllocError::NotUp)?;
         // Nothing else is in this function, so that it needs few registers.
         if !core.treats(request)
             && let Some(block) = self.alloc_latest(core, request, &mut ())
         {
             return Ok(block.leak().first());
         }
-        self.prepared_page(core, request, None)
+        self.prepared_page(request, None)
     }
 
     /// Serves a checked request: from this CPU's own list of the nearest zone, which asks nobody
@@ -159,23 +154,22 @@ impl<P: Platform> Memory<P> {
         request: &Request,
         trace: &mut impl Trace,
     ) -> Result<Exclusive, AllocError> {
-        let core = self.core().ok_or(AllocError::NotUp)?;
         // By value: constant flags and orders stay constants then.
         let request = *request;
-        match self.alloc_at_hand(core, request, trace) {
+        match self.alloc_at_hand(request, trace) {
             Some(block) if !request.gfp().contains(Gfp::ZERO) => Ok(block),
-            found => self.prepared_block(core, request, found, trace),
+            found => self.prepared_block(request, found, trace),
         }
     }
 
     #[inline(never)]
     fn prepared_block(
         &self,
-        core: &Core,
         request: Request,
         found: Option<Exclusive>,
         trace: &mut impl Trace,
     ) -> Result<Exclusive, AllocError> {
+        let core = self.core().ok_or(AllocError::NotUp)?;
         if found.is_none()
             && !core.treats(request)
             && let Some(block) = self.alloc_latest(core, request, trace)
@@ -214,7 +208,7 @@ impl<P: Platform> Memory<P> {
     ) -> Result<Exclusive, AllocError> {
         let found = match found {
             None if core.treats(request) => self
-                .take_at_hand(core, request, Pages::Treated, trace)
+                .take_at_hand(request, Pages::Treated, trace)
                 .or_else(|| self.alloc_latest(core, request, trace)),
             found => found,
         };
@@ -228,43 +222,37 @@ impl<P: Platform> Memory<P> {
     /// A block from this CPU's own list of the nearest zone, if there is one, pages need not be touched
     /// before they are handed out, and the task has no policy that may want another.
     #[inline(always)]
-    fn alloc_at_hand(
-        &self,
-        core: &Core,
-        request: Request,
-        trace: &mut impl Trace,
-    ) -> Option<Exclusive> {
-        self.take_at_hand(core, request, Pages::AsTheyAre, trace)
+    fn alloc_at_hand(&self, request: Request, trace: &mut impl Trace) -> Option<Exclusive> {
+        self.take_at_hand(request, Pages::AsTheyAre, trace)
     }
 
     #[inline(always)]
     fn take_at_hand(
         &self,
-        core: &Core,
         request: Request,
         kind: Pages,
         trace: &mut impl Trace,
     ) -> Option<Exclusive> {
         // The nearest zone may be on another node than the CPU.
         let list = List::serving(request)?;
-        if request.gfp().contains(Gfp::THISNODE) || self.platform.has_policy() {
+        if request.gfp().contains(Gfp::THISNODE) {
             return None;
         }
         let pin = Pin::new(&self.platform);
-        let wanted = (request, list, kind);
-        let taken = core.cpus.at_hand.take(&pin, wanted, trace);
+        let here = self.here_for_request(&pin)?;
+        let taken = here.take(&self.platform, (request, list, kind), trace);
         // Each way lets the pin go by itself: nothing needs to be looked at twice.
         match taken {
-            Ok((block, chores)) => {
-                if chores.are_any() {
-                    self.see_to(core, chores, Pfn::ZERO);
+            Ok((block, is_drain_wanted)) => {
+                if is_drain_wanted {
+                    self.serve_drains_here();
                 }
                 drop(pin);
                 Some(block)
             }
-            Err(chores) => {
-                if chores.are_any() {
-                    self.see_to(core, chores, Pfn::ZERO);
+            Err(is_drain_wanted) => {
+                if is_drain_wanted {
+                    self.serve_drains_here();
                 }
                 drop(pin);
                 None
@@ -272,21 +260,11 @@ impl<P: Platform> Memory<P> {
         }
     }
 
-    /// Does what there is to do after the lists were used: for the zone of `pfn`, or what another CPU
-    /// asked for. The caller is pinned.
+    /// Does what another CPU asked for while this one used its lists. The caller is pinned.
     #[cold]
     #[inline(never)]
-    pub(super) fn see_to(&self, core: &Core, chores: Chores, pfn: Pfn) {
-        let pin = Pin::new(&self.platform);
-        if chores.trim {
-            let word = core.frames.frame(pfn).map(Frame::word);
-            if let Some((word, zone)) =
-                word.and_then(|word| Some((word, core.zone(word.zone_id())?)))
-            {
-                zone.trim_lists(&pin, &core.frames, word, &mut ());
-            }
-        }
-        core.serve_drains(&pin);
+    pub(super) fn serve_drains_here(&self) {
+        self.drain_wanted();
     }
 
     /// Serves a request from the best zone that stays above its `low`

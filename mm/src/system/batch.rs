@@ -18,22 +18,18 @@ impl<P: Platform> Memory<P> {
     /// # Errors
     /// The first [`FreeError`] with its place; the pages before it were freed.
     #[inline(always)]
-    pub(crate) fn free_list<'m>(
-        &'m self,
+    pub(crate) fn free_list(
+        &self,
         pages: &mut [Option<Pfn>],
-        offer: impl Fn(&'m FrameTable, Pfn) -> Option<Offer>,
+        offer: impl Fn(&FrameTable, Pfn) -> Option<Offer>,
     ) -> Result<(), (usize, FreeError)> {
-        let core = self.core();
         let mut start: usize = 0;
         while let Some(ahead) = pages.iter().skip(start).position(Option::is_some) {
             start = start.saturating_add(ahead);
-            let Some(core) = core else {
-                return Err((start, FreeError::NotPresent));
-            };
             let rest = &mut pages[start..];
-            let dealt = match self.free_at_hand(core, rest, &offer) {
+            let dealt = match self.free_at_hand(rest, &offer) {
                 // The lists do not take the first one.
-                0 => self.free_to_zones(core, rest, &offer),
+                0 => self.free_to_zones(rest, &offer),
                 dealt => Ok(dealt),
             };
             let dealt = dealt.map_err(|(place, error)| (start.saturating_add(place), error))?;
@@ -45,20 +41,20 @@ impl<P: Platform> Memory<P> {
     /// Puts up to [`PAGES`] pages on this CPU's lists, up to the first that they do not take. Answers
     /// how many places are empty now.
     #[inline(always)]
-    fn free_at_hand<'m>(
-        &'m self,
-        core: &'m Core,
+    fn free_at_hand(
+        &self,
         pages: &mut [Option<Pfn>],
-        offer: &impl Fn(&'m FrameTable, Pfn) -> Option<Offer>,
+        offer: &impl Fn(&FrameTable, Pfn) -> Option<Offer>,
     ) -> usize {
         let count = pages.len().min(PAGES);
         let part = &mut pages[..count];
-        let first = part.iter().flatten().next().copied();
         let pin = Pin::new(&self.platform);
-        let each = |pfn| offer(&core.frames, pfn);
-        let (dealt, chores) = core.cpus.at_hand.put_pages(&pin, part, each);
-        if chores.are_any() {
-            self.see_to(core, chores, first.unwrap_or_default());
+        let Some(here) = self.here(&pin) else {
+            return 0;
+        };
+        let (dealt, is_drain_wanted) = here.put_pages(part, offer);
+        if is_drain_wanted {
+            self.serve_drains_here();
         }
         dealt
     }
@@ -67,20 +63,18 @@ impl<P: Platform> Memory<P> {
     /// to be treated. Answers how many places are empty now.
     #[cold]
     #[inline(never)]
-    fn free_to_zones<'m>(
-        &'m self,
-        core: &'m Core,
+    fn free_to_zones(
+        &self,
         pages: &mut [Option<Pfn>],
-        offer: &impl Fn(&'m FrameTable, Pfn) -> Option<Offer>,
+        offer: &impl Fn(&FrameTable, Pfn) -> Option<Offer>,
     ) -> Result<usize, (usize, FreeError)> {
+        let core = self.core().ok_or((0, FreeError::NotPresent))?;
         let count = pages.len().min(PAGES);
         let part = &mut pages[..count];
         if core.options.page_lists.are_on() {
             for (place, page) in part.iter_mut().enumerate() {
                 let Some(pfn) = *page else { continue };
-                let freed = offer(&core.frames, pfn)
-                    .ok_or(FreeError::NotPresent)
-                    .and_then(|offer| self.release_offer(core, offer, Order::ZERO, &mut ()));
+                let freed = self.release_offer(|frames| offer(frames, pfn), Order::ZERO, &mut ());
                 freed.map_err(|error| (place, error))?;
                 *page = None;
             }

@@ -136,7 +136,7 @@ impl<P: Platform> Memory<P> {
         }
         builder.fallback_orders(&mut nodes, plan)?;
         let numa = builder.numa(&nodes, plan)?;
-        let cpus = builder.cpus(&mut nodes)?;
+        let cpus = builder.cpus(&mut nodes, &frames)?;
         let grace = builder.grace()?;
         let backlogs = builder.backlogs()?;
         builder.page_lists(&mut nodes, options.page_lists)?;
@@ -438,7 +438,7 @@ impl<P: Platform> Builder<'_, P> {
     }
 
     /// What is known of each CPU, and its own counters for each zone.
-    fn cpus(&mut self, nodes: &mut [Node]) -> Result<Cpus, BringUpError> {
+    fn cpus(&mut self, nodes: &mut [Node], frames: &FrameTable) -> Result<Cpus, BringUpError> {
         let states = self.by_cpu(NodeId(0), |_| PresenceState::present())?;
         let bytes = Array::<NoLists>::bytes_for(1).unwrap_or(u64::MAX);
         let ram = self.take_table(bytes, NodeId(0))?;
@@ -449,7 +449,7 @@ impl<P: Platform> Builder<'_, P> {
         let none = |_| NoLists::new(PageSet::new(nowhere, None), Gauges::default());
         let none = Array::carve(self.platform, ram, 1, none)?.leak();
         let none = none.first().ok_or(BringUpError::Unreachable)?;
-        let ways = self.by_cpu(NodeId(0), |_| Ways::new(none))?;
+        let ways = self.by_cpu(NodeId(0), |_| Ways::new(none, frames.again()))?;
         let platform = self.platform;
         let mut misplaced: u32 = 0;
         let node_of = |cpu: usize| {

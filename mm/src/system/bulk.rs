@@ -37,7 +37,7 @@ impl<P: Platform> Memory<P> {
         let rest = pages.get_mut(full..).unwrap_or_default();
         if !rest.is_empty() {
             if has_policy {
-                self.fill_by_task(core, request, rest)?;
+                self.fill_by_task(request, rest)?;
             } else {
                 self.fill_from_zones(core, &request, rest)?;
             }
@@ -49,14 +49,9 @@ impl<P: Platform> Memory<P> {
     /// Fills places by the policy of the running task, which may want each page from another node.
     #[cold]
     #[inline(never)]
-    fn fill_by_task(
-        &self,
-        core: &Core,
-        request: Request,
-        pages: &mut [Option<Pfn>],
-    ) -> Result<(), AllocError> {
+    fn fill_by_task(&self, request: Request, pages: &mut [Option<Pfn>]) -> Result<(), AllocError> {
         for place in pages.iter_mut().filter(|place| place.is_none()) {
-            match self.page_from_zones(core, request) {
+            match self.page_from_zones(request) {
                 Ok(pfn) => *place = Some(pfn),
                 Err(AllocError::OutOfMemory) => break,
                 Err(error) => return Err(error),
@@ -70,9 +65,12 @@ impl<P: Platform> Memory<P> {
     #[inline]
     fn fill_at_hand(&self, core: &Core, request: Request, pages: &mut [Option<Pfn>]) -> usize {
         let pin = Pin::new(&self.platform);
-        let (full, chores) = core.cpus.at_hand.take_pages(&pin, request, pages);
-        if chores.are_any() {
-            self.see_to(core, chores, Pfn::ZERO);
+        let Some(here) = self.here(&pin) else {
+            return 0;
+        };
+        let (full, is_drain_wanted) = here.take_pages(&self.platform, request, pages);
+        if is_drain_wanted {
+            self.serve_drains_here();
         }
         let rest = pages.get_mut(full..).unwrap_or_default();
         if rest.is_empty() || core.treats_new_pages || !core.has_ways() {

@@ -5,7 +5,7 @@ use super::{Core, Memory, PageLists};
 use crate::addr::{Order, Pfn};
 use crate::buddy::pageset::classic::Temperature;
 use crate::buddy::{List, Trace};
-use crate::frame::{FreeError, Offer};
+use crate::frame::{FrameTable, FreeError, Offer};
 use crate::mem::Exclusive;
 use crate::platform::Platform;
 use crate::report::Corruption;
@@ -21,62 +21,64 @@ impl<P: Platform> Memory<P> {
 
     pub(crate) fn release_traced(&self, block: Exclusive, trace: &mut impl Trace) {
         let (pfn, order) = (block.frames().first(), block.order());
-        let Some(core) = self.core() else {
-            return self.lose(pfn, order);
-        };
-        let released = match core.frames.offered(block) {
-            Ok(offer) => self.release_offer(core, offer, order, trace).is_ok(),
-            Err(_) => false,
-        };
-        if !released {
+        let offer = |frames: &FrameTable| frames.offered(block).ok();
+        if self.release_offer(offer, order, trace).is_err() {
             self.lose(pfn, order);
         }
     }
 
-    /// Gives a block of `order` back.
+    /// Gives a block of `order` back that `offer` gives up, if it is one of the machine's.
     ///
     /// # Errors
     /// Why it is none.
     #[inline(always)]
     pub(crate) fn release_offer(
         &self,
-        core: &Core,
-        offer: Offer,
+        offer: impl FnOnce(&FrameTable) -> Option<Offer>,
         order: Order,
         trace: &mut impl Trace,
     ) -> Result<(), FreeError> {
-        if !List::are_for(order) {
-            return self.release_unusual(core, offer, order, Temperature::Hot, trace);
-        }
-        let pin = Pin::new(&self.platform);
-        let pfn = offer.pfn();
-        match core.cpus.at_hand.put(&pin, offer, order, trace) {
-            Ok(chores) => {
-                if chores.are_any() {
-                    self.see_to(core, chores, pfn);
+        if List::are_for(order) {
+            let pin = Pin::new(&self.platform);
+            if let Some(here) = self.here(&pin) {
+                // It is the same table, found by the shorter way. Each way lets the pin go by itself.
+                let Some(offer) = offer(here.frames()) else {
+                    drop(pin);
+                    return Err(FreeError::NotPresent);
+                };
+                match here.put(offer, order, trace) {
+                    Ok(is_drain_wanted) => {
+                        if is_drain_wanted {
+                            self.serve_drains_here();
+                        }
+                        drop(pin);
+                        return Ok(());
+                    }
+                    Err((offer, is_drain_wanted)) => {
+                        if is_drain_wanted {
+                            self.serve_drains_here();
+                        }
+                        drop(pin);
+                        return self.release_unusual(offer, order, Temperature::Hot, trace);
+                    }
                 }
-                Ok(())
-            }
-            Err((offer, chores)) => {
-                if chores.are_any() {
-                    self.see_to(core, chores, pfn);
-                }
-                drop(pin);
-                self.release_unusual(core, offer, order, Temperature::Hot, trace)
             }
         }
+        let core = self.core().ok_or(FreeError::NotPresent)?;
+        let offer = offer(&core.frames).ok_or(FreeError::NotPresent)?;
+        self.release_unusual(offer, order, Temperature::Hot, trace)
     }
 
     /// Gives a block back that is none of those that CPUs have at hand.
     #[inline(never)]
     fn release_unusual(
         &self,
-        core: &Core,
         offer: Offer,
         order: Order,
         temperature: Temperature,
         trace: &mut impl Trace,
     ) -> Result<(), FreeError> {
+        let core = self.core().ok_or(FreeError::NotPresent)?;
         let offer = if core.treats_free_pages {
             self.wiped(core, offer, order)?
         } else {
@@ -157,10 +159,10 @@ impl<P: Platform> Memory<P> {
         order: Order,
     ) -> Result<(), FreeError> {
         match core.options.page_lists {
-            PageLists::Classic => {
-                self.release_unusual(core, offer, order, Temperature::Cold, &mut ())
+            PageLists::Classic => self.release_unusual(offer, order, Temperature::Cold, &mut ()),
+            PageLists::Off | PageLists::Tuned => {
+                self.release_offer(|_| Some(offer), order, &mut ())
             }
-            PageLists::Off | PageLists::Tuned => self.release_offer(core, offer, order, &mut ()),
         }
     }
 

@@ -104,7 +104,7 @@ impl<P: Platform> Memory<P> {
         self.alloc_object(core, cache, gfp, None)
     }
 
-    /// As [`Self::kmalloc`], zeroed (Linux: `kzalloc`). Context: as there.
+    /// As [`Self::kmalloc`], zeroed (Linux: `kzalloc`). Context: as the flags say; any but NMI.
     ///
     /// # Errors
     /// [`AllocError`].
@@ -112,8 +112,7 @@ impl<P: Platform> Memory<P> {
         self.kmalloc(size, gfp | Gfp::ZERO)
     }
 
-    /// Room for `count` elements of `size` bytes, zeroed (Linux: `kcalloc`). Context: as
-    /// [`Self::kmalloc`].
+    /// Room for `count` elements of `size` bytes, zeroed (Linux: `kcalloc`). Context: as the flags say; any but NMI.
     ///
     /// # Errors
     /// [`AllocError::OutOfMemory`] also if there is no such size.
@@ -123,7 +122,7 @@ impl<P: Platform> Memory<P> {
     }
 
     /// As [`Self::kmalloc`], from a node's memory (Linux: `kmalloc_node`): if there is any, or only there
-    /// with [`Gfp::THISNODE`]. Context: as there.
+    /// with [`Gfp::THISNODE`]. Context: as the flags say; any but NMI.
     ///
     /// # Errors
     /// [`AllocError`].
@@ -404,7 +403,7 @@ impl<H: Home> KmemCache<H> {
     }
 
     /// As [`Self::alloc`], from a node's memory if there is any (Linux: `kmem_cache_alloc_node`). Context:
-    /// as there.
+    /// as the flags say; any but NMI.
     ///
     /// # Errors
     /// [`AllocError`].

@@ -9,14 +9,16 @@
 //! Whatever is not as expected here goes the longer way, which finds out why.
 #![forbid(unsafe_code)]
 
+use super::listed::report;
 use super::{Node, Zone, ZoneKind};
 use crate::addr::{Order, Pfn};
 use crate::buddy::pageset::Gauges;
-use crate::buddy::{List, PageSet, Request, Step, Trace};
-use crate::frame::Offer;
+use crate::buddy::{List, PageSet, Request, Step, Taken, Trace};
+use crate::frame::{FrameTable, Offer};
 use crate::mem::{Array, Exclusive};
 use crate::platform::{CpuId, Platform};
-use crate::sync::{Pin, Row, Shortcuts, Vacant};
+use crate::sync::{self, Pin, Row, Shortcuts, Vacant};
+use core::ptr::NonNull;
 
 /// Ways by the highest zone of a request, …
 const HIGHEST: usize = 8;
@@ -29,13 +31,18 @@ const WAYS: usize = BY_WORD + 256;
 /// Lists that stand for none.
 pub(crate) type NoLists = Vacant<PageSet, Gauges>;
 /// The ways of one CPU.
-pub(crate) type Ways = Row<PageSet, Gauges, WAYS>;
+pub(crate) type Ways = Row<PageSet, Gauges, FrameTable, WAYS>;
+/// Those of this CPU by what its platform keeps for it.
+pub(crate) type Anchors = sync::Anchors<PageSet, Gauges, FrameTable, WAYS>;
 
 /// The ways of all CPUs.
 #[derive(Debug)]
 pub(crate) struct AtHand {
-    ways: Shortcuts<PageSet, Gauges, WAYS>,
+    ways: Shortcuts<PageSet, Gauges, FrameTable, WAYS>,
 }
+
+/// The ways of the CPU that the caller is pinned to.
+pub(crate) struct Here<'a>(sync::Here<'a, PageSet, Gauges, FrameTable, WAYS>);
 
 /// How pages leave: the machine's options say which of the two has ways.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -54,29 +61,6 @@ impl Pages {
             Self::AsTheyAre => slot,
             Self::Treated => TREATED | slot,
         }
-    }
-}
-
-/// What a CPU has to see to after it used its lists.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[must_use = "somebody may be waiting"]
-pub(crate) struct Chores {
-    /// There are too many blocks.
-    pub(crate) trim: bool,
-    /// Somebody wants lists drained.
-    pub(crate) drain: bool,
-}
-
-impl Chores {
-    const NONE: Self = Self {
-        trim: false,
-        drain: false,
-    };
-
-    /// Whether there is anything to see to.
-    #[inline(always)]
-    pub(crate) const fn are_any(self) -> bool {
-        self.trim || self.drain
     }
 }
 
@@ -104,144 +88,155 @@ impl AtHand {
         }
     }
 
+    /// The ways of this CPU.
+    #[inline]
+    pub(crate) fn here<'a, P: Platform>(&'a self, pin: &'a Pin<'_, P>) -> Option<Here<'a>> {
+        self.ways.here(pin).map(Here)
+    }
+
+    /// What a platform keeps for a CPU.
+    pub(crate) fn anchor(&self, cpu: CpuId) -> Option<NonNull<()>> {
+        self.ways.anchor(cpu)
+    }
+}
+
+impl<'a> Here<'a> {
+    /// Ways that were found.
+    #[inline(always)]
+    pub(crate) const fn new(ways: sync::Here<'a, PageSet, Gauges, FrameTable, WAYS>) -> Self {
+        Self(ways)
+    }
+
+    /// The machine's frames.
+    #[inline(always)]
+    pub(crate) const fn frames(&self) -> &'a FrameTable {
+        self.0.beside()
+    }
+
     /// Takes a block for a request from this CPU's list, which serves it, of the zone that it asks first. Context: any
     /// but NMI.
     ///
     /// # Errors
-    /// There is none; what there is to see to.
+    /// There is none. Either way it is told whether somebody wants the lists drained.
     #[inline(always)]
     pub(crate) fn take<P: Platform>(
         &self,
-        pin: &Pin<'_, P>,
+        platform: &P,
         (request, list, kind): (Request, List, Pages),
         trace: &mut impl Trace,
-    ) -> Result<(Exclusive, Chores), Chores> {
+    ) -> Result<(Exclusive, bool), bool> {
         let order = request.order();
-        let Some(mut own) = self.ways.enter(pin, kind.slot(request.highest())) else {
-            return Err(Chores::NONE);
+        let Some(mut own) = self.0.enter(kind.slot(request.highest())) else {
+            return Err(false);
         };
         let (set, gauges) = own.parts();
-        let taken = set.take(list, order, gauges);
-        let chores = Chores {
-            trim: false,
-            drain: own.leave(),
+        let wanted = (order, request.is_compound());
+        let Some((pfn, block)) = set.take_intact::<P>(list, wanted, gauges) else {
+            return Err(own.leave());
         };
-        let taken = taken.ok_or(chores)?;
-        let pfn = taken.pfn;
-        trace.step(Step::Listed { pfn, order });
-        let block = taken.hand_out(pin.platform(), order, request.is_compound());
-        Ok((block.ok_or(chores)?, chores))
+        match block {
+            Ok(block) => {
+                let is_drain_wanted = own.leave();
+                trace.step(Step::Listed { pfn, order });
+                Ok((block, is_drain_wanted))
+            }
+            Err(corruption) => {
+                let is_drain_wanted = own.leave();
+                report(platform, &corruption);
+                Err(is_drain_wanted)
+            }
+        }
     }
 
     /// Puts a block of `order` that its owner gives up on this CPU's list of its zone. Context: any
     /// but NMI.
     ///
     /// # Errors
-    /// The offer, if it is not a block for these lists, or there is no room; and what there is to see to.
+    /// The offer, if it is not a block for these lists, or there is no room. Either way it is told whether
+    /// somebody wants the lists drained.
     #[inline(always)]
-    pub(crate) fn put<P: Platform>(
+    pub(crate) fn put(
         &self,
-        pin: &Pin<'_, P>,
         offer: Offer,
         order: Order,
         trace: &mut impl Trace,
-    ) -> Result<Chores, (Offer, Chores)> {
+    ) -> Result<bool, (Offer, bool)> {
         let (slot, mobility) = offer.word().ways();
         let Some(list) = List::of(mobility, order) else {
-            return Err((offer, Chores::NONE));
+            return Err((offer, false));
         };
-        let Some(mut own) = self.ways.enter(pin, BY_WORD.wrapping_add(slot)) else {
-            return Err((offer, Chores::NONE));
+        let Some(mut own) = self.0.enter(BY_WORD.wrapping_add(slot)) else {
+            return Err((offer, false));
         };
         let (set, gauges) = own.parts();
-        // Large blocks do not drive small ones out.
-        let has_room = order == Order::ZERO || set.has_room(order, gauges);
-        let offered = match gauges.are_closed() || !has_room {
-            true => Err(offer),
-            false => offer.cache(set.words(list)),
+        // One comparison tells both: that there is room, and that the lists are not closed.
+        let offered = match gauges.count_with(order) {
+            None => Err(offer),
+            Some(count) => offer.cache(set.words(list)).map(|block| (block, count)),
         };
-        let block = match offered {
-            Ok(block) => block,
-            Err(offer) => {
-                let (trim, drain) = (false, own.leave());
-                return Err((offer, Chores { trim, drain }));
-            }
+        let (block, count) = match offered {
+            Ok(kept) => kept,
+            Err(offer) => return Err((offer, own.leave())),
         };
         trace.step(Step::Kept {
             pfn: block.0,
             order,
         });
-        let trim = set.put(list, order, block, gauges);
-        let drain = own.leave();
-        Ok(Chores { trim, drain })
+        set.put(list, order, block, (gauges, count));
+        Ok(own.leave())
     }
 
     /// Fills empty places with single pages, as long as there are any at hand. Answers how many places
-    /// are full, those before the first that is not. Context: any but NMI.
+    /// are full, those before the first that is not, and whether somebody wants the lists drained. Context:
+    /// any but NMI.
     #[inline(always)]
     pub(crate) fn take_pages<P: Platform>(
         &self,
-        pin: &Pin<'_, P>,
+        platform: &P,
         request: Request,
         places: &mut [Option<Pfn>],
-    ) -> (usize, Chores) {
-        let own = self
-            .ways
-            .enter(pin, Pages::AsTheyAre.slot(request.highest()));
+    ) -> (usize, bool) {
+        let own = self.0.enter(Pages::AsTheyAre.slot(request.highest()));
         let Some((list, mut own)) = List::serving(request).zip(own) else {
-            return (0, Chores::NONE);
+            return (0, false);
         };
         let (set, gauges) = own.parts();
-        let platform = pin.platform();
-        let (mut full, mut taken): (usize, u32) = (0, 0);
-        for place in places {
-            while place.is_none() {
-                let Some(page) = set.take_page(list) else {
-                    break;
-                };
-                taken = taken.wrapping_add(1);
-                let page = page.hand_out(platform, Order::ZERO, false);
-                *place = page.map(|page| page.leak().first());
-            }
-            if place.is_none() {
-                break;
-            }
-            full = full.wrapping_add(1);
-        }
-        PageSet::note_taken(taken, gauges);
-        let trim = false;
-        let drain = own.leave();
-        (full, Chores { trim, drain })
+        let hand_out = |page: Taken| {
+            let page = page.hand_out(platform, Order::ZERO, false);
+            page.map(|page| page.leak().first())
+        };
+        let full = set.take_pages(list, places, hand_out, gauges);
+        (full, own.leave())
     }
 
     /// Puts single pages on this CPU's list for the first of them, up to the first that does not belong
-    /// there; their places are emptied. Answers how many places were dealt with, empty ones
-    /// included. Context: any but NMI.
+    /// there, or that there is no room for; their places are emptied. Answers how many places were dealt
+    /// with, empty ones included, and whether somebody wants the lists drained. Context: any but NMI.
     #[inline(always)]
-    pub(crate) fn put_pages<P: Platform>(
+    pub(crate) fn put_pages(
         &self,
-        pin: &Pin<'_, P>,
         pages: &mut [Option<Pfn>],
-        mut offer: impl FnMut(Pfn) -> Option<Offer>,
-    ) -> (usize, Chores) {
-        let nothing = (0, Chores::NONE);
+        offer: impl Fn(&FrameTable, Pfn) -> Option<Offer>,
+    ) -> (usize, bool) {
+        let nothing = (0, false);
         let first = pages.iter().flatten().next();
-        let Some(first) = first.and_then(|pfn| offer(*pfn)) else {
+        let frames = self.frames();
+        let Some(first) = first.and_then(|pfn| offer(frames, *pfn)) else {
             return nothing;
         };
         let (slot, mobility) = first.word().ways();
-        let own = self.ways.enter(pin, BY_WORD.wrapping_add(slot));
+        let own = self.0.enter(BY_WORD.wrapping_add(slot));
         let Some((list, mut own)) = List::of(mobility, Order::ZERO).zip(own) else {
             return nothing;
         };
         let (set, gauges) = own.parts();
         let words = set.words(list);
-        let is_open = !gauges.are_closed();
+        let room = gauges.room().min(pages.len());
         let (mut dealt, mut put): (usize, u32) = (0, 0);
-        for place in pages {
+        for place in &mut pages[..room] {
             if let Some(pfn) = *place {
                 // Not taken, the page stays its owner's.
-                let offer = offer(pfn).filter(|_| is_open);
+                let offer = offer(frames, pfn);
                 let block = offer.and_then(|offer| offer.cache(words).ok());
                 let Some(block) = block else { break };
                 set.put_page(list, block);
@@ -250,8 +245,7 @@ impl AtHand {
             }
             dealt = dealt.wrapping_add(1);
         }
-        let trim = set.note_put(put, gauges);
-        let drain = own.leave();
-        (dealt, Chores { trim, drain })
+        PageSet::note_put(put, gauges);
+        (dealt, own.leave())
     }
 }

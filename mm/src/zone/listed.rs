@@ -8,7 +8,7 @@ use crate::addr::{Order, to_index};
 use crate::buddy::pageset::Gauges;
 use crate::buddy::pageset::classic::Temperature;
 use crate::buddy::{FreeAreas, Gfp, List, Mixing, PageSet, Request, Step, Taken, Trace};
-use crate::frame::{FrameTable, Word};
+use crate::frame::FrameTable;
 use crate::mem::Exclusive;
 use crate::platform::{CpuId, Platform};
 use crate::report::Corruption;
@@ -47,7 +47,7 @@ impl Taken {
 /// Reports damage from a hot path.
 #[cold]
 #[inline(never)]
-fn report<P: Platform>(platform: &P, corruption: &Corruption) {
+pub(super) fn report<P: Platform>(platform: &P, corruption: &Corruption) {
     platform.corruption(corruption);
 }
 
@@ -174,30 +174,6 @@ impl Zone {
             self.serve_drain(pin, frames);
         }
         to_index(u64::from(taken))
-    }
-
-    /// Gives back what is too much on this CPU's lists, blocks like one with the state word `word` first.
-    /// Context: any but NMI.
-    #[cold]
-    #[inline(never)]
-    pub(crate) fn trim_lists<P: Platform>(
-        &self,
-        pin: &Pin<'_, P>,
-        frames: &FrameTable,
-        word: Word,
-        trace: &mut impl Trace,
-    ) {
-        let Some((list, mut own)) = List::for_word(word).zip(self.pagesets.enter(pin)) else {
-            return;
-        };
-        let (set, gauges) = own.parts();
-        if set.is_over(gauges) {
-            let mut lists = self.lists(set, gauges, frames, pin.platform());
-            lists.drain_surplus(list, trace);
-        }
-        if own.leave() {
-            self.serve_drain(pin, frames);
-        }
     }
 
     /// The lists of all CPUs: cold ones are there with `percpu_pagelists=classic` only, and then only

@@ -110,7 +110,7 @@ impl<P: Platform> Lists<'_, P> {
             pfn: block.0,
             order,
         });
-        if self.set.put(list, order, block, self.gauges) {
+        if self.set.put_anyway(list, order, block, self.gauges) {
             self.drain_surplus(list, trace);
         }
         Kept::Listed

@@ -71,7 +71,7 @@ impl Zone {
         }
         match frames.cache(block, set.words(list).0) {
             Ok(block) => {
-                let _ = set.put(list, order, block, gauges);
+                let _ = set.put_anyway(list, order, block, gauges);
                 let _ = own.leave();
                 Kept::Listed
             }

@@ -9,6 +9,9 @@ pub trait SimConfig: Send + Sync + 'static {
     const PROFILE: Profile;
     /// How frame records are found.
     const MODEL: MemoryModel;
+    /// Whether the platform keeps what the library has for each CPU: those that map their records do, so
+    /// that both ways are gone.
+    const HAS_ANCHORS: bool = matches!(Self::MODEL, MemoryModel::Vmemmap);
     /// Whether CPUs have page lists unless a test says otherwise. Most tests look at the free areas
     /// themselves.
     const LISTS: PageLists = PageLists::Off;

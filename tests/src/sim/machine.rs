@@ -413,6 +413,8 @@ impl<C: SimConfig> Builder<C> {
         let summary = memory
             .bring_up(memblock, &plan, self.options)
             .map_err(BootError::BringUp)?;
+        // SAFETY: it is this memory's platform.
+        unsafe { memory.platform().set_anchors(|cpu| memory.anchor(cpu)) };
         for ram in held_back {
             let start = ram.range().start();
             let home = self.ram.iter().find(|(range, _)| range.contains(start));

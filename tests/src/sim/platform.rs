@@ -4,8 +4,8 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::ptr::NonNull;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock};
 
 use mm::addr::{PhysAddr, PhysRange, VirtAddr};
 use mm::config::PAGE_SIZE;
@@ -32,6 +32,15 @@ thread_local! {
     /// How often it let others run.
     static RESCHEDULES: Cell<u64> = const { Cell::new(0) };
 }
+
+/// What the library said for a CPU: nothing but an address, for whoever holds it.
+#[derive(Clone, Copy, Debug)]
+struct Anchor(Option<NonNull<()>>);
+
+// SAFETY: nobody but the library looks behind it.
+unsafe impl Send for Anchor {}
+// SAFETY: as above.
+unsafe impl Sync for Anchor {}
 
 /// A platform over simulated hardware. `C` picks profile and memory model.
 #[derive(Debug)]
@@ -60,6 +69,8 @@ pub struct SimPlatform<C: SimConfig> {
     /// CPUs that answer calls, and whether there is one that they have not answered yet.
     calls: Mutex<BTreeMap<CpuId, bool>>,
     stops: Stops,
+    /// What the library has for each CPU, once it is up.
+    anchors: OnceLock<Vec<Anchor>>,
     /// What the platform does about damage: goes on, or panics.
     panics: bool,
     config: PhantomData<C>,
@@ -83,6 +94,7 @@ impl<C: SimConfig> SimPlatform<C> {
             rescheduled: Mutex::default(),
             calls: Mutex::default(),
             stops: Stops::new(),
+            anchors: OnceLock::new(),
             panics,
             config: PhantomData,
         }
@@ -92,6 +104,16 @@ impl<C: SimConfig> SimPlatform<C> {
     #[must_use]
     pub const fn ram(&self) -> &Ram {
         &self.ram
+    }
+
+    /// Keeps what the library says for each CPU.
+    ///
+    /// # Safety
+    /// `anchor` is [`Memory::anchor`](mm::system::Memory::anchor) of the memory that this is part of.
+    pub(super) unsafe fn set_anchors(&self, anchor: impl Fn(CpuId) -> Option<NonNull<()>>) {
+        let cpus = (0..self.cpus.count()).map(CpuId);
+        let anchors = cpus.map(|cpu| Anchor(anchor(cpu))).collect();
+        self.anchors.set(anchors).unwrap();
     }
 
     /// Puts this thread on a CPU that no other thread runs on.
@@ -268,7 +290,7 @@ impl<C: SimConfig> SimPlatform<C> {
 // host thread in this process; (4) a CPU token is held by one thread at a time; (5, 6) the window
 // is reserved for the frame table alone, as large as the machine's last frame needs, and `alias`
 // maps each place of it once; (7) bytes of a memory file that were never written are zero; (8) a thread keeps
-// its CPU token; (9) tokens are numbered from 0.
+// its CPU token; (9) tokens are numbered from 0; (10) `set_anchors` got nothing else, for each CPU.
 unsafe impl<C: SimConfig> Platform for SimPlatform<C> {
     const PROFILE: Profile = C::PROFILE;
     const MODEL: MemoryModel = C::MODEL;
@@ -284,6 +306,14 @@ unsafe impl<C: SimConfig> Platform for SimPlatform<C> {
 
     fn virt_to_phys(&self, addr: VirtAddr) -> Option<PhysAddr> {
         self.ram.phys(addr)
+    }
+
+    const HAS_ANCHORS: bool = C::HAS_ANCHORS;
+
+    fn anchor(&self) -> Option<NonNull<()>> {
+        nmi::point();
+        let CpuId(cpu) = self.cpus.current();
+        self.anchors.get()?.get(cpu as usize)?.0
     }
 
     fn pin(&self) {

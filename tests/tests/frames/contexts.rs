@@ -171,6 +171,11 @@ impl Call {
         unsafe { self.world.free_pages_at(address, Order::ZERO) }.unwrap();
     }
 
+    fn kfree(&self, object: NonNull<u8>) {
+        // SAFETY: as above.
+        unsafe { self.world.kfree(object) }.unwrap();
+    }
+
     fn page(&self) -> Pfn {
         self.world.alloc_page(self.gfp).unwrap()
     }
@@ -375,6 +380,57 @@ const CALLS: &[(&str, Action)] = &[
     }),
     ("managed_frames", |call| {
         assert!(call.world.managed_frames() > 0)
+    }),
+    ("for_each_cache", |call| {
+        let mut caches = 0;
+        call.world.for_each_cache(|_, _| caches += 1);
+        assert!(caches > 0);
+    }),
+    ("kcalloc", |call| {
+        call.kfree(call.world.kcalloc(4, 8, call.gfp).unwrap());
+    }),
+    ("kfree", |call| {
+        call.kfree(call.world.kmalloc(100, call.gfp).unwrap());
+    }),
+    ("kfree_bulk", |call| {
+        let mut objects = [Some(call.world.kmalloc(100, call.gfp).unwrap()), None];
+        // SAFETY: allocated above.
+        unsafe { call.world.kfree_bulk(&mut objects) }.unwrap();
+    }),
+    ("kfree_sensitive", |call| {
+        let object = call.world.kmalloc(100, call.gfp).unwrap();
+        // SAFETY: allocated above.
+        unsafe { call.world.kfree_sensitive(object) }.unwrap();
+    }),
+    ("kmalloc", |call| {
+        call.kfree(call.world.kmalloc(30_000, call.gfp).unwrap());
+    }),
+    ("kmalloc_node", |call| {
+        let object = call.world.kmalloc_node(10, call.gfp, NodeId(0));
+        call.kfree(object.unwrap());
+    }),
+    ("krealloc", |call| {
+        let object = call.world.kmalloc(10, call.gfp).unwrap();
+        // SAFETY: allocated above.
+        let moved = unsafe { call.world.krealloc(object, (10, 1000), call.gfp) };
+        call.kfree(moved.unwrap());
+    }),
+    ("ksize", |call| {
+        let on_stack = 0_u64;
+        let object = NonNull::from(&on_stack).cast();
+        assert_eq!(call.world.ksize(object), None);
+    }),
+    ("kzalloc", |call| {
+        call.kfree(call.world.kzalloc(10, call.gfp).unwrap());
+    }),
+    ("shrink_caches", |call| {
+        call.world.shrink_caches();
+    }),
+    ("validate_caches", |call| {
+        assert_eq!(call.world.validate_caches(), Ok(()))
+    }),
+    ("anchor", |call| {
+        assert!(call.world.anchor(CpuId(0)).is_some())
     }),
     ("new", |_| assert!(!Memory::new(Window::none()).is_up())),
     ("node_of", |call| {

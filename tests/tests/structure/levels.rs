@@ -35,10 +35,10 @@ const EQUALS: [&[&str]; 4] = [
 /// A room grows by changing this table, where a reviewer sees it. Files in a room that forbid
 /// `unsafe` do not count.
 const ROOMS: [(&str, usize, usize); 6] = [
-    ("platform", 170, 1),
-    ("sync", 762, 21),
-    ("mem", 290, 16),
-    ("frame/table", 770, 26),
+    ("platform", 185, 1),
+    ("sync", 822, 21),
+    ("mem", 292, 16),
+    ("frame/table", 790, 26),
     ("slab/object", 250, 20),
     ("adapters", 320, 45),
 ];

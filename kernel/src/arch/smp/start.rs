@@ -3,17 +3,18 @@
 use super::super::apic::{self, ApicError, Message};
 use super::super::local::{self, CpuLocal, IST_STACK_BYTES, Stacks};
 use super::super::stack::StackExtent;
-use super::super::{cpu, idt, registers, time};
+use super::super::{anchor, cpu, idt, registers, time};
 use super::trampoline::{Trampoline, TrampolineError, use_kernel_tables};
 use super::{LOW_PAGE, MAX_CPUS, RECORDS, Record, State, count, publish};
 use crate::memory::stacks::{self, StackError};
-use crate::memory::{Kernel, Pages};
+use crate::memory::{Kernel, MEMORY, Pages};
 use crate::num::to_u64;
 use core::fmt;
 use core::hint::spin_loop;
 use core::sync::atomic::{AtomicU64, Ordering};
 use mm::addr::Order;
 use mm::buddy::Gfp;
+use mm::platform::CpuId;
 use mm::system::AllocError;
 
 /// Bytes of the main stack of a CPU that is not the boot CPU: its idle thread's.
@@ -210,6 +211,7 @@ fn prepare(id: u32) -> Result<&'static CpuLocal, StackError> {
         *stack = stacks::allocate(to_u64(IST_STACK_BYTES))?;
     }
     cpu.set_stacks(Stacks { main, interrupt });
+    anchor::set(cpu, MEMORY.anchor(CpuId(id)));
     crate::sched::prepare_cpu(cpu).map_err(|_| StackError::OutOfMemory(AllocError::OutOfMemory))?;
     Ok(cpu)
 }

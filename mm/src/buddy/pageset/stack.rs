@@ -7,18 +7,20 @@ use crate::frame::{CachedWord, FrameTable, Record, Word};
 /// A link to nowhere.
 const END: u64 = u64::MAX;
 
-/// Blocks of one type and order. Up to `PLACES` - 1 are at hand; those below them hang together by the
-/// list word of their records.
+/// Blocks of one type and order. Fewer than `PLACES` - 1 are at hand; those below them hang together by
+/// the list word of their records.
 ///
 /// # Invariants
-/// The blocks at hand stand in the places 1 to `top`, the newest last. Place 0 holds no record: looking for
-/// a block in an empty stack finds none there. `PLACES` is a power of two, and at most 256.
+/// The blocks at hand stand in the places from 1 on, the newest last. Place 0 holds no record: looking for
+/// a block in an empty stack finds none there. `PLACES` - 1 is a power of two, and at most 256.
 #[derive(Debug)]
 pub(super) struct Stack<const PLACES: usize> {
     /// The state word of each of them, …
     word: CachedWord,
     /// … and the one that each has with an owner.
     owned: Word,
+    /// How many are at hand, and as much more as makes it wrap when the last place is taken: the
+    /// instruction that counts a block says then that there is no room for another.
     top: u8,
     /// The newest of those that are linked.
     below: u64,
@@ -30,18 +32,24 @@ pub(super) struct Stack<const PLACES: usize> {
 }
 
 impl<const PLACES: usize> Stack<PLACES> {
-    /// Blocks at hand, at most.
-    const MOST: usize = {
-        assert!(PLACES.is_power_of_two() && PLACES <= 256);
+    /// Blocks in all places, for a moment.
+    const FULL: usize = {
+        assert!((PLACES - 1).is_power_of_two() && PLACES <= 257);
         PLACES - 1
     };
-    const HALF: usize = Self::MOST / 2;
+    const MASK: usize = Self::FULL - 1;
+    const HALF: usize = Self::MASK / 2;
+    /// `top` of a stack without blocks at hand.
+    const EMPTY: u8 = {
+        let [empty, ..] = (256 - Self::FULL).to_le_bytes();
+        empty
+    };
 
     pub(super) const fn new(word: CachedWord) -> Self {
         Self {
             word,
             owned: word.unique(),
-            top: 0,
+            top: Self::EMPTY,
             below: END,
             linked: 0,
             broken: None,
@@ -59,25 +67,25 @@ impl<const PLACES: usize> Stack<PLACES> {
     /// Whether none is at hand; there may be some below.
     #[inline]
     pub(super) const fn is_empty(&self) -> bool {
-        self.top == 0
+        self.top == Self::EMPTY
     }
 
     /// The place of the newest; a mask instead of a check.
     #[inline(always)]
     fn newest(&self) -> usize {
-        usize::from(self.top) & Self::MOST
+        usize::from(self.top) & Self::MASK
     }
 
     /// Puts a block on top.
     #[inline(always)]
     pub(super) fn push(&mut self, pfn: Pfn, record: Record) {
-        if self.newest() == Self::MOST {
+        let place = self.newest().wrapping_add(1);
+        self.blocks[place] = pfn;
+        self.records[place] = Some(record);
+        self.top = self.top.wrapping_add(1);
+        if self.top == 0 {
             self.sink();
         }
-        self.top = self.top.wrapping_add(1);
-        let top = self.newest();
-        self.blocks[top] = pfn;
-        self.records[top] = Some(record);
     }
 
     /// Takes the block on top of those at hand.
@@ -87,6 +95,32 @@ impl<const PLACES: usize> Stack<PLACES> {
         let record = self.records[top]?;
         self.top = self.top.wrapping_sub(1);
         Some((self.blocks[top], record))
+    }
+
+    /// Takes blocks from the top into the empty ones of `places`, as long as any are at hand; `hand_out`
+    /// says what goes into a place, if anything. Answers how many places are full, those before the first
+    /// that is not, and how many blocks were taken.
+    #[inline(always)]
+    pub(super) fn pop_into<T>(
+        &mut self,
+        places: &mut [Option<T>],
+        mut hand_out: impl FnMut(Pfn, Record, (CachedWord, Word)) -> Option<T>,
+    ) -> (usize, usize) {
+        // What is the same for all blocks is read once, and what changes is written once.
+        let (words, before) = (self.words(), self.newest());
+        let (mut newest, mut full): (usize, usize) = (before, 0);
+        'places: for place in places {
+            while place.is_none() {
+                let Some(record) = self.records[newest & Self::MASK] else {
+                    break 'places;
+                };
+                *place = hand_out(self.blocks[newest & Self::MASK], record, words);
+                newest = newest.wrapping_sub(1);
+            }
+            full = full.wrapping_add(1);
+        }
+        self.set_newest(newest);
+        (full, before.wrapping_sub(newest))
     }
 
     /// Takes blocks below those at hand, and then the oldest of these, until `places` are full.
@@ -111,20 +145,25 @@ impl<const PLACES: usize> Stack<PLACES> {
 
     /// Forgets the oldest blocks at hand; the others move down.
     fn drop_oldest(&mut self, count: usize) {
-        let count = count.min(self.newest());
+        self.drop_oldest_of(self.newest(), count);
+    }
+
+    /// The same where so many are at hand.
+    fn drop_oldest_of(&mut self, all: usize, count: usize) {
+        let count = count.min(all);
         let from = count.wrapping_add(1);
         self.blocks.copy_within(from.., 1);
         self.records.copy_within(from.., 1);
-        self.set_newest(self.newest().wrapping_sub(count));
+        self.set_newest(all.wrapping_sub(count));
     }
 
     /// Changes how many are at hand; there are no more than a byte counts.
     fn set_newest(&mut self, place: usize) {
         let [top, ..] = place.to_le_bytes();
-        self.top = top;
+        self.top = top.wrapping_add(Self::EMPTY);
     }
 
-    /// Links the older half of those at hand below.
+    /// Links the older half of those at hand below, all places being taken.
     #[cold]
     #[inline(never)]
     fn sink(&mut self) {
@@ -136,7 +175,7 @@ impl<const PLACES: usize> Stack<PLACES> {
                 self.linked = self.linked.wrapping_add(1);
             }
         }
-        self.drop_oldest(Self::HALF);
+        self.drop_oldest_of(Self::FULL, Self::HALF);
     }
 
     /// Brings half an array of blocks up from below, in their order, if none is at hand.
@@ -150,8 +189,8 @@ impl<const PLACES: usize> Stack<PLACES> {
             let Some((pfn, record)) = self.unlink(frames) else {
                 break;
             };
-            self.blocks[place & Self::MOST] = pfn;
-            self.records[place & Self::MOST] = Some(record);
+            self.blocks[place & Self::MASK] = pfn;
+            self.records[place & Self::MASK] = Some(record);
             got = got.wrapping_add(1);
         }
         // A damaged link ends the chain; what came before it is there.

@@ -2,7 +2,7 @@
 
 use core::ptr::NonNull;
 
-use crate::addr::{Order, Pfn, PfnRange};
+use crate::addr::{Order, Pfn, PfnRange, to_index};
 use crate::frame::{CachedWord, Frame, FrameTable, FreeError, Word, ZoneId};
 use crate::mem::Exclusive;
 use crate::platform::Platform;
@@ -19,20 +19,19 @@ impl FrameTable {
     ) {
         let (word, order) = (word.word(), word.word().order());
         let frames = block.leak();
-        let (first, count) = (frames.first(), frames.frames() >> order.as_u8());
-        let Some(section) = self.section(first.section()) else {
+        let Some(section) = self.section(frames.first().section()) else {
             return;
         };
-        let start = first.section_offset();
-        for piece in 0..count {
-            let at = start.wrapping_add(piece << order.as_u8());
-            let frame = section.at(at);
+        let mut pfn = frames.first();
+        for piece in section.of(frames).chunks_exact(to_index(order.frames())) {
+            let frame = &piece[0];
             frame.publish(word);
             // INVARIANT: a section is part of the table.
             let record = Record {
                 frame: NonNull::from(frame),
             };
-            each(section.pfn(at), record);
+            each(pfn, record);
+            pfn = pfn.saturating_add(order.frames());
         }
     }
 
@@ -156,7 +155,23 @@ impl Record {
         cached: CachedWord,
         word: Word,
     ) -> Result<Exclusive, Corruption> {
-        self.claim::<P>((pfn, order), cached.word(), word)
+        self.claim::<P>((pfn, order), || (cached.word(), word))
+    }
+
+    /// The same where both words are best read last.
+    ///
+    /// # Errors
+    /// As there.
+    #[inline(always)]
+    pub(crate) fn uncache_by<P: Platform>(
+        self,
+        (pfn, order): (Pfn, Order),
+        words: impl FnOnce() -> (CachedWord, Word),
+    ) -> Result<Exclusive, Corruption> {
+        self.claim::<P>((pfn, order), || {
+            let (cached, word) = words();
+            (cached.word(), word)
+        })
     }
 
     /// Takes a free block of exactly `order`, which is on no list of its zone, and writes `word`,
@@ -170,19 +185,20 @@ impl Record {
         (pfn, order): (Pfn, Order),
         word: Word,
     ) -> Result<Exclusive, Corruption> {
-        self.claim::<P>((pfn, order), word.freed(), word)
+        self.claim::<P>((pfn, order), || (word.freed(), word))
     }
 
-    /// Turns a block that nobody has, whose record must say `nobodys`, into its token.
+    /// Turns a block that nobody has into its token. Of `words` the record must say the first, and says
+    /// the second then.
     #[inline(always)]
     fn claim<P: Platform>(
         self,
         (pfn, order): (Pfn, Order),
-        nobodys: Word,
-        word: Word,
+        words: impl FnOnce() -> (Word, Word),
     ) -> Result<Exclusive, Corruption> {
         let frame = self.get();
         let found = frame.word();
+        let (nobodys, word) = words();
         if found != nobodys {
             return Err(not_free(pfn, found));
         }

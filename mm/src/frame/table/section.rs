@@ -52,6 +52,16 @@ impl SectionFrames {
         &records[to_index(offset & (SECTION_FRAMES - 1))]
     }
 
+    /// The records of a range that lies in the section; none of one that does not.
+    #[inline]
+    pub(crate) fn of(&self, frames: PfnRange) -> &[Frame] {
+        let first = to_index(frames.first().section_offset());
+        // SAFETY: the invariant.
+        let records = unsafe { self.records.as_ref() };
+        let behind = records.get(first..).unwrap_or_default();
+        behind.get(..to_index(frames.frames())).unwrap_or_default()
+    }
+
     /// Takes the block of `order` at `offset`, which starts a free block of at least that order,
     /// and writes `word` into its record. The allocator has removed it from its lists and given
     /// the rest, if any, records of its own. Context: zone lock held.

@@ -1,0 +1,65 @@
+//! What the memory core has for each CPU, found by a word of the per-CPU area: its anchor.
+//!
+//! The core says once what the word is; reading it through `gs:` is one instruction then. A second word is
+//! null while the running thread has a memory policy: a request that finds something there need not ask.
+
+use super::local::CpuLocal;
+use core::arch::asm;
+use core::mem::offset_of;
+use core::ptr::{NonNull, null_mut};
+use core::sync::atomic::Ordering;
+
+/// Keeps what the memory core says for `cpu`.
+///
+/// # Context
+/// On that CPU before there are threads, or before it runs.
+pub(crate) fn set(cpu: &CpuLocal, anchor: Option<NonNull<()>>) {
+    let anchor = anchor.map_or(null_mut(), NonNull::as_ptr);
+    // For the reads, which get addresses.
+    let _ = anchor.expose_provenance();
+    cpu.anchor.store(anchor, Ordering::Relaxed);
+    note_policy(cpu, cpu.has_policy.load(Ordering::Relaxed));
+}
+
+/// Takes note of whether the thread that runs on `cpu` from now on has a memory policy.
+///
+/// # Context
+/// On that CPU with interrupts off, or before it runs.
+pub(super) fn note_policy(cpu: &CpuLocal, has_policy: bool) {
+    cpu.has_policy.store(has_policy, Ordering::Relaxed);
+    let anchor = match has_policy {
+        true => null_mut(),
+        false => cpu.anchor.load(Ordering::Relaxed),
+    };
+    cpu.request_anchor.store(anchor, Ordering::Relaxed);
+}
+
+/// What was [`set`] for this CPU.
+///
+/// # Context
+/// Any; pinned, if it is to stay true.
+#[inline]
+pub(crate) fn current() -> Option<NonNull<()>> {
+    let address: usize;
+    // SAFETY: reads a word of this CPU's own area.
+    unsafe {
+        asm!("mov {}, gs:[{}]", out(reg) address, const offset_of!(CpuLocal, anchor),
+            options(nostack, preserves_flags, readonly));
+    }
+    NonNull::new(core::ptr::with_exposed_provenance_mut(address))
+}
+
+/// The same, unless the running thread has a memory policy.
+///
+/// # Context
+/// As [`current`]. In an interrupt it is the interrupted thread's policy.
+#[inline]
+pub(crate) fn for_request() -> Option<NonNull<()>> {
+    let address: usize;
+    // SAFETY: reads a word of this CPU's own area.
+    unsafe {
+        asm!("mov {}, gs:[{}]", out(reg) address, const offset_of!(CpuLocal, request_anchor),
+            options(nostack, preserves_flags, readonly));
+    }
+    NonNull::new(core::ptr::with_exposed_provenance_mut(address))
+}
