@@ -71,6 +71,15 @@ fn refused(error: BadFree) {
     log::error!("bench: an object was not taken back: {error}");
 }
 
+/// Gives back what the caches keep: whoever measures pages next finds memory as it was.
+fn leave_nothing() -> Result<(), BenchError> {
+    MEMORY.shrink_caches();
+    match MEMORY.drain_all_pages() {
+        true => Ok(()),
+        false => Err(BenchError::failed("a CPU did not drain its lists")),
+    }
+}
+
 fn pairs<const SIZE: usize>(bencher: &mut Bencher) -> Result<(), BenchError> {
     free(
         MEMORY
@@ -82,7 +91,7 @@ fn pairs<const SIZE: usize>(bencher: &mut Bencher) -> Result<(), BenchError> {
             free(black_box(object));
         }
     });
-    Ok(())
+    leave_nothing()
 }
 
 fn runtime(bencher: &mut Bencher) -> Result<(), BenchError> {
@@ -96,7 +105,7 @@ fn runtime(bencher: &mut Bencher) -> Result<(), BenchError> {
             free(black_box(object));
         }
     });
-    Ok(())
+    leave_nothing()
 }
 
 fn batch<const SIZE: usize>(bencher: &mut Bencher) -> Result<(), BenchError> {
@@ -134,5 +143,6 @@ fn batch<const SIZE: usize>(bencher: &mut Bencher) -> Result<(), BenchError> {
             free(object);
         }
     };
-    bencher.phase("_free", BATCH, full, free_next, |_| Ok(()))
+    bencher.phase("_free", BATCH, full, free_next, |_| Ok(()))?;
+    leave_nothing()
 }
