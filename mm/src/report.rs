@@ -81,6 +81,13 @@ pub enum Corruption {
         /// Its order.
         order: Order,
     },
+    /// An object could not be given back when its handle was dropped.
+    LostObject {
+        /// The frame that it starts in.
+        pfn: Pfn,
+        /// Where in the frame, in bytes.
+        offset: u16,
+    },
     /// A free object of a slab was written to: it, and what hung on it, stays out of use.
     FreeObject {
         /// First frame of the slab.
@@ -194,6 +201,12 @@ impl fmt::Display for Corruption {
                 object,
                 cache,
             } => write_object(f, (slab, object, cache)),
+            Self::LostObject { pfn, offset } => {
+                write!(
+                    f,
+                    "the object at frame {pfn}, byte {offset:#x}, could not be given back"
+                )
+            }
         }
     }
 }

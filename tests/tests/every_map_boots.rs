@@ -198,7 +198,7 @@ impl Expected {
 
         let tables = booted.present - managed - self.reserved_frames();
         let records = booted.record_bytes / PAGE_SIZE;
-        let side = booted.side_bytes.div_ceil(PAGE_SIZE);
+        let side = (booted.side_bytes + booted.cache_bytes).div_ceil(PAGE_SIZE);
         // Each section has a table or two, aligned to 64 bytes; and there is a page at each border
         // of a node's tables, more where memblock skips a range that is too small for one.
         let padding = (booted.recorded / SECTION_FRAMES * 2 * 64).div_ceil(PAGE_SIZE);

@@ -59,9 +59,11 @@ impl<H: Home> DerefMut for KBytes<H> {
 
 impl<H: Home> Drop for KBytes<H> {
     fn drop(&mut self) {
-        // SAFETY: the invariant; the value is gone after this. What is refused is damage, which stays out
-        // of use.
-        let _ = unsafe { self.home.memory().kfree(self.first) };
+        let memory = self.home.memory();
+        // SAFETY: the invariant; the value is gone after this.
+        if unsafe { memory.kfree(self.first) }.is_err() {
+            memory.lose_object(self.first);
+        }
     }
 }
 

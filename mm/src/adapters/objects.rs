@@ -101,7 +101,12 @@ impl<P: Platform> Memory<P> {
             }
             return Ok(object);
         }
-        let moved = self.kmalloc(new, gfp)?;
+        let moved = match self.kmalloc(new, gfp) {
+            Ok(moved) => moved,
+            // It need not be smaller.
+            Err(_) if new <= room => return Ok(object),
+            Err(error) => return Err(error),
+        };
         // SAFETY: both are that large, and different objects.
         unsafe { moved.copy_from_nonoverlapping(object, old.min(new)) };
         // SAFETY: the caller gives it up.

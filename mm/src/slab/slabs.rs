@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::cache::{BATCH, Cache, Ground, NoObject};
-use super::object::Object;
+use super::object::{END, Object};
 use super::partial::Partial;
 use super::shape::Shape;
 use crate::addr::VirtAddr;
@@ -49,7 +49,10 @@ impl Cache {
                     Err(bad) => {
                         // What was behind is out of reach, and the slab stays as it is for good.
                         ground.damaged(self, slab.pfn, bad.object);
-                        now.taken = shape.objects();
+                        now = SlabUse {
+                            taken: shape.objects(),
+                            free: END,
+                        };
                     }
                 }
             }

@@ -101,6 +101,8 @@ pub struct Summary {
     pub record_bytes: u64,
     /// Bytes of tables beside them: sections, areas, indices, zones; also of areas to come.
     pub side_bytes: u64,
+    /// Bytes of the caches of `kmalloc` and of what CPUs have for them, which grow with CPUs, not with memory.
+    pub cache_bytes: u64,
     /// Frames of CMA, rounded up from what was asked for; none if there was no room.
     pub cma: u64,
     /// CPUs that [`Platform::node_of`] puts on a node that does not exist. They count as node 0's; the
@@ -392,6 +394,7 @@ impl<P: Platform> Builder<'_, P> {
     fn caches(&mut self, nodes: usize) -> Result<Caches, BringUpError> {
         let cpus = self.platform.cpus();
         let bytes = Caches::bytes_for(cpus, nodes).unwrap_or(u64::MAX);
+        self.summary.cache_bytes = bytes;
         let ram = self.take(bytes, 64, NodeChoice::Any)?;
         let seed = self.platform.random_seed();
         Ok(Caches::bring_up(self.platform, ram, (cpus, nodes), seed)?)

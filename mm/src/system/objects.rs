@@ -293,6 +293,18 @@ impl<P: Platform> Memory<P> {
         }
     }
 
+    /// Reports an object that an owner cannot give back: somebody wrote to what says whose it is.
+    #[cold]
+    pub(crate) fn lose_object(&self, object: NonNull<u8>) {
+        let address = VirtAddr::from_ptr(object.as_ptr());
+        let physical = self.platform.virt_to_phys(address).unwrap_or_default();
+        let pfn = physical.frame();
+        let offset = physical.offset_from(pfn.addr()).unwrap_or_default();
+        let offset = u16::try_from(offset).unwrap_or_default();
+        self.platform
+            .corruption(&Corruption::LostObject { pfn, offset });
+    }
+
     /// Recounts the slabs of all caches. Context: task.
     ///
     /// # Errors

@@ -12,7 +12,9 @@ use mm::platform::Platform;
 use mm::report::Corruption;
 use mm::system::{AllocError, Block, Memory};
 use mm_tests::seed::{Random, cases, seed};
-use mm_tests::sim::{Checked, Listed, Machine, Plain, SimConfig, SimPlatform, Usual, Vmemmap};
+use mm_tests::sim::{
+    Checked, Hardened, Listed, Machine, Plain, SimConfig, SimPlatform, Usual, Vmemmap,
+};
 
 type Handle<'m, C> = Block<&'m Memory<SimPlatform<C>>>;
 
@@ -40,6 +42,37 @@ fn touch<C: SimConfig>(machine: &Machine<C>) -> Pfn {
 
 /// Whoever asks for the place of a CPU that is there must not give that place up when it does not
 /// get it: the next one would get it then, beside the CPU itself.
+/// What a CPU frees goes to its own lists, and to nobody else's, by whatever way they are found.
+fn each_cpu_uses_its_own_lists<C: SimConfig>() {
+    let machine = machine::<C>(64, 4);
+    for here in 1..4 {
+        let lists = || [0, 1, 2, 3].map(|cpu| on_lists(&machine, cpu));
+        let before = lists();
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let _here = machine.cpu(here);
+                for _ in 0..3 {
+                    drop(machine.alloc_block(Gfp::KERNEL, Order::ZERO).unwrap());
+                }
+            });
+        });
+        for (cpu, (before, now)) in (0..).zip(before.into_iter().zip(lists())) {
+            assert_eq!(before != now, cpu == here, "CPU {cpu} while {here} ran");
+        }
+    }
+    machine.finish();
+}
+
+#[test]
+fn each_cpu_uses_its_own_lists_found_by_anchors() {
+    each_cpu_uses_its_own_lists::<Listed<(Hardened, Vmemmap)>>();
+}
+
+#[test]
+fn each_cpu_uses_its_own_lists_found_by_number() {
+    each_cpu_uses_its_own_lists::<Listed<Usual>>();
+}
+
 #[test]
 fn a_cpu_that_runs_keeps_its_lists_however_often_others_ask() {
     let machine = Machine::<Listed<Usual>>::new()
