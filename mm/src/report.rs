@@ -196,27 +196,28 @@ impl fmt::Display for Corruption {
                     "block at frame {pfn}, order {order}, could not be given back"
                 )
             }
-            Self::FreeObject {
-                slab,
-                object,
-                cache,
-            } => write_object(f, (slab, object, cache)),
-            Self::LostObject { pfn, offset } => {
-                write!(
-                    f,
-                    "the object at frame {pfn}, byte {offset:#x}, could not be given back"
-                )
-            }
+            Self::FreeObject { .. } | Self::LostObject { .. } => write_object(f, *self),
         }
     }
 }
 
-/// The words for a free object that somebody wrote to.
-fn write_object(f: &mut fmt::Formatter<'_>, (slab, object, cache): (Pfn, u16, u16)) -> fmt::Result {
-    write!(
-        f,
-        "object {object} of the slab at frame {slab} (cache {cache}) was written to while free"
-    )
+/// The words for what is wrong with an object.
+fn write_object(f: &mut fmt::Formatter<'_>, report: Corruption) -> fmt::Result {
+    match report {
+        Corruption::FreeObject {
+            slab,
+            object,
+            cache,
+        } => write!(
+            f,
+            "object {object} of the slab at frame {slab} (cache {cache}) was written to while free"
+        ),
+        Corruption::LostObject { pfn, offset } => write!(
+            f,
+            "the object at frame {pfn}, byte {offset:#x}, could not be given back"
+        ),
+        _ => Ok(()),
+    }
 }
 
 impl core::error::Error for Corruption {}
