@@ -41,7 +41,7 @@ pub(crate) const REFUSALS: &[Ending] = &[
     usage(
         "size_below_grubs_needs",
         "--memory 12M --firmware bios",
-        "is too little: with --firmware bios it takes 24M",
+        "is too little: with --firmware bios it takes 32M",
     ),
     usage(
         "unknown_machine",
