@@ -2,6 +2,7 @@
 //! that memblock gives, and everything that is left goes to the zones.
 #![forbid(unsafe_code)]
 
+mod caches;
 mod latent;
 
 use core::fmt;
@@ -24,7 +25,6 @@ use crate::memblock::{AllocError, Memblock, NodeChoice, NodeFrames, Request};
 use crate::numa::MAX_NODES;
 use crate::platform::{CpuId, MemoryModel, NodeId, Platform};
 use crate::report::Corruption;
-use crate::slab::Caches;
 use crate::sync::atomic::{AtomicU8, AtomicU64};
 use crate::sync::grace::{Grace, Seat};
 use crate::sync::{OwnerCell, PerCpu, Presence, PresenceState, SpinLock, rank};
@@ -388,16 +388,6 @@ impl<P: Platform> Builder<'_, P> {
         let bytes = Array::<T>::bytes_for(cpus).unwrap_or(u64::MAX);
         let ram = self.take_table(bytes, node)?;
         Ok(Array::carve(self.platform, ram, cpus, element)?)
-    }
-
-    /// The caches of `kmalloc`.
-    fn caches(&mut self, nodes: usize) -> Result<Caches, BringUpError> {
-        let cpus = self.platform.cpus();
-        let bytes = Caches::bytes_for(cpus, nodes).unwrap_or(u64::MAX);
-        self.summary.cache_bytes = bytes;
-        let ram = self.take(bytes, 64, NodeChoice::Any)?;
-        let seed = self.platform.random_seed();
-        Ok(Caches::bring_up(self.platform, ram, (cpus, nodes), seed)?)
     }
 
     /// Whom each node asks when it has nothing itself.
