@@ -10,6 +10,7 @@ use super::cache::{Cache, Ground, Rooms};
 use super::definition::{Definition, Name};
 use super::kmalloc::{Family, SIZES, align_of, cache_of};
 use super::magazine::{Gauges, Magazine};
+use super::object::follows;
 use super::partial::Partial;
 use super::shape::{Shape, ShapeError};
 use crate::mem::{Array, CarveError, EarlyRam};
@@ -196,12 +197,7 @@ impl Caches {
             return 0;
         }
         let number = u64::from(self.made.fetch_add(1, Ordering::Relaxed));
-        let mut bits = self.seed ^ (number << 16 | u64::from(cache.id()));
-        // The finaliser of splitmix64 takes different numbers to different ones.
-        bits = bits.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        bits ^ (bits >> 31)
+        follows(self.seed ^ (number << 16 | u64::from(cache.id())))
     }
 
     /// Makes a cache, or finds one that is like it. Context: task.
@@ -303,6 +299,12 @@ impl Caches {
         }
         cache.users().store(0, Ordering::Release);
         Ok(())
+    }
+
+    /// Gives all empty slabs back. Answers how many pages they were. Context: any but NMI; no lock held.
+    pub(crate) fn shrink<G: Ground>(&self, ground: &G) -> u64 {
+        let pages = self.iter().map(|cache| cache.shrink(ground));
+        pages.fold(0, u64::saturating_add)
     }
 
     /// Has this CPU do for all caches what others asked of it. Context: any but NMI.

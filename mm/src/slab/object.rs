@@ -271,18 +271,28 @@ fn narrow(place: usize) -> u16 {
     u16::try_from(place).unwrap_or(END)
 }
 
-/// Brings numbers into an order that follows from a seed (Fisher and Yates; the generator is
-/// splitmix64, Steele, Lea and Flood 2014).
+/// What splitmix64 adds at each step (Steele, Lea and Flood 2014).
+const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// The number that splitmix64 makes of its state: different ones of different states.
+const fn mixed(state: u64) -> u64 {
+    let bits = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    bits ^ (bits >> 31)
+}
+
+/// A number that follows from a seed; different seeds have different ones.
+pub(super) const fn follows(seed: u64) -> u64 {
+    mixed(seed.wrapping_add(GOLDEN))
+}
+
+/// Brings numbers into an order that follows from a seed (Fisher and Yates).
 fn shuffle(numbers: &mut [u16], seed: u64) {
     let mut state = seed;
     for last in (1..numbers.len()).rev() {
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut bits = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        state = state.wrapping_add(GOLDEN);
         let choices = to_count(last).wrapping_add(1);
-        let other = (bits ^ (bits >> 31))
-            .checked_rem(choices)
-            .unwrap_or_default();
+        let other = mixed(state).checked_rem(choices).unwrap_or_default();
         numbers.swap(last, to_index(other));
     }
 }

@@ -60,7 +60,6 @@ impl Cache {
             let is_full = now.taken >= shape.objects();
             if is_full || before.taken == 0 {
                 partial.remove(slab, before.taken == 0, frames);
-                slab.frame.set_slab_use(now);
                 if !is_full {
                     partial.insert(slab, false, frames);
                 }
@@ -126,10 +125,11 @@ impl Cache {
         let frames = ground.frames();
         // As many neighbours of one node as there are, under one hold of its lock.
         let mut rest = objects;
-        while let Some(node) = rest
+        while let Some(first) = rest
             .first()
-            .and_then(|object| self.home_of(ground, object.as_ref()?))
+            .and_then(|object| slab_of(ground, object.as_ref()?))
         {
+            let node = first.home.node;
             let Some(lock) = rooms.node_with(node) else {
                 return;
             };
@@ -145,7 +145,7 @@ impl Cache {
                 };
                 done = done.wrapping_add(1);
                 self.push(ground, shape, &mut partial, slab, object);
-                *spare = self.take_surplus(&mut partial, frames);
+                *spare = self.take_empty(&mut partial, KEPT, frames);
             }
             drop(partial);
             for slab in surplus.into_iter().flatten() {
@@ -153,10 +153,6 @@ impl Cache {
             }
             rest = rest.get_mut(done.max(1)..).unwrap_or_default();
         }
-    }
-
-    fn home_of<G: Ground>(&self, ground: &G, object: &Object) -> Option<NodeId> {
-        slab_of(ground, object).map(|slab| slab.home.node)
     }
 
     /// Puts an object on its slab's list.
@@ -190,15 +186,7 @@ impl Cache {
         }
     }
 
-    /// Takes an empty slab off the list if there are more than are kept.
-    fn take_surplus<'a>(
-        &self,
-        partial: &mut Partial,
-        frames: &'a FrameTable,
-    ) -> Option<SlabFrame<'a>> {
-        self.take_empty(partial, KEPT, frames)
-    }
-
+    /// Takes an empty slab off the list if there are more than `keep`.
     fn take_empty<'a>(
         &self,
         partial: &mut Partial,

@@ -203,11 +203,7 @@ impl<P: Platform> Memory<P> {
     pub fn shrink_caches(&self) -> u64 {
         let Some(core) = self.core() else { return 0 };
         self.drain_caches(core, |_| true);
-        let soil = self.soil(core);
-        core.caches
-            .iter()
-            .map(|cache| cache.shrink(&soil))
-            .fold(0, u64::saturating_add)
+        core.caches.shrink(&self.soil(core))
     }
 
     /// Gives empty slabs to the page allocator, without waiting for anybody: those of objects at hand of this CPU
@@ -228,10 +224,7 @@ impl<P: Platform> Memory<P> {
         for cpu in core.cpus.presence.cpus().filter(|cpu| *cpu != here) {
             self.drain_caches_of(core, cpu, &|_| true, false);
         }
-        core.caches
-            .iter()
-            .map(|cache| cache.shrink(&soil))
-            .fold(0, u64::saturating_add)
+        core.caches.shrink(&soil)
     }
 
     /// Has CPUs give back what they have at hand of some caches. Answers whether all did.
