@@ -11,6 +11,7 @@
 //!
 //! `kmalloc` is a cache for each size class and family.
 
+pub(crate) mod at_hand;
 mod cache;
 mod caches;
 mod definition;
@@ -28,7 +29,7 @@ pub(crate) use cache::{Cache, Ground};
 pub use caches::CacheError;
 pub(crate) use caches::{Caches, Wish};
 pub use flags::SlabFlags;
-pub(crate) use kmalloc::Family;
+pub(crate) use kmalloc::{Family, cache_of};
 pub use kmalloc::{KMALLOC_MAX_CACHE_SIZE, size_roundup};
 pub(crate) use object::Object;
 pub use shape::ShapeError;
