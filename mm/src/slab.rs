@@ -13,6 +13,7 @@
 
 mod cache;
 mod caches;
+mod debug;
 mod definition;
 mod flags;
 mod kmalloc;
@@ -26,7 +27,9 @@ mod validate;
 pub use cache::{BadFree, CacheStats};
 pub(crate) use cache::{Cache, Ground};
 pub use caches::CacheError;
-pub(crate) use caches::{Caches, Wish};
+pub(crate) use caches::{Caches, Setup, Wish};
+pub(crate) use debug::{Ask, Places, Tally, Treatment};
+pub use debug::{BadSlubDebug, NamePattern, SlubDebug};
 pub use flags::SlabFlags;
 pub(crate) use kmalloc::Family;
 pub use kmalloc::{KMALLOC_MAX_CACHE_SIZE, size_roundup};

@@ -1,6 +1,8 @@
 //! One cache: the ways of objects between owners, CPUs and slabs.
 #![forbid(unsafe_code)]
 
+use super::SlabFlags;
+use super::debug::{Ask, Places, Treatment};
 use super::definition::{Name, Place};
 use super::magazine::{Gauges, Magazine};
 use super::object::{Code, Object};
@@ -12,6 +14,7 @@ use crate::buddy::Gfp;
 use crate::frame::{FrameTable, SlabFrame};
 use crate::mem::{Array, EarlyRam, Exclusive};
 use crate::platform::{CpuId, NodeId, Platform};
+use crate::report::Corruption;
 use crate::sync::atomic::AtomicU32;
 use crate::sync::{Once, OwnerCell, PerCpu, Pin, Seized, SpinLock, rank};
 
@@ -46,6 +49,18 @@ pub(crate) trait Ground {
 
     /// Tells that somebody wrote to a free object of a slab.
     fn damaged(&self, cache: &Cache, slab: Pfn, object: u16);
+
+    /// Tells of damage to an object of a debugged cache. Context: a lock of slabs is held.
+    fn report(&self, report: &Corruption);
+
+    /// Who allocates and frees, if anybody keeps that.
+    fn places(&self) -> Option<&Places>;
+
+    /// What is done to all objects.
+    fn treatment(&self) -> Treatment;
+
+    /// Whether a request for so many bytes of a cache's object fails on purpose.
+    fn strikes(&self, cache: &Cache, gfp: Gfp, size: usize) -> bool;
 }
 
 /// There is no object, nor memory for one.
@@ -184,6 +199,16 @@ impl Cache {
         self.definition.shape()
     }
 
+    /// Its properties, with what the command line says of it.
+    pub(crate) fn flags(&self) -> SlabFlags {
+        self.definition.flags()
+    }
+
+    /// Whether its requests may fail on purpose.
+    pub(crate) fn fails_on_purpose(&self) -> bool {
+        self.flags().contains(SlabFlags::FAILSLAB)
+    }
+
     /// Its number, which stands in the records of its slabs.
     pub(crate) const fn id(&self) -> u16 {
         self.id
@@ -229,16 +254,21 @@ impl Cache {
         ground: &G,
         gfp: Gfp,
         node: Option<NodeId>,
+        ask: Ask,
     ) -> Result<Object, NoObject> {
         let shape = self.shape().ok_or(NoObject)?;
+        if shape.is_guarded() {
+            return self.alloc_guarded(ground, gfp, node, ask);
+        }
         let mut object = self.alloc_raw(ground, gfp, node)?;
-        if gfp.contains(Gfp::ZERO) {
+        let inits = G::P::PROFILE.is_hardened() && ground.treatment().init_on_alloc;
+        if gfp.contains(Gfp::ZERO) || inits {
             object.zero(&shape);
         }
         Ok(object)
     }
 
-    fn alloc_raw<G: Ground>(
+    pub(super) fn alloc_raw<G: Ground>(
         &self,
         ground: &G,
         gfp: Gfp,
@@ -299,6 +329,7 @@ impl Cache {
         };
         let (magazine, gauges) = own.parts();
         let code = self.code::<G>();
+        // None of a debugged cache.
         magazine.set(shape.at_hand(), node);
         let wanted = magazine.room().div_ceil(2);
         if let Some(partial) = rooms.node_with(node) {
@@ -319,8 +350,11 @@ impl Cache {
         let mut partial = rooms.node_with(node)?.lock(ground.platform());
         let mut found = None;
         self.pop(ground, &mut partial, 1, |object| found = Some(object));
-        drop(partial);
         let mut object = found?;
+        if shape.is_guarded() {
+            self.leaves(ground, &mut partial, &object);
+        }
+        drop(partial);
         self.code::<G>().clear(&mut object, &shape);
         Some(object)
     }
@@ -336,16 +370,18 @@ impl Cache {
         ground: &G,
         slab: SlabFrame<'_>,
         mut object: Object,
+        ask: Ask,
     ) -> Result<(), BadFree> {
         let rooms = self.rooms.get().ok_or(BadFree::NotASlab)?;
-        if G::P::PROFILE.is_hardened() {
-            object = self.checked(ground, slab, object)?;
+        if G::P::PROFILE.is_hardened()
+            && let Err(error) = self.check(ground, slab, &mut object)
+        {
+            return self.free_odd(ground, object, error, ask);
         }
         let pin = Pin::new(ground.platform());
         let Some(mut own) = rooms.cells.enter(&pin) else {
             drop(pin);
-            self.give_back(ground, &mut [Some(object)]);
-            return Ok(());
+            return self.free_slow(ground, slab.home.node, object, ask);
         };
         let (magazine, gauges) = own.parts();
         let put = magazine.put(object, slab.home.node, gauges);
@@ -354,38 +390,64 @@ impl Cache {
             self.serve(ground, &pin);
         }
         drop(pin);
-        if let Err(object) = put {
-            self.free_slow(ground, slab.home.node, object);
+        match put {
+            Ok(()) => Ok(()),
+            Err(object) => self.free_slow(ground, slab.home.node, object, ask),
         }
-        Ok(())
+    }
+
+    /// Takes back what is none of a cache's objects as they usually are: one of a debugged cache may be.
+    #[cold]
+    #[inline(never)]
+    fn free_odd<G: Ground>(
+        &self,
+        ground: &G,
+        object: Object,
+        error: BadFree,
+        ask: Ask,
+    ) -> Result<(), BadFree> {
+        match self.shape().is_some_and(|shape| shape.is_guarded()) {
+            true => self.free_guarded(ground, object, ask),
+            false => Err(error),
+        }
     }
 
     /// An object that is none, or free already, is refused; others are marked as free.
     #[inline]
-    fn checked<G: Ground>(
+    fn check<G: Ground>(
         &self,
         ground: &G,
         slab: SlabFrame<'_>,
-        mut object: Object,
-    ) -> Result<Object, BadFree> {
+        object: &mut Object,
+    ) -> Result<(), BadFree> {
         let shape = self.shape().ok_or(BadFree::NotASlab)?;
         let number = slab.number_of(ground.platform(), &shape, object.as_ptr());
         number.ok_or(BadFree::NotAnObject)?;
         let code = self.code::<G>();
-        if code.is_free(&object, &shape) {
+        if code.is_free(object, &shape) {
             return Err(BadFree::AlreadyFree);
         }
-        code.mark(&mut object, &shape);
-        Ok(object)
+        if ground.treatment().init_on_free {
+            object.zero(&shape);
+        }
+        code.mark(object, &shape);
+        Ok(())
     }
 
     /// Takes an object of a node back where there is no room for it at hand, or it is of another node.
     #[cold]
     #[inline(never)]
-    fn free_slow<G: Ground>(&self, ground: &G, node: NodeId, object: Object) {
-        let Some((shape, rooms)) = self.parts() else {
-            return;
-        };
+    fn free_slow<G: Ground>(
+        &self,
+        ground: &G,
+        node: NodeId,
+        object: Object,
+        ask: Ask,
+    ) -> Result<(), BadFree> {
+        let (shape, rooms) = self.parts().ok_or(BadFree::NotASlab)?;
+        if shape.is_guarded() {
+            return self.free_guarded(ground, object, ask);
+        }
         let pin = Pin::new(ground.platform());
         let mut left = Some(object);
         if ground.node_of(pin.cpu()) == node
@@ -405,6 +467,7 @@ impl Cache {
         if left.is_some() {
             self.give_back(ground, &mut [left]);
         }
+        Ok(())
     }
 
     /// Gives the oldest objects at hand back to their slabs.

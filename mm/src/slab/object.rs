@@ -4,6 +4,8 @@
 //! word is encoded with a secret of the cache and the word's address, and objects at hand hold one
 //! too: whoever gives back what is free already, or wrote to it meanwhile, is found out.
 
+mod guarded;
+
 use core::ptr::NonNull;
 
 use super::partial::Partial;

@@ -1,18 +1,21 @@
 //! What a cache does with its slabs: objects off their lists and back, slabs that come and go.
 #![forbid(unsafe_code)]
 
+use core::ptr::NonNull;
+
 use super::cache::{BATCH, Cache, Ground, NoObject};
+use super::debug::Guard;
 use super::object::{END, Object};
 use super::partial::Partial;
 use super::shape::Shape;
 use crate::addr::VirtAddr;
 use crate::buddy::Gfp;
+use crate::frame::SlabFrame;
 use crate::frame::slab::SlabUse;
-use crate::frame::{FrameTable, SlabFrame};
 use crate::platform::{NodeId, Platform};
 
 /// Empty slabs that a node keeps for a cache (Linux: `MIN_PARTIAL`).
-const KEPT: u64 = 5;
+pub(super) const KEPT: u64 = 5;
 
 impl Cache {
     /// Takes up to so many objects from slabs on the list.
@@ -28,7 +31,7 @@ impl Cache {
         };
         let frames = ground.frames();
         let mut got: usize = 0;
-        while got < wanted {
+        'slabs: while got < wanted {
             let Some(slab) = partial.first().and_then(|pfn| frames.slab_at(pfn)) else {
                 break;
             };
@@ -46,6 +49,8 @@ impl Cache {
                         got = got.wrapping_add(1);
                         each(object);
                     }
+                    // A debugged cache makes the list anew.
+                    Err(_) if now == before && self.mend(ground, partial, slab) => continue 'slabs,
                     Err(bad) => {
                         // What was behind is out of reach, and the slab stays as it is for good.
                         ground.damaged(self, slab.pfn, bad.object);
@@ -62,6 +67,8 @@ impl Cache {
                 partial.remove(slab, before.taken == 0, frames);
                 if !is_full {
                     partial.insert(slab, false, frames);
+                } else if shape.is_guarded() {
+                    partial.full_mut().insert(slab, frames);
                 }
             }
             slab.frame.set_slab_use(now);
@@ -98,6 +105,9 @@ impl Cache {
             let known = (&shape, self.code::<G>());
             let memory = slab.memory(ground.platform(), known, &mut partial)?;
             slab.frame.set_slab_use(memory.link_all(seed));
+            if shape.is_guarded() {
+                Guard::new(self, ground, (slab, &shape), &mut partial)?.make_new();
+            }
             partial.note_slab(true);
             partial.insert(slab, true, frames);
             Some(slab.home.node)
@@ -122,7 +132,6 @@ impl Cache {
         let Some((shape, rooms)) = self.parts() else {
             return;
         };
-        let frames = ground.frames();
         // As many neighbours of one node as there are, under one hold of its lock.
         let mut rest = objects;
         while let Some(first) = rest
@@ -145,7 +154,7 @@ impl Cache {
                 };
                 done = done.wrapping_add(1);
                 self.push(ground, shape, &mut partial, slab, object);
-                *spare = self.take_empty(&mut partial, KEPT, frames);
+                *spare = self.take_empty(ground, &mut partial, KEPT);
             }
             drop(partial);
             for slab in surplus.into_iter().flatten() {
@@ -156,7 +165,7 @@ impl Cache {
     }
 
     /// Puts an object on its slab's list.
-    fn push<G: Ground>(
+    pub(super) fn push<G: Ground>(
         &self,
         ground: &G,
         shape: Shape,
@@ -179,6 +188,9 @@ impl Cache {
         slab.frame.set_slab_use(now);
         partial.note_back(1);
         if before.taken >= shape.objects() {
+            if shape.is_guarded() {
+                partial.full_mut().remove(slab, frames);
+            }
             partial.insert(slab, now.taken == 0, frames);
         } else if now.taken == 0 {
             partial.remove(slab, false, frames);
@@ -187,13 +199,17 @@ impl Cache {
     }
 
     /// Takes an empty slab off the list if there are more than `keep`.
-    fn take_empty<'a>(
+    pub(super) fn take_empty<'a, G: Ground>(
         &self,
+        ground: &'a G,
         partial: &mut Partial,
         keep: u64,
-        frames: &'a FrameTable,
     ) -> Option<SlabFrame<'a>> {
+        let frames = ground.frames();
         let slab = frames.slab_at(partial.surplus(keep)?)?;
+        if let Some(shape) = self.shape().filter(Shape::is_guarded) {
+            Guard::new(self, ground, (slab, &shape), partial)?.check_last();
+        }
         partial.remove(slab, true, frames);
         partial.note_slab(false);
         Some(slab)
@@ -204,12 +220,11 @@ impl Cache {
         let Some((shape, rooms)) = self.parts() else {
             return 0;
         };
-        let frames = ground.frames();
         let mut pages: u64 = 0;
         for node in rooms.nodes().iter() {
             loop {
                 let mut partial = node.lock(ground.platform());
-                let slab = self.take_empty(&mut partial, 0, frames);
+                let slab = self.take_empty(ground, &mut partial, 0);
                 drop(partial);
                 let Some(slab) = slab else { break };
                 self.end_slab(ground, slab);
@@ -222,7 +237,12 @@ impl Cache {
 
 /// The slab that an object is in.
 pub(super) fn slab_of<'a, G: Ground>(ground: &'a G, object: &Object) -> Option<SlabFrame<'a>> {
-    let address = VirtAddr::from_ptr(object.as_ptr().as_ptr());
+    slab_around(ground, object.as_ptr())
+}
+
+/// The slab that a byte is in.
+pub(super) fn slab_around<G: Ground>(ground: &G, byte: NonNull<u8>) -> Option<SlabFrame<'_>> {
+    let address = VirtAddr::from_ptr(byte.as_ptr());
     let pfn = ground.platform().virt_to_phys(address)?.frame();
     ground.frames().slab_at(pfn)
 }

@@ -11,7 +11,9 @@ use crate::frame::FrameTable;
 use crate::mem::{EarlyRam, Exclusive};
 use crate::platform::{CpuId, NodeId, Platform};
 use crate::report::Corruption;
-use crate::slab::{Cache, CacheError, CacheStats, Caches, Family, Ground, SlabFlags, Wish};
+use crate::slab::{
+    Ask, Cache, CacheError, CacheStats, Caches, Family, Ground, Places, SlabFlags, Treatment, Wish,
+};
 use crate::sync::Pin;
 
 /// What caches stand on.
@@ -68,6 +70,24 @@ impl<P: Platform> Ground for Soil<'_, P> {
             cache,
         });
     }
+
+    fn report(&self, report: &Corruption) {
+        self.memory.platform.corruption(report);
+    }
+
+    fn places(&self) -> Option<&Places> {
+        self.core.caches.places()
+    }
+
+    #[inline(always)]
+    fn treatment(&self) -> Treatment {
+        self.core.caches.treatment()
+    }
+
+    fn strikes(&self, cache: &Cache, gfp: Gfp, size: usize) -> bool {
+        let faults = &self.core.slab_faults;
+        faults.strike_aloud(&self.memory.platform, cache, gfp, size)
+    }
 }
 
 impl<P: Platform> Memory<P> {
@@ -88,12 +108,14 @@ impl<P: Platform> Memory<P> {
     /// # Errors
     /// [`AllocError`].
     #[inline(always)]
+    #[track_caller]
     pub fn kmalloc(&self, size: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
         let core = self.core().ok_or(AllocError::NotUp)?;
         let Some(cache) = core.caches.kmalloc(size, Family::of(gfp)) else {
             return self.kmalloc_pages(core, size, gfp, None);
         };
-        if !gfp.contains(Gfp::ZERO) {
+        let inits = P::PROFILE.is_hardened() && core.caches.treatment().init_on_alloc;
+        if !gfp.contains(Gfp::ZERO) && !inits {
             let pin = Pin::new(&self.platform);
             let taken = cache.take_at_hand(&self.soil(core), &pin);
             drop(pin);
@@ -101,13 +123,14 @@ impl<P: Platform> Memory<P> {
                 return Ok(object.into_raw());
             }
         }
-        self.alloc_object(core, cache, gfp, None)
+        self.alloc_object(core, cache, (gfp, None), Ask::bytes(size))
     }
 
     /// As [`Self::kmalloc`], zeroed (Linux: `kzalloc`). Context: as the flags say; any but NMI.
     ///
     /// # Errors
     /// [`AllocError`].
+    #[track_caller]
     pub fn kzalloc(&self, size: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
         self.kmalloc(size, gfp | Gfp::ZERO)
     }
@@ -116,6 +139,7 @@ impl<P: Platform> Memory<P> {
     ///
     /// # Errors
     /// [`AllocError::OutOfMemory`] also if there is no such size.
+    #[track_caller]
     pub fn kcalloc(&self, count: usize, size: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
         let bytes = count.checked_mul(size).ok_or(AllocError::OutOfMemory)?;
         self.kzalloc(bytes, gfp)
@@ -126,6 +150,7 @@ impl<P: Platform> Memory<P> {
     ///
     /// # Errors
     /// [`AllocError`].
+    #[track_caller]
     pub fn kmalloc_node(
         &self,
         size: usize,
@@ -135,7 +160,7 @@ impl<P: Platform> Memory<P> {
         let core = self.core().ok_or(AllocError::NotUp)?;
         core.node(node).ok_or(AllocError::NoSuchNode)?;
         match core.caches.kmalloc(size, Family::of(gfp)) {
-            Some(cache) => self.alloc_object(core, cache, gfp, Some(node)),
+            Some(cache) => self.alloc_object(core, cache, (gfp, Some(node)), Ask::bytes(size)),
             None => self.kmalloc_pages(core, size, gfp, Some(node)),
         }
     }
@@ -145,10 +170,10 @@ impl<P: Platform> Memory<P> {
         &self,
         core: &Core,
         cache: &Cache,
-        gfp: Gfp,
-        node: Option<NodeId>,
+        (gfp, node): (Gfp, Option<NodeId>),
+        ask: Ask,
     ) -> Result<NonNull<u8>, AllocError> {
-        let object = cache.alloc(&self.soil(core), gfp, node);
+        let object = cache.alloc(&self.soil(core), gfp, node, ask);
         object
             .map(crate::slab::Object::into_raw)
             .map_err(|_| AllocError::OutOfMemory)
@@ -182,20 +207,31 @@ impl<P: Platform> Memory<P> {
     }
 
     /// How many bytes whoever has `object` may use (Linux: `ksize`); `None` if it is nothing that
-    /// [`Self::kmalloc`] or a cache handed out. Context: any.
+    /// [`Self::kmalloc`] or a cache handed out. Of an object of a debugged cache those are as many as were asked
+    /// for: what is behind them is a red zone. Context: any but NMI.
     #[must_use]
     pub fn ksize(&self, object: NonNull<u8>) -> Option<usize> {
+        let (room, is_guarded) = self.room_of(object)?;
+        match is_guarded {
+            true => self.asked_size(object),
+            false => Some(room),
+        }
+    }
+
+    /// How many bytes an object has, and whether its cache is a debugged one.
+    pub(crate) fn room_of(&self, object: NonNull<u8>) -> Option<(usize, bool)> {
         let core = self.core()?;
         let pfn = self
             .platform
             .virt_to_phys(VirtAddr::from_ptr(object.as_ptr()))?
             .frame();
         if let Some(slab) = core.frames.slab_at(pfn) {
-            return Some(core.caches.get(slab.cache)?.shape()?.size());
+            let shape = core.caches.get(slab.cache)?.shape()?;
+            return Some((shape.size(), shape.is_guarded()));
         }
         let word = core.frames.frame(pfn)?.word();
         let is_pages = word.is(crate::frame::FrameState::Unique) && word.is_compound();
-        is_pages.then(|| crate::addr::to_index(word.order().bytes()))
+        is_pages.then(|| (crate::addr::to_index(word.order().bytes()), false))
     }
 
     /// Takes back what CPUs have at hand, and gives empty slabs of all caches to the page allocator.
@@ -381,7 +417,7 @@ impl<H: Home> KmemCache<H> {
         })
     }
 
-    fn parts(&self) -> Option<(&Memory<H::P>, &Core, &Cache)> {
+    pub(super) fn parts(&self) -> Option<(&Memory<H::P>, &Core, &Cache)> {
         let memory = self.home.memory();
         let core = memory.core()?;
         Some((memory, core, core.caches.get(self.id)?))
@@ -402,9 +438,10 @@ impl<H: Home> KmemCache<H> {
     /// # Errors
     /// [`AllocError`].
     #[inline]
+    #[track_caller]
     pub fn alloc(&self, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
         let (memory, core, cache) = self.parts().ok_or(AllocError::NotUp)?;
-        memory.alloc_object(core, cache, gfp, None)
+        memory.alloc_object(core, cache, (gfp, None), Ask::whole())
     }
 
     /// As [`Self::alloc`], from a node's memory if there is any (Linux: `kmem_cache_alloc_node`). Context:
@@ -412,10 +449,11 @@ impl<H: Home> KmemCache<H> {
     ///
     /// # Errors
     /// [`AllocError`].
+    #[track_caller]
     pub fn alloc_node(&self, gfp: Gfp, node: NodeId) -> Result<NonNull<u8>, AllocError> {
         let (memory, core, cache) = self.parts().ok_or(AllocError::NotUp)?;
         core.node(node).ok_or(AllocError::NoSuchNode)?;
-        memory.alloc_object(core, cache, gfp, Some(node))
+        memory.alloc_object(core, cache, (gfp, Some(node)), Ask::whole())
     }
 
     /// The cache in numbers. Context: any but NMI.
