@@ -3,5 +3,6 @@
 mod caches;
 mod concurrency;
 mod damage;
+mod guarded;
 mod kmalloc;
 mod misuse;
