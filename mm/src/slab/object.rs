@@ -8,6 +8,7 @@ mod guarded;
 
 use core::ptr::NonNull;
 
+use super::debug::Treatment;
 use super::partial::Partial;
 use super::shape::{MOST, Shape};
 use crate::addr::{PfnRange, to_count, to_index};
@@ -53,7 +54,7 @@ impl Object {
 
     /// Where it is.
     #[inline(always)]
-    pub(super) const fn as_ptr(&self) -> NonNull<u8> {
+    pub(crate) const fn as_ptr(&self) -> NonNull<u8> {
         self.0
     }
 
@@ -143,6 +144,102 @@ impl Code {
             // SAFETY: as in `read`.
             unsafe { at.write(0) };
         }
+    }
+}
+
+/// What tells a good object of a cache from a bad one, without a look at its slab.
+///
+/// # Invariants
+/// Used with objects of the cache whose shape and code they are of.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Checks {
+    secret: u64,
+    free_at: usize,
+    /// What a multiple of the stride times this is less than this, modulo 2^64 (Lemire, Kaser and Kurz 2019).
+    divider: u64,
+    /// Which bits of an address say where in its slab it is, …
+    within: u64,
+    /// … and where the last object ends there.
+    end: u64,
+    /// Bytes that are zeroed when an object is handed out, …
+    zeroed_out: usize,
+    /// … and when it comes back.
+    zeroed_in: usize,
+}
+
+impl Checks {
+    /// Those of no cache.
+    pub(super) const NONE: Self = Self {
+        secret: 0,
+        free_at: 0,
+        divider: 0,
+        within: 0,
+        end: 0,
+        zeroed_out: 0,
+        zeroed_in: 0,
+    };
+
+    pub(super) fn new(shape: &Shape, code: Code, treatment: Treatment) -> Self {
+        let stride = to_count(shape.stride());
+        let bytes = |are_zeroed| if are_zeroed { shape.size() } else { 0 };
+        Self {
+            zeroed_out: bytes(treatment.init_on_alloc),
+            zeroed_in: bytes(treatment.init_on_free),
+            secret: code.secret,
+            free_at: shape.free_at(),
+            divider: u64::MAX.checked_div(stride).unwrap_or(0).wrapping_add(1),
+            within: shape.order().bytes().wrapping_sub(1),
+            end: u64::from(shape.objects()).wrapping_mul(stride),
+        }
+    }
+
+    /// Whether an object starts at a physical address that is in a slab: a slab is aligned to its size.
+    #[inline(always)]
+    pub(super) const fn is_place(&self, at: u64) -> bool {
+        let offset = at & self.within;
+        offset < self.end && offset.wrapping_mul(self.divider) < self.divider
+    }
+
+    #[inline(always)]
+    fn word(&self, object: &Object) -> (NonNull<u64>, u64) {
+        // SAFETY: the word lies within the object's place (`Shape`).
+        let at = unsafe { object.0.add(self.free_at) }.cast::<u64>();
+        (at, self.secret ^ to_count(at.addr().get()).swap_bytes())
+    }
+
+    /// Marks an object that its owner gives up as free. `false` if it is so already.
+    #[inline(always)]
+    pub(super) fn mark_if_taken(&self, object: &mut Object) -> bool {
+        let (at, key) = self.word(object);
+        // SAFETY: within the object, aligned (`Shape`), and ours; RAM always holds some value.
+        let bits = unsafe { at.read() } ^ key;
+        if bits <= u64::from(u16::MAX) {
+            return false;
+        }
+        if self.zeroed_in > 0 {
+            // SAFETY: the object is that large (`Shape`), and ours.
+            unsafe { object.0.write_bytes(0, self.zeroed_in) };
+        }
+        // SAFETY: as above.
+        unsafe { at.write(key ^ u64::from(AT_HAND)) };
+        true
+    }
+
+    /// Takes the mark from an object at hand. `false` if it has none: somebody wrote to it.
+    #[inline(always)]
+    pub(super) fn unmark(&self, object: &mut Object) -> bool {
+        let (at, key) = self.word(object);
+        // SAFETY: as in `mark_if_taken`.
+        let is_marked = unsafe { at.read() } == key ^ u64::from(AT_HAND);
+        if is_marked {
+            // SAFETY: as above.
+            unsafe { at.write(0) };
+            if self.zeroed_out > 0 {
+                // SAFETY: the object is that large (`Shape`), and ours.
+                unsafe { object.0.write_bytes(0, self.zeroed_out) };
+            }
+        }
+        is_marked
     }
 }
 

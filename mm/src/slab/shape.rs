@@ -198,12 +198,8 @@ impl Shape {
         (rest == 0 && number < self.objects).then_some(number)
     }
 
-    /// How many objects a CPU has at hand at most: many small ones, few large ones, and none that are
-    /// looked at whenever they come or go.
-    pub(super) const fn at_hand(&self) -> u8 {
-        if self.guarded {
-            return 0;
-        }
+    /// How many objects a CPU has at hand at most: many small ones, few large ones.
+    pub(super) const fn at_hand(&self) -> u32 {
         match self.stride {
             0..=256 => 63,
             257..=1024 => 31,

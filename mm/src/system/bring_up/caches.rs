@@ -1,17 +1,18 @@
 //! The caches that are there from the beginning.
 #![forbid(unsafe_code)]
 
-use super::{BringUpError, Builder};
+use super::{BringUpError, Builder, Cpus};
 use crate::memblock::NodeChoice;
 use crate::platform::Platform;
 use crate::slab::{Caches, Setup, Treatment};
 use crate::system::Options;
 
 impl<P: Platform> Builder<'_, P> {
-    /// The caches of `kmalloc`.
+    /// The caches of `kmalloc`, and the ways of CPUs to them.
     pub(super) fn caches(
         &mut self,
         nodes: usize,
+        known: &Cpus,
         options: &Options,
     ) -> Result<Caches, BringUpError> {
         let cpus = self.platform.cpus();
@@ -27,6 +28,8 @@ impl<P: Platform> Builder<'_, P> {
         let bytes = Caches::bytes_for(cpus, nodes, &setup).unwrap_or(u64::MAX);
         self.summary.cache_bytes = bytes;
         let ram = self.take(bytes, 64, NodeChoice::Any)?;
-        Ok(Caches::bring_up(self.platform, ram, (cpus, nodes), &setup)?)
+        let caches = Caches::bring_up(self.platform, ram, (cpus, nodes), &setup)?;
+        caches.iter().for_each(|cache| known.make_way(cache));
+        Ok(caches)
     }
 }
