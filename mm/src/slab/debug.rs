@@ -6,6 +6,7 @@
 //! of the slab, where the bytes are checked; the short way knows nothing of all this.
 //!
 //! What is wrong is told once, with what is known of who did it, and put right.
+#![forbid(unsafe_code)]
 
 mod check;
 mod full;

@@ -35,11 +35,11 @@ const EQUALS: [&[&str]; 4] = [
 /// A room grows by changing this table, where a reviewer sees it. Files in a room that forbid
 /// `unsafe` do not count.
 const ROOMS: [(&str, usize, usize); 6] = [
-    ("platform", 185, 1),
+    ("platform", 200, 1),
     ("sync", 822, 21),
     ("mem", 292, 16),
     ("frame/table", 790, 26),
-    ("slab/object", 250, 20),
+    ("slab/object", 420, 36),
     ("adapters", 320, 45),
 ];
 
