@@ -66,6 +66,11 @@ impl Partial {
         objects: u16,
         frames: &FrameTable,
     ) {
+        // Which list it is on, and where.
+        let place = |taken: u16| (taken >= objects, taken == 0);
+        if place(before) == place(now) {
+            return;
+        }
         match before >= objects {
             true => self.full.remove(slab, frames),
             false => self.remove(slab, before == 0, frames),

@@ -74,7 +74,7 @@ impl Cache {
         damage.map_or(Ok(()), Err)
     }
 
-    /// How many objects are on a slab's list.
+    /// How many objects of a slab are free.
     fn free_objects<G: Ground>(
         &self,
         ground: &G,
@@ -91,9 +91,10 @@ impl Cache {
         let memory = slab
             .memory(ground.platform(), known, partial)
             .ok_or(lost(0))?;
-        memory
-            .count(slab.frame.slab_use().free)
-            .map_err(|bad| lost(bad.object))
+        let now = slab.frame.slab_use();
+        let listed = memory.count(now.free).map_err(|bad| lost(bad.object))?;
+        let fresh = shape.objects().saturating_sub(now.fresh);
+        Ok(listed.saturating_add(u64::from(fresh)))
     }
 }
 

@@ -163,7 +163,7 @@ impl Cache {
             guard.note(number, true, &ask, Pin::new(ground.platform()).cpu());
         }
         if let Some(place) = guard.memory.take_back(owners, number) {
-            self.push(ground, shape, &mut partial, slab, place);
+            guard.put(&mut partial, place);
         }
         let surplus = self.take_empty(ground, &mut partial, KEPT);
         drop(partial);
@@ -268,7 +268,7 @@ impl Cache {
         }
     }
 
-    /// Makes the list of a slab anew that `pop` found broken; answers whether there is one to go on with.
+    /// Makes the list of a slab anew that `pop` found broken, if the cache is a debugged one.
     #[cold]
     pub(in crate::slab) fn mend<G: Ground>(
         &self,
@@ -321,7 +321,15 @@ impl<G: Ground> Guard<'_, G> {
         let now = SlabUse {
             taken: self.shape.objects().saturating_sub(mine.count()),
             free: self.memory.relink(&mine),
+            fresh: self.shape.objects(),
         };
+        self.change_use(partial, now);
+        Some(damage)
+    }
+
+    /// From now on the slab's record says this of its objects.
+    fn change_use(&self, partial: &mut Partial, now: SlabUse) {
+        let before = self.slab.frame.slab_use();
         self.slab.frame.set_slab_use(now);
         if now.taken > before.taken {
             partial.note_taken(u64::from(now.taken.saturating_sub(before.taken)));
@@ -331,7 +339,13 @@ impl<G: Ground> Guard<'_, G> {
         let frames = self.ground.frames();
         let objects = self.shape.objects();
         partial.relist(self.slab, (before.taken, now.taken), objects, frames);
-        Some(damage)
+    }
+
+    /// Puts an object on the list.
+    fn put(&self, partial: &mut Partial, place: Object) {
+        let mut now = self.slab.frame.slab_use();
+        let _ = self.memory.push_all(&mut now, &mut [Some(place)]);
+        self.change_use(partial, now);
     }
 
     /// Looks at all objects of the slab, and at its list.
