@@ -19,6 +19,7 @@ mod faults;
 mod free;
 mod grace;
 mod held;
+mod ksize;
 mod node_states;
 mod nolock;
 mod object_owners;

@@ -1,6 +1,7 @@
 //! Which lines of the source have how many objects, of caches that keep it (Linux: `alloc_traces`).
 #![forbid(unsafe_code)]
 
+use core::fmt;
 use core::panic::Location;
 
 use super::{Home, KmemCache, Memory};
@@ -16,6 +17,16 @@ pub struct ObjectOwner {
     pub objects: u64,
     /// How many bytes were asked for.
     pub bytes: u64,
+}
+
+impl fmt::Display for ObjectOwner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { objects, place, .. } = self;
+        match place {
+            Some(place) => write!(f, "{objects} allocated at {place}"),
+            None => write!(f, "{objects} allocated elsewhere"),
+        }
+    }
 }
 
 impl<P: Platform> Memory<P> {
@@ -54,4 +65,31 @@ impl<H: Home> KmemCache<H> {
             memory.owners_of(cache, each);
         }
     }
+}
+
+/// Lines of the source that are named, at most.
+const NAMED: usize = 8;
+
+/// How many objects of a cache have not come back, and who has most of them, if that is kept.
+pub(super) fn write_still_in_use<H: Home>(
+    cache: &KmemCache<H>,
+    objects: u64,
+    f: &mut fmt::Formatter<'_>,
+) -> fmt::Result {
+    let name = cache
+        .parts()
+        .map(|(memory, _, cache)| cache.name(&memory.platform));
+    write!(f, "{objects} objects")?;
+    if let Some(name) = name {
+        write!(f, " of cache {name}")?;
+    }
+    f.write_str(" have not come back")?;
+    let (mut written, mut lines) = (Ok(()), 0);
+    cache.for_each_owner(|owner| {
+        if lines < NAMED && written.is_ok() {
+            written = write!(f, "\n  {owner}");
+        }
+        lines = lines.saturating_add(1);
+    });
+    written
 }
