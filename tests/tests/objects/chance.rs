@@ -63,6 +63,7 @@ fn objects_of_new_slabs_come_in_an_order_that_is_any() {
         unsafe { cache.free(object) }.unwrap();
     }
     cache.destroy().unwrap();
+    machine.shrink_caches();
     machine.drain_all_pages();
     machine.rebase();
     machine.finish();

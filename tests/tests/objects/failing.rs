@@ -109,6 +109,7 @@ fn without_a_cache_that_can_fail_there_is_no_rule() {
     assert!(cache.alloc(Gfp::KERNEL | Gfp::NOWARN).is_err());
     free(&machine, machine.kmalloc(64, Gfp::KERNEL).unwrap());
     cache.destroy().unwrap();
+    machine.shrink_caches();
     machine.drain_all_pages();
     machine.rebase();
     machine.finish();
@@ -215,6 +216,7 @@ fn whatever_fails_nothing_has_changed_and_the_next_try_succeeds() {
     assert!(injections >= 2_000, "{injections}");
     println!("{injections} injections");
     free(&machine, kept);
+    machine.shrink_caches();
     machine.drain_all_pages();
     machine.rebase();
     machine.finish();

@@ -253,6 +253,7 @@ fn a_debugged_cache_serves_as_any_other<C: SimConfig>() {
         .into_iter()
         .for_each(|cache| cache.destroy().unwrap());
     // What caches need themselves stays.
+    machine.shrink_caches();
     machine.drain_all_pages();
     machine.rebase();
     machine.finish();

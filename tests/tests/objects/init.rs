@@ -29,6 +29,7 @@ fn nobody_sees_what_was_there_where_that_is_switched_off<C: SimConfig>() {
                 options.init_on_free = on_free;
                 // Poison would be there instead.
                 options.slub_debug = SlubDebug::OFF;
+                options.page_poison = false;
             })
             .boot();
         let sizes = (0..10).map(|shift| 8 << shift);
@@ -70,6 +71,7 @@ fn nobody_sees_what_was_there_where_that_is_switched_off<C: SimConfig>() {
         }
         let is_treated = on_alloc || on_free;
         assert!(is_treated || seen > 500, "what was there is there: {seen}");
+        machine.shrink_caches();
         machine.drain_all_pages();
         machine.rebase();
         machine.finish();

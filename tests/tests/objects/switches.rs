@@ -71,9 +71,18 @@ fn the_debug_profile_debugs_all_caches_unless_it_is_told_not_to() {
 
 #[test]
 fn caches_whose_slabs_get_larger_are_spared_by_a_letter() {
-    let machine = machine::<Usual>("slub_debug=OZ");
-    assert_eq!(stride(&machine, "kmalloc-8k"), 8192);
-    machine.finish();
+    for (words, is_spared) in [("slub_debug=OZ", true), ("slub_debug=Z", false)] {
+        let mut machine = machine::<Usual>(words);
+        // One fills a slab of order 3 all but eight bytes.
+        let cache = KmemCache::create(&*machine, "large", (32_760, 8), SlabFlags::empty()).unwrap();
+        assert_eq!(cache.stats().stride == 32_760, is_spared);
+        assert!(stride(&machine, "kmalloc-64") > 64);
+        cache.destroy().unwrap();
+        machine.shrink_caches();
+        machine.drain_all_pages();
+        machine.rebase();
+        machine.finish();
+    }
 }
 
 #[test]
@@ -90,6 +99,7 @@ fn names_choose_caches_that_are_made_later() {
     for cache in [debugged, other, again] {
         cache.destroy().unwrap();
     }
+    machine.shrink_caches();
     machine.drain_all_pages();
     machine.rebase();
     machine.finish();

@@ -38,8 +38,8 @@ const ROOMS: [(&str, usize, usize); 6] = [
     ("platform", 200, 1),
     ("sync", 845, 22),
     ("mem", 292, 16),
-    ("frame/table", 790, 26),
-    ("slab/object", 420, 36),
+    ("frame/table", 815, 26),
+    ("slab/object", 435, 36),
     ("adapters", 320, 45),
 ];
 
