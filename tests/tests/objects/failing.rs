@@ -143,8 +143,7 @@ const OPERATIONS: [Operation; 8] = [
     |machine, size, gfp| {
         let object = machine.kmalloc(size / 8 + 1, gfp)?;
         // SAFETY: allocated above, with that many bytes.
-        let bytes = unsafe { object.write_bytes(7, size / 8 + 1) };
-        let () = bytes;
+        unsafe { object.write_bytes(7, size / 8 + 1) };
         // SAFETY: the same object, which is freed only once.
         let moved = unsafe { machine.krealloc(object, (size / 8 + 1, size), gfp) };
         // SAFETY: at least one byte.
