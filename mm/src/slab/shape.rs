@@ -209,8 +209,12 @@ impl Shape {
         self.divider
     }
 
-    /// How many objects a CPU has at hand at most: many small ones, few large ones.
+    /// How many objects a CPU has at hand at most: many small ones, few large ones, and none that are
+    /// looked at whenever they come or go.
     pub(super) const fn at_hand(&self) -> u32 {
+        if self.guarded {
+            return 0;
+        }
         match self.stride {
             0..=256 => 63,
             257..=1024 => 31,
