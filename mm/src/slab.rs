@@ -14,6 +14,7 @@
 pub(crate) mod at_hand;
 mod cache;
 mod caches;
+mod debug;
 mod definition;
 mod flags;
 mod kmalloc;
@@ -27,7 +28,9 @@ mod validate;
 pub use cache::{BadFree, CacheStats};
 pub(crate) use cache::{Cache, Ground};
 pub use caches::CacheError;
-pub(crate) use caches::{Caches, Wish};
+pub(crate) use caches::{Caches, Setup, Wish};
+pub(crate) use debug::{Ask, Places, Tally, Treatment};
+pub use debug::{BadSlubDebug, NamePattern, SlubDebug};
 pub use flags::SlabFlags;
 pub(crate) use kmalloc::{Family, cache_of};
 pub use kmalloc::{KMALLOC_MAX_CACHE_SIZE, size_roundup};

@@ -19,8 +19,10 @@ mod faults;
 mod free;
 mod grace;
 mod held;
+mod ksize;
 mod node_states;
 mod nolock;
+mod object_owners;
 mod objects;
 mod options;
 mod origins;
@@ -31,6 +33,7 @@ mod retry;
 mod run;
 mod sections;
 mod shared;
+mod slab_faults;
 mod slow_path;
 mod tuning;
 
@@ -44,11 +47,13 @@ pub use bring_up::{BringUpError, Summary};
 pub use cma::{CmaError, CmaStats};
 pub use faults::{BadFaultRule, FailPageAlloc, Times};
 pub use grace::{GraceError, GracePeriods, QueueFull};
+pub use object_owners::ObjectOwner;
 pub use objects::{KmemCache, StillInUse};
 pub use options::{HugePages, Options, PageLists, PageOwner, Populate};
 pub use reclaim::{Balance, ReclaimStats};
 pub use run::{ContigError, ExactError, PageRun};
 pub use shared::{Destructor, SharedBlock, ToZone};
+pub use slab_faults::{FailSlab, NoFailSlab};
 pub use tuning::{Tuning, TuningError};
 
 pub use crate::adapters::{Home, KBytes};
@@ -111,6 +116,7 @@ pub(crate) struct Core {
     latent: Option<populate::Latent>,
     pub(crate) cma: Option<cma::CmaArea>,
     faults: Option<faults::Faults>,
+    slab_faults: slab_faults::SlabFaults,
     tuning: SpinLock<Tuning>,
     reclaim: reclaim::Counters,
     /// Frames left out of circulation because they were found damaged.

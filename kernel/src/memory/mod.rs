@@ -71,12 +71,12 @@ kernel_param!(
 kernel_param!(
     "init_on_alloc",
     "0|1|off|on|n|y",
-    "zero pages when they are handed out"
+    "zero pages and objects when they are handed out"
 );
 kernel_param!(
     "init_on_free",
     "0|1|off|on|n|y",
-    "zero pages when they come back"
+    "zero pages and objects when they come back"
 );
 kernel_param!(
     "page_poison",
@@ -98,6 +98,16 @@ kernel_param!(
     "fail_page_alloc",
     "INTERVAL,PERCENT,SPACE,TIMES[,MIN_ORDER]",
     "have requests for pages fail on purpose"
+);
+kernel_param!(
+    "failslab",
+    "INTERVAL,PERCENT,COUNT,TIMES[,MIN-MAX[,CACHE]]",
+    "have requests for objects fail on purpose"
+);
+kernel_param!(
+    "slub_debug",
+    "[FZPUAO-][,CACHE[*]...][;...]",
+    "caches that check their objects, all by default; for what"
 );
 kernel_param!(
     "grace",

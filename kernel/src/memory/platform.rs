@@ -17,7 +17,9 @@ use core::sync::atomic::Ordering::Relaxed;
 use mm::addr::{DirectMap, PhysAddr, PhysRange, VirtAddr};
 use mm::numa::Policy;
 use mm::platform::{CpuId, IrqState, MapFrameTableError, MemoryModel, NodeId, Platform, Profile};
-use mm::report::{AllocFailure, Corruption, ForcedFailure, GraceStall, SleepInAtomic};
+use mm::report::{
+    AllocFailure, Corruption, ForcedFailure, ForcedObjectFailure, GraceStall, SleepInAtomic,
+};
 use spin::Once;
 
 /// The profile that this kernel was built with.
@@ -246,7 +248,8 @@ unsafe impl Platform for KernelPlatform {
         if PROFILE.is_debug() {
             panic::fatal(
                 crate::arch::exit::Status::Panic,
-                format_args!("memory corruption: {report}"),
+                // With frame numbers, which others need not know.
+                format_args!("memory corruption: {report:#}"),
             );
         }
         log::error!("memory corruption: {report}");
@@ -258,6 +261,10 @@ unsafe impl Platform for KernelPlatform {
     }
 
     fn failure_forced(&self, failure: &ForcedFailure) {
+        self.warn_now_and_then(failure);
+    }
+
+    fn object_failure_forced(&self, failure: &ForcedObjectFailure) {
         self.warn_now_and_then(failure);
     }
 

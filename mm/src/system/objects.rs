@@ -12,8 +12,8 @@ use crate::mem::{EarlyRam, Exclusive};
 use crate::platform::{CpuId, NodeId, Platform};
 use crate::report::Corruption;
 use crate::slab::{
-    Cache, CacheError, CacheStats, Caches, Family, Ground, Object, SlabFlags, Wish, at_hand,
-    cache_of,
+    Ask, Cache, CacheError, CacheStats, Caches, Family, Ground, Object, Places, SlabFlags,
+    Treatment, Wish, at_hand, cache_of,
 };
 use crate::sync::Pin;
 
@@ -80,6 +80,24 @@ impl<P: Platform> Ground for Soil<'_, P> {
             cache,
         });
     }
+
+    fn report(&self, report: &Corruption) {
+        self.memory.platform.corruption(report);
+    }
+
+    fn places(&self) -> Option<&Places> {
+        self.core.caches.places()
+    }
+
+    #[inline(always)]
+    fn treatment(&self) -> Treatment {
+        self.core.caches.treatment()
+    }
+
+    fn strikes(&self, cache: &Cache, gfp: Gfp, size: usize) -> bool {
+        let faults = &self.core.slab_faults;
+        faults.strike_aloud(&self.memory.platform, cache, gfp, size)
+    }
 }
 
 impl<P: Platform> Memory<P> {
@@ -100,6 +118,7 @@ impl<P: Platform> Memory<P> {
     /// # Errors
     /// [`AllocError`].
     #[inline(always)]
+    #[track_caller]
     pub fn kmalloc(&self, size: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
         if let Some(cache) = cache_of(size, Family::of(gfp))
             && let Some(object) = self.object_at_hand(cache)
@@ -200,10 +219,11 @@ impl<P: Platform> Memory<P> {
 
     #[cold]
     #[inline(never)]
+    #[track_caller]
     fn kmalloc_slow(&self, size: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
         let core = self.core().ok_or(AllocError::NotUp)?;
         match core.caches.kmalloc(size, Family::of(gfp)) {
-            Some(cache) => self.alloc_object(core, cache, gfp, None),
+            Some(cache) => self.alloc_object(core, cache, (gfp, None), Ask::bytes(size)),
             None => self.kmalloc_pages(core, size, gfp, None),
         }
     }
@@ -212,6 +232,7 @@ impl<P: Platform> Memory<P> {
     ///
     /// # Errors
     /// [`AllocError`].
+    #[track_caller]
     pub fn kzalloc(&self, size: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
         self.kmalloc(size, gfp | Gfp::ZERO)
     }
@@ -220,6 +241,7 @@ impl<P: Platform> Memory<P> {
     ///
     /// # Errors
     /// [`AllocError::OutOfMemory`] also if there is no such size.
+    #[track_caller]
     pub fn kcalloc(&self, count: usize, size: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
         let bytes = count.checked_mul(size).ok_or(AllocError::OutOfMemory)?;
         self.kzalloc(bytes, gfp)
@@ -230,6 +252,7 @@ impl<P: Platform> Memory<P> {
     ///
     /// # Errors
     /// [`AllocError`].
+    #[track_caller]
     pub fn kmalloc_node(
         &self,
         size: usize,
@@ -239,7 +262,7 @@ impl<P: Platform> Memory<P> {
         let core = self.core().ok_or(AllocError::NotUp)?;
         core.node(node).ok_or(AllocError::NoSuchNode)?;
         match core.caches.kmalloc(size, Family::of(gfp)) {
-            Some(cache) => self.alloc_object(core, cache, gfp, Some(node)),
+            Some(cache) => self.alloc_object(core, cache, (gfp, Some(node)), Ask::bytes(size)),
             None => self.kmalloc_pages(core, size, gfp, Some(node)),
         }
     }
@@ -249,10 +272,10 @@ impl<P: Platform> Memory<P> {
         &self,
         core: &Core,
         cache: &Cache,
-        gfp: Gfp,
-        node: Option<NodeId>,
+        (gfp, node): (Gfp, Option<NodeId>),
+        ask: Ask,
     ) -> Result<NonNull<u8>, AllocError> {
-        let object = cache.alloc(&self.soil(core), gfp, node);
+        let object = cache.alloc(&self.soil(core), gfp, node, ask);
         object
             .map(Object::into_raw)
             .map_err(|_| AllocError::OutOfMemory)
@@ -283,20 +306,6 @@ impl<P: Platform> Memory<P> {
                 Err(AllocError::OutOfMemory)
             }
         }
-    }
-
-    /// How many bytes whoever has `object` may use (Linux: `ksize`); `None` if it is nothing that
-    /// [`Self::kmalloc`] or a cache handed out. Context: any.
-    #[must_use]
-    pub fn ksize(&self, object: NonNull<u8>) -> Option<usize> {
-        let core = self.core()?;
-        let pfn = self.physical(object)?.frame();
-        if let Some(slab) = core.frames.slab_at(pfn) {
-            return Some(core.caches.get(slab.cache)?.shape()?.size());
-        }
-        let word = core.frames.frame(pfn)?.word();
-        let is_pages = word.is(crate::frame::FrameState::Unique) && word.is_compound();
-        is_pages.then(|| crate::addr::to_index(word.order().bytes()))
     }
 
     /// Takes back what CPUs have at hand, and gives empty slabs of all caches to the page allocator.
@@ -438,6 +447,12 @@ pub struct StillInUse<H: Home> {
     pub cache: KmemCache<H>,
 }
 
+impl<H: Home> fmt::Display for StillInUse<H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        super::object_owners::write_still_in_use(&self.cache, self.objects, f)
+    }
+}
+
 impl<H: Home> fmt::Debug for StillInUse<H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("StillInUse")
@@ -481,7 +496,7 @@ impl<H: Home> KmemCache<H> {
         })
     }
 
-    fn parts(&self) -> Option<(&Memory<H::P>, &Core, &Cache)> {
+    pub(super) fn parts(&self) -> Option<(&Memory<H::P>, &Core, &Cache)> {
         let memory = self.home.memory();
         let core = memory.core()?;
         Some((memory, core, core.caches.get(self.id)?))
@@ -502,6 +517,7 @@ impl<H: Home> KmemCache<H> {
     /// # Errors
     /// [`AllocError`].
     #[inline(always)]
+    #[track_caller]
     pub fn alloc(&self, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
         let cache = usize::from(self.id);
         if let Some(object) = self.memory().object_at_hand(cache) {
@@ -515,9 +531,10 @@ impl<H: Home> KmemCache<H> {
 
     #[cold]
     #[inline(never)]
+    #[track_caller]
     fn alloc_slow(&self, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
         let (memory, core, cache) = self.parts().ok_or(AllocError::NotUp)?;
-        memory.alloc_object(core, cache, gfp, None)
+        memory.alloc_object(core, cache, (gfp, None), Ask::whole())
     }
 
     /// As [`Self::alloc`], from a node's memory if there is any (Linux: `kmem_cache_alloc_node`). Context:
@@ -525,10 +542,11 @@ impl<H: Home> KmemCache<H> {
     ///
     /// # Errors
     /// [`AllocError`].
+    #[track_caller]
     pub fn alloc_node(&self, gfp: Gfp, node: NodeId) -> Result<NonNull<u8>, AllocError> {
         let (memory, core, cache) = self.parts().ok_or(AllocError::NotUp)?;
         core.node(node).ok_or(AllocError::NoSuchNode)?;
-        memory.alloc_object(core, cache, gfp, Some(node))
+        memory.alloc_object(core, cache, (gfp, Some(node)), Ask::whole())
     }
 
     /// The cache in numbers. Context: any but NMI.
