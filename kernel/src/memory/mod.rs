@@ -13,6 +13,7 @@
 //! | `populate` | a thread for each node that populates memory ahead of requests |
 //! | `holder` | whose a frame is that the page allocator never had |
 //! | `files`, `node_files`, `numactl`, `oomtest`, `pages`, `pcp`, `sections`, `stress`, `sysctl`, `workload` | `/proc` files and shell commands |
+//! | `object_damage` | what is told of objects that were written to, or never came back |
 //! | `benches`, `tests` | benchmarks and in-kernel tests |
 
 mod attendant;
@@ -30,6 +31,7 @@ mod node_files;
 mod nodes;
 mod numactl;
 mod object_benches;
+mod object_damage;
 mod object_stress;
 mod oomtest;
 mod pages;

@@ -139,21 +139,21 @@ impl ObjectDamage {
         match self.part {
             ObjectPart::LeftRedZone => write!(
                 f,
-                "{len} bytes written, the first {} before its start (left red zone)",
-                offset.unsigned_abs()
+                "{len} bytes written from byte {offset} on, before its start (left red zone)"
             ),
             ObjectPart::RightRedZone => write!(
                 f,
-                "{len} bytes written, the first {} behind its end (right red zone)",
-                i64::from(offset).saturating_sub(i64::from(self.size))
+                "{len} bytes written from byte {offset} on, behind its end (right red zone)"
             ),
             ObjectPart::Poison => {
                 write!(
                     f,
-                    "{len} bytes written at byte {offset} while it was free (poison)"
+                    "{len} bytes written from byte {offset} on, while it was free (poison)"
                 )
             }
-            ObjectPart::Padding => write!(f, "{len} bytes of padding written at byte {offset}"),
+            ObjectPart::Padding => {
+                write!(f, "{len} bytes of padding written from byte {offset} on")
+            }
             ObjectPart::FreePointer => f.write_str("the slab's list of free objects is broken"),
             ObjectPart::Record => {
                 f.write_str("what says whether it is free, and how large, was written to")

@@ -164,7 +164,7 @@ fn reports_tell_no_addresses() {
     assert!(
         texts[0]
             .0
-            .contains("1 bytes written, the first 0 behind its end (right red zone)")
+            .contains("1 bytes written from byte 18 on, behind its end (right red zone)")
     );
     assert!(texts[0].0.contains("expected cc, found 41"));
     assert!(texts[3].0.contains("freed at"));
