@@ -28,7 +28,7 @@ pub(crate) use cache::{Cache, Ground};
 pub use caches::CacheError;
 pub(crate) use caches::{Caches, Wish};
 pub use flags::SlabFlags;
-pub(crate) use kmalloc::Family;
+pub(crate) use kmalloc::{Family, size_for};
 pub use kmalloc::{KMALLOC_MAX_CACHE_SIZE, size_roundup};
 pub(crate) use object::Object;
 pub use shape::ShapeError;

@@ -19,6 +19,7 @@ mod faults;
 mod free;
 mod grace;
 mod held;
+mod large;
 mod node_states;
 mod nolock;
 mod objects;

@@ -61,6 +61,11 @@ impl<P: Platform> Memory<P> {
             .virt_to_phys(address)
             .ok_or(BadFree::NotASlab)?;
         let pfn = physical.frame();
+        // SAFETY: the caller owns the pages and gives them up.
+        if let Some(run) = unsafe { core.frames.end_run_at(physical) } {
+            self.release_run(core, run);
+            return Ok(());
+        }
         let word = core.frames.frame(pfn).ok_or(BadFree::NotASlab)?.word();
         if !word.is(FrameState::Unique) || !word.is_compound() {
             return Err(match word.state() {

@@ -1,11 +1,12 @@
 //! Objects: caches and `kmalloc` on this machine's pages.
 #![forbid(unsafe_code)]
 
+use core::alloc::Layout;
 use core::fmt;
 use core::ptr::NonNull;
 
 use super::{AllocError, Core, Home, Memory};
-use crate::addr::{Order, Pfn, VirtAddr, to_count};
+use crate::addr::{Order, Pfn, VirtAddr};
 use crate::buddy::{Gfp, Request};
 use crate::frame::FrameTable;
 use crate::mem::{EarlyRam, Exclusive};
@@ -13,6 +14,9 @@ use crate::platform::{CpuId, NodeId, Platform};
 use crate::report::Corruption;
 use crate::slab::{Cache, CacheError, CacheStats, Caches, Family, Ground, SlabFlags, Wish};
 use crate::sync::Pin;
+
+/// What pages are aligned to, at least.
+const PAGE_ALIGN: usize = crate::addr::to_index(crate::config::PAGE_SIZE);
 
 /// What caches stand on.
 pub(crate) struct Soil<'m, P: Platform> {
@@ -82,7 +86,8 @@ impl<P: Platform> Memory<P> {
 
     /// Allocates `size` bytes (Linux: `kmalloc`). A size that is a power of two is aligned to itself, up to a
     /// page. Larger requests than [`KMALLOC_MAX_CACHE_SIZE`](crate::slab::KMALLOC_MAX_CACHE_SIZE)
-    /// get whole pages. The bytes hold anything, or zeroes with [`Gfp::ZERO`]. They go back by
+    /// get whole pages: a block of them, and above the largest order (4 MiB) just as many as are needed, from
+    /// pageblocks that are free as a whole; memory policies do not count for those. The bytes hold anything, or zeroes with [`Gfp::ZERO`]. They go back by
     /// [`Memory::kfree`]. Context: as the flags say; any but NMI.
     ///
     /// # Errors
@@ -162,23 +167,9 @@ impl<P: Platform> Memory<P> {
         gfp: Gfp,
         node: Option<NodeId>,
     ) -> Result<NonNull<u8>, AllocError> {
-        let order = Order::for_bytes(to_count(size)).ok_or(AllocError::OutOfMemory)?;
-        let gfp = gfp.difference(Gfp::ACCOUNT | Gfp::MOVABLE | Gfp::HIGHMEM) | Gfp::COMP;
-        let request = Request::new(gfp, order)?;
-        let block = match node.and_then(|node| core.node(node)) {
-            Some(node) => self.alloc_at(core, node.into(), request, &mut ()),
-            None => self.alloc_request(&request, &mut ()),
-        }?;
-        match block.as_ptr(&self.platform) {
-            Some(first) => {
-                let _ = block.leak();
-                Ok(first)
-            }
-            None => {
-                self.release(block);
-                Err(AllocError::OutOfMemory)
-            }
-        }
+        let layout = Layout::from_size_align(size, PAGE_ALIGN);
+        let layout = layout.map_err(|_| AllocError::OutOfMemory)?;
+        self.kmalloc_large(core, layout, gfp, node)
     }
 
     /// How many bytes whoever has `object` may use (Linux: `ksize`); `None` if it is nothing that
@@ -192,6 +183,9 @@ impl<P: Platform> Memory<P> {
             .frame();
         if let Some(slab) = core.frames.slab_at(pfn) {
             return Some(core.caches.get(slab.cache)?.shape()?.size());
+        }
+        if let Some(run) = core.frames.run_at(pfn) {
+            return Some(crate::addr::to_index(run.addrs().size()));
         }
         let word = core.frames.frame(pfn)?.word();
         let is_pages = word.is(crate::frame::FrameState::Unique) && word.is_compound();

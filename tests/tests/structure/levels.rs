@@ -37,10 +37,10 @@ const EQUALS: [&[&str]; 4] = [
 const ROOMS: [(&str, usize, usize); 6] = [
     ("platform", 185, 1),
     ("sync", 822, 21),
-    ("mem", 292, 16),
-    ("frame/table", 790, 26),
+    ("mem", 292, 17),
+    ("frame/table", 845, 27),
     ("slab/object", 250, 20),
-    ("adapters", 320, 45),
+    ("adapters", 640, 82),
 ];
 
 /// Heads of modules that have a room below them: they cannot forbid `unsafe` for it, so they must
