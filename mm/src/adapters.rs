@@ -15,7 +15,7 @@ mod raw_pages;
 mod reserved;
 
 pub use bytes::KBytes;
-pub use heap::{EarlyHeapUsage, KernelHeap};
+pub use heap::{EarlyHeapUsage, EarlyPages, KernelHeap};
 pub use home::Home;
 #[cfg(feature = "allocator-api2")]
 pub use kmalloc_in::KmallocIn;

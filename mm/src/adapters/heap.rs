@@ -17,19 +17,53 @@ use crate::collections::Granules;
 use crate::config::PAGE_SIZE;
 use crate::platform::Platform;
 use crate::slab::size_for;
+use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{SpinLock, rank};
-use crate::system::{AllocError, FreeEarlyError, Home, Memory};
+use crate::system::{FreeEarlyError, Home, Memory};
 
 const PAGE: usize = to_index(PAGE_SIZE);
 
-/// A page of the early heap.
+/// One of [`EarlyPages`].
 #[repr(C, align(4096))]
 struct EarlyPage(UnsafeCell<MaybeUninit<[u8; PAGE]>>);
 
-impl EarlyPage {
-    const fn new() -> Self {
-        Self(UnsafeCell::new(MaybeUninit::uninit()))
+/// Pages that a [`KernelHeap`] uses until memory is up: a static of its own, so that it takes no room in the
+/// kernel's file. They serve the first heap that asks for them.
+#[repr(C)]
+pub struct EarlyPages<const PAGES: usize> {
+    pages: [EarlyPage; PAGES],
+    has_owner: AtomicBool,
+}
+
+// SAFETY: the pages' bytes are reached by the owners of blocks only, which the one heap that the pages serve
+// keeps apart under a lock.
+unsafe impl<const PAGES: usize> Sync for EarlyPages<PAGES> {}
+
+impl<const PAGES: usize> EarlyPages<PAGES> {
+    /// Pages that nobody uses. Context: any.
+    #[must_use]
+    #[expect(clippy::new_without_default, reason = "it is a static")]
+    pub const fn new() -> Self {
+        Self {
+            pages: [const { EarlyPage(UnsafeCell::new(MaybeUninit::uninit())) }; PAGES],
+            has_owner: AtomicBool::new(false),
+        }
     }
+}
+
+impl<const PAGES: usize> fmt::Debug for EarlyPages<PAGES> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EarlyPages")
+            .field("has_owner", &self.has_owner)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Which granules of the early pages are taken, by the heap that they serve.
+#[derive(Debug)]
+struct Early<const PAGES: usize> {
+    granules: Granules<PAGES>,
+    is_owner: bool,
 }
 
 /// How full the early heap is.
@@ -43,12 +77,13 @@ pub struct EarlyHeapUsage {
     pub size_bytes: usize,
 }
 
-/// The memory behind `Box`, `Vec` and their kin: `kmalloc` of a kernel's [`Memory`], and `EARLY_PAGES` pages
-/// of its own until that is up.
+/// The memory behind `Box`, `Vec` and their kin: `kmalloc` of a kernel's [`Memory`], and [`EarlyPages`] until that
+/// is up.
 ///
 /// ```ignore
+/// static EARLY: EarlyPages<512> = EarlyPages::new(); // 2 MiB until memory is up
 /// #[global_allocator]
-/// static HEAP: KernelHeap<Kernel, 512> = KernelHeap::new(Kernel); // 2 MiB until memory is up
+/// static HEAP: KernelHeap<Kernel, 512> = KernelHeap::new(Kernel, &EARLY);
 /// ```
 ///
 /// Out of memory is a null pointer: `try_reserve` and its kin make an error of it, everything else calls the handler
@@ -58,24 +93,36 @@ pub struct EarlyHeapUsage {
 /// # Invariants
 /// The bytes of a granule that is taken belong to whoever has the block that it was taken for.
 pub struct KernelHeap<H: Home, const EARLY_PAGES: usize> {
-    pages: [EarlyPage; EARLY_PAGES],
-    early: SpinLock<Granules<EARLY_PAGES>>,
+    pages: &'static EarlyPages<EARLY_PAGES>,
+    early: SpinLock<Early<EARLY_PAGES>>,
     home: H,
 }
 
-// SAFETY: the bytes of the pages are reached by the owners of blocks only (the invariant); which those are is
-// known under a lock.
-unsafe impl<H: Home + Sync, const EARLY_PAGES: usize> Sync for KernelHeap<H, EARLY_PAGES> {}
-
 impl<H: Home, const EARLY_PAGES: usize> KernelHeap<H, EARLY_PAGES> {
     /// A heap on the memory of `home`, which need not be up yet. Context: any.
-    pub const fn new(home: H) -> Self {
+    pub const fn new(home: H, pages: &'static EarlyPages<EARLY_PAGES>) -> Self {
+        let early = Early {
+            granules: Granules::new(),
+            is_owner: false,
+        };
         Self {
-            pages: [const { EarlyPage::new() }; EARLY_PAGES],
-            early: SpinLock::new(rank::EARLY_HEAP, Granules::new()),
+            pages,
+            early: SpinLock::new(rank::EARLY_HEAP, early),
             home,
         }
     }
+
+    /// Uses the early pages, if they are this heap's.
+    fn with_early<R>(&self, f: impl FnOnce(&mut Granules<EARLY_PAGES>) -> R) -> Option<R> {
+        let mut early = self.early.lock(self.platform());
+        if !early.is_owner {
+            early.is_owner = !self.pages.has_owner.swap(true, Ordering::Relaxed);
+        }
+        early.is_owner.then(|| f(&mut early.granules))
+    }
+
+    /// Bytes of the early pages.
+    pub const EARLY_BYTES: usize = EARLY_PAGES.saturating_mul(PAGE);
 
     fn platform(&self) -> &H::P {
         self.home.memory().platform()
@@ -84,17 +131,17 @@ impl<H: Home, const EARLY_PAGES: usize> KernelHeap<H, EARLY_PAGES> {
     /// Where the kernel sees the early pages, which lie one after the other. Context: any.
     #[must_use]
     pub const fn early_pages(&self) -> NonNull<u8> {
-        NonNull::from_ref(&self.pages).cast()
+        NonNull::from_ref(&self.pages.pages).cast()
     }
 
     /// How full the early pages are. Context: any but NMI.
     #[must_use]
     pub fn early_usage(&self) -> EarlyHeapUsage {
-        let (used_bytes, returned_bytes) = self.early.lock(self.platform()).used();
+        let (used_bytes, returned_bytes) = self.early.lock(self.platform()).granules.used();
         EarlyHeapUsage {
             used_bytes,
             returned_bytes,
-            size_bytes: EARLY_PAGES.saturating_mul(PAGE),
+            size_bytes: Self::EARLY_BYTES,
         }
     }
 
@@ -117,7 +164,7 @@ impl<H: Home, const EARLY_PAGES: usize> KernelHeap<H, EARLY_PAGES> {
             return Err(FreeEarlyError::NotUp);
         }
         loop {
-            let empty = self.early.lock(self.platform()).take_pages();
+            let empty = self.with_early(Granules::take_pages).flatten();
             let Some(empty) = empty else {
                 return Ok(self.early_usage());
             };
@@ -135,21 +182,19 @@ impl<H: Home, const EARLY_PAGES: usize> KernelHeap<H, EARLY_PAGES> {
             .addr()
             .get()
             .checked_sub(self.early_pages().addr().get());
-        offset.filter(|&offset| offset < EARLY_PAGES.saturating_mul(PAGE))
+        offset.filter(|&offset| offset < Self::EARLY_BYTES)
     }
 
     fn alloc_early(&self, layout: Layout) -> Option<NonNull<u8>> {
-        let offset = self
-            .early
-            .lock(self.platform())
-            .take(layout.size(), layout.align())?;
+        let take = |granules: &mut Granules<_>| granules.take(layout.size(), layout.align());
+        let offset = self.with_early(take).flatten()?;
         // SAFETY: within the pages.
         Some(unsafe { self.early_pages().add(offset) })
     }
 
     fn give_early(&self, offset: Option<usize>, block: NonNull<u8>, layout: Layout) {
-        let given = |offset| self.early.lock(self.platform()).give(offset, layout.size());
-        if !offset.is_some_and(given) {
+        let give = |offset| self.with_early(|granules| granules.give(offset, layout.size()));
+        if offset.and_then(give) != Some(true) {
             self.home.memory().lose_object(block);
         }
     }
@@ -159,14 +204,16 @@ impl<H: Home, const EARLY_PAGES: usize> KernelHeap<H, EARLY_PAGES> {
     #[inline(never)]
     fn alloc_again(&self, layout: Layout, wish: Gfp) -> *mut u8 {
         let memory = self.home.memory();
-        let block = match memory.kmalloc_layout(layout, gfp_here(memory) | wish, None) {
-            Err(AllocError::NotUp) => self.alloc_early(layout).inspect(|block| {
+        let block = match memory.is_up() {
+            true => memory
+                .kmalloc_layout(layout, gfp_here(memory) | wish, None)
+                .ok(),
+            false => self.alloc_early(layout).inspect(|block| {
                 if wish.contains(Gfp::ZERO) {
                     // SAFETY: the block was taken just now, and has that many bytes.
                     unsafe { block.write_bytes(0, layout.size()) };
                 }
             }),
-            found => found.ok(),
         };
         block.map_or(null_mut(), NonNull::as_ptr)
     }
@@ -191,7 +238,7 @@ impl<H: Home, const EARLY_PAGES: usize> KernelHeap<H, EARLY_PAGES> {
         let offset = self.early_offset(block);
         if let Some(offset) = offset {
             let sizes = (layout.size(), new_size);
-            if self.early.lock(self.platform()).resize(offset, sizes) {
+            if self.with_early(|granules| granules.resize(offset, sizes)) == Some(true) {
                 return block.as_ptr();
             }
         }

@@ -117,13 +117,13 @@ impl<const PAGES: usize> Granules<PAGES> {
     /// The first granule from `at` on that is taken, or free.
     fn first(&self, at: usize, wanted: Bit) -> Option<usize> {
         let from = at / BITS;
-        let mut below = mask(at % BITS).wrapping_sub(1);
+        let mut before = below(at % BITS);
         for (page, &word) in (from..).zip(self.taken.get(from..)?) {
             let found = match wanted {
                 Bit::Taken => word,
                 Bit::Free => !word,
             };
-            let found = found & !core::mem::take(&mut below);
+            let found = found & !core::mem::take(&mut before);
             if found != 0 {
                 let bit = to_index(u64::from(found.trailing_zeros()));
                 return page.checked_mul(BITS)?.checked_add(bit);
@@ -133,14 +133,20 @@ impl<const PAGES: usize> Granules<PAGES> {
     }
 
     fn put(&mut self, at: usize, count: usize, bit: Bit) {
-        for granule in at..at.saturating_add(count) {
-            let Some(word) = self.taken.get_mut(granule / BITS) else {
+        let mut low = at % BITS;
+        let mut left = count;
+        for word in self.taken.iter_mut().skip(at / BITS) {
+            if left == 0 {
                 return;
-            };
-            match bit {
-                Bit::Taken => *word |= mask(granule % BITS),
-                Bit::Free => *word &= !mask(granule % BITS),
             }
+            let high = low.saturating_add(left).min(BITS);
+            let mask = below(high) & !below(low);
+            match bit {
+                Bit::Taken => *word |= mask,
+                Bit::Free => *word &= !mask,
+            }
+            left = left.saturating_sub(high.saturating_sub(low));
+            low = 0;
         }
     }
 }
@@ -157,10 +163,10 @@ const fn granules(bytes: usize) -> usize {
     if granules == 0 { 1 } else { granules }
 }
 
-/// The bit with a number below 64.
-fn mask(number: usize) -> u64 {
-    let number = u32::try_from(number).unwrap_or_default();
-    1_u64.wrapping_shl(number)
+/// The lowest bits, as many as said.
+fn below(count: usize) -> u64 {
+    let count = u32::try_from(count).unwrap_or(u32::MAX);
+    1_u64.checked_shl(count).unwrap_or(0).wrapping_sub(1)
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::alloc::{GlobalAlloc, Layout};
 use std::ptr::NonNull;
 
-use mm::adapters::{EarlyHeapUsage, KernelHeap};
+use mm::adapters::{EarlyHeapUsage, EarlyPages, KernelHeap};
 use mm::addr::PhysRange;
 use mm::buddy::Gfp;
 use mm::system::{FreeEarlyError, Memory};
@@ -20,7 +20,10 @@ for_every_config! {
     memory_that_runs_out_is_a_null_pointer,
 }
 
-type Heap<'m, C> = KernelHeap<&'m Memory<SimPlatform<C>>, 1>;
+/// Memory is up: no early pages are needed.
+static NONE: EarlyPages<0> = EarlyPages::new();
+
+type Heap<'m, C> = KernelHeap<&'m Memory<SimPlatform<C>>, 0>;
 
 fn layout(size: usize, align: usize) -> Layout {
     Layout::from_size_align(size, align).unwrap()
@@ -90,7 +93,7 @@ fn holds(first: *const u8, size: usize, byte: u8) -> bool {
 
 fn every_size<C: SimConfig>(step: usize) {
     let machine = Machine::<C>::with_ram(64 * MIB as u64);
-    let heap = Heap::<C>::new(&machine);
+    let heap = Heap::<C>::new(&machine, &NONE);
     for align in (0..=12).map(|shift| 1 << shift) {
         for size in (1..=16384).step_by(step) {
             let one = Filled::alloc(&heap, layout(size, align), 0xaa).unwrap();
@@ -122,7 +125,7 @@ fn every_size_and_alignment_is_honoured() {
 
 fn random_blocks_keep_what_they_hold<C: SimConfig>() {
     let machine = Machine::<C>::with_ram(128 * MIB as u64);
-    let heap = Heap::<C>::new(&machine);
+    let heap = Heap::<C>::new(&machine, &NONE);
     let seed = seed("objects_heap");
     let mut random = Random::new(seed);
     let mut live: Vec<Filled> = Vec::new();
@@ -158,7 +161,7 @@ fn random_blocks_keep_what_they_hold<C: SimConfig>() {
 
 fn memory_that_runs_out_is_a_null_pointer<C: SimConfig>() {
     let machine = Machine::<C>::with_ram(16 * MIB as u64);
-    let heap = Heap::<C>::new(&machine);
+    let heap = Heap::<C>::new(&machine, &NONE);
     for size in [40, 3000, 70_000] {
         let take = || Filled::alloc(&heap, layout(size, 8), 3);
         let all: Vec<_> = std::iter::from_fn(take).collect();
@@ -182,7 +185,7 @@ fn memory_that_runs_out_is_a_null_pointer<C: SimConfig>() {
 #[test]
 fn who_may_not_sleep_is_served_without_waiting() {
     let machine = Machine::<Listed<Checked>>::with_ram(16 * MIB as u64);
-    let heap = Heap::<Listed<Checked>>::new(&machine);
+    let heap = Heap::<Listed<Checked>>::new(&machine, &NONE);
     let take = || Filled::alloc(&heap, layout(4000, 8), 3);
     let all: Vec<_> = machine
         .hardware()
@@ -194,6 +197,10 @@ fn who_may_not_sleep_is_served_without_waiting() {
 }
 
 type Early<'m> = KernelHeap<&'m Memory<Lean>, 16>;
+
+fn early_heap(memory: &Memory<Lean>) -> Early<'_> {
+    Early::new(memory, Box::leak(Box::new(EarlyPages::new())))
+}
 
 fn usage(used_bytes: usize, returned_pages: usize) -> EarlyHeapUsage {
     EarlyHeapUsage {
@@ -213,16 +220,16 @@ fn give_back(heap: &Early<'_>, at: PhysRange) -> Result<EarlyHeapUsage, FreeEarl
 #[test]
 fn blocks_from_before_memory_is_up_live_on_and_their_pages_go_back() {
     let memory = Memory::new(Lean::new());
-    let heap = Box::new(Early::new(&memory));
-    assert!(Filled::alloc(&*heap, layout(17 * 4096, 8), 0).is_none());
-    assert!(Filled::alloc(&*heap, layout(8, 8192), 0).is_none());
-    let take = |size, byte| Filled::alloc(&*heap, layout(size, 16), byte).unwrap();
+    let heap = early_heap(&memory);
+    assert!(Filled::alloc(&heap, layout(17 * 4096, 8), 0).is_none());
+    assert!(Filled::alloc(&heap, layout(8, 8192), 0).is_none());
+    let take = |size, byte| Filled::alloc(&heap, layout(size, 16), byte).unwrap();
     let (kept, grown) = (take(100, 1), take(300, 2));
-    let grown = grown.resize(&*heap, 9000).ok().unwrap();
+    let grown = grown.resize(&heap, 9000).ok().unwrap();
     let moved = take(100, 3);
     // SAFETY: freed here for good.
     unsafe { heap.dealloc(take(5000, 0xff).first, layout(5000, 16)) };
-    let zeroed = Filled::zeroed(&*heap, layout(5000, 16), 4).unwrap();
+    let zeroed = Filled::zeroed(&heap, layout(5000, 16), 4).unwrap();
     let places = [&kept, &grown, &moved, &zeroed].map(|block| block.first.addr());
     let early = heap.early_pages().addr().get();
     assert!(
@@ -243,29 +250,42 @@ fn blocks_from_before_memory_is_up_live_on_and_their_pages_go_back() {
     assert_eq!(memory.free_frames(), free + 12);
     assert_eq!(give_back(&heap, reserved), Ok(usage(14336, 12)));
     // One that changes its size moves, unless it gets smaller.
-    let moved = moved.resize(&*heap, 20_000).ok().unwrap();
+    let moved = moved.resize(&heap, 20_000).ok().unwrap();
     assert!(!(early..early + 16 * 4096).contains(&moved.first.addr()));
-    let grown = grown.resize(&*heap, 3000).ok().unwrap();
+    let grown = grown.resize(&heap, 3000).ok().unwrap();
     assert_eq!(grown.first.addr(), places[1]);
-    zeroed.free(&*heap);
-    grown.free(&*heap);
+    zeroed.free(&heap);
+    grown.free(&heap);
     assert_eq!(give_back(&heap, reserved), Ok(usage(128, 15)));
-    kept.free(&*heap);
+    kept.free(&heap);
     assert_eq!(give_back(&heap, reserved), Ok(usage(0, 16)));
     assert_eq!(
         memory.free_frames(),
         free + 16 - 8,
         "a block of 20,000 bytes"
     );
-    late.free(&*heap);
-    moved.free(&*heap);
+    late.free(&heap);
+    moved.free(&heap);
     memory.validate().unwrap();
+}
+
+#[test]
+fn early_pages_serve_one_heap() {
+    static EARLY: EarlyPages<16> = EarlyPages::new();
+    let memory = Memory::new(Lean::new());
+    let (first, second) = (Early::new(&memory, &EARLY), Early::new(&memory, &EARLY));
+    let block = Filled::alloc(&first, layout(100, 8), 1).unwrap();
+    assert!(Filled::alloc(&second, layout(100, 8), 2).is_none());
+    let reserved = lean::bring_up(&memory, 64 * MIB, 16 * 4096);
+    assert_eq!(give_back(&second, reserved), Ok(usage(0, 0)));
+    assert_eq!(give_back(&first, reserved), Ok(usage(128, 15)));
+    block.free(&first);
 }
 
 #[test]
 fn pages_that_were_not_reserved_are_not_given_back() {
     let memory = Memory::new(Lean::new());
-    let heap = Box::new(Early::new(&memory));
+    let heap = early_heap(&memory);
     let reserved = lean::bring_up(&memory, 64 * MIB, 4096);
     let free = memory.free_frames();
     let next = reserved.end().frame();
@@ -280,7 +300,7 @@ fn pages_that_were_not_reserved_are_not_given_back() {
 #[test]
 fn a_block_of_nobody_is_reported() {
     let machine = Machine::<Usual>::with_ram(64 * MIB as u64);
-    let heap = Heap::<Usual>::new(&machine);
+    let heap = Heap::<Usual>::new(&machine, &NONE);
     let block = machine.kmalloc(64, Gfp::KERNEL).unwrap().as_ptr();
     let layout = layout(64, 8);
     // SAFETY: the second free is refused.
