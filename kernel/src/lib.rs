@@ -14,6 +14,7 @@
 //! | [`cpus`] | bringing up the other CPUs; commands about them |
 //! | [`sched`] | threads |
 //! | [`shell`], [`procfs`] | commands and `/proc` files |
+//! | `programs` | programs that other people wrote |
 //! | [`ktest`](mod@ktest), [`bench`](mod@bench), `selftest` | tests and benchmarks inside the kernel |
 //! | `registry` | how commands, files, tests, benchmarks and parameters register |
 //!
@@ -39,6 +40,7 @@ mod num;
 pub mod panic;
 pub mod params;
 pub mod procfs;
+mod programs;
 mod registry;
 pub mod sched;
 mod selftest;
