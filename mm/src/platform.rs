@@ -8,7 +8,9 @@ use core::ptr::NonNull;
 
 use crate::addr::{PhysAddr, PhysRange, VirtAddr};
 use crate::numa::Policy;
-use crate::report::{AllocFailure, Corruption, ForcedFailure, GraceStall, SleepInAtomic};
+use crate::report::{
+    AllocFailure, Corruption, ForcedFailure, ForcedObjectFailure, GraceStall, SleepInAtomic,
+};
 
 /// A logical CPU number, dense from 0.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
@@ -121,7 +123,8 @@ pub enum MapFrameTableError {
 ///    mapped RAM, readable and writable at `p` for as long as the platform lives, and nothing
 ///    outside the library uses those bytes while the library owns them; the same range always
 ///    gives the same pointer;
-/// 2. [`virt_to_phys`](Self::virt_to_phys) is its inverse;
+/// 2. [`virt_to_phys`](Self::virt_to_phys) is its inverse, and so is the distance to
+///    [`direct_map_base`](Self::direct_map_base) where that answers, for all RAM;
 /// 3. between [`irq_save`](Self::irq_save) and the matching [`irq_restore`](Self::irq_restore) no
 ///    interrupt handler of this CPU runs (NMI and machine check excepted) and the task does not
 ///    move to another CPU;
@@ -137,9 +140,9 @@ pub enum MapFrameTableError {
 ///    another CPU and no other task runs on its own: only interrupt, NMI and exception handlers do,
 ///    which come to their end before the task goes on;
 /// 9. [`cpus`](Self::cpus) always gives the same answer, and `current_cpu` one below it;
-/// 10. [`anchor`](Self::anchor) and [`request_anchor`](Self::request_anchor) answer nothing, or what
-///     [`Memory::anchor`](crate::system::Memory::anchor) of the memory that this platform is part of said
-///     for the CPU that runs the caller.
+/// 10. [`anchor`](Self::anchor) and [`request_anchor`](Self::request_anchor) answer nothing,
+///     [`no_anchor`](crate::system::no_anchor), or what [`Memory::anchor`](crate::system::Memory::anchor) of
+///     the memory that this platform is part of said for the CPU that runs the caller.
 pub unsafe trait Platform: Sync + 'static {
     /// How much checking to compile in.
     const PROFILE: Profile = Profile::Hardened;
@@ -169,6 +172,16 @@ pub unsafe trait Platform: Sync + 'static {
     /// Context: any.
     fn virt_to_phys(&self, addr: VirtAddr) -> Option<PhysAddr>;
 
+    /// Where physical address 0 is, or would be, if [`virt_to_phys`](Self::virt_to_phys) takes this from an
+    /// address of RAM, as where RAM is mapped at one offset. Objects that come back are found by it in fewer
+    /// instructions; addresses that are none are told by frame records then. Default: asks `virt_to_phys`.
+    ///
+    /// Context: any.
+    #[inline]
+    fn direct_map_base(&self) -> Option<VirtAddr> {
+        None
+    }
+
     /// The CPU that runs the caller. Context: interrupts off, or otherwise pinned.
     fn current_cpu(&self) -> CpuId;
 
@@ -178,7 +191,9 @@ pub unsafe trait Platform: Sync + 'static {
 
     /// What [`Memory::anchor`](crate::system::Memory::anchor) said for the CPU that runs the caller, if
     /// that was asked: in a kernel one word of what each CPU has of its own. Where it answers nothing, or
-    /// does so for some time, requests and blocks go the longer way. Context: pinned.
+    /// does so for some time, requests and blocks go the longer way. A kernel that keeps
+    /// [`no_anchor`](crate::system::no_anchor) until it has something better need not look whether it has. Context:
+    /// pinned.
     #[inline]
     fn anchor(&self) -> Option<NonNull<()>> {
         None
@@ -357,6 +372,12 @@ pub unsafe trait Platform: Sync + 'static {
     /// Takes notice of a request that fails because that is asked for, and does not say `NOWARN`. Default:
     /// ignored. Context: as [`allocation_failed`](Self::allocation_failed).
     fn failure_forced(&self, failure: &ForcedFailure) {
+        let _ = failure;
+    }
+
+    /// The same of a request for an object. Default: ignored. Context: that of the request, without locks
+    /// held; must not allocate objects.
+    fn object_failure_forced(&self, failure: &ForcedObjectFailure) {
         let _ = failure;
     }
 

@@ -11,8 +11,10 @@
 //!
 //! `kmalloc` is a cache for each size class and family.
 
+pub(crate) mod at_hand;
 mod cache;
 mod caches;
+mod debug;
 mod definition;
 mod flags;
 mod kmalloc;
@@ -26,9 +28,11 @@ mod validate;
 pub use cache::{BadFree, CacheStats};
 pub(crate) use cache::{Cache, Ground};
 pub use caches::CacheError;
-pub(crate) use caches::{Caches, Wish};
+pub(crate) use caches::{Caches, Setup, Wish};
+pub(crate) use debug::{Ask, Places, Tally, Treatment};
+pub use debug::{BadSlubDebug, NamePattern, SlubDebug};
 pub use flags::SlabFlags;
-pub(crate) use kmalloc::{Family, size_for};
+pub(crate) use kmalloc::{Family, cache_of, size_for};
 pub use kmalloc::{KMALLOC_MAX_CACHE_SIZE, size_roundup};
 pub(crate) use object::Object;
 pub use shape::ShapeError;

@@ -19,9 +19,11 @@ mod faults;
 mod free;
 mod grace;
 mod held;
+mod ksize;
 mod large;
 mod node_states;
 mod nolock;
+mod object_owners;
 mod objects;
 mod options;
 mod origins;
@@ -32,6 +34,7 @@ mod retry;
 mod run;
 mod sections;
 mod shared;
+mod slab_faults;
 mod slow_path;
 mod tuning;
 
@@ -45,11 +48,13 @@ pub use bring_up::{BringUpError, Summary};
 pub use cma::{CmaError, CmaStats};
 pub use faults::{BadFaultRule, FailPageAlloc, Times};
 pub use grace::{GraceError, GracePeriods, QueueFull};
+pub use object_owners::ObjectOwner;
 pub use objects::{KmemCache, StillInUse};
 pub use options::{HugePages, Options, PageLists, PageOwner, Populate};
 pub use reclaim::{Balance, ReclaimStats};
 pub use run::{ContigError, ExactError, PageRun};
 pub use shared::{Destructor, SharedBlock, ToZone};
+pub use slab_faults::{FailSlab, NoFailSlab};
 pub use tuning::{Tuning, TuningError};
 
 pub use crate::adapters::{Home, KBytes};
@@ -60,12 +65,29 @@ use crate::mem::Array;
 use crate::platform::{CpuId, NodeId, Platform};
 use crate::report::Corruption;
 use crate::slab::Caches;
+use crate::slab::at_hand as objects_at_hand;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::grace::Grace;
 use crate::sync::{Once, Pin, Presence, SpinLock};
-use crate::zone::{Anchors, Here, Node, Pages, Zone};
+use crate::zone::{self, Node, Pages, Zone};
 use cpus::Cpus;
 use policy::Place;
+
+/// What CPUs have at hand: pages, and objects beside them.
+type AtHand = zone::AtHand<objects_at_hand::Ways>;
+type Anchors = zone::Anchors<objects_at_hand::Ways>;
+type Here<'a> = zone::Here<'a, objects_at_hand::Ways>;
+type Ways = zone::Ways<objects_at_hand::Ways>;
+
+/// The ways of a CPU before memory is up, and of none.
+static NO_WAYS: Ways = Ways::new((FrameTable::EMPTY, objects_at_hand::Ways::new(())));
+
+/// What a platform keeps for a CPU as long as there is nothing better ([`Platform::anchor`]): whoever finds that
+/// goes the longer way. Context: any.
+#[must_use]
+pub const fn no_anchor() -> NonNull<()> {
+    NO_WAYS.no_anchor()
+}
 
 /// The memory of one machine.
 pub struct Memory<P: Platform> {
@@ -95,6 +117,7 @@ pub(crate) struct Core {
     latent: Option<populate::Latent>,
     pub(crate) cma: Option<cma::CmaArea>,
     faults: Option<faults::Faults>,
+    slab_faults: slab_faults::SlabFaults,
     tuning: SpinLock<Tuning>,
     reclaim: reclaim::Counters,
     /// Frames left out of circulation because they were found damaged.

@@ -28,7 +28,7 @@ mod runs;
 mod state;
 pub mod watermark;
 
-pub(crate) use at_hand::{Anchors, AtHand, Here, NoLists, Pages, Ways};
+pub(crate) use at_hand::{Anchors, AtHand, Here, Pages, Ways};
 pub use kind::ZoneKind;
 pub(crate) use listed::{Kept, Pause};
 pub use node::Node;

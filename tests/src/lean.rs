@@ -14,6 +14,7 @@ use mm::mem::RamClaim;
 use mm::memblock::Memblock;
 use mm::platform::{CpuId, IrqState, NodeId, Platform, Profile};
 use mm::report::Corruption;
+use mm::slab::SlubDebug;
 use mm::system::{HugePages, Memory, Options, PageLists, PageOwner, Populate};
 use mm::zone::plan::{CoreWish, NodePlan, Plan};
 
@@ -121,6 +122,8 @@ where
         populate: Populate::AtBoot,
         cma_bytes: 0,
         fail_page_alloc: None,
+        slub_debug: SlubDebug::OFF,
+        failslab: None,
     };
     memory.bring_up(memblock, &plan, options).unwrap();
     reserved

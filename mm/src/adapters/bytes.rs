@@ -34,7 +34,7 @@ impl<H: Home> KBytes<H> {
         Ok(Self { first, len, home })
     }
 
-    /// How many bytes there really are (Linux: `ksize`). Context: any.
+    /// How many bytes there really are (Linux: `ksize`). Context: any but NMI.
     #[must_use]
     pub fn capacity(&self) -> usize {
         self.home.memory().ksize(self.first).unwrap_or(self.len)

@@ -1,22 +1,29 @@
 //! One cache: the ways of objects between owners, CPUs and slabs.
 #![forbid(unsafe_code)]
 
+use super::SlabFlags;
+use super::at_hand::WAYS;
+use super::debug::{Ask, Places, Treatment};
 use super::definition::{Name, Place};
 use super::magazine::{Gauges, Magazine};
-use super::object::{Code, Object};
+use super::object::{Checks, Code, Object};
 use super::partial::{Partial, PartialStats};
 use super::shape::Shape;
 use super::slabs::slab_of;
-use crate::addr::{Order, Pfn};
+use crate::addr::{Order, Pfn, to_index};
 use crate::buddy::Gfp;
+use crate::frame::slab::SlabTag;
 use crate::frame::{FrameTable, SlabFrame};
 use crate::mem::{Array, EarlyRam, Exclusive};
 use crate::platform::{CpuId, NodeId, Platform};
+use crate::report::Corruption;
 use crate::sync::atomic::AtomicU32;
 use crate::sync::{Once, OwnerCell, PerCpu, Pin, Seized, SpinLock, rank};
 
 /// Objects that move under one hold of a lock.
 pub(super) const BATCH: usize = 32;
+/// More than a CPU has at hand.
+const ALL: u32 = 64;
 
 /// What a cache stands on: the machine, its frames, and where slabs come from.
 pub(crate) trait Ground {
@@ -41,11 +48,26 @@ pub(crate) trait Ground {
     /// Takes pages of a slab back. Context: any but NMI; no lock held.
     fn free_slab(&self, block: Exclusive);
 
+    /// Makes the ways of CPUs to what they have of a cache.
+    fn make_way(&self, cache: &Cache);
+
     /// Whether somebody was found to have written to a free object.
     fn has_damage(&self) -> bool;
 
     /// Tells that somebody wrote to a free object of a slab.
     fn damaged(&self, cache: &Cache, slab: Pfn, object: u16);
+
+    /// Tells of damage to an object of a debugged cache. Context: a lock of slabs is held.
+    fn report(&self, report: &Corruption);
+
+    /// Who allocates and frees, if anybody keeps that.
+    fn places(&self) -> Option<&Places>;
+
+    /// What is done to all objects.
+    fn treatment(&self) -> Treatment;
+
+    /// Whether a request for so many bytes of a cache's object fails on purpose.
+    fn strikes(&self, cache: &Cache, gfp: Gfp, size: usize) -> bool;
 }
 
 /// There is no object, nor memory for one.
@@ -101,10 +123,25 @@ pub struct CacheStats {
     pub at_hand: u64,
 }
 
+/// What CPUs have at hand of one cache.
+pub(crate) type Cells = PerCpu<Magazine, Gauges>;
+
+/// What a CPU found at hand.
+enum Filled {
+    /// An object.
+    Taken(Object),
+    /// One that somebody wrote to while it was free; it is out of use.
+    Damaged,
+    /// None, nor any on the slabs of the node.
+    Empty,
+    /// Somebody else is there.
+    NotEntered,
+}
+
 /// What a cache has for each CPU and node.
 #[derive(Debug)]
 pub(super) struct Rooms {
-    cells: PerCpu<Magazine, Gauges>,
+    cells: Cells,
     nodes: Array<SpinLock<Partial>>,
 }
 
@@ -130,7 +167,7 @@ impl Rooms {
     }
 
     pub(super) fn cell(_: usize) -> OwnerCell<Magazine, Gauges> {
-        OwnerCell::new(Magazine::new(), Gauges::default())
+        OwnerCell::new(Magazine::new(), Gauges::new())
     }
 
     pub(super) const fn node(_: usize) -> SpinLock<Partial> {
@@ -184,43 +221,34 @@ impl Cache {
         self.definition.shape()
     }
 
+    /// Its properties, with what the command line says of it.
+    pub(crate) fn flags(&self) -> SlabFlags {
+        self.definition.flags()
+    }
+
+    /// Whether its requests may fail on purpose.
+    pub(crate) fn fails_on_purpose(&self) -> bool {
+        self.flags().contains(SlabFlags::FAILSLAB)
+    }
+
     /// Its number, which stands in the records of its slabs.
     pub(crate) const fn id(&self) -> u16 {
         self.id
     }
 
-    #[inline(always)]
+    /// The number of the way that CPUs have to their objects of the cache, and what it leads to.
+    pub(crate) fn way(&self) -> Option<(usize, &Cells)> {
+        let way = usize::from(self.id);
+        let rooms = self.rooms.get().filter(|_| way < WAYS)?;
+        Some((way, &rooms.cells))
+    }
+
     pub(super) fn parts(&self) -> Option<(Shape, &Rooms)> {
         self.shape().zip(self.rooms.get())
     }
 
-    #[inline(always)]
     pub(super) fn code<G: Ground>(&self) -> Code {
         self.definition.code::<G::P>()
-    }
-
-    /// Hands an object out that this CPU has at hand. Context: any but NMI.
-    #[inline(always)]
-    pub(crate) fn take_at_hand<G: Ground>(
-        &self,
-        ground: &G,
-        pin: &Pin<'_, G::P>,
-    ) -> Option<Object> {
-        let rooms = self.rooms.get()?;
-        let mut own = rooms.cells.enter(pin)?;
-        let (magazine, gauges) = own.parts();
-        let taken = magazine.take(gauges);
-        if own.leave() {
-            self.serve(ground, pin);
-        }
-        let mut object = taken?;
-        if G::P::PROFILE.is_hardened() {
-            let shape = self.shape()?;
-            if !self.code::<G>().unmark(&mut object, &shape) {
-                return self.report(ground, object);
-            }
-        }
-        Some(object)
     }
 
     /// Takes an object for an owner. Context: as the flags say.
@@ -229,16 +257,21 @@ impl Cache {
         ground: &G,
         gfp: Gfp,
         node: Option<NodeId>,
+        ask: Ask,
     ) -> Result<Object, NoObject> {
         let shape = self.shape().ok_or(NoObject)?;
+        if shape.is_guarded() {
+            return self.alloc_guarded(ground, gfp, node, ask);
+        }
         let mut object = self.alloc_raw(ground, gfp, node)?;
-        if gfp.contains(Gfp::ZERO) {
+        let inits = G::P::PROFILE.is_hardened() && ground.treatment().init_on_alloc;
+        if gfp.contains(Gfp::ZERO) || inits {
             object.zero(&shape);
         }
         Ok(object)
     }
 
-    fn alloc_raw<G: Ground>(
+    pub(super) fn alloc_raw<G: Ground>(
         &self,
         ground: &G,
         gfp: Gfp,
@@ -248,23 +281,25 @@ impl Cache {
             let pin = Pin::new(ground.platform());
             let here = ground.node_of(pin.cpu());
             let wanted = node.unwrap_or(here);
-            if wanted == here {
-                let filled = self.take_at_hand(ground, &pin).or_else(|| {
-                    // Somebody whom we interrupted may be at the objects at hand.
-                    self.refill(ground, &pin, here);
-                    self.take_at_hand(ground, &pin)
-                });
-                if let Some(object) = filled {
-                    return Ok(object);
-                }
-            }
+            let found = match wanted == here {
+                true => self.take_filled(ground, &pin, here),
+                false => Filled::NotEntered,
+            };
             drop(pin);
-            let found = self.take_from(ground, wanted);
+            let found = match found {
+                Filled::Taken(object) => return Ok(object),
+                Filled::Damaged => continue,
+                Filled::Empty => None,
+                // Somebody whom we interrupted is at the objects at hand, or they are of another node.
+                Filled::NotEntered => self.take_from(ground, wanted),
+            };
             if let Some(object) = found.or_else(|| self.take_elsewhere(ground, gfp, wanted)) {
                 return Ok(object);
             }
             let home = self.add_slab(ground, gfp, wanted)?;
-            if let Some(object) = self.take_from(ground, home) {
+            if home != here
+                && let Some(object) = self.take_from(ground, home)
+            {
                 return Ok(object);
             }
         }
@@ -287,29 +322,48 @@ impl Cache {
             .find_map(|id| self.take_from(ground, id))
     }
 
-    /// Fetches objects from the slabs of a node for this CPU.
-    #[cold]
-    #[inline(never)]
-    fn refill<G: Ground>(&self, ground: &G, pin: &Pin<'_, G::P>, node: NodeId) {
-        let Some((shape, rooms)) = self.parts() else {
-            return;
+    /// Takes an object that this CPU has at hand; if there is none, many are fetched from the slabs of a node
+    /// first. Nobody has any of a debugged cache.
+    fn take_filled<G: Ground>(&self, ground: &G, pin: &Pin<'_, G::P>, node: NodeId) -> Filled {
+        let parts = self.parts().filter(|(shape, _)| !shape.is_guarded());
+        let Some((shape, rooms)) = parts else {
+            return Filled::NotEntered;
         };
         let Some(mut own) = rooms.cells.enter(pin) else {
-            return;
+            return Filled::NotEntered;
         };
         let (magazine, gauges) = own.parts();
         let code = self.code::<G>();
-        magazine.set(shape.at_hand(), node);
-        let wanted = magazine.room().div_ceil(2);
-        if let Some(partial) = rooms.node_with(node) {
+        self.open(ground, (magazine, gauges), shape, node);
+        let mut taken = magazine.take_any(gauges);
+        if taken.is_none()
+            && let Some(partial) = rooms.node_with(node)
+        {
+            let wanted = magazine.room(gauges).div_ceil(2);
             let mut partial = partial.lock(ground.platform());
-            self.pop(ground, &mut partial, usize::from(wanted), |mut object| {
-                code.mark(&mut object, &shape);
-                magazine.fill(object, gauges);
-            });
+            let places = magazine.empty_places(wanted, gauges);
+            let came = self.pop(ground, &mut partial, places);
+            drop(partial);
+            if G::P::PROFILE.is_hardened() {
+                for object in places.iter_mut().take(came).flatten() {
+                    code.mark(object, &shape);
+                }
+            }
+            magazine.note_came(came, gauges);
+            taken = magazine.take_any(gauges);
         }
         if own.leave() {
             self.serve(ground, pin);
+        }
+        match taken {
+            None => Filled::Empty,
+            Some(mut object) => match code.unmark(&mut object, &shape) {
+                true => Filled::Taken(object),
+                false => {
+                    self.report(ground, object);
+                    Filled::Damaged
+                }
+            },
         }
     }
 
@@ -317,12 +371,31 @@ impl Cache {
     fn take_from<G: Ground>(&self, ground: &G, node: NodeId) -> Option<Object> {
         let (shape, rooms) = self.parts()?;
         let mut partial = rooms.node_with(node)?.lock(ground.platform());
-        let mut found = None;
-        self.pop(ground, &mut partial, 1, |object| found = Some(object));
+        let mut found = [None];
+        self.pop(ground, &mut partial, &mut found);
+        let mut object = found[0].take()?;
+        if shape.is_guarded() {
+            self.leaves(ground, &mut partial, &object);
+        }
         drop(partial);
-        let mut object = found?;
         self.code::<G>().clear(&mut object, &shape);
         Some(object)
+    }
+
+    /// What a CPU has at hand of the cache is about its slabs of this node.
+    fn open<G: Ground>(
+        &self,
+        ground: &G,
+        (magazine, gauges): (&mut Magazine, &Gauges),
+        shape: Shape,
+        node: NodeId,
+    ) {
+        let tag = SlabTag::new(self.id, node);
+        if magazine.is_open_for(tag) {
+            return;
+        }
+        let checks = Checks::new(&shape, self.code::<G>(), ground.treatment());
+        magazine.open(shape.at_hand(), tag, checks, gauges);
     }
 
     /// Takes an object back that its owner gives up, which is one of `slab`, as its frame's record says. Context:
@@ -330,33 +403,20 @@ impl Cache {
     ///
     /// # Errors
     /// [`BadFree`]; in the plain profile, some of that is not looked for.
-    #[inline(always)]
     pub(crate) fn free<G: Ground>(
         &self,
         ground: &G,
         slab: SlabFrame<'_>,
         mut object: Object,
+        ask: Ask,
     ) -> Result<(), BadFree> {
-        let rooms = self.rooms.get().ok_or(BadFree::NotASlab)?;
+        if self.shape().is_some_and(|shape| shape.is_guarded()) {
+            return self.free_guarded(ground, object, ask);
+        }
         if G::P::PROFILE.is_hardened() {
             object = self.checked(ground, slab, object)?;
         }
-        let pin = Pin::new(ground.platform());
-        let Some(mut own) = rooms.cells.enter(&pin) else {
-            drop(pin);
-            self.give_back(ground, &mut [Some(object)]);
-            return Ok(());
-        };
-        let (magazine, gauges) = own.parts();
-        let put = magazine.put(object, slab.home.node, gauges);
-        let wanted = own.leave();
-        if wanted {
-            self.serve(ground, &pin);
-        }
-        drop(pin);
-        if let Err(object) = put {
-            self.free_slow(ground, slab.home.node, object);
-        }
+        self.free_checked(ground, slab, object);
         Ok(())
     }
 
@@ -375,28 +435,30 @@ impl Cache {
         if code.is_free(&object, &shape) {
             return Err(BadFree::AlreadyFree);
         }
+        if ground.treatment().init_on_free {
+            object.zero(&shape);
+        }
         code.mark(&mut object, &shape);
         Ok(object)
     }
 
-    /// Takes an object of a node back where there is no room for it at hand, or it is of another node.
-    #[cold]
-    #[inline(never)]
-    fn free_slow<G: Ground>(&self, ground: &G, node: NodeId, object: Object) {
+    /// Takes an object of a slab back: to those at hand, where the oldest make room if they must, or to the slab.
+    fn free_checked<G: Ground>(&self, ground: &G, slab: SlabFrame<'_>, object: Object) {
         let Some((shape, rooms)) = self.parts() else {
             return;
         };
+        let node = slab.home.node;
         let pin = Pin::new(ground.platform());
         let mut left = Some(object);
         if ground.node_of(pin.cpu()) == node
             && let Some(mut own) = rooms.cells.enter(&pin)
         {
             let (magazine, gauges) = own.parts();
-            magazine.set(shape.at_hand(), node);
-            if magazine.room() == 0 {
-                self.spill(ground, magazine, gauges, usize::from(shape.at_hand() / 2));
+            self.open(ground, (magazine, gauges), shape, node);
+            if magazine.room(gauges) == 0 {
+                self.spill(ground, magazine, gauges, shape.at_hand().div_ceil(2));
             }
-            left = left.and_then(|object| magazine.put(object, node, gauges).err());
+            left = left.and_then(|object| magazine.put(object, slab.tag(), gauges).err());
             if own.leave() {
                 self.serve(ground, &pin);
             }
@@ -410,23 +472,24 @@ impl Cache {
     /// Gives the oldest objects at hand back to their slabs.
     #[cold]
     #[inline(never)]
-    fn spill<G: Ground>(&self, ground: &G, magazine: &mut Magazine, gauges: &Gauges, count: usize) {
+    fn spill<G: Ground>(&self, ground: &G, magazine: &mut Magazine, gauges: &Gauges, count: u32) {
         let mut old = [const { None }; BATCH];
-        let most = count.min(BATCH);
-        let taken = magazine.take_old(&mut old[..most]);
-        self.give_back(ground, &mut old[..taken]);
-        magazine.note_gone(gauges);
+        let most = to_index(u64::from(count)).min(BATCH);
+        let taken = magazine.take_old(&mut old[..most], gauges);
+        self.give_back(ground, &mut old[..to_index(u64::from(taken))]);
+        magazine.note_gone(taken, gauges);
     }
 
     /// An object at hand was written to while it was free: it stays out of use.
     #[cold]
-    fn report<G: Ground>(&self, ground: &G, object: Object) -> Option<Object> {
-        let (shape, _) = self.parts()?;
-        let slab = slab_of(ground, &object)?;
-        let number = slab.number_of(ground.platform(), &shape, object.as_ptr())?;
-        ground.damaged(self, slab.pfn, number);
+    fn report<G: Ground>(&self, ground: &G, object: Object) {
+        let slab = slab_of(ground, &object).zip(self.shape());
+        if let Some((slab, shape)) = slab
+            && let Some(number) = slab.number_of(ground.platform(), &shape, object.as_ptr())
+        {
+            ground.damaged(self, slab.pfn, number);
+        }
         let _ = object.into_raw();
-        None
     }
 
     /// Gives back what this CPU has at hand, if somebody asked for it.
@@ -451,13 +514,23 @@ impl Cache {
 
     fn spill_all<G: Ground>(&self, ground: &G, magazine: &mut Magazine, gauges: &Gauges) {
         while gauges.count() > 0 {
-            self.spill(ground, magazine, gauges, BATCH);
+            self.spill(ground, magazine, gauges, ALL);
         }
+        magazine.close(gauges);
     }
 
-    /// Whether a CPU has objects at hand. Stale when it arrives.
+    /// Whether a CPU has objects at hand, or had some since it was last asked to give them back. Stale when it
+    /// arrives.
     pub(crate) fn has_at_hand(&self, cpu: CpuId) -> bool {
-        self.cell(cpu).is_some_and(|cell| cell.shared().count() > 0)
+        self.cell(cpu).is_some_and(|cell| cell.shared().is_open())
+    }
+
+    /// The same of all CPUs.
+    pub(super) fn is_open_anywhere(&self) -> bool {
+        let mut cells = self.rooms.get().map(|rooms| rooms.cells.shared());
+        cells
+            .as_mut()
+            .is_some_and(|cells| cells.any(Gauges::is_open))
     }
 
     /// Asks a CPU to give back what it has at hand.
@@ -474,7 +547,7 @@ impl Cache {
 
     /// Takes back what was asked of a CPU that cannot be reached, if it has nothing anyway.
     pub(crate) fn unless_at_hand_forget_drain(&self, cpu: CpuId) {
-        if let Some(cell) = self.cell(cpu).filter(|cell| cell.shared().count() == 0) {
+        if let Some(cell) = self.cell(cpu).filter(|cell| !cell.shared().is_open()) {
             cell.drained();
         }
     }

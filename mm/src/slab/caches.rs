@@ -7,12 +7,14 @@ use core::ops::Deref;
 
 use super::SlabFlags;
 use super::cache::{Cache, Ground, Rooms};
+use super::debug::{NamePattern, Places, SlubDebug, Treatment};
 use super::definition::{Definition, Name};
 use super::kmalloc::{Family, SIZES, align_of, cache_of};
 use super::magazine::{Gauges, Magazine};
 use super::object::follows;
 use super::partial::Partial;
 use super::shape::{Shape, ShapeError};
+use crate::frame::Origin;
 use crate::mem::{Array, CarveError, EarlyRam};
 use crate::platform::Platform;
 use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -78,6 +80,32 @@ pub(crate) struct Wish<'a> {
     pub(crate) flags: SlabFlags,
 }
 
+/// What the machine's owner chose for objects.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Setup<'a> {
+    /// Words of free objects are encoded with what follows from it, and lie in an order that does.
+    pub(crate) seed: u64,
+    /// Which caches are debugged.
+    pub(crate) debug: &'a SlubDebug,
+    /// What is done to all objects.
+    pub(crate) treatment: Treatment,
+    /// Caches whose requests may fail on purpose.
+    pub(crate) failing: Option<&'a NamePattern>,
+}
+
+impl Setup<'_> {
+    /// What a cache of a name is debugged for.
+    fn flags(&self, name: &str) -> SlabFlags {
+        let fails = self.failing.is_some_and(|pattern| pattern.matches(name));
+        let failing = if fails {
+            SlabFlags::FAILSLAB
+        } else {
+            SlabFlags::empty()
+        };
+        self.debug.flags(name) | failing
+    }
+}
+
 /// All caches: those of `kmalloc`, by number, then others.
 #[derive(Debug)]
 pub(crate) struct Caches {
@@ -87,6 +115,10 @@ pub(crate) struct Caches {
     cpus: u32,
     nodes: usize,
     seed: u64,
+    debug: SlubDebug,
+    treatment: Treatment,
+    failing: Option<NamePattern>,
+    places: Places,
     made: AtomicU32,
     /// Times that somebody was found to have written to a free object.
     damaged: AtomicU64,
@@ -94,13 +126,17 @@ pub(crate) struct Caches {
 
 impl Caches {
     /// Bytes that [`Self::bring_up`] needs.
-    pub(crate) fn bytes_for(cpus: u32, nodes: usize) -> Option<u64> {
+    pub(crate) fn bytes_for(cpus: u32, nodes: usize, setup: &Setup<'_>) -> Option<u64> {
         let each = rooms_bytes(cpus, nodes)?;
         let all = each.checked_mul(crate::addr::to_count(KMALLOC))?;
+        let all = match setup.debug.may_store_users() {
+            true => all.checked_add(Places::bytes())?,
+            false => all,
+        };
         all.checked_add(Array::<Kept>::bytes_for(KMALLOC)?.next_multiple_of(LINE))
     }
 
-    /// The caches of `kmalloc`. Words of free objects are encoded with what follows from `seed`.
+    /// The caches of `kmalloc`.
     ///
     /// # Errors
     /// [`CarveError`] if the memory cannot hold them.
@@ -108,7 +144,7 @@ impl Caches {
         platform: &P,
         ram: EarlyRam,
         (cpus, nodes): (u32, usize),
-        seed: u64,
+        setup: &Setup<'_>,
     ) -> Result<Self, CarveError> {
         let bytes = Array::<Kept>::bytes_for(KMALLOC).unwrap_or(u64::MAX);
         let (own, mut rest) = ram.split_at(bytes.next_multiple_of(LINE));
@@ -121,25 +157,41 @@ impl Caches {
             changes: SpinLock::new(rank::CACHES, ()),
             cpus,
             nodes,
-            seed,
+            seed: setup.seed,
+            debug: *setup.debug,
+            treatment: setup.treatment,
+            failing: setup.failing.copied(),
+            places: Places::new(),
             made: AtomicU32::new(0),
             damaged: AtomicU64::new(0),
         };
+        if setup.debug.may_store_users() {
+            let (table, others) = rest.split_at(Places::bytes());
+            rest = others;
+            let table = Array::carve(platform, table, Places::COUNT, |_| Origin::default())?;
+            caches.places.keep(table);
+        }
         for family in Family::ALL {
             for size in SIZES {
                 let (mine, others) = rest.split_at(rooms_bytes(cpus, nodes).unwrap_or(u64::MAX));
                 rest = others;
                 let cache = cache_of(size, family).and_then(|id| caches.kmalloc.get(id));
-                let shape = Shape::new(size, align_of(size), family.flags(), cpus);
-                let Some((cache, shape)) = cache.zip(shape.ok()) else {
+                let name = Name::new(&[family.name(), suffix(size)]);
+                let shape = caches.shape::<P>(&Wish {
+                    name: name.as_str(),
+                    size,
+                    align: align_of(size),
+                    flags: family.flags(),
+                });
+                let Some((cache, (shape, flags))) = cache.zip(shape.ok()) else {
                     continue;
                 };
                 let rooms = rooms_in(platform, mine, cpus, nodes)?;
                 let _ = cache.rooms().set(rooms);
                 let definition = Definition {
-                    name: Name::new(&[family.name(), suffix(size)]),
+                    name,
                     shape,
-                    flags: family.flags(),
+                    flags,
                     secret: caches.secret::<P>(cache),
                 };
                 cache.definition().set(platform, &definition);
@@ -150,13 +202,11 @@ impl Caches {
     }
 
     /// The cache that serves `kmalloc` of a size; none if pages do.
-    #[inline(always)]
     pub(crate) fn kmalloc(&self, size: usize, family: Family) -> Option<&Cache> {
         self.kmalloc.get(cache_of(size, family)?).map(Kept::deref)
     }
 
     /// The cache with a number.
-    #[inline(always)]
     pub(crate) fn get(&self, id: u16) -> Option<&Cache> {
         match self.kmalloc.get(usize::from(id)) {
             Some(cache) => Some(&**cache),
@@ -215,10 +265,13 @@ impl Caches {
         {
             return Err(CacheError::Zones);
         }
-        let shape = Shape::new(wish.size, wish.align, wish.flags, self.cpus)?;
+        let (shape, flags) = self.shape::<G::P>(&wish)?;
+        if flags.contains(SlabFlags::STORE_USER) {
+            self.keep_places(ground)?;
+        }
         loop {
             let changes = self.changes.lock(ground.platform());
-            if let Some(cache) = self.like(shape, wish.flags) {
+            if let Some(cache) = self.like(shape, flags) {
                 cache.users().fetch_add(1, Ordering::AcqRel);
                 return Ok(cache);
             }
@@ -226,7 +279,7 @@ impl Caches {
                 let definition = Definition {
                     name: Name::new(&[wish.name]),
                     shape,
-                    flags: wish.flags,
+                    flags,
                     secret: self.secret::<G::P>(cache),
                 };
                 cache.definition().set(ground.platform(), &definition);
@@ -238,9 +291,57 @@ impl Caches {
         }
     }
 
+    /// The shape of a cache, and its flags with what the command line says.
+    fn shape<P: Platform>(&self, wish: &Wish<'_>) -> Result<(Shape, SlabFlags), ShapeError> {
+        let Wish { size, align, .. } = *wish;
+        let setup = Setup {
+            seed: self.seed,
+            debug: &self.debug,
+            treatment: self.treatment,
+            failing: self.failing.as_ref(),
+        };
+        let flags = wish.flags | setup.flags(wish.name);
+        let plain = Shape::new(size, align, wish.flags, self.cpus)?;
+        // Without hardening, the short way treats no objects, so they all go the long one.
+        let is_treated = self.treatment != Treatment::default() && !P::PROFILE.is_hardened();
+        if !is_treated && !flags.intersects(SlabFlags::DEBUG) {
+            return Ok((plain, flags));
+        }
+        let guarded = Shape::guarded(size, align, flags, self.cpus)?;
+        let is_spared = self.debug.spares_orders() && guarded.order() > plain.order();
+        match is_spared && !is_treated && !wish.flags.intersects(SlabFlags::DEBUG) {
+            true => Ok((plain, wish.flags)),
+            false => Ok((guarded, flags)),
+        }
+    }
+
+    /// Makes the table of places that objects are allocated at, if there is none.
+    fn keep_places<G: Ground>(&self, ground: &G) -> Result<(), CacheError> {
+        if self.places.are_kept() {
+            return Ok(());
+        }
+        let ram = ground.alloc_room(Places::bytes());
+        let ram = ram.ok_or(CacheError::OutOfMemory)?;
+        let table = Array::carve(ground.platform(), ram, Places::COUNT, |_| Origin::default());
+        self.places
+            .keep(table.map_err(|_| CacheError::OutOfMemory)?);
+        Ok(())
+    }
+
+    /// Who allocates and frees, if anybody keeps that.
+    pub(crate) fn places(&self) -> Option<&Places> {
+        Some(&self.places).filter(|places| places.are_kept())
+    }
+
+    /// What is done to all objects.
+    #[inline(always)]
+    pub(crate) const fn treatment(&self) -> Treatment {
+        self.treatment
+    }
+
     /// A cache that objects can share with those of another (Linux: `find_mergeable`).
     fn like(&self, shape: Shape, flags: SlabFlags) -> Option<&Cache> {
-        if flags.contains(SlabFlags::NO_MERGE) {
+        if flags.intersects(SlabFlags::NO_MERGE | SlabFlags::DEBUG) {
             return None;
         }
         self.iter()
@@ -275,7 +376,9 @@ impl Caches {
         let ram = ground.alloc_room(bytes).ok_or(CacheError::OutOfMemory)?;
         let rooms = rooms_in(ground.platform(), ram, self.cpus, self.nodes);
         let rooms = rooms.map_err(|_| CacheError::OutOfMemory)?;
-        let _ = cache.rooms().set(rooms);
+        if cache.rooms().set(rooms).is_ok() {
+            ground.make_way(cache);
+        }
         Ok(())
     }
 
@@ -294,7 +397,7 @@ impl Caches {
             return Ok(());
         }
         let stats = cache.stats(ground.platform());
-        if stats.slabs > 0 {
+        if stats.slabs > 0 || cache.is_open_anywhere() {
             return Err(stats.active_objects.saturating_add(stats.at_hand).max(1));
         }
         cache.users().store(0, Ordering::Release);

@@ -4,8 +4,11 @@
 //! word is encoded with a secret of the cache and the word's address, and objects at hand hold one
 //! too: whoever gives back what is free already, or wrote to it meanwhile, is found out.
 
+mod guarded;
+
 use core::ptr::NonNull;
 
+use super::debug::Treatment;
 use super::partial::Partial;
 use super::shape::{MOST, Shape};
 use crate::addr::{PfnRange, to_count, to_index};
@@ -13,8 +16,7 @@ use crate::frame::SlabFrame;
 use crate::frame::slab::SlabUse;
 use crate::platform::{Platform, Profile};
 
-/// The number of no object: the end of a list.
-pub(super) const END: u16 = u16::MAX;
+pub(super) const END: u16 = SlabUse::END;
 /// In the word of an object that is free but on no slab's list.
 const AT_HAND: u16 = u16::MAX - 1;
 
@@ -51,14 +53,25 @@ impl Object {
 
     /// Where it is.
     #[inline(always)]
-    pub(super) const fn as_ptr(&self) -> NonNull<u8> {
+    pub(crate) const fn as_ptr(&self) -> NonNull<u8> {
         self.0
     }
 
     /// Writes zeroes over what its owner may use.
-    pub(super) fn zero(&mut self, shape: &Shape) {
+    pub(crate) fn zero(&mut self, shape: &Shape) {
         // SAFETY: the object is at least that large (`Shape`), and ours.
         unsafe { self.0.write_bytes(0, shape.size()) };
+    }
+}
+
+impl Object {
+    /// Writes zeroes over so many bytes, which the object has. Apart, so that whoever does not want that
+    /// need not make room for it.
+    #[cold]
+    #[inline(never)]
+    fn zero_first(&mut self, bytes: usize) {
+        // SAFETY: the object is that large (`Checks`), and ours.
+        unsafe { self.0.write_bytes(0, bytes) };
     }
 }
 
@@ -144,6 +157,101 @@ impl Code {
     }
 }
 
+/// What tells a good object of a cache from a bad one, without a look at its slab.
+///
+/// # Invariants
+/// Used with objects of the cache whose shape and code they are of.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Checks {
+    /// The word of an object at hand, but for its address.
+    mark: u64,
+    free_at: usize,
+    divider: u64,
+    /// Which bits of an address say where in its slab it is, …
+    within: u64,
+    /// … and where the last object ends there.
+    end: u64,
+    /// Bytes that are zeroed when an object is handed out, …
+    zeroed_out: usize,
+    /// … and when it comes back.
+    zeroed_in: usize,
+}
+
+impl Checks {
+    /// Those of no cache.
+    pub(super) const NONE: Self = Self {
+        mark: 0,
+        free_at: 0,
+        divider: 0,
+        within: 0,
+        end: 0,
+        zeroed_out: 0,
+        zeroed_in: 0,
+    };
+
+    pub(super) fn new(shape: &Shape, code: Code, treatment: Treatment) -> Self {
+        let stride = to_count(shape.stride());
+        let bytes = |are_zeroed| if are_zeroed { shape.size() } else { 0 };
+        Self {
+            mark: code.secret ^ u64::from(AT_HAND),
+            zeroed_out: bytes(treatment.init_on_alloc),
+            zeroed_in: bytes(treatment.init_on_free),
+            free_at: shape.free_at(),
+            divider: shape.divider(),
+            within: shape.order().bytes().wrapping_sub(1),
+            end: u64::from(shape.objects()).wrapping_mul(stride),
+        }
+    }
+
+    /// Whether an object starts at a physical address that is in a slab: a slab is aligned to its size.
+    #[inline(always)]
+    pub(super) const fn is_place(&self, at: u64) -> bool {
+        let offset = at & self.within;
+        offset < self.end && offset.wrapping_mul(self.divider) < self.divider
+    }
+
+    /// The word of an object, and what it holds at hand.
+    #[inline(always)]
+    fn word(&self, object: &Object) -> (NonNull<u64>, u64) {
+        // SAFETY: the word lies within the object's place (`Shape`).
+        let at = unsafe { object.0.add(self.free_at) }.cast::<u64>();
+        (at, self.mark ^ to_count(at.addr().get()).swap_bytes())
+    }
+
+    /// Marks an object that its owner gives up as free. `false` if it is so already: what a free one holds
+    /// differs from its mark in the bits of a number only.
+    #[inline(always)]
+    pub(super) fn mark_if_taken(&self, object: &mut Object) -> bool {
+        let (at, mark) = self.word(object);
+        // SAFETY: within the object, aligned (`Shape`), and ours; RAM always holds some value.
+        let is_taken = unsafe { at.read() } ^ mark > u64::from(u16::MAX);
+        if is_taken {
+            if self.zeroed_in > 0 {
+                object.zero_first(self.zeroed_in);
+            }
+            // SAFETY: as above.
+            unsafe { at.write(mark) };
+        }
+        is_taken
+    }
+
+    /// Takes the mark from an object at hand. `false` if it has none: somebody wrote to it.
+    #[inline(always)]
+    pub(super) fn unmark(&self, object: &mut Object) -> bool {
+        let (at, mark) = self.word(object);
+        // SAFETY: as in `mark_if_taken`.
+        let is_marked = unsafe { at.read() } == mark;
+        if is_marked {
+            // SAFETY: as above.
+            unsafe { at.write(0) };
+            if self.zeroed_out > 0 {
+                object.zero_first(self.zeroed_out);
+            }
+        }
+        is_marked
+    }
+}
+
 impl SlabFrame<'_> {
     /// Its memory. `lock` is that of its list of free objects.
     pub(super) fn memory<'a, P: Platform>(
@@ -207,17 +315,64 @@ impl<'a> SlabMemory<'a> {
         Some(unsafe { self.base.add(offset) })
     }
 
-    /// Takes the first object off the list; tells which one is next.
+    /// Takes free objects into empty places, the first ones first. Answers how many there were.
+    ///
+    /// # Errors
+    /// [`BadLink`], after those before it.
     #[inline]
-    pub(super) fn pop(&self, first: u16) -> Result<(Object, u16), BadLink> {
-        let bad = BadLink { object: first };
-        let object = Object(self.at(first).ok_or(bad)?);
-        // INVARIANT: it was on the list, so nobody has it.
-        let next = self.code.read(&object, self.shape).ok_or(bad)?;
-        if next != END && next >= self.shape.objects() {
-            return Err(bad);
+    pub(super) fn pop_into(
+        &self,
+        now: &mut SlabUse,
+        places: &mut [Option<Object>],
+    ) -> (usize, Result<(), BadLink>) {
+        let mut filled: usize = 0;
+        let mut result = Ok(());
+        for place in places.iter_mut() {
+            let Some(at) = self.at(now.free) else { break };
+            // INVARIANT: it is on the list, so nobody has it.
+            let object = Object(at);
+            let Some(next) = self
+                .code
+                .read(&object, self.shape)
+                .filter(|next| *next <= END)
+            else {
+                result = Err(BadLink { object: now.free });
+                break;
+            };
+            now.free = next;
+            filled = filled.wrapping_add(1);
+            *place = Some(object);
         }
-        Ok((object, next))
+        if result.is_ok() {
+            let rest = places.get_mut(filled..).unwrap_or_default();
+            filled = filled.wrapping_add(self.take_fresh(now, rest));
+            if filled == 0 && !places.is_empty() {
+                // The list ended too early.
+                result = Err(BadLink { object: 0 });
+            }
+        }
+        let [low, high, ..] = filled.to_le_bytes();
+        now.taken = now.taken.wrapping_add(u16::from_le_bytes([low, high]));
+        (filled, result)
+    }
+
+    /// Takes objects that never had an owner.
+    #[inline(always)]
+    fn take_fresh(&self, now: &mut SlabUse, places: &mut [Option<Object>]) -> usize {
+        let Some(mut at) = self.at(now.fresh) else {
+            return 0;
+        };
+        let left = usize::from(self.shape.objects().wrapping_sub(now.fresh));
+        let many = left.min(places.len());
+        for place in &mut places[..many] {
+            // INVARIANT: nobody had it yet.
+            *place = Some(Object(at));
+            // SAFETY: the next one, or the end of the last: within the slab (`Shape`).
+            at = unsafe { at.add(self.shape.stride()) };
+        }
+        let [low, high, ..] = many.to_le_bytes();
+        now.fresh = now.fresh.wrapping_add(u16::from_le_bytes([low, high]));
+        many
     }
 
     /// How many objects are on the list.
@@ -236,39 +391,55 @@ impl<'a> SlabMemory<'a> {
         Ok(count)
     }
 
-    /// Puts an object in front of the one that was first; tells its number. Gives it back if it is none of
-    /// this slab.
+    /// Puts objects on the list, up to the first that is none of this slab. Answers how many they were.
     #[inline]
-    pub(super) fn push(&self, mut object: Object, first: u16) -> Result<u16, Object> {
-        let offset = object.0.addr().get().wrapping_sub(self.base.addr().get());
-        let Some(number) = self.shape.number(offset) else {
-            return Err(object);
-        };
-        self.code.write(&mut object, self.shape, first);
-        Ok(number)
+    pub(super) fn push_all(&self, now: &mut SlabUse, objects: &mut [Option<Object>]) -> usize {
+        let base = self.base.addr().get();
+        let (mut free, mut count) = (now.free, 0_usize);
+        for place in objects {
+            let offset = place
+                .as_ref()
+                .map(|object| object.0.addr().get().wrapping_sub(base));
+            let number = offset.and_then(|offset| self.shape.number(offset));
+            let Some((number, mut object)) = number.zip(place.take_if(|_| number.is_some())) else {
+                break;
+            };
+            self.code.write(&mut object, self.shape, free);
+            free = number;
+            count = count.wrapping_add(1);
+        }
+        now.free = free;
+        let [low, high, ..] = count.to_le_bytes();
+        now.taken = now.taken.wrapping_sub(u16::from_le_bytes([low, high]));
+        count
     }
 
-    /// Puts all objects of a new slab on the list, in an order that follows from `seed`, or in that of their
-    /// places.
+    /// Puts all objects of a new slab on the list, in an order that follows from `seed`. Without one they are
+    /// handed out as they lie.
     pub(super) fn link_all(&self, seed: Option<u64>) -> SlabUse {
-        let mut order: [u16; MOST] = core::array::from_fn(narrow);
-        let objects = usize::from(self.shape.objects()).min(order.len());
-        if let Some(seed) = seed {
-            shuffle(&mut order[..objects], seed);
+        let Some(seed) = seed else {
+            return SlabUse::FRESH;
+        };
+        let mut order = [0; MOST];
+        let objects = self.shape.objects();
+        for (place, number) in order.iter_mut().zip(0..objects) {
+            *place = number;
         }
+        let order = order.get_mut(..usize::from(objects)).unwrap_or_default();
+        shuffle(order, seed);
         let mut free = END;
-        for &number in order[..objects].iter().rev() {
+        for &number in order.iter().rev() {
             let Some(at) = self.at(number) else { continue };
             // INVARIANT: the slab is new: nobody has any of its objects.
             self.code.write(&mut Object(at), self.shape, free);
             free = number;
         }
-        SlabUse { taken: 0, free }
+        SlabUse {
+            taken: 0,
+            free,
+            fresh: objects,
+        }
     }
-}
-
-fn narrow(place: usize) -> u16 {
-    u16::try_from(place).unwrap_or(END)
 }
 
 /// What splitmix64 adds at each step (Steele, Lea and Flood 2014).

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::SlabFlags;
+use super::debug::Layout;
 use crate::addr::{Order, to_count, to_index};
 use crate::config::PAGE_SIZE;
 
@@ -29,6 +30,11 @@ pub(crate) struct Shape {
     free_at: u32,
     objects: u16,
     order: Order,
+    /// Whether each object lies in a place with more around it ([`Layout`]).
+    guarded: bool,
+    /// What a multiple of the stride times this is less than this, modulo 2^64; the upper half of the product is
+    /// the quotient (Lemire, Kaser and Kurz 2019).
+    divider: u64,
 }
 
 /// Why there can be no such cache.
@@ -64,6 +70,31 @@ impl Shape {
         let own = own.ok_or(ShapeError::TooLarge)?;
         // Far from both ends, where one runs over from a neighbour (Linux does the same).
         let free_at = (own / 2) & !(WORD - 1);
+        Self::with([size, own, free_at], align, cpus)
+    }
+
+    /// The same with what a cache needs that looks at its objects whenever they come or go.
+    ///
+    /// # Errors
+    /// [`ShapeError`].
+    pub(super) fn guarded(
+        size: usize,
+        align: usize,
+        flags: SlabFlags,
+        cpus: u32,
+    ) -> Result<Self, ShapeError> {
+        let plain = Self::new(size, align, flags, cpus)?;
+        let align = alignment(size, align, flags);
+        let (own, free_at) = Layout::room(plain.size(), align);
+        let shape = Self::with([size, own, free_at], align, cpus)?;
+        Ok(Self {
+            guarded: true,
+            ..shape
+        })
+    }
+
+    /// Objects of `size` bytes in places of `own` bytes, the word of free ones at `free_at`.
+    fn with([size, own, free_at]: [usize; 3], align: usize, cpus: u32) -> Result<Self, ShapeError> {
         let stride = own
             .checked_next_multiple_of(align)
             .ok_or(ShapeError::TooLarge)?;
@@ -78,19 +109,26 @@ impl Shape {
             free_at: narrow(free_at)?,
             objects: u16::try_from(objects.min(MOST)).map_err(|_| ShapeError::TooLarge)?,
             order,
+            guarded: false,
+            divider: divider(to_count(stride)),
         })
     }
 
-    /// The shape in two words, …
-    pub(super) fn words(&self) -> [u64; 2] {
+    /// The shape in words, …
+    pub(super) fn words(&self) -> [u64; 3] {
         let pair = |low: u32, high: u32| u64::from(high) << 32 | u64::from(low);
-        let rest = u32::from(self.objects) << 8 | u32::from(self.order.as_u8());
-        [pair(self.size, self.stride), pair(self.free_at, rest)]
+        let objects = u32::from(self.objects) << 8;
+        let rest = u32::from(self.guarded) << 24 | objects | u32::from(self.order.as_u8());
+        [
+            pair(self.size, self.stride),
+            pair(self.free_at, rest),
+            self.divider,
+        ]
     }
 
     /// … and from them. `None` if no shape is.
     #[inline(always)]
-    pub(super) fn from_words([low, high]: [u64; 2]) -> Option<Self> {
+    pub(super) fn from_words([low, high, divider]: [u64; 3]) -> Option<Self> {
         let halves = |word: u64| {
             let [a, b, c, d, e, f, g, h] = word.to_le_bytes();
             (
@@ -99,7 +137,7 @@ impl Shape {
             )
         };
         let ((size, stride), (free_at, rest)) = (halves(low), halves(high));
-        let [order, few, many, _] = rest.to_le_bytes();
+        let [order, few, many, guarded] = rest.to_le_bytes();
         // INVARIANT: it is what `words` said.
         Some(Self {
             size,
@@ -107,6 +145,8 @@ impl Shape {
             free_at,
             objects: u16::from_le_bytes([few, many]),
             order: Order::new(order)?,
+            guarded: guarded != 0,
+            divider,
         })
         .filter(|shape| shape.objects > 0)
     }
@@ -126,6 +166,12 @@ impl Shape {
     #[inline(always)]
     pub(super) const fn free_at(&self) -> usize {
         widen(self.free_at)
+    }
+
+    /// Whether objects have more around them, and are looked at whenever they come or go.
+    #[inline(always)]
+    pub(crate) const fn is_guarded(&self) -> bool {
+        self.guarded
     }
 
     /// Objects in a slab.
@@ -150,19 +196,25 @@ impl Shape {
     }
 
     /// The number of the object that starts at an offset, if one does.
-    #[inline]
+    #[inline(always)]
     pub(super) fn number(&self, offset: usize) -> Option<u16> {
-        let offset = u32::try_from(offset).ok()?;
-        let (number, rest) = (
-            offset.checked_div(self.stride)?,
-            offset.checked_rem(self.stride)?,
-        );
-        let number = u16::try_from(number).ok()?;
-        (rest == 0 && number < self.objects).then_some(number)
+        let product = u128::from(to_count(offset)).wrapping_mul(u128::from(self.divider));
+        let (number, rest) = split(product);
+        let is_one = number < u64::from(self.objects) && rest < self.divider;
+        is_one.then(|| u16::try_from(number).unwrap_or(0))
     }
 
-    /// How many objects a CPU has at hand at most: many small ones, few large ones.
-    pub(super) const fn at_hand(&self) -> u8 {
+    /// What an offset of an object times this is less than this, modulo 2^64.
+    pub(super) const fn divider(&self) -> u64 {
+        self.divider
+    }
+
+    /// How many objects a CPU has at hand at most: many small ones, few large ones, and none that are
+    /// looked at whenever they come or go.
+    pub(super) const fn at_hand(&self) -> u32 {
+        if self.guarded {
+            return 0;
+        }
         match self.stride {
             0..=256 => 63,
             257..=1024 => 31,
@@ -170,6 +222,18 @@ impl Shape {
             _ => 7,
         }
     }
+}
+
+fn divider(stride: u64) -> u64 {
+    let floor = u64::MAX.checked_div(stride).unwrap_or(0);
+    floor.wrapping_add(1)
+}
+
+/// The upper and the lower half.
+#[inline(always)]
+#[expect(clippy::as_conversions, reason = "halves of a number")]
+const fn split(product: u128) -> (u64, u64) {
+    ((product >> 64) as u64, product as u64)
 }
 
 /// The alignment that objects get.

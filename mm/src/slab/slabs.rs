@@ -1,60 +1,57 @@
 //! What a cache does with its slabs: objects off their lists and back, slabs that come and go.
 #![forbid(unsafe_code)]
 
+use core::ptr::NonNull;
+
 use super::cache::{BATCH, Cache, Ground, NoObject};
+use super::debug::Guard;
 use super::object::{END, Object};
 use super::partial::Partial;
 use super::shape::Shape;
 use crate::addr::VirtAddr;
 use crate::buddy::Gfp;
+use crate::frame::SlabFrame;
 use crate::frame::slab::SlabUse;
-use crate::frame::{FrameTable, SlabFrame};
 use crate::platform::{NodeId, Platform};
 
 /// Empty slabs that a node keeps for a cache (Linux: `MIN_PARTIAL`).
-const KEPT: u64 = 5;
+pub(super) const KEPT: u64 = 5;
 
 impl Cache {
-    /// Takes up to so many objects from slabs on the list.
+    /// Takes objects from slabs on the list into empty places. Answers how many there were.
     pub(super) fn pop<G: Ground>(
         &self,
         ground: &G,
         partial: &mut Partial,
-        wanted: usize,
-        mut each: impl FnMut(Object),
-    ) {
+        places: &mut [Option<Object>],
+    ) -> usize {
         let Some((shape, _)) = self.parts() else {
-            return;
+            return 0;
         };
-        let frames = ground.frames();
-        let mut got: usize = 0;
-        while got < wanted {
+        let (frames, code) = (ground.frames(), self.code::<G>());
+        let mut filled: usize = 0;
+        while let Some(rest) = places.get_mut(filled..).filter(|rest| !rest.is_empty()) {
             let Some(slab) = partial.first().and_then(|pfn| frames.slab_at(pfn)) else {
                 break;
             };
-            let known = (&shape, self.code::<G>());
-            let Some(memory) = slab.memory(ground.platform(), known, partial) else {
+            let Some(memory) = slab.memory(ground.platform(), (&shape, code), partial) else {
                 break;
             };
             let before = slab.frame.slab_use();
             let mut now = before;
-            while got < wanted && now.taken < shape.objects() {
-                match memory.pop(now.free) {
-                    Ok((object, next)) => {
-                        now.free = next;
-                        now.taken = now.taken.wrapping_add(1);
-                        got = got.wrapping_add(1);
-                        each(object);
-                    }
-                    Err(bad) => {
-                        // What was behind is out of reach, and the slab stays as it is for good.
-                        ground.damaged(self, slab.pfn, bad.object);
-                        now = SlabUse {
-                            taken: shape.objects(),
-                            free: END,
-                        };
-                    }
+            let (count, result) = memory.pop_into(&mut now, rest);
+            filled = filled.wrapping_add(count);
+            if let Err(bad) = result {
+                if count == 0 && self.mend(ground, partial, slab) {
+                    continue;
                 }
+                // What was behind is out of reach, and the slab stays as it is for good.
+                ground.damaged(self, slab.pfn, bad.object);
+                now = SlabUse {
+                    taken: shape.objects(),
+                    free: END,
+                    fresh: shape.objects(),
+                };
             }
             let taken = now.taken.wrapping_sub(before.taken);
             let is_full = now.taken >= shape.objects();
@@ -62,11 +59,14 @@ impl Cache {
                 partial.remove(slab, before.taken == 0, frames);
                 if !is_full {
                     partial.insert(slab, false, frames);
+                } else if shape.is_guarded() {
+                    partial.full_mut().insert(slab, frames);
                 }
             }
             slab.frame.set_slab_use(now);
             partial.note_taken(u64::from(taken));
         }
+        filled
     }
 
     /// Makes a new slab, and puts it on the list of its node, which is told.
@@ -92,18 +92,23 @@ impl Cache {
             }
         };
         let seed = self.definition().order_seed(slab.pfn);
+        // All objects of a debugged cache are on the list.
+        let seed = seed.or(shape.is_guarded().then_some(0));
         let lock = rooms.node_with(slab.home.node);
         let added = lock.and_then(|lock| {
             let mut partial = lock.lock(ground.platform());
             let known = (&shape, self.code::<G>());
             let memory = slab.memory(ground.platform(), known, &mut partial)?;
             slab.frame.set_slab_use(memory.link_all(seed));
+            if shape.is_guarded() {
+                Guard::new(self, ground, (slab, &shape), &mut partial)?.make_new();
+            }
             partial.note_slab(true);
             partial.insert(slab, true, frames);
             Some(slab.home.node)
         });
         if added.is_none() {
-            slab.frame.set_slab_use(SlabUse { taken: 0, free: 0 });
+            slab.frame.set_slab_use(SlabUse::FRESH);
             self.end_slab(ground, slab);
         }
         added.ok_or(NoObject)
@@ -123,77 +128,61 @@ impl Cache {
             return;
         };
         let frames = ground.frames();
-        // As many neighbours of one node as there are, under one hold of its lock.
+        let known = (&shape, self.code::<G>());
         let mut rest = objects;
-        while let Some(first) = rest
-            .first()
-            .and_then(|object| slab_of(ground, object.as_ref()?))
-        {
-            let node = first.home.node;
+        let mut next = first_slab(ground, rest);
+        // As many neighbours of one node as there are, under one hold of its lock.
+        while let Some(node) = next.map(|slab| slab.home.node) {
             let Some(lock) = rooms.node_with(node) else {
                 return;
             };
             let mut surplus = [const { None }; BATCH];
-            let mut done: usize = 0;
+            let mut many: usize = 0;
             let mut partial = lock.lock(ground.platform());
-            for (place, spare) in rest.iter_mut().zip(&mut surplus) {
-                let slab = place.as_ref().and_then(|object| slab_of(ground, object));
-                let Some((slab, object)) =
-                    slab.filter(|slab| slab.home.node == node).zip(place.take())
-                else {
+            while let Some(slab) = next.filter(|slab| slab.home.node == node) {
+                let Some(memory) = slab.memory(ground.platform(), known, &mut partial) else {
                     break;
                 };
-                done = done.wrapping_add(1);
-                self.push(ground, shape, &mut partial, slab, object);
-                *spare = self.take_empty(&mut partial, KEPT, frames);
+                let before = slab.frame.slab_use();
+                let mut now = before;
+                let count = memory.push_all(&mut now, rest);
+                slab.frame.set_slab_use(now);
+                partial.note_back(crate::addr::to_count(count));
+                if before.taken >= shape.objects() && count > 0 {
+                    partial.insert(slab, now.taken == 0, frames);
+                } else if now.taken == 0 && before.taken > 0 {
+                    partial.remove(slab, false, frames);
+                    partial.insert(slab, true, frames);
+                }
+                if let Some(slab) = self.take_empty(ground, &mut partial, KEPT)
+                    && let Some(place) = surplus.get_mut(many)
+                {
+                    *place = Some(slab);
+                    many = many.wrapping_add(1);
+                }
+                // One that starts nowhere is lost: `free` looks at that where it matters.
+                rest = rest.get_mut(count.max(1)..).unwrap_or_default();
+                next = first_slab(ground, rest);
             }
             drop(partial);
-            for slab in surplus.into_iter().flatten() {
+            for slab in surplus.iter_mut().take(many).filter_map(Option::take) {
                 self.end_slab(ground, slab);
             }
-            rest = rest.get_mut(done.max(1)..).unwrap_or_default();
-        }
-    }
-
-    /// Puts an object on its slab's list.
-    fn push<G: Ground>(
-        &self,
-        ground: &G,
-        shape: Shape,
-        partial: &mut Partial,
-        slab: SlabFrame<'_>,
-        object: Object,
-    ) {
-        let known = (&shape, self.code::<G>());
-        let Some(memory) = slab.memory(ground.platform(), known, partial) else {
-            return;
-        };
-        let frames = ground.frames();
-        let before = slab.frame.slab_use();
-        let Ok(free) = memory.push(object, before.free) else {
-            return;
-        };
-        let mut now = before;
-        now.free = free;
-        now.taken = now.taken.saturating_sub(1);
-        slab.frame.set_slab_use(now);
-        partial.note_back(1);
-        if before.taken >= shape.objects() {
-            partial.insert(slab, now.taken == 0, frames);
-        } else if now.taken == 0 {
-            partial.remove(slab, false, frames);
-            partial.insert(slab, true, frames);
         }
     }
 
     /// Takes an empty slab off the list if there are more than `keep`.
-    fn take_empty<'a>(
+    pub(super) fn take_empty<'a, G: Ground>(
         &self,
+        ground: &'a G,
         partial: &mut Partial,
         keep: u64,
-        frames: &'a FrameTable,
     ) -> Option<SlabFrame<'a>> {
+        let frames = ground.frames();
         let slab = frames.slab_at(partial.surplus(keep)?)?;
+        if let Some(shape) = self.shape().filter(Shape::is_guarded) {
+            Guard::new(self, ground, (slab, &shape), partial)?.check_last();
+        }
         partial.remove(slab, true, frames);
         partial.note_slab(false);
         Some(slab)
@@ -204,12 +193,11 @@ impl Cache {
         let Some((shape, rooms)) = self.parts() else {
             return 0;
         };
-        let frames = ground.frames();
         let mut pages: u64 = 0;
         for node in rooms.nodes().iter() {
             loop {
                 let mut partial = node.lock(ground.platform());
-                let slab = self.take_empty(&mut partial, 0, frames);
+                let slab = self.take_empty(ground, &mut partial, 0);
                 drop(partial);
                 let Some(slab) = slab else { break };
                 self.end_slab(ground, slab);
@@ -220,9 +208,19 @@ impl Cache {
     }
 }
 
+/// The slab of the first object.
+fn first_slab<'a, G: Ground>(ground: &'a G, objects: &[Option<Object>]) -> Option<SlabFrame<'a>> {
+    slab_of(ground, objects.first()?.as_ref()?)
+}
+
 /// The slab that an object is in.
 pub(super) fn slab_of<'a, G: Ground>(ground: &'a G, object: &Object) -> Option<SlabFrame<'a>> {
-    let address = VirtAddr::from_ptr(object.as_ptr().as_ptr());
+    slab_around(ground, object.as_ptr())
+}
+
+/// The slab that a byte is in.
+pub(super) fn slab_around<G: Ground>(ground: &G, byte: NonNull<u8>) -> Option<SlabFrame<'_>> {
+    let address = VirtAddr::from_ptr(byte.as_ptr());
     let pfn = ground.platform().virt_to_phys(address)?.frame();
     ground.frames().slab_at(pfn)
 }

@@ -6,13 +6,16 @@ use core::fmt;
 use core::ptr::NonNull;
 
 use super::{AllocError, Core, Home, Memory};
-use crate::addr::{Order, Pfn, VirtAddr};
+use crate::addr::{Order, Pfn, PhysAddr, VirtAddr};
 use crate::buddy::{Gfp, Request};
 use crate::frame::FrameTable;
 use crate::mem::{EarlyRam, Exclusive};
 use crate::platform::{CpuId, NodeId, Platform};
 use crate::report::Corruption;
-use crate::slab::{Cache, CacheError, CacheStats, Caches, Family, Ground, SlabFlags, Wish};
+use crate::slab::{
+    Ask, Cache, CacheError, CacheStats, Caches, Family, Ground, Object, Places, SlabFlags,
+    Treatment, Wish, at_hand, cache_of,
+};
 use crate::sync::Pin;
 
 /// What pages are aligned to, at least.
@@ -41,6 +44,11 @@ impl<P: Platform> Ground for Soil<'_, P> {
 
     fn alloc_slab(&self, gfp: Gfp, order: Order, node: NodeId) -> Option<Exclusive> {
         let request = Request::new(gfp, order).ok()?;
+        let here = self.core.cpus.node(Pin::new(self.platform()).cpu());
+        if here == node && !gfp.contains(Gfp::THISNODE) {
+            // It may come from what this CPU has at hand; a task's policy is asked too.
+            return self.memory.alloc_request(&request, &mut ()).ok();
+        }
         let node = self.core.node(node)?;
         let found = self
             .memory
@@ -59,6 +67,10 @@ impl<P: Platform> Ground for Soil<'_, P> {
         self.memory.release(block);
     }
 
+    fn make_way(&self, cache: &Cache) {
+        self.core.cpus.make_way(cache);
+    }
+
     fn has_damage(&self) -> bool {
         self.core.caches.has_damage()
     }
@@ -71,6 +83,24 @@ impl<P: Platform> Ground for Soil<'_, P> {
             object,
             cache,
         });
+    }
+
+    fn report(&self, report: &Corruption) {
+        self.memory.platform.corruption(report);
+    }
+
+    fn places(&self) -> Option<&Places> {
+        self.core.caches.places()
+    }
+
+    #[inline(always)]
+    fn treatment(&self) -> Treatment {
+        self.core.caches.treatment()
+    }
+
+    fn strikes(&self, cache: &Cache, gfp: Gfp, size: usize) -> bool {
+        let faults = &self.core.slab_faults;
+        faults.strike_aloud(&self.memory.platform, cache, gfp, size)
     }
 }
 
@@ -93,26 +123,121 @@ impl<P: Platform> Memory<P> {
     /// # Errors
     /// [`AllocError`].
     #[inline(always)]
+    #[track_caller]
     pub fn kmalloc(&self, size: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
-        let core = self.core().ok_or(AllocError::NotUp)?;
-        let Some(cache) = core.caches.kmalloc(size, Family::of(gfp)) else {
-            return self.kmalloc_pages(core, size, gfp, None);
-        };
-        if !gfp.contains(Gfp::ZERO) {
-            let pin = Pin::new(&self.platform);
-            let taken = cache.take_at_hand(&self.soil(core), &pin);
-            drop(pin);
-            if let Some(object) = taken {
-                return Ok(object.into_raw());
+        if let Some(cache) = cache_of(size, Family::of(gfp))
+            && let Some(object) = self.object_at_hand(cache)
+        {
+            return Ok(match gfp.contains(Gfp::ZERO) {
+                true => self.zeroed(cache, object),
+                false => object.into_raw(),
+            });
+        }
+        self.kmalloc_slow(size, gfp)
+    }
+
+    /// An object that this CPU has at hand of a cache.
+    #[inline(always)]
+    pub(super) fn object_at_hand(&self, cache: usize) -> Option<Object> {
+        let pin = Pin::new(&self.platform);
+        let here = self.here(&pin)?;
+        // Each way lets the pin go by itself: nothing needs to be looked at twice.
+        match at_hand::take(&here.ways().other(), cache, P::PROFILE) {
+            Ok((object, is_drain_wanted)) => {
+                if is_drain_wanted {
+                    self.serve_drains_here();
+                }
+                drop(pin);
+                Some(object)
+            }
+            Err(is_drain_wanted) => {
+                if is_drain_wanted {
+                    self.serve_drains_here();
+                }
+                drop(pin);
+                None
             }
         }
-        self.alloc_object(core, cache, gfp, None)
+    }
+
+    /// Hands an object of a cache out, zeroed.
+    #[inline(never)]
+    fn zeroed(&self, cache: usize, mut object: Object) -> NonNull<u8> {
+        let id = u16::try_from(cache).ok();
+        let cache = id.and_then(|id| self.caches()?.get(id));
+        if let Some(shape) = cache.and_then(Cache::shape) {
+            object.zero(&shape);
+        }
+        object.into_raw()
+    }
+
+    /// Puts an object to those that this CPU has at hand, if its cache is one that `is_right` says so of.
+    ///
+    /// # Errors
+    /// The object, if that is not possible, or it is none.
+    #[inline(always)]
+    pub(crate) fn put_at_hand(
+        &self,
+        object: Object,
+        is_right: impl FnOnce(u16) -> bool,
+    ) -> Result<(), Object> {
+        let pin = Pin::new(&self.platform);
+        let at = self.physical(object.as_ptr());
+        let Some((here, at)) = self.here(&pin).zip(at) else {
+            return Err(object);
+        };
+        let tag = here.frames().slab_tag_at(at);
+        let Some(tag) = tag.filter(|tag| is_right(tag.cache())) else {
+            return Err(object);
+        };
+        let known = (tag, at.as_u64());
+        match at_hand::put(&here.ways().other(), object, known, P::PROFILE) {
+            Ok(is_drain_wanted) => {
+                if is_drain_wanted {
+                    self.serve_drains_here();
+                }
+                drop(pin);
+                Ok(())
+            }
+            Err((object, is_drain_wanted)) => {
+                if is_drain_wanted {
+                    self.serve_drains_here();
+                }
+                drop(pin);
+                Err(object)
+            }
+        }
+    }
+
+    /// Where an object is, if it is anywhere.
+    #[inline(always)]
+    pub(crate) fn physical(&self, object: NonNull<u8>) -> Option<PhysAddr> {
+        let address = VirtAddr::from_ptr(object.as_ptr());
+        match self.platform.direct_map_base() {
+            Some(base) => {
+                let offset = address.as_u64().wrapping_sub(base.as_u64());
+                Some(PhysAddr::new(offset))
+            }
+            None => self.platform.virt_to_phys(address),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    #[track_caller]
+    fn kmalloc_slow(&self, size: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
+        let core = self.core().ok_or(AllocError::NotUp)?;
+        match core.caches.kmalloc(size, Family::of(gfp)) {
+            Some(cache) => self.alloc_object(core, cache, (gfp, None), Ask::bytes(size)),
+            None => self.kmalloc_pages(core, size, gfp, None),
+        }
     }
 
     /// As [`Self::kmalloc`], zeroed (Linux: `kzalloc`). Context: as the flags say; any but NMI.
     ///
     /// # Errors
     /// [`AllocError`].
+    #[track_caller]
     pub fn kzalloc(&self, size: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
         self.kmalloc(size, gfp | Gfp::ZERO)
     }
@@ -121,6 +246,7 @@ impl<P: Platform> Memory<P> {
     ///
     /// # Errors
     /// [`AllocError::OutOfMemory`] also if there is no such size.
+    #[track_caller]
     pub fn kcalloc(&self, count: usize, size: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
         let bytes = count.checked_mul(size).ok_or(AllocError::OutOfMemory)?;
         self.kzalloc(bytes, gfp)
@@ -131,6 +257,7 @@ impl<P: Platform> Memory<P> {
     ///
     /// # Errors
     /// [`AllocError`].
+    #[track_caller]
     pub fn kmalloc_node(
         &self,
         size: usize,
@@ -140,7 +267,7 @@ impl<P: Platform> Memory<P> {
         let core = self.core().ok_or(AllocError::NotUp)?;
         core.node(node).ok_or(AllocError::NoSuchNode)?;
         match core.caches.kmalloc(size, Family::of(gfp)) {
-            Some(cache) => self.alloc_object(core, cache, gfp, Some(node)),
+            Some(cache) => self.alloc_object(core, cache, (gfp, Some(node)), Ask::bytes(size)),
             None => self.kmalloc_pages(core, size, gfp, Some(node)),
         }
     }
@@ -150,12 +277,12 @@ impl<P: Platform> Memory<P> {
         &self,
         core: &Core,
         cache: &Cache,
-        gfp: Gfp,
-        node: Option<NodeId>,
+        (gfp, node): (Gfp, Option<NodeId>),
+        ask: Ask,
     ) -> Result<NonNull<u8>, AllocError> {
-        let object = cache.alloc(&self.soil(core), gfp, node);
+        let object = cache.alloc(&self.soil(core), gfp, node, ask);
         object
-            .map(crate::slab::Object::into_raw)
+            .map(Object::into_raw)
             .map_err(|_| AllocError::OutOfMemory)
     }
 
@@ -170,26 +297,6 @@ impl<P: Platform> Memory<P> {
         let layout = Layout::from_size_align(size, PAGE_ALIGN);
         let layout = layout.map_err(|_| AllocError::OutOfMemory)?;
         self.kmalloc_large(core, layout, gfp, node)
-    }
-
-    /// How many bytes whoever has `object` may use (Linux: `ksize`); `None` if it is nothing that
-    /// [`Self::kmalloc`] or a cache handed out. Context: any.
-    #[must_use]
-    pub fn ksize(&self, object: NonNull<u8>) -> Option<usize> {
-        let core = self.core()?;
-        let pfn = self
-            .platform
-            .virt_to_phys(VirtAddr::from_ptr(object.as_ptr()))?
-            .frame();
-        if let Some(slab) = core.frames.slab_at(pfn) {
-            return Some(core.caches.get(slab.cache)?.shape()?.size());
-        }
-        if let Some(run) = core.frames.run_at(pfn) {
-            return Some(crate::addr::to_index(run.addrs().size()));
-        }
-        let word = core.frames.frame(pfn)?.word();
-        let is_pages = word.is(crate::frame::FrameState::Unique) && word.is_compound();
-        is_pages.then(|| crate::addr::to_index(word.order().bytes()))
     }
 
     /// Takes back what CPUs have at hand, and gives empty slabs of all caches to the page allocator.
@@ -283,8 +390,7 @@ impl<P: Platform> Memory<P> {
     /// Reports an object that an owner cannot give back: somebody wrote to what says whose it is.
     #[cold]
     pub(crate) fn lose_object(&self, object: NonNull<u8>) {
-        let address = VirtAddr::from_ptr(object.as_ptr());
-        let physical = self.platform.virt_to_phys(address).unwrap_or_default();
+        let physical = self.physical(object).unwrap_or_default();
         let pfn = physical.frame();
         let offset = physical.offset_from(pfn.addr()).unwrap_or_default();
         let offset = u16::try_from(offset).unwrap_or_default();
@@ -332,6 +438,12 @@ pub struct StillInUse<H: Home> {
     pub cache: KmemCache<H>,
 }
 
+impl<H: Home> fmt::Display for StillInUse<H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        super::object_owners::write_still_in_use(&self.cache, self.objects, f)
+    }
+}
+
 impl<H: Home> fmt::Debug for StillInUse<H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("StillInUse")
@@ -375,7 +487,7 @@ impl<H: Home> KmemCache<H> {
         })
     }
 
-    fn parts(&self) -> Option<(&Memory<H::P>, &Core, &Cache)> {
+    pub(super) fn parts(&self) -> Option<(&Memory<H::P>, &Core, &Cache)> {
         let memory = self.home.memory();
         let core = memory.core()?;
         Some((memory, core, core.caches.get(self.id)?))
@@ -395,10 +507,25 @@ impl<H: Home> KmemCache<H> {
     ///
     /// # Errors
     /// [`AllocError`].
-    #[inline]
+    #[inline(always)]
+    #[track_caller]
     pub fn alloc(&self, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
+        let cache = usize::from(self.id);
+        if let Some(object) = self.memory().object_at_hand(cache) {
+            return Ok(match gfp.contains(Gfp::ZERO) {
+                true => self.memory().zeroed(cache, object),
+                false => object.into_raw(),
+            });
+        }
+        self.alloc_slow(gfp)
+    }
+
+    #[cold]
+    #[inline(never)]
+    #[track_caller]
+    fn alloc_slow(&self, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
         let (memory, core, cache) = self.parts().ok_or(AllocError::NotUp)?;
-        memory.alloc_object(core, cache, gfp, None)
+        memory.alloc_object(core, cache, (gfp, None), Ask::whole())
     }
 
     /// As [`Self::alloc`], from a node's memory if there is any (Linux: `kmem_cache_alloc_node`). Context:
@@ -406,10 +533,11 @@ impl<H: Home> KmemCache<H> {
     ///
     /// # Errors
     /// [`AllocError`].
+    #[track_caller]
     pub fn alloc_node(&self, gfp: Gfp, node: NodeId) -> Result<NonNull<u8>, AllocError> {
         let (memory, core, cache) = self.parts().ok_or(AllocError::NotUp)?;
         core.node(node).ok_or(AllocError::NoSuchNode)?;
-        memory.alloc_object(core, cache, gfp, Some(node))
+        memory.alloc_object(core, cache, (gfp, Some(node)), Ask::whole())
     }
 
     /// The cache in numbers. Context: any but NMI.
