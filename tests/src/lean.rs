@@ -72,6 +72,12 @@ impl Lean {
     }
 }
 
+impl AsRef<Self> for Lean {
+    fn as_ref(&self) -> &Self {
+        self
+    }
+}
+
 /// Boots a machine with `bytes` of RAM; nothing is zeroed, poisoned or checked on the way.
 ///
 /// # Panics
@@ -88,9 +94,12 @@ pub fn boot(bytes: usize) -> Memory<Lean> {
 ///
 /// # Panics
 /// If it does not boot.
-pub fn bring_up(memory: &Memory<Lean>, bytes: usize, reserved: u64) -> PhysRange {
+pub fn bring_up<P>(memory: &Memory<P>, bytes: usize, reserved: u64) -> PhysRange
+where
+    P: Platform + AsRef<Lean>,
+{
     let platform = memory.platform();
-    platform.plug_in(bytes);
+    platform.as_ref().plug_in(bytes);
     // SAFETY: (1, 2) the range added below is the machine's RAM, which nobody else uses; (3) the
     // machine got it just now for this memblock alone; (4) nothing is freed by range.
     let mut memblock = Memblock::new(unsafe { RamClaim::new() });

@@ -158,7 +158,12 @@ pub(crate) fn free_frames() -> u64 {
         let _ = MEMORY.grace().barrier();
     }
     MEMORY.drain_all_pages();
-    let mut frames = MEMORY.free_frames();
+    MEMORY.free_frames().saturating_add(frames_in_slabs())
+}
+
+/// Frames that caches have.
+pub(crate) fn frames_in_slabs() -> u64 {
+    let mut frames: u64 = 0;
     MEMORY.for_each_cache(|_, cache| {
         frames = frames.saturating_add(cache.slabs.saturating_mul(cache.pages_per_slab));
     });

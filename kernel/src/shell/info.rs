@@ -2,7 +2,7 @@
 
 use super::{CommandError, CommandResult, no_arguments};
 use crate::arch::{cpu, local, registers, time};
-use crate::memory::MEMORY;
+use crate::memory::{MEMORY, frames_in_slabs};
 use crate::{boot_info, command, heap, kprintln, params};
 use alloc::string::String;
 use bootloader_api::info::{MemoryRegionKind, Optional};
@@ -65,13 +65,13 @@ fn show_heap(arguments: &[String]) -> CommandResult {
         early.size_bytes,
         early.returned_bytes
     );
-    let (mut objects, mut bytes, mut pages) = (0_u64, 0_u64, 0_u64);
+    let (mut objects, mut bytes) = (0_u64, 0_u64);
     MEMORY.for_each_cache(|_, cache| {
         let active = cache.active_objects;
         objects = objects.saturating_add(active);
         bytes = bytes.saturating_add(active.saturating_mul(cache.object_size));
-        pages = pages.saturating_add(cache.slabs.saturating_mul(cache.pages_per_slab));
     });
+    let pages = frames_in_slabs();
     kprintln!("caches      {objects} objects of {bytes} bytes, in {pages} pages");
     Ok(())
 }

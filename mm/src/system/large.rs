@@ -62,6 +62,7 @@ impl<P: Platform> Memory<P> {
     /// # Errors
     /// [`AllocError`].
     #[inline(always)]
+    #[track_caller]
     pub(crate) fn kmalloc_layout(
         &self,
         layout: Layout,

@@ -38,9 +38,9 @@ const ROOMS: [(&str, usize, usize); 6] = [
     ("platform", 200, 1),
     ("sync", 860, 22),
     ("mem", 292, 17),
-    ("frame/table", 860, 27),
+    ("frame/table", 870, 27),
     ("slab/object", 435, 36),
-    ("adapters", 640, 82),
+    ("adapters", 680, 100),
 ];
 
 /// Heads of modules that have a room below them: they cannot forbid `unsafe` for it, so they must
