@@ -32,6 +32,7 @@ mod run;
 mod sections;
 mod shared;
 mod slow_path;
+mod traced;
 mod tuning;
 
 use core::fmt;

@@ -5,7 +5,7 @@ use core::ops::{Deref, DerefMut};
 use core::ptr::NonNull;
 use core::slice;
 
-use crate::buddy::Gfp;
+use crate::buddy::{Gfp, Trace};
 use crate::system::{AllocError, Home};
 
 /// Bytes of `kmalloc`, which go back when the value is dropped, on whatever CPU.
@@ -32,6 +32,27 @@ impl<H: Home> KBytes<H> {
     pub fn alloc(home: H, len: usize, gfp: Gfp) -> Result<Self, AllocError> {
         let first = home.memory().kmalloc(len, gfp)?;
         Ok(Self { first, len, home })
+    }
+
+    /// Allocates as [`Self::alloc`], and tells `trace` every step (see
+    /// [`Memory::kmalloc_traced`](crate::system::Memory::kmalloc_traced)). Context: as the flags say; any but NMI.
+    ///
+    /// # Errors
+    /// [`AllocError`].
+    pub fn alloc_traced(
+        home: H,
+        len: usize,
+        gfp: Gfp,
+        trace: &mut impl Trace,
+    ) -> Result<Self, AllocError> {
+        let first = home.memory().kmalloc_traced(len, gfp, trace)?;
+        Ok(Self { first, len, home })
+    }
+
+    /// Where the first byte is. Context: any.
+    #[must_use]
+    pub const fn as_non_null(&self) -> NonNull<u8> {
+        self.first
     }
 
     /// How many bytes there really are (Linux: `ksize`). Context: any.

@@ -7,8 +7,9 @@ use super::object::{Code, Object};
 use super::partial::{Partial, PartialStats};
 use super::shape::Shape;
 use super::slabs::slab_of;
+use super::traced::{tell_at_hand, tell_from_slab};
 use crate::addr::{Order, Pfn};
-use crate::buddy::Gfp;
+use crate::buddy::{Gfp, Step, Trace};
 use crate::frame::{FrameTable, SlabFrame};
 use crate::mem::{Array, EarlyRam, Exclusive};
 use crate::platform::{CpuId, NodeId, Platform};
@@ -33,7 +34,13 @@ pub(crate) trait Ground {
     fn node_of(&self, cpu: CpuId) -> NodeId;
 
     /// Pages for a slab. Context: as the flags say; no lock held, not pinned.
-    fn alloc_slab(&self, gfp: Gfp, order: Order, node: NodeId) -> Option<Exclusive>;
+    fn alloc_slab(
+        &self,
+        gfp: Gfp,
+        order: Order,
+        node: NodeId,
+        trace: &mut impl Trace,
+    ) -> Option<Exclusive>;
 
     /// Memory for what a cache has itself, for good. Context: task.
     fn alloc_room(&self, bytes: u64) -> Option<EarlyRam>;
@@ -223,15 +230,16 @@ impl Cache {
         Some(object)
     }
 
-    /// Takes an object for an owner. Context: as the flags say.
+    /// Takes an object for an owner, and tells `trace` how. Context: as the flags say.
     pub(crate) fn alloc<G: Ground>(
         &self,
         ground: &G,
         gfp: Gfp,
         node: Option<NodeId>,
+        trace: &mut impl Trace,
     ) -> Result<Object, NoObject> {
         let shape = self.shape().ok_or(NoObject)?;
-        let mut object = self.alloc_raw(ground, gfp, node)?;
+        let mut object = self.alloc_raw(ground, gfp, node, trace)?;
         if gfp.contains(Gfp::ZERO) {
             object.zero(&shape);
         }
@@ -243,6 +251,7 @@ impl Cache {
         ground: &G,
         gfp: Gfp,
         node: Option<NodeId>,
+        trace: &mut impl Trace,
     ) -> Result<Object, NoObject> {
         loop {
             let pin = Pin::new(ground.platform());
@@ -252,19 +261,27 @@ impl Cache {
                 let filled = self.take_at_hand(ground, &pin).or_else(|| {
                     // Somebody whom we interrupted may be at the objects at hand.
                     self.refill(ground, &pin, here);
+                    self.tell_refill(pin.cpu(), trace);
                     self.take_at_hand(ground, &pin)
                 });
                 if let Some(object) = filled {
+                    tell_at_hand(ground, &object, trace);
                     return Ok(object);
                 }
             }
             drop(pin);
             let found = self.take_from(ground, wanted);
-            if let Some(object) = found.or_else(|| self.take_elsewhere(ground, gfp, wanted)) {
+            if found.is_none() {
+                trace.step(Step::NoSlab { node: wanted });
+            }
+            let found = found.or_else(|| self.take_elsewhere(ground, gfp, wanted, trace));
+            if let Some(object) = found {
+                tell_from_slab(ground, &object, trace);
                 return Ok(object);
             }
-            let home = self.add_slab(ground, gfp, wanted)?;
+            let home = self.add_slab(ground, gfp, wanted, trace)?;
             if let Some(object) = self.take_from(ground, home) {
+                tell_from_slab(ground, &object, trace);
                 return Ok(object);
             }
         }
@@ -273,13 +290,19 @@ impl Cache {
     /// Takes an object from a new slab of a node if it has memory to spare, or from slabs of other nodes that
     /// are there: a node without memory does not take a slab of another one for each object.
     #[cold]
-    fn take_elsewhere<G: Ground>(&self, ground: &G, gfp: Gfp, wanted: NodeId) -> Option<Object> {
+    fn take_elsewhere<G: Ground>(
+        &self,
+        ground: &G,
+        gfp: Gfp,
+        wanted: NodeId,
+        trace: &mut impl Trace,
+    ) -> Option<Object> {
         let nodes = self.rooms.get()?.nodes();
         if nodes.len() < 2 || gfp.contains(Gfp::THISNODE) {
             return None;
         }
         let only = gfp.difference(Gfp::DIRECT_RECLAIM | Gfp::NOFAIL) | Gfp::THISNODE | Gfp::NOWARN;
-        if let Ok(home) = self.add_slab(ground, only, wanted) {
+        if let Ok(home) = self.add_slab(ground, only, wanted, trace) {
             return self.take_from(ground, home);
         }
         let ids = (0..).map(NodeId).take(nodes.len());
@@ -479,7 +502,7 @@ impl Cache {
         }
     }
 
-    fn cell(&self, cpu: CpuId) -> Option<&OwnerCell<Magazine, Gauges>> {
+    pub(super) fn cell(&self, cpu: CpuId) -> Option<&OwnerCell<Magazine, Gauges>> {
         self.rooms.get()?.cells.cell(cpu)
     }
 

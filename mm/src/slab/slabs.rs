@@ -6,7 +6,7 @@ use super::object::{END, Object};
 use super::partial::Partial;
 use super::shape::Shape;
 use crate::addr::VirtAddr;
-use crate::buddy::Gfp;
+use crate::buddy::{Gfp, Step, Trace};
 use crate::frame::slab::SlabUse;
 use crate::frame::{FrameTable, SlabFrame};
 use crate::platform::{NodeId, Platform};
@@ -77,11 +77,12 @@ impl Cache {
         ground: &G,
         gfp: Gfp,
         node: NodeId,
+        trace: &mut impl Trace,
     ) -> Result<NodeId, NoObject> {
         let (shape, rooms) = self.parts().ok_or(NoObject)?;
         let gfp = self.definition().gfp(gfp);
         let block = ground
-            .alloc_slab(gfp, shape.order(), node)
+            .alloc_slab(gfp, shape.order(), node, trace)
             .ok_or(NoObject)?;
         let frames = ground.frames();
         let slab = match frames.make_slab(block, self.id()) {
@@ -106,6 +107,11 @@ impl Cache {
             slab.frame.set_slab_use(SlabUse { taken: 0, free: 0 });
             self.end_slab(ground, slab);
         }
+        trace.step(Step::SlabMade {
+            pfn: slab.pfn,
+            order: slab.order,
+            objects: shape.objects(),
+        });
         added.ok_or(NoObject)
     }
 

@@ -90,7 +90,7 @@ impl Cache {
             .memory(ground.platform(), known, partial)
             .ok_or(lost(0))?;
         memory
-            .count(slab.frame.slab_use().free)
+            .walk(slab.frame.slab_use().free, drop)
             .map_err(|bad| lost(bad.object))
     }
 }

@@ -6,7 +6,7 @@ use core::ptr::NonNull;
 
 use super::{AllocError, Core, Home, Memory};
 use crate::addr::{Order, Pfn, VirtAddr, to_count};
-use crate::buddy::{Gfp, Request};
+use crate::buddy::{Gfp, Request, Trace};
 use crate::frame::FrameTable;
 use crate::mem::{EarlyRam, Exclusive};
 use crate::platform::{CpuId, NodeId, Platform};
@@ -35,12 +35,16 @@ impl<P: Platform> Ground for Soil<'_, P> {
         self.core.cpus.node(cpu)
     }
 
-    fn alloc_slab(&self, gfp: Gfp, order: Order, node: NodeId) -> Option<Exclusive> {
+    fn alloc_slab(
+        &self,
+        gfp: Gfp,
+        order: Order,
+        node: NodeId,
+        trace: &mut impl Trace,
+    ) -> Option<Exclusive> {
         let request = Request::new(gfp, order).ok()?;
         let node = self.core.node(node)?;
-        let found = self
-            .memory
-            .alloc_at(self.core, node.into(), request, &mut ());
+        let found = self.memory.alloc_at(self.core, node.into(), request, trace);
         found.ok()
     }
 
@@ -91,7 +95,7 @@ impl<P: Platform> Memory<P> {
     pub fn kmalloc(&self, size: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
         let core = self.core().ok_or(AllocError::NotUp)?;
         let Some(cache) = core.caches.kmalloc(size, Family::of(gfp)) else {
-            return self.kmalloc_pages(core, size, gfp, None);
+            return self.kmalloc_pages(core, size, (gfp, None), &mut ());
         };
         if !gfp.contains(Gfp::ZERO) {
             let pin = Pin::new(&self.platform);
@@ -101,7 +105,7 @@ impl<P: Platform> Memory<P> {
                 return Ok(object.into_raw());
             }
         }
-        self.alloc_object(core, cache, gfp, None)
+        self.alloc_object(core, cache, (gfp, None), &mut ())
     }
 
     /// As [`Self::kmalloc`], zeroed (Linux: `kzalloc`). Context: as the flags say; any but NMI.
@@ -135,39 +139,39 @@ impl<P: Platform> Memory<P> {
         let core = self.core().ok_or(AllocError::NotUp)?;
         core.node(node).ok_or(AllocError::NoSuchNode)?;
         match core.caches.kmalloc(size, Family::of(gfp)) {
-            Some(cache) => self.alloc_object(core, cache, gfp, Some(node)),
-            None => self.kmalloc_pages(core, size, gfp, Some(node)),
+            Some(cache) => self.alloc_object(core, cache, (gfp, Some(node)), &mut ()),
+            None => self.kmalloc_pages(core, size, (gfp, Some(node)), &mut ()),
         }
     }
 
     #[inline(never)]
-    fn alloc_object(
+    pub(super) fn alloc_object(
         &self,
         core: &Core,
         cache: &Cache,
-        gfp: Gfp,
-        node: Option<NodeId>,
+        (gfp, node): (Gfp, Option<NodeId>),
+        trace: &mut impl Trace,
     ) -> Result<NonNull<u8>, AllocError> {
-        let object = cache.alloc(&self.soil(core), gfp, node);
+        let object = cache.alloc(&self.soil(core), gfp, node, trace);
         object
             .map(crate::slab::Object::into_raw)
             .map_err(|_| AllocError::OutOfMemory)
     }
 
     #[inline(never)]
-    fn kmalloc_pages(
+    pub(super) fn kmalloc_pages(
         &self,
         core: &Core,
         size: usize,
-        gfp: Gfp,
-        node: Option<NodeId>,
+        (gfp, node): (Gfp, Option<NodeId>),
+        trace: &mut impl Trace,
     ) -> Result<NonNull<u8>, AllocError> {
         let order = Order::for_bytes(to_count(size)).ok_or(AllocError::OutOfMemory)?;
         let gfp = gfp.difference(Gfp::ACCOUNT | Gfp::MOVABLE | Gfp::HIGHMEM) | Gfp::COMP;
         let request = Request::new(gfp, order)?;
         let block = match node.and_then(|node| core.node(node)) {
-            Some(node) => self.alloc_at(core, node.into(), request, &mut ()),
-            None => self.alloc_request(&request, &mut ()),
+            Some(node) => self.alloc_at(core, node.into(), request, trace),
+            None => self.alloc_request(&request, trace),
         }?;
         match block.as_ptr(&self.platform) {
             Some(first) => {
@@ -404,7 +408,7 @@ impl<H: Home> KmemCache<H> {
     #[inline]
     pub fn alloc(&self, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
         let (memory, core, cache) = self.parts().ok_or(AllocError::NotUp)?;
-        memory.alloc_object(core, cache, gfp, None)
+        memory.alloc_object(core, cache, (gfp, None), &mut ())
     }
 
     /// As [`Self::alloc`], from a node's memory if there is any (Linux: `kmem_cache_alloc_node`). Context:
@@ -415,7 +419,7 @@ impl<H: Home> KmemCache<H> {
     pub fn alloc_node(&self, gfp: Gfp, node: NodeId) -> Result<NonNull<u8>, AllocError> {
         let (memory, core, cache) = self.parts().ok_or(AllocError::NotUp)?;
         core.node(node).ok_or(AllocError::NoSuchNode)?;
-        memory.alloc_object(core, cache, gfp, Some(node))
+        memory.alloc_object(core, cache, (gfp, Some(node)), &mut ())
     }
 
     /// The cache in numbers. Context: any but NMI.

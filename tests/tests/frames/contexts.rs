@@ -409,6 +409,10 @@ const CALLS: &[(&str, Action)] = &[
         let object = call.world.kmalloc_node(10, call.gfp, NodeId(0));
         call.kfree(object.unwrap());
     }),
+    ("kmalloc_traced", |call| {
+        let object = call.world.kmalloc_traced(10, call.gfp, &mut ());
+        call.kfree(object.unwrap());
+    }),
     ("krealloc", |call| {
         let object = call.world.kmalloc(10, call.gfp).unwrap();
         // SAFETY: allocated above.
