@@ -121,7 +121,8 @@ pub enum MapFrameTableError {
 ///    mapped RAM, readable and writable at `p` for as long as the platform lives, and nothing
 ///    outside the library uses those bytes while the library owns them; the same range always
 ///    gives the same pointer;
-/// 2. [`virt_to_phys`](Self::virt_to_phys) is its inverse;
+/// 2. [`virt_to_phys`](Self::virt_to_phys) is its inverse, and so is the distance to
+///    [`direct_map_base`](Self::direct_map_base) where that answers, for all RAM;
 /// 3. between [`irq_save`](Self::irq_save) and the matching [`irq_restore`](Self::irq_restore) no
 ///    interrupt handler of this CPU runs (NMI and machine check excepted) and the task does not
 ///    move to another CPU;
@@ -168,6 +169,16 @@ pub unsafe trait Platform: Sync + 'static {
     ///
     /// Context: any.
     fn virt_to_phys(&self, addr: VirtAddr) -> Option<PhysAddr>;
+
+    /// Where physical address 0 is, or would be, if [`virt_to_phys`](Self::virt_to_phys) takes this from an
+    /// address of RAM, as where RAM is mapped at one offset. Objects that come back are found by it in fewer
+    /// instructions; addresses that are none are told by frame records then. Default: asks `virt_to_phys`.
+    ///
+    /// Context: any.
+    #[inline]
+    fn direct_map_base(&self) -> Option<VirtAddr> {
+        None
+    }
 
     /// The CPU that runs the caller. Context: interrupts off, or otherwise pinned.
     fn current_cpu(&self) -> CpuId;

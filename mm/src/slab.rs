@@ -11,6 +11,7 @@
 //!
 //! `kmalloc` is a cache for each size class and family.
 
+pub(crate) mod at_hand;
 mod cache;
 mod caches;
 mod definition;
@@ -31,7 +32,7 @@ pub use caches::CacheError;
 pub(crate) use caches::{Caches, Wish};
 pub use flags::SlabFlags;
 pub(crate) use inspect::FreeMap;
-pub(crate) use kmalloc::Family;
+pub(crate) use kmalloc::{Family, cache_of};
 pub use kmalloc::{KMALLOC_MAX_CACHE_SIZE, size_roundup};
 pub(crate) use object::Object;
 pub use shape::ShapeError;

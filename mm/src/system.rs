@@ -60,12 +60,18 @@ use crate::mem::Array;
 use crate::platform::{CpuId, NodeId, Platform};
 use crate::report::Corruption;
 use crate::slab::Caches;
+use crate::slab::at_hand as objects_at_hand;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::grace::Grace;
 use crate::sync::{Once, Pin, Presence, SpinLock};
-use crate::zone::{Anchors, Here, Node, Pages, Zone};
+use crate::zone::{self, Node, Pages, Zone};
 use cpus::Cpus;
 use policy::Place;
+
+/// What CPUs have at hand: pages, and objects beside them.
+type AtHand = zone::AtHand<objects_at_hand::Ways>;
+type Anchors = zone::Anchors<objects_at_hand::Ways>;
+type Here<'a> = zone::Here<'a, objects_at_hand::Ways>;
 
 /// The memory of one machine.
 pub struct Memory<P: Platform> {

@@ -54,6 +54,8 @@ const RELAX_ROUNDS: u32 = 1_000_000;
 #[derive(Debug)]
 pub struct KernelPlatform {
     map: Once<DirectMap>,
+    /// Where it starts: what frees an object needs nothing else.
+    base: AtomicU64,
     /// When a failed allocation may be reported again.
     next_failure_ns: AtomicU64,
 }
@@ -62,6 +64,7 @@ impl KernelPlatform {
     pub(super) const fn new() -> Self {
         Self {
             map: Once::new(),
+            base: AtomicU64::new(0),
             next_failure_ns: AtomicU64::new(0),
         }
     }
@@ -80,6 +83,7 @@ impl KernelPlatform {
     pub(super) fn set_direct_map(&self, offset: u64, mut ram: Vec<PhysRange>) {
         // Most questions are about the largest.
         ram.sort_unstable_by_key(|range| core::cmp::Reverse(range.size()));
+        self.base.store(offset, Relaxed);
         self.map
             .call_once(|| DirectMap::new(VirtAddr::new(offset), ram.leak()));
     }
@@ -109,6 +113,11 @@ unsafe impl Platform for KernelPlatform {
     #[inline]
     fn virt_to_phys(&self, addr: VirtAddr) -> Option<PhysAddr> {
         self.map.get()?.virt_to_phys(addr)
+    }
+
+    #[inline]
+    fn direct_map_base(&self) -> Option<VirtAddr> {
+        Some(VirtAddr::new(self.base.load(Relaxed)))
     }
 
     #[inline]

@@ -2,7 +2,6 @@
 
 use core::ptr::NonNull;
 
-use crate::addr::VirtAddr;
 use crate::buddy::Gfp;
 use crate::frame::{FrameState, SlabFrame};
 use crate::platform::Platform;
@@ -20,6 +19,22 @@ impl<P: Platform> Memory<P> {
     /// The caller owns the object, and nobody uses its bytes any more.
     #[inline(always)]
     pub unsafe fn kfree(&self, object: NonNull<u8>) -> Result<(), BadFree> {
+        // SAFETY: the caller owns it, if it is one, and gives it up; the record of its frame says which cache it
+        // is of.
+        let offered = unsafe { Object::given_up(object) };
+        match self.put_at_hand(offered, |_| true) {
+            Ok(()) => Ok(()),
+            // SAFETY: the caller's word, passed on.
+            Err(object) => unsafe { self.kfree_slow(object.into_raw()) },
+        }
+    }
+
+    /// # Safety
+    ///
+    /// As [`Self::kfree`].
+    #[cold]
+    #[inline(never)]
+    unsafe fn kfree_slow(&self, object: NonNull<u8>) -> Result<(), BadFree> {
         match self.slab_of(object) {
             // SAFETY: the caller's word, passed on.
             Some(slab) => unsafe { self.free_object(slab, object) },
@@ -28,19 +43,14 @@ impl<P: Platform> Memory<P> {
         }
     }
 
-    #[inline(always)]
     fn slab_of(&self, object: NonNull<u8>) -> Option<SlabFrame<'_>> {
-        let pfn = self
-            .platform()
-            .virt_to_phys(VirtAddr::from_ptr(object.as_ptr()))?
-            .frame();
+        let pfn = self.physical(object)?.frame();
         self.core()?.frames.slab_at(pfn)
     }
 
     /// # Safety
     ///
     /// As [`Self::kfree`].
-    #[inline(always)]
     unsafe fn free_object(&self, slab: SlabFrame<'_>, object: NonNull<u8>) -> Result<(), BadFree> {
         let core = self.core().ok_or(BadFree::NotASlab)?;
         let cache = core.caches.get(slab.cache).ok_or(BadFree::NotASlab)?;
@@ -55,11 +65,7 @@ impl<P: Platform> Memory<P> {
     #[inline(never)]
     unsafe fn kfree_pages(&self, first: NonNull<u8>) -> Result<(), BadFree> {
         let core = self.core().ok_or(BadFree::NotASlab)?;
-        let address = VirtAddr::from_ptr(first.as_ptr());
-        let physical = self
-            .platform()
-            .virt_to_phys(address)
-            .ok_or(BadFree::NotASlab)?;
+        let physical = self.physical(first).ok_or(BadFree::NotASlab)?;
         let pfn = physical.frame();
         let word = core.frames.frame(pfn).ok_or(BadFree::NotASlab)?.word();
         if !word.is(FrameState::Unique) || !word.is_compound() {
@@ -167,8 +173,24 @@ impl<H: Home> KmemCache<H> {
     /// # Safety
     ///
     /// The caller owns the object, and nobody uses its bytes any more.
-    #[inline]
+    #[inline(always)]
     pub unsafe fn free(&self, object: NonNull<u8>) -> Result<(), BadFree> {
+        // SAFETY: as in `kfree`.
+        let offered = unsafe { Object::given_up(object) };
+        let is_ours = |cache| cache == self.id();
+        match self.memory().put_at_hand(offered, is_ours) {
+            Ok(()) => Ok(()),
+            // SAFETY: the caller's word, passed on.
+            Err(object) => unsafe { self.free_slow(object.into_raw()) },
+        }
+    }
+
+    /// # Safety
+    ///
+    /// As [`Self::free`].
+    #[cold]
+    #[inline(never)]
+    unsafe fn free_slow(&self, object: NonNull<u8>) -> Result<(), BadFree> {
         let memory = self.memory();
         let slab = memory.slab_of(object).ok_or(BadFree::NotASlab)?;
         if slab.cache != self.id() {

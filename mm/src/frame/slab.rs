@@ -1,31 +1,50 @@
 //! What the records of a slab say: whose it is, and which of its objects are free.
 //!
-//! Every record of a slab names the cache, and how far the first one is: an object may be anywhere in it.
+//! Every record of a slab names the cache and the node, and those behind the first say how far that is: an object
+//! may be anywhere in it.
 #![forbid(unsafe_code)]
 
 use super::Frame;
 use crate::addr::Pfn;
+use crate::platform::NodeId;
 use crate::sync::atomic::Ordering;
 
-/// In the upper byte of `refs` of every frame of a slab.
+/// In the upper byte of `refs` of every frame of a slab; nodes and caches have ten bits each.
 const TAG: u32 = 0x51 << 24;
 const TAG_MASK: u32 = 0xff << 24;
-const BEHIND_SHIFT: u32 = 16;
+const NODE_SHIFT: u32 = 14;
+const ID_MASK: u32 = 0x3ff;
 
-/// Whose a frame of a slab is.
+/// Whose a frame of a slab is: all of them say the same.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct SlabTag {
-    /// Number of the cache.
-    pub(crate) cache: u16,
-    /// How many frames of the slab are before this one.
-    pub(crate) behind: u8,
-}
+pub(crate) struct SlabTag(u32);
 
 impl SlabTag {
-    /// That of the first frame.
+    /// That of no slab.
+    pub(crate) const NONE: Self = Self(0);
+
+    /// Of slabs of a cache, by number, that lie on a node.
+    #[inline]
+    pub(crate) const fn new(cache: u16, node: NodeId) -> Self {
+        let [low, high] = cache.to_le_bytes();
+        let [node_low, node_high] = node.0.to_le_bytes();
+        let cache = u32::from_le_bytes([low, high, 0, 0]) & ID_MASK;
+        let node = u32::from_le_bytes([node_low, node_high, 0, 0]) & ID_MASK;
+        Self(TAG | node << NODE_SHIFT | cache)
+    }
+
+    /// Number of the cache.
     #[inline(always)]
-    pub(crate) const fn first(self) -> Self {
-        Self { behind: 0, ..self }
+    pub(crate) const fn cache(self) -> u16 {
+        let [low, high, _, _] = (self.0 & ID_MASK).to_le_bytes();
+        u16::from_le_bytes([low, high])
+    }
+
+    /// The lower eight bits of that number.
+    #[inline(always)]
+    pub(crate) const fn way(self) -> u8 {
+        let [low, ..] = self.0.to_le_bytes();
+        low
     }
 }
 
@@ -39,27 +58,34 @@ pub(crate) struct SlabUse {
 }
 
 impl Frame {
-    /// Says that the frame belongs to a slab.
-    pub(crate) fn set_slab_tag(&self, tag: SlabTag) {
-        let bits = TAG | u32::from(tag.behind) << BEHIND_SHIFT | u32::from(tag.cache);
-        self.refs().set(bits);
+    /// Says that the frame belongs to a slab, and how many frames of it are before this one.
+    pub(crate) fn set_slab_tag(&self, tag: SlabTag, behind: u32) {
+        self.refs().set(tag.0);
+        self.maps().store(behind, Ordering::Relaxed);
     }
 
     /// Says that it does not any more.
     pub(crate) fn clear_slab_tag(&self) {
-        self.refs().set(0);
+        self.set_slab_tag(SlabTag::NONE, 0);
     }
 
-    /// Whose slab the frame belongs to, if it belongs to one. That is a hint: the first frame's state word
-    /// knows.
+    /// Whose slab the frame belongs to, or anything. That is a hint: the first frame's state word knows.
+    #[inline(always)]
+    pub(crate) fn slab_tag_hint(&self) -> SlabTag {
+        SlabTag(self.refs().get())
+    }
+
+    /// Whose slab the frame belongs to, if it belongs to one; a hint too.
     #[inline]
     pub(crate) fn slab_tag(&self) -> Option<SlabTag> {
-        let bits = self.refs().get();
-        let [low, high, behind, _] = bits.to_le_bytes();
-        (bits & TAG_MASK == TAG).then_some(SlabTag {
-            cache: u16::from_le_bytes([low, high]),
-            behind,
-        })
+        let tag = self.slab_tag_hint();
+        (tag.0 & TAG_MASK == TAG).then_some(tag)
+    }
+
+    /// How many frames of the slab are before this one, if it is not the first.
+    #[inline]
+    pub(crate) fn behind_in_slab(&self) -> u32 {
+        self.maps().load(Ordering::Relaxed)
     }
 
     /// Which objects are free. Context: the lock of the node's slabs of the cache is held.

@@ -1,15 +1,17 @@
 //! One cache: the ways of objects between owners, CPUs and slabs.
 #![forbid(unsafe_code)]
 
+use super::at_hand::WAYS;
 use super::definition::{Name, Place};
 use super::magazine::{Gauges, Magazine};
-use super::object::{Code, Object};
+use super::object::{Checks, Code, Object};
 use super::partial::{Partial, PartialStats};
 use super::shape::Shape;
 use super::slabs::slab_of;
 use super::traced::{tell_at_hand, tell_from_slab};
-use crate::addr::{Order, Pfn};
+use crate::addr::{Order, Pfn, to_index};
 use crate::buddy::{Gfp, Step, Trace};
+use crate::frame::slab::SlabTag;
 use crate::frame::{FrameTable, SlabFrame};
 use crate::mem::{Array, EarlyRam, Exclusive};
 use crate::platform::{CpuId, NodeId, Platform};
@@ -18,6 +20,8 @@ use crate::sync::{Once, OwnerCell, PerCpu, Pin, Seized, SpinLock, rank};
 
 /// Objects that move under one hold of a lock.
 pub(super) const BATCH: usize = 32;
+/// More than a CPU has at hand.
+const ALL: u32 = 64;
 
 /// What a cache stands on: the machine, its frames, and where slabs come from.
 pub(crate) trait Ground {
@@ -47,6 +51,9 @@ pub(crate) trait Ground {
 
     /// Takes pages of a slab back. Context: any but NMI; no lock held.
     fn free_slab(&self, block: Exclusive);
+
+    /// Makes the ways of CPUs to what they have of a cache.
+    fn make_way(&self, cache: &Cache);
 
     /// Whether somebody was found to have written to a free object.
     fn has_damage(&self) -> bool;
@@ -108,10 +115,13 @@ pub struct CacheStats {
     pub at_hand: u64,
 }
 
+/// What CPUs have at hand of one cache.
+pub(crate) type Cells = PerCpu<Magazine, Gauges>;
+
 /// What a cache has for each CPU and node.
 #[derive(Debug)]
 pub(super) struct Rooms {
-    cells: PerCpu<Magazine, Gauges>,
+    cells: Cells,
     nodes: Array<SpinLock<Partial>>,
 }
 
@@ -196,36 +206,34 @@ impl Cache {
         self.id
     }
 
-    #[inline(always)]
+    /// The number of the way that CPUs have to their objects of the cache, and what it leads to.
+    pub(crate) fn way(&self) -> Option<(usize, &Cells)> {
+        let way = usize::from(self.id);
+        let rooms = self.rooms.get().filter(|_| way < WAYS)?;
+        Some((way, &rooms.cells))
+    }
+
     pub(super) fn parts(&self) -> Option<(Shape, &Rooms)> {
         self.shape().zip(self.rooms.get())
     }
 
-    #[inline(always)]
     pub(super) fn code<G: Ground>(&self) -> Code {
         self.definition.code::<G::P>()
     }
 
-    /// Hands an object out that this CPU has at hand. Context: any but NMI.
-    #[inline(always)]
-    pub(crate) fn take_at_hand<G: Ground>(
-        &self,
-        ground: &G,
-        pin: &Pin<'_, G::P>,
-    ) -> Option<Object> {
+    /// Hands an object out that this CPU has at hand; says so if somebody wrote to it. Context: any but NMI.
+    fn take_at_hand<G: Ground>(&self, ground: &G, pin: &Pin<'_, G::P>) -> Option<Object> {
         let rooms = self.rooms.get()?;
         let mut own = rooms.cells.enter(pin)?;
         let (magazine, gauges) = own.parts();
-        let taken = magazine.take(gauges);
+        let taken = magazine.take_any(gauges);
         if own.leave() {
             self.serve(ground, pin);
         }
         let mut object = taken?;
-        if G::P::PROFILE.is_hardened() {
-            let shape = self.shape()?;
-            if !self.code::<G>().unmark(&mut object, &shape) {
-                return self.report(ground, object);
-            }
+        let shape = self.shape()?;
+        if !self.code::<G>().unmark(&mut object, &shape) {
+            return self.report(ground, object);
         }
         Some(object)
     }
@@ -322,15 +330,18 @@ impl Cache {
         };
         let (magazine, gauges) = own.parts();
         let code = self.code::<G>();
-        magazine.set(shape.at_hand(), node);
-        let wanted = magazine.room().div_ceil(2);
+        self.open((magazine, gauges), shape, node, code);
+        let wanted = magazine.room(gauges).div_ceil(2);
+        let mut came: u32 = 0;
         if let Some(partial) = rooms.node_with(node) {
             let mut partial = partial.lock(ground.platform());
-            self.pop(ground, &mut partial, usize::from(wanted), |mut object| {
-                code.mark(&mut object, &shape);
-                magazine.fill(object, gauges);
+            let places = magazine.empty_places(wanted, gauges);
+            self.pop(ground, &mut partial, places, |object| {
+                code.mark(object, &shape);
+                came = came.wrapping_add(1);
             });
         }
+        magazine.note_came(came, gauges);
         if own.leave() {
             self.serve(ground, pin);
         }
@@ -340,12 +351,24 @@ impl Cache {
     fn take_from<G: Ground>(&self, ground: &G, node: NodeId) -> Option<Object> {
         let (shape, rooms) = self.parts()?;
         let mut partial = rooms.node_with(node)?.lock(ground.platform());
-        let mut found = None;
-        self.pop(ground, &mut partial, 1, |object| found = Some(object));
+        let mut found = [None];
+        self.pop(ground, &mut partial, found.iter_mut(), |_| ());
         drop(partial);
-        let mut object = found?;
+        let mut object = found[0].take()?;
         self.code::<G>().clear(&mut object, &shape);
         Some(object)
+    }
+
+    /// What a CPU has at hand of the cache is about its slabs of this node.
+    fn open(
+        &self,
+        (magazine, gauges): (&mut Magazine, &Gauges),
+        shape: Shape,
+        node: NodeId,
+        code: Code,
+    ) {
+        let tag = SlabTag::new(self.id, node);
+        magazine.open(shape.at_hand(), tag, Checks::new(&shape, code), gauges);
     }
 
     /// Takes an object back that its owner gives up, which is one of `slab`, as its frame's record says. Context:
@@ -353,33 +376,16 @@ impl Cache {
     ///
     /// # Errors
     /// [`BadFree`]; in the plain profile, some of that is not looked for.
-    #[inline(always)]
     pub(crate) fn free<G: Ground>(
         &self,
         ground: &G,
         slab: SlabFrame<'_>,
         mut object: Object,
     ) -> Result<(), BadFree> {
-        let rooms = self.rooms.get().ok_or(BadFree::NotASlab)?;
         if G::P::PROFILE.is_hardened() {
             object = self.checked(ground, slab, object)?;
         }
-        let pin = Pin::new(ground.platform());
-        let Some(mut own) = rooms.cells.enter(&pin) else {
-            drop(pin);
-            self.give_back(ground, &mut [Some(object)]);
-            return Ok(());
-        };
-        let (magazine, gauges) = own.parts();
-        let put = magazine.put(object, slab.home.node, gauges);
-        let wanted = own.leave();
-        if wanted {
-            self.serve(ground, &pin);
-        }
-        drop(pin);
-        if let Err(object) = put {
-            self.free_slow(ground, slab.home.node, object);
-        }
+        self.free_checked(ground, slab, object);
         Ok(())
     }
 
@@ -402,24 +408,23 @@ impl Cache {
         Ok(object)
     }
 
-    /// Takes an object of a node back where there is no room for it at hand, or it is of another node.
-    #[cold]
-    #[inline(never)]
-    fn free_slow<G: Ground>(&self, ground: &G, node: NodeId, object: Object) {
+    /// Takes an object of a slab back: to those at hand, where the oldest make room if they must, or to the slab.
+    fn free_checked<G: Ground>(&self, ground: &G, slab: SlabFrame<'_>, object: Object) {
         let Some((shape, rooms)) = self.parts() else {
             return;
         };
+        let node = slab.home.node;
         let pin = Pin::new(ground.platform());
         let mut left = Some(object);
         if ground.node_of(pin.cpu()) == node
             && let Some(mut own) = rooms.cells.enter(&pin)
         {
             let (magazine, gauges) = own.parts();
-            magazine.set(shape.at_hand(), node);
-            if magazine.room() == 0 {
-                self.spill(ground, magazine, gauges, usize::from(shape.at_hand() / 2));
+            self.open((magazine, gauges), shape, node, self.code::<G>());
+            if magazine.room(gauges) == 0 {
+                self.spill(ground, magazine, gauges, shape.at_hand() / 2);
             }
-            left = left.and_then(|object| magazine.put(object, node, gauges).err());
+            left = left.and_then(|object| magazine.put(object, slab.tag(), gauges).err());
             if own.leave() {
                 self.serve(ground, &pin);
             }
@@ -433,12 +438,12 @@ impl Cache {
     /// Gives the oldest objects at hand back to their slabs.
     #[cold]
     #[inline(never)]
-    fn spill<G: Ground>(&self, ground: &G, magazine: &mut Magazine, gauges: &Gauges, count: usize) {
+    fn spill<G: Ground>(&self, ground: &G, magazine: &mut Magazine, gauges: &Gauges, count: u32) {
         let mut old = [const { None }; BATCH];
-        let most = count.min(BATCH);
-        let taken = magazine.take_old(&mut old[..most]);
-        self.give_back(ground, &mut old[..taken]);
-        magazine.note_gone(gauges);
+        let most = to_index(u64::from(count)).min(BATCH);
+        let taken = magazine.take_old(&mut old[..most], gauges);
+        self.give_back(ground, &mut old[..to_index(u64::from(taken))]);
+        magazine.note_gone(taken, gauges);
     }
 
     /// An object at hand was written to while it was free: it stays out of use.
@@ -474,13 +479,23 @@ impl Cache {
 
     fn spill_all<G: Ground>(&self, ground: &G, magazine: &mut Magazine, gauges: &Gauges) {
         while gauges.count() > 0 {
-            self.spill(ground, magazine, gauges, BATCH);
+            self.spill(ground, magazine, gauges, ALL);
         }
+        magazine.close(gauges);
     }
 
-    /// Whether a CPU has objects at hand. Stale when it arrives.
+    /// Whether a CPU has objects at hand, or had some since it was last asked to give them back. Stale when it
+    /// arrives.
     pub(crate) fn has_at_hand(&self, cpu: CpuId) -> bool {
-        self.cell(cpu).is_some_and(|cell| cell.shared().count() > 0)
+        self.cell(cpu).is_some_and(|cell| cell.shared().is_open())
+    }
+
+    /// The same of all CPUs.
+    pub(super) fn is_open_anywhere(&self) -> bool {
+        let mut cells = self.rooms.get().map(|rooms| rooms.cells.shared());
+        cells
+            .as_mut()
+            .is_some_and(|cells| cells.any(Gauges::is_open))
     }
 
     /// Asks a CPU to give back what it has at hand.
@@ -497,7 +512,7 @@ impl Cache {
 
     /// Takes back what was asked of a CPU that cannot be reached, if it has nothing anyway.
     pub(crate) fn unless_at_hand_forget_drain(&self, cpu: CpuId) {
-        if let Some(cell) = self.cell(cpu).filter(|cell| cell.shared().count() == 0) {
+        if let Some(cell) = self.cell(cpu).filter(|cell| !cell.shared().is_open()) {
             cell.drained();
         }
     }

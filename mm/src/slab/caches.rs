@@ -150,13 +150,11 @@ impl Caches {
     }
 
     /// The cache that serves `kmalloc` of a size; none if pages do.
-    #[inline(always)]
     pub(crate) fn kmalloc(&self, size: usize, family: Family) -> Option<&Cache> {
         self.kmalloc.get(cache_of(size, family)?).map(Kept::deref)
     }
 
     /// The cache with a number.
-    #[inline(always)]
     pub(crate) fn get(&self, id: u16) -> Option<&Cache> {
         match self.kmalloc.get(usize::from(id)) {
             Some(cache) => Some(&**cache),
@@ -275,7 +273,9 @@ impl Caches {
         let ram = ground.alloc_room(bytes).ok_or(CacheError::OutOfMemory)?;
         let rooms = rooms_in(ground.platform(), ram, self.cpus, self.nodes);
         let rooms = rooms.map_err(|_| CacheError::OutOfMemory)?;
-        let _ = cache.rooms().set(rooms);
+        if cache.rooms().set(rooms).is_ok() {
+            ground.make_way(cache);
+        }
         Ok(())
     }
 
@@ -294,7 +294,7 @@ impl Caches {
             return Ok(());
         }
         let stats = cache.stats(ground.platform());
-        if stats.slabs > 0 {
+        if stats.slabs > 0 || cache.is_open_anywhere() {
             return Err(stats.active_objects.saturating_add(stats.at_hand).max(1));
         }
         cache.users().store(0, Ordering::Release);

@@ -41,7 +41,7 @@ pub(crate) struct About {
     /// Handles to it.
     pub(crate) users: u32,
     /// The most that a CPU has at hand.
-    pub(crate) most_at_hand: u8,
+    pub(crate) most_at_hand: u32,
 }
 
 impl Cache {

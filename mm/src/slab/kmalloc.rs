@@ -69,31 +69,31 @@ impl Family {
     }
 }
 
+/// The classes up to 192, by eighths.
+const SMALL: [u8; 24] = [
+    0, 1, 2, 2, 3, 3, 3, 3, 4, 4, 4, 4, 5, 5, 5, 5, 6, 6, 6, 6, 6, 6, 6, 6,
+];
+
 /// The class that serves a size, if one does.
 #[inline(always)]
+#[expect(clippy::as_conversions, reason = "widened, in a constant function")]
 pub(super) const fn class_of(size: usize) -> Option<usize> {
-    let class = match size {
-        0..=8 => 0,
-        9..=16 => 1,
-        17..=32 => 2,
-        33..=64 => 3,
-        65..=96 => 4,
-        97..=128 => 5,
-        129..=192 => 6,
-        193..=256 => 7,
-        257..=512 => 8,
-        513..=1024 => 9,
-        1025..=2048 => 10,
-        2049..=4096 => 11,
-        4097..=8192 => 12,
-        _ => return None,
-    };
-    Some(class)
+    let last = size.saturating_sub(1);
+    let eighth = last >> 3;
+    if eighth < SMALL.len() {
+        return Some(SMALL[eighth] as usize);
+    }
+    if size > KMALLOC_MAX_CACHE_SIZE {
+        return None;
+    }
+    // 256 is class 7, and each power of two has the next one.
+    let bits = usize::BITS.wrapping_sub(last.leading_zeros());
+    Some((bits as usize).wrapping_sub(1))
 }
 
 /// The number of the cache for a size and family.
 #[inline(always)]
-pub(super) const fn cache_of(size: usize, family: Family) -> Option<usize> {
+pub(crate) const fn cache_of(size: usize, family: Family) -> Option<usize> {
     match class_of(size) {
         Some(class) => Some(family.index().wrapping_mul(SIZES.len()).wrapping_add(class)),
         None => None,

@@ -1,9 +1,10 @@
 //! Objects that a CPU has at hand (Bonwick and Adams 2001; Linux 6.18: sheaves).
 #![forbid(unsafe_code)]
 
-use super::object::Object;
-use crate::platform::NodeId;
-use crate::sync::atomic::{AtomicU32, Ordering};
+use super::object::{Checks, Object};
+use crate::frame::slab::SlabTag;
+use crate::platform::Profile;
+use crate::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 /// Places in a magazine; one is not used.
 pub(super) const PLACES: usize = 64;
@@ -12,119 +13,177 @@ pub(super) const PLACES: usize = 64;
 #[derive(Debug, Default)]
 pub(crate) struct Gauges {
     count: AtomicU32,
+    /// Objects may come.
+    is_open: AtomicBool,
 }
 
 impl Gauges {
     /// Objects at hand.
+    #[inline(always)]
     pub(super) fn count(&self) -> u32 {
         self.count.load(Ordering::Acquire)
     }
 
+    /// Whether there are objects at hand, or may be.
+    pub(super) fn is_open(&self) -> bool {
+        self.is_open.load(Ordering::Acquire) || self.count() > 0
+    }
+
     #[inline(always)]
-    fn set_count(&self, top: u8) {
-        self.count.store(u32::from(top), Ordering::Release);
+    fn set_count(&self, count: u32) {
+        self.count.store(count, Ordering::Release);
     }
 }
 
 /// The objects, the newest last.
 ///
 /// # Invariants
-/// They stand in the places 1 to `top`; the others are empty.
+/// They stand in the places from 1 on, as many as the gauges say; the others are empty.
 #[derive(Debug)]
 pub(crate) struct Magazine {
-    top: u8,
+    /// What the records of their slabs say: cache and node.
+    tag: SlabTag,
     /// How many there may be; none before the CPU used the cache.
-    most: u8,
-    /// The node that they all are of.
-    node: NodeId,
+    most: u32,
+    checks: Checks,
     objects: [Option<Object>; PLACES],
+}
+
+/// A mask instead of a check.
+#[inline(always)]
+fn place(count: u32) -> usize {
+    crate::addr::to_index(u64::from(count)) & (PLACES - 1)
 }
 
 impl Magazine {
     pub(super) const fn new() -> Self {
         Self {
-            top: 0,
+            tag: SlabTag::NONE,
             most: 0,
-            node: NodeId(0),
+            checks: Checks::NONE,
             objects: [const { None }; PLACES],
         }
     }
 
+    /// Takes the object that came last, for an owner, if nobody wrote to it while it was here.
     #[inline(always)]
-    fn newest(&self) -> usize {
-        usize::from(self.top) & (PLACES - 1)
-    }
-
-    /// Takes the object that came last, for an owner.
-    #[inline(always)]
-    pub(super) fn take(&mut self, gauges: &Gauges) -> Option<Object> {
-        let top = self.newest();
-        let object = self.objects[top].take()?;
-        self.top = self.top.wrapping_sub(1);
-        gauges.set_count(self.top);
+    pub(super) fn take(&mut self, profile: Profile, gauges: &Gauges) -> Option<Object> {
+        let count = gauges.count();
+        let newest = &mut self.objects[place(count)];
+        if profile.is_hardened() && !self.checks.unmark(newest.as_mut()?) {
+            return None;
+        }
+        let object = newest.take()?;
+        gauges.set_count(count.wrapping_sub(1));
         Some(object)
     }
 
-    /// Says how many there may be, and of which node.
-    pub(super) const fn set(&mut self, most: u8, node: NodeId) {
-        self.most = most;
-        self.node = node;
+    /// The same whoever wrote to it: for who looks himself.
+    pub(super) fn take_any(&mut self, gauges: &Gauges) -> Option<Object> {
+        let count = gauges.count();
+        let object = self.objects[place(count)].take()?;
+        gauges.set_count(count.wrapping_sub(1));
+        Some(object)
     }
 
-    /// Puts an object of a node that its owner gave back. Gives it back if there are enough, or they are
-    /// of another node.
+    /// Says how many there may be, of which slabs, and how their words are to be read.
+    pub(super) fn open(&mut self, most: u32, tag: SlabTag, checks: Checks, gauges: &Gauges) {
+        gauges.is_open.store(true, Ordering::Release);
+        self.most = most;
+        self.tag = tag;
+        self.checks = checks;
+    }
+
+    /// Lets none in until [`Self::open`]: the cache may be another one then. There are none.
+    pub(super) fn close(&mut self, gauges: &Gauges) {
+        self.most = 0;
+        self.tag = SlabTag::NONE;
+        self.checks = Checks::NONE;
+        gauges.is_open.store(false, Ordering::Release);
+    }
+
+    /// Puts an object back that its owner gives up, if it is one that belongs here, and is not free:
+    /// the record of its frame says `tag`, and it is so far from the start of any block that it may be in.
     #[inline(always)]
+    pub(super) fn put_back(
+        &mut self,
+        mut object: Object,
+        (tag, at): (SlabTag, u64),
+        profile: Profile,
+        gauges: &Gauges,
+    ) -> Result<(), Object> {
+        let count = gauges.count();
+        if self.tag != tag || count >= self.most {
+            return Err(object);
+        }
+        if profile.is_hardened()
+            && !(self.checks.is_place(at) && self.checks.mark_if_taken(&mut object))
+        {
+            return Err(object);
+        }
+        self.push(object, count, gauges);
+        Ok(())
+    }
+
+    /// Puts an object that was looked at. Gives it back if there are enough, or they are of other slabs.
     pub(super) fn put(
         &mut self,
         object: Object,
-        node: NodeId,
+        tag: SlabTag,
         gauges: &Gauges,
     ) -> Result<(), Object> {
-        if self.top >= self.most || self.node != node {
+        let count = gauges.count();
+        if self.tag != tag || count >= self.most {
             return Err(object);
         }
-        self.push(object);
-        gauges.set_count(self.top);
+        self.push(object, count, gauges);
         Ok(())
     }
 
     #[inline(always)]
-    fn push(&mut self, object: Object) {
-        self.top = self.top.wrapping_add(1);
-        let top = self.newest();
-        self.objects[top] = Some(object);
+    fn push(&mut self, object: Object, count: u32, gauges: &Gauges) {
+        let count = count.wrapping_add(1);
+        self.objects[place(count)] = Some(object);
+        gauges.set_count(count);
     }
 
-    /// Puts an object that comes from a slab, as long as there are fewer than `most`.
-    #[inline]
-    pub(super) fn fill(&mut self, object: Object, gauges: &Gauges) {
-        self.push(object);
-        gauges.set_count(self.top);
+    /// The places of so many more objects, to be filled in this order; [`Self::note_came`] tells how many were.
+    pub(super) fn empty_places(
+        &mut self,
+        count: u32,
+        gauges: &Gauges,
+    ) -> impl Iterator<Item = &mut Option<Object>> {
+        let first = place(gauges.count().wrapping_add(1));
+        let many = place(count.min(self.room(gauges)));
+        self.objects.iter_mut().skip(first).take(many)
+    }
+
+    /// Tells others how many came.
+    pub(super) fn note_came(&self, count: u32, gauges: &Gauges) {
+        gauges.set_count(gauges.count().wrapping_add(count));
     }
 
     /// How many more there may be.
-    pub(super) const fn room(&self) -> u8 {
-        self.most.saturating_sub(self.top)
+    pub(super) fn room(&self, gauges: &Gauges) -> u32 {
+        self.most.saturating_sub(gauges.count())
     }
 
-    /// Moves the oldest objects out. [`Self::note_gone`] tells when they are back in their slabs.
-    pub(super) fn take_old(&mut self, places: &mut [Option<Object>]) -> usize {
-        let count = places.len().min(self.newest());
-        for (place, object) in places
-            .iter_mut()
-            .zip(self.objects.iter_mut().skip(1))
-            .take(count)
-        {
-            *place = object.take();
+    /// Moves the oldest objects out. [`Self::note_gone`] tells when they are back in their slabs; nothing else
+    /// is done here until then.
+    pub(super) fn take_old(&mut self, places: &mut [Option<Object>], gauges: &Gauges) -> u32 {
+        let there = place(gauges.count());
+        let count = places.len().min(there);
+        for (to, from) in places.iter_mut().zip(&mut self.objects[1..=there]) {
+            *to = from.take();
         }
-        self.objects[1..].rotate_left(count);
-        let [count, ..] = count.to_le_bytes();
-        self.top = self.top.wrapping_sub(count);
-        usize::from(count)
+        for at in count.wrapping_add(1)..=there {
+            self.objects[at.wrapping_sub(count) & (PLACES - 1)] = self.objects[at].take();
+        }
+        u32::try_from(count).unwrap_or(0)
     }
 
-    /// Tells others how many there are.
-    pub(super) fn note_gone(&self, gauges: &Gauges) {
-        gauges.set_count(self.top);
+    /// Tells others how many are gone.
+    pub(super) fn note_gone(&self, count: u32, gauges: &Gauges) {
+        gauges.set_count(gauges.count().wrapping_sub(count));
     }
 }

@@ -51,7 +51,7 @@ impl Object {
 
     /// Where it is.
     #[inline(always)]
-    pub(super) const fn as_ptr(&self) -> NonNull<u8> {
+    pub(crate) const fn as_ptr(&self) -> NonNull<u8> {
         self.0
     }
 
@@ -141,6 +141,85 @@ impl Code {
             // SAFETY: as in `read`.
             unsafe { at.write(0) };
         }
+    }
+}
+
+/// What tells a good object of a cache from a bad one, without a look at its slab.
+///
+/// # Invariants
+/// Used with objects of the cache whose shape and code they are of.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Checks {
+    secret: u64,
+    free_at: usize,
+    /// What a multiple of the stride times this is less than this, modulo 2^64 (Lemire, Kaser and Kurz 2019).
+    divider: u64,
+    /// Which bits of an address say where in its slab it is, …
+    within: u64,
+    /// … and where the last object ends there.
+    end: u64,
+}
+
+impl Checks {
+    /// Those of no cache.
+    pub(super) const NONE: Self = Self {
+        secret: 0,
+        free_at: 0,
+        divider: 0,
+        within: 0,
+        end: 0,
+    };
+
+    pub(super) fn new(shape: &Shape, code: Code) -> Self {
+        let stride = to_count(shape.stride());
+        Self {
+            secret: code.secret,
+            free_at: shape.free_at(),
+            divider: u64::MAX.checked_div(stride).unwrap_or(0).wrapping_add(1),
+            within: shape.order().bytes().wrapping_sub(1),
+            end: u64::from(shape.objects()).wrapping_mul(stride),
+        }
+    }
+
+    /// Whether an object starts at a physical address that is in a slab: a slab is aligned to its size.
+    #[inline(always)]
+    pub(super) const fn is_place(&self, at: u64) -> bool {
+        let offset = at & self.within;
+        offset < self.end && offset.wrapping_mul(self.divider) < self.divider
+    }
+
+    #[inline(always)]
+    fn word(&self, object: &Object) -> (NonNull<u64>, u64) {
+        // SAFETY: the word lies within the object's place (`Shape`).
+        let at = unsafe { object.0.add(self.free_at) }.cast::<u64>();
+        (at, self.secret ^ to_count(at.addr().get()).swap_bytes())
+    }
+
+    /// Marks an object that its owner gives up as free. `false` if it is so already.
+    #[inline(always)]
+    pub(super) fn mark_if_taken(&self, object: &mut Object) -> bool {
+        let (at, key) = self.word(object);
+        // SAFETY: within the object, aligned (`Shape`), and ours; RAM always holds some value.
+        let bits = unsafe { at.read() } ^ key;
+        if bits <= u64::from(u16::MAX) {
+            return false;
+        }
+        // SAFETY: as above.
+        unsafe { at.write(key ^ u64::from(AT_HAND)) };
+        true
+    }
+
+    /// Takes the mark from an object at hand. `false` if it has none: somebody wrote to it.
+    #[inline(always)]
+    pub(super) fn unmark(&self, object: &mut Object) -> bool {
+        let (at, key) = self.word(object);
+        // SAFETY: as in `mark_if_taken`.
+        let is_marked = unsafe { at.read() } == key ^ u64::from(AT_HAND);
+        if is_marked {
+            // SAFETY: as above.
+            unsafe { at.write(0) };
+        }
+        is_marked
     }
 }
 

@@ -162,7 +162,7 @@ impl Shape {
     }
 
     /// How many objects a CPU has at hand at most: many small ones, few large ones.
-    pub(super) const fn at_hand(&self) -> u8 {
+    pub(super) const fn at_hand(&self) -> u32 {
         match self.stride {
             0..=256 => 63,
             257..=1024 => 31,

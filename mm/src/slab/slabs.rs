@@ -15,36 +15,38 @@ use crate::platform::{NodeId, Platform};
 const KEPT: u64 = 5;
 
 impl Cache {
-    /// Takes up to so many objects from slabs on the list.
-    pub(super) fn pop<G: Ground>(
+    /// Takes objects from slabs on the list into empty places; each is shown to `each`.
+    pub(super) fn pop<'o, G: Ground>(
         &self,
         ground: &G,
         partial: &mut Partial,
-        wanted: usize,
-        mut each: impl FnMut(Object),
+        mut places: impl Iterator<Item = &'o mut Option<Object>>,
+        mut each: impl FnMut(&mut Object),
     ) {
         let Some((shape, _)) = self.parts() else {
             return;
         };
-        let frames = ground.frames();
-        let mut got: usize = 0;
-        while got < wanted {
+        let (frames, code) = (ground.frames(), self.code::<G>());
+        let mut place = places.next();
+        while place.is_some() {
             let Some(slab) = partial.first().and_then(|pfn| frames.slab_at(pfn)) else {
                 break;
             };
-            let known = (&shape, self.code::<G>());
-            let Some(memory) = slab.memory(ground.platform(), known, partial) else {
+            let Some(memory) = slab.memory(ground.platform(), (&shape, code), partial) else {
                 break;
             };
             let before = slab.frame.slab_use();
             let mut now = before;
-            while got < wanted && now.taken < shape.objects() {
+            while now.taken < shape.objects()
+                && let Some(empty) = place.as_deref_mut()
+            {
                 match memory.pop(now.free) {
-                    Ok((object, next)) => {
+                    Ok((mut object, next)) => {
                         now.free = next;
                         now.taken = now.taken.wrapping_add(1);
-                        got = got.wrapping_add(1);
-                        each(object);
+                        each(&mut object);
+                        *empty = Some(object);
+                        place = places.next();
                     }
                     Err(bad) => {
                         // What was behind is out of reach, and the slab stays as it is for good.

@@ -3,6 +3,7 @@
 use core::marker::PhantomData;
 use core::ptr::NonNull;
 
+use super::atomic::{AtomicPtr, Ordering};
 use super::owner::Entered;
 use super::{OwnerCell, Seized};
 use crate::addr::to_index;
@@ -149,18 +150,31 @@ impl<T, S> Vacant<T, S> {
     }
 }
 
-/// The ways from one CPU to `N` of the values that it has, and `X`, which is the same for all CPUs.
+/// The ways from one CPU to `N` of the values that it has, and `X`, which is the same for all CPUs or a
+/// row of its own.
+///
+/// # Invariants
+/// Each of `cells` points at a cell that is there for good.
 #[derive(Debug)]
 pub(crate) struct Row<T: 'static, S: 'static, X, const N: usize> {
     beside: X,
-    cells: [&'static OwnerCell<T, S>; N],
+    cells: [AtomicPtr<OwnerCell<T, S>>; N],
 }
 
 impl<T, S, X, const N: usize> Row<T, S, X, N> {
     /// No ways yet.
-    pub(crate) const fn new(vacant: &'static Vacant<T, S>, beside: X) -> Self {
-        let cells = [&vacant.0; N];
+    pub(crate) fn new(vacant: &'static Vacant<T, S>, beside: X) -> Self {
+        let vacant = NonNull::from(&vacant.0).as_ptr();
+        // INVARIANT: a static's address.
+        let cells = core::array::from_fn(|_| AtomicPtr::new(vacant));
         Self { beside, cells }
+    }
+
+    fn set(&self, slot: usize, cell: &'static OwnerCell<T, S>) {
+        if let Some(place) = self.cells.get(slot) {
+            // INVARIANT: as above.
+            place.store(NonNull::from(cell).as_ptr(), Ordering::Release);
+        }
     }
 }
 
@@ -182,12 +196,11 @@ impl<T: Send, S: Sync, X: Sync, const N: usize> Shortcuts<T, S, X, N> {
     }
 
     /// Makes `slot` a CPU's way to its own one of `values`, if it has one.
-    pub(crate) fn set(&mut self, cpu: CpuId, slot: usize, values: &PerCpu<T, S>) {
-        let row = self.rows.get_mut(to_index(u64::from(cpu.0)));
-        let place = row.and_then(|row| row.cells.get_mut(slot));
-        if let Some((place, cell)) = place.zip(values.own(cpu)) {
+    pub(crate) fn set(&self, cpu: CpuId, slot: usize, values: &PerCpu<T, S>) {
+        let row = self.rows.get(to_index(u64::from(cpu.0)));
+        if let Some((row, cell)) = row.zip(values.own(cpu)) {
             // INVARIANT: it is that CPU's.
-            *place = cell;
+            row.set(slot, cell);
         }
     }
 
@@ -202,8 +215,7 @@ impl<T: Send, S: Sync, X: Sync, const N: usize> Shortcuts<T, S, X, N> {
         Some(Here { row })
     }
 
-    /// What a platform keeps for a CPU, so that [`Anchors`] find its row. No row changes any more from
-    /// then on.
+    /// What a platform keeps for a CPU, so that [`Anchors`] find its row.
     pub(crate) fn anchor(&self, cpu: CpuId) -> Option<NonNull<()>> {
         let row = self.rows.get(to_index(u64::from(cpu.0)))?;
         Some(NonNull::from(row).cast())
@@ -248,7 +260,7 @@ impl<T: Send, S: Sync, X: Sync, const N: usize> Anchors<T, S, X, N> {
         let row = anchor?.cast::<Row<T, S, X, N>>();
         // SAFETY: the platform answers what `Memory::anchor` said for the CPU that it is asked on
         // (Platform 10): the address of a row of this type (the invariant), which lives as long as the
-        // platform and does not change any more.
+        // platform.
         let row = unsafe { row.as_ref() };
         // INVARIANT: it is this CPU's, on which the caller's pin holds.
         Some(Here { row })
@@ -273,11 +285,47 @@ impl<'a, T, S, X, const N: usize> Here<'a, T, S, X, N> {
     /// Enters one of this CPU's values. `None` as in [`PerCpu::enter`], and where there is no way.
     #[inline(always)]
     pub(crate) fn enter(&self, slot: usize) -> Option<Owned<'a, T, S>> {
-        let cell = *self.row.cells.get(slot)?;
+        let cell = self.row.cells.get(slot)?.load(Ordering::Acquire);
+        // SAFETY: it is there for good (the invariant of `Row`).
+        let cell = unsafe { &*cell };
         // SAFETY: the caller is pinned to the CPU that owns the cell (the invariants of this and of
         // `Shortcuts`) for as long as the answer lives.
         let entered = unsafe { cell.enter() }?;
         Some(Owned { cell, entered })
+    }
+}
+
+/// What stands beside the ways of a row that has another row beside it.
+type Beside<A, U, V, const M: usize> = (A, Row<U, V, (), M>);
+
+impl<T, S, A, U, V, const N: usize, const M: usize> Shortcuts<T, S, Beside<A, U, V, M>, N>
+where
+    T: Send,
+    S: Sync,
+    A: Sync,
+    U: Send,
+    V: Sync,
+{
+    /// Makes `slot` of the other row every CPU's way to its own one of `values`. What was its way before is
+    /// one until a CPU sees this.
+    pub(crate) fn set_others(&self, slot: usize, values: &PerCpu<U, V>) {
+        for (cpu, row) in (0..).map(CpuId).zip(self.rows.iter()) {
+            if let Some(cell) = values.own(cpu) {
+                // INVARIANT: it is that CPU's.
+                row.beside.1.set(slot, cell);
+            }
+        }
+    }
+}
+
+impl<'a, T, S, A, U, V, const N: usize, const M: usize> Here<'a, T, S, Beside<A, U, V, M>, N> {
+    /// The other row of this CPU.
+    #[inline(always)]
+    pub(crate) const fn other(&self) -> Here<'a, U, V, (), M> {
+        // INVARIANT: it is part of this CPU's row.
+        Here {
+            row: &self.row.beside.1,
+        }
     }
 }
 

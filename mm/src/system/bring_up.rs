@@ -4,6 +4,7 @@
 
 mod caches;
 mod latent;
+mod ways;
 
 use core::fmt;
 
@@ -30,7 +31,7 @@ use crate::sync::grace::{Grace, Seat};
 use crate::sync::{OwnerCell, PerCpu, Presence, PresenceState, SpinLock, rank};
 use crate::zone::distance::{REMOTE, sort_by_nearness};
 use crate::zone::plan::{NodePlan, Plan};
-use crate::zone::{AtHand, NoLists, Node, NumaGauges, Ways, Zone, ZoneKind, ZoneParts};
+use crate::zone::{Node, NumaGauges, Zone, ZoneKind, ZoneParts};
 
 /// Why memory could not be brought up.
 #[derive(Debug)]
@@ -142,7 +143,7 @@ impl<P: Platform> Memory<P> {
         let grace = builder.grace()?;
         let backlogs = builder.backlogs()?;
         builder.page_lists(&mut nodes, options.page_lists)?;
-        let caches = builder.caches(nodes.len())?;
+        let caches = builder.caches(nodes.len(), &cpus)?;
         let origins = builder.origins(&frames, options.page_owner)?;
         let (cma, lent) = builder.cma(plan, options.cma_bytes)?.unzip();
         let room = builder.room_for_map(&frames, &nodes, populate)?;
@@ -433,16 +434,7 @@ impl<P: Platform> Builder<'_, P> {
     /// What is known of each CPU, and its own counters for each zone.
     fn cpus(&mut self, nodes: &mut [Node], frames: &FrameTable) -> Result<Cpus, BringUpError> {
         let states = self.by_cpu(NodeId(0), |_| PresenceState::present())?;
-        let bytes = Array::<NoLists>::bytes_for(1).unwrap_or(u64::MAX);
-        let ram = self.take_table(bytes, NodeId(0))?;
-        let nowhere = ZoneId {
-            node: NodeId(0),
-            zone: 0,
-        };
-        let none = |_| NoLists::new(PageSet::new(nowhere, None), Gauges::default());
-        let none = Array::carve(self.platform, ram, 1, none)?.leak();
-        let none = none.first().ok_or(BringUpError::Unreachable)?;
-        let ways = self.by_cpu(NodeId(0), |_| Ways::new(none, frames.again()))?;
+        let ways = self.ways(frames)?;
         let platform = self.platform;
         let mut misplaced: u32 = 0;
         let node_of = |cpu: usize| {
@@ -455,7 +447,7 @@ impl<P: Platform> Builder<'_, P> {
         };
         let near = self.by_cpu(NodeId(0), node_of)?;
         self.summary.misplaced_cpus = misplaced;
-        let cpus = Cpus::new(Presence::new(states), near, AtHand::new(ways));
+        let cpus = Cpus::new(Presence::new(states), near, super::AtHand::new(ways));
         let zones = nodes.iter_mut().flat_map(Node::zones_mut);
         for zone in zones.filter(|zone| zone.is_populated()) {
             let home = zone.id().node;

@@ -1,11 +1,13 @@
 //! What the machine knows of each CPU.
 #![forbid(unsafe_code)]
 
+use super::AtHand;
 use crate::frame::ZoneId;
 use crate::mem::Array;
 use crate::platform::{CpuId, NodeId};
+use crate::slab::Cache;
 use crate::sync::Presence;
-use crate::zone::{AtHand, Node, Pages, Zone, ZoneKind};
+use crate::zone::{Node, Pages, Zone, ZoneKind};
 
 /// Tables by CPU.
 #[derive(Debug)]
@@ -77,9 +79,16 @@ impl Cpus {
         }
     }
 
+    /// Makes the ways of CPUs to what they have of a cache.
+    pub(super) fn make_way(&self, cache: &Cache) {
+        if let Some((way, cells)) = cache.way() {
+            self.at_hand.ways().set_others(way, cells);
+        }
+    }
+
     /// Makes each CPU's ways to its lists, for pages of a kind on their way out and in. Pages that
     /// somebody touches on their way in have none. After [`Self::find_zones`].
-    pub(super) fn find_ways(&mut self, nodes: &[Node], new: Pages, free: Pages) {
+    pub(super) fn find_ways(&self, nodes: &[Node], new: Pages, free: Pages) {
         for (cpu, near) in (0..).map(CpuId).zip(self.near.iter()) {
             let Some(node) = nodes.get(usize::from(near.node.0)) else {
                 continue;

@@ -5,13 +5,16 @@ use core::fmt;
 use core::ptr::NonNull;
 
 use super::{AllocError, Core, Home, Memory};
-use crate::addr::{Order, Pfn, VirtAddr, to_count};
+use crate::addr::{Order, Pfn, PhysAddr, VirtAddr, to_count};
 use crate::buddy::{Gfp, Request, Trace};
 use crate::frame::FrameTable;
 use crate::mem::{EarlyRam, Exclusive};
 use crate::platform::{CpuId, NodeId, Platform};
 use crate::report::Corruption;
-use crate::slab::{Cache, CacheError, CacheStats, Caches, Family, Ground, SlabFlags, Wish};
+use crate::slab::{
+    Cache, CacheError, CacheStats, Caches, Family, Ground, Object, SlabFlags, Wish, at_hand,
+    cache_of,
+};
 use crate::sync::Pin;
 
 /// What caches stand on.
@@ -59,6 +62,10 @@ impl<P: Platform> Ground for Soil<'_, P> {
         self.memory.release(block);
     }
 
+    fn make_way(&self, cache: &Cache) {
+        self.core.cpus.make_way(cache);
+    }
+
     fn has_damage(&self) -> bool {
         self.core.caches.has_damage()
     }
@@ -93,19 +100,75 @@ impl<P: Platform> Memory<P> {
     /// [`AllocError`].
     #[inline(always)]
     pub fn kmalloc(&self, size: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
-        let core = self.core().ok_or(AllocError::NotUp)?;
-        let Some(cache) = core.caches.kmalloc(size, Family::of(gfp)) else {
-            return self.kmalloc_pages(core, size, (gfp, None), &mut ());
-        };
-        if !gfp.contains(Gfp::ZERO) {
-            let pin = Pin::new(&self.platform);
-            let taken = cache.take_at_hand(&self.soil(core), &pin);
-            drop(pin);
-            if let Some(object) = taken {
-                return Ok(object.into_raw());
-            }
+        if let Some(cache) = cache_of(size, Family::of(gfp))
+            && !gfp.contains(Gfp::ZERO)
+            && let Some(object) = self.object_at_hand(cache)
+        {
+            return Ok(object.into_raw());
         }
-        self.alloc_object(core, cache, (gfp, None), &mut ())
+        self.kmalloc_slow(size, gfp)
+    }
+
+    /// An object that this CPU has at hand of a cache.
+    #[inline(always)]
+    pub(super) fn object_at_hand(&self, cache: usize) -> Option<Object> {
+        let pin = Pin::new(&self.platform);
+        let here = self.here(&pin)?;
+        let (taken, is_drain_wanted) = at_hand::take(&here.ways().other(), cache, P::PROFILE);
+        if is_drain_wanted {
+            self.serve_drains_here();
+        }
+        taken
+    }
+
+    /// Puts an object to those that this CPU has at hand, if its cache is one that `is_right` says so of.
+    ///
+    /// # Errors
+    /// The object, if that is not possible, or it is none.
+    #[inline(always)]
+    pub(crate) fn put_at_hand(
+        &self,
+        object: Object,
+        is_right: impl FnOnce(u16) -> bool,
+    ) -> Result<(), Object> {
+        let pin = Pin::new(&self.platform);
+        let at = self.physical(object.as_ptr());
+        let Some((here, at)) = self.here(&pin).zip(at) else {
+            return Err(object);
+        };
+        let tag = here.frames().slab_tag_at(at);
+        let Some(tag) = tag.filter(|tag| is_right(tag.cache())) else {
+            return Err(object);
+        };
+        let known = (tag, at.as_u64());
+        let (put, is_drain_wanted) = at_hand::put(&here.ways().other(), object, known, P::PROFILE);
+        if is_drain_wanted {
+            self.serve_drains_here();
+        }
+        put
+    }
+
+    /// Where an object is, if it is anywhere.
+    #[inline(always)]
+    pub(crate) fn physical(&self, object: NonNull<u8>) -> Option<PhysAddr> {
+        let address = VirtAddr::from_ptr(object.as_ptr());
+        match self.platform.direct_map_base() {
+            Some(base) => {
+                let offset = address.as_u64().wrapping_sub(base.as_u64());
+                Some(PhysAddr::new(offset))
+            }
+            None => self.platform.virt_to_phys(address),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn kmalloc_slow(&self, size: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
+        let core = self.core().ok_or(AllocError::NotUp)?;
+        match core.caches.kmalloc(size, Family::of(gfp)) {
+            Some(cache) => self.alloc_object(core, cache, (gfp, None), &mut ()),
+            None => self.kmalloc_pages(core, size, (gfp, None), &mut ()),
+        }
     }
 
     /// As [`Self::kmalloc`], zeroed (Linux: `kzalloc`). Context: as the flags say; any but NMI.
@@ -154,7 +217,7 @@ impl<P: Platform> Memory<P> {
     ) -> Result<NonNull<u8>, AllocError> {
         let object = cache.alloc(&self.soil(core), gfp, node, trace);
         object
-            .map(crate::slab::Object::into_raw)
+            .map(Object::into_raw)
             .map_err(|_| AllocError::OutOfMemory)
     }
 
@@ -190,10 +253,7 @@ impl<P: Platform> Memory<P> {
     #[must_use]
     pub fn ksize(&self, object: NonNull<u8>) -> Option<usize> {
         let core = self.core()?;
-        let pfn = self
-            .platform
-            .virt_to_phys(VirtAddr::from_ptr(object.as_ptr()))?
-            .frame();
+        let pfn = self.physical(object)?.frame();
         if let Some(slab) = core.frames.slab_at(pfn) {
             return Some(core.caches.get(slab.cache)?.shape()?.size());
         }
@@ -293,8 +353,7 @@ impl<P: Platform> Memory<P> {
     /// Reports an object that an owner cannot give back: somebody wrote to what says whose it is.
     #[cold]
     pub(crate) fn lose_object(&self, object: NonNull<u8>) {
-        let address = VirtAddr::from_ptr(object.as_ptr());
-        let physical = self.platform.virt_to_phys(address).unwrap_or_default();
+        let physical = self.physical(object).unwrap_or_default();
         let pfn = physical.frame();
         let offset = physical.offset_from(pfn.addr()).unwrap_or_default();
         let offset = u16::try_from(offset).unwrap_or_default();
@@ -405,8 +464,19 @@ impl<H: Home> KmemCache<H> {
     ///
     /// # Errors
     /// [`AllocError`].
-    #[inline]
+    #[inline(always)]
     pub fn alloc(&self, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
+        if !gfp.contains(Gfp::ZERO)
+            && let Some(object) = self.memory().object_at_hand(usize::from(self.id))
+        {
+            return Ok(object.into_raw());
+        }
+        self.alloc_slow(gfp)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn alloc_slow(&self, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
         let (memory, core, cache) = self.parts().ok_or(AllocError::NotUp)?;
         memory.alloc_object(core, cache, (gfp, None), &mut ())
     }

@@ -30,19 +30,22 @@ const WAYS: usize = BY_WORD + 256;
 
 /// Lists that stand for none.
 pub(crate) type NoLists = Vacant<PageSet, Gauges>;
-/// The ways of one CPU.
-pub(crate) type Ways = Row<PageSet, Gauges, FrameTable, WAYS>;
+/// The ways of one CPU, and `R`, which other parts of the library have for it.
+pub(crate) type Ways<R> = Row<PageSet, Gauges, (FrameTable, R), WAYS>;
 /// Those of this CPU by what its platform keeps for it.
-pub(crate) type Anchors = sync::Anchors<PageSet, Gauges, FrameTable, WAYS>;
+pub(crate) type Anchors<R> = sync::Anchors<PageSet, Gauges, (FrameTable, R), WAYS>;
+/// Those of all CPUs, by number.
+pub(crate) type AllWays<R> = Shortcuts<PageSet, Gauges, (FrameTable, R), WAYS>;
 
 /// The ways of all CPUs.
 #[derive(Debug)]
-pub(crate) struct AtHand {
-    ways: Shortcuts<PageSet, Gauges, FrameTable, WAYS>,
+pub(crate) struct AtHand<R: 'static> {
+    ways: AllWays<R>,
 }
 
 /// The ways of the CPU that the caller is pinned to.
-pub(crate) struct Here<'a>(sync::Here<'a, PageSet, Gauges, FrameTable, WAYS>);
+pub(crate) struct Here<'a, R>(HereWays<'a, R>);
+type HereWays<'a, R> = sync::Here<'a, PageSet, Gauges, (FrameTable, R), WAYS>;
 
 /// How pages leave: the machine's options say which of the two has ways.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -64,21 +67,21 @@ impl Pages {
     }
 }
 
-impl AtHand {
+impl<R: Sync> AtHand<R> {
     /// No ways yet.
-    pub(crate) const fn new(rows: Array<Ways>) -> Self {
+    pub(crate) const fn new(rows: Array<Ways<R>>) -> Self {
         Self {
             ways: Shortcuts::new(rows),
         }
     }
 
     /// Makes a CPU's way for requests: `first` is the zone to ask first.
-    pub(crate) fn set_first(&mut self, cpu: CpuId, highest: ZoneKind, kind: Pages, first: &Zone) {
+    pub(crate) fn set_first(&self, cpu: CpuId, highest: ZoneKind, kind: Pages, first: &Zone) {
         self.ways.set(cpu, kind.slot(highest), &first.pagesets);
     }
 
     /// Makes the ways of a CPU for blocks of its node that come back.
-    pub(crate) fn set_own(&mut self, cpu: CpuId, node: &Node) {
+    pub(crate) fn set_own(&self, cpu: CpuId, node: &Node) {
         for zone in node.zones().iter().filter(|zone| zone.is_populated()) {
             let row = usize::from(zone.home.zone & 15).wrapping_shl(4);
             for bits in 0..8 {
@@ -90,8 +93,13 @@ impl AtHand {
 
     /// The ways of this CPU.
     #[inline]
-    pub(crate) fn here<'a, P: Platform>(&'a self, pin: &'a Pin<'_, P>) -> Option<Here<'a>> {
+    pub(crate) fn here<'a, P: Platform>(&'a self, pin: &'a Pin<'_, P>) -> Option<Here<'a, R>> {
         self.ways.here(pin).map(Here)
+    }
+
+    /// All of it.
+    pub(crate) const fn ways(&self) -> &AllWays<R> {
+        &self.ways
     }
 
     /// What a platform keeps for a CPU.
@@ -100,17 +108,23 @@ impl AtHand {
     }
 }
 
-impl<'a> Here<'a> {
+impl<'a, R> Here<'a, R> {
     /// Ways that were found.
     #[inline(always)]
-    pub(crate) const fn new(ways: sync::Here<'a, PageSet, Gauges, FrameTable, WAYS>) -> Self {
+    pub(crate) const fn new(ways: HereWays<'a, R>) -> Self {
         Self(ways)
+    }
+
+    /// The ways.
+    #[inline(always)]
+    pub(crate) const fn ways(&self) -> &HereWays<'a, R> {
+        &self.0
     }
 
     /// The machine's frames.
     #[inline(always)]
     pub(crate) const fn frames(&self) -> &'a FrameTable {
-        self.0.beside()
+        &self.0.beside().0
     }
 
     /// Takes a block for a request from this CPU's list, which serves it, of the zone that it asks first. Context: any

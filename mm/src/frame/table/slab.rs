@@ -1,6 +1,6 @@
 //! Blocks that become slabs, and what becomes of them.
 
-use crate::addr::{Order, Pfn, PfnRange};
+use crate::addr::{Order, Pfn, PfnRange, PhysAddr};
 use crate::frame::slab::{SlabTag, SlabUse};
 use crate::frame::{Frame, FrameTable, Kind, ZoneId};
 use crate::mem::Exclusive;
@@ -14,6 +14,13 @@ pub(crate) struct SlabFrame<'a> {
     pub(crate) cache: u16,
     pub(crate) home: ZoneId,
     pub(crate) order: Order,
+}
+
+impl SlabFrame<'_> {
+    /// What the records of the slab say.
+    pub(crate) const fn tag(&self) -> SlabTag {
+        SlabTag::new(self.cache, self.home.node)
+    }
 }
 
 impl FrameTable {
@@ -30,12 +37,13 @@ impl FrameTable {
         let Some(head) = self.frame(frames.first()) else {
             return Err(block);
         };
-        for (behind, pfn) in (0_u8..).zip(frames.iter()) {
+        let word = head.word().for_kind(Kind::Slab);
+        let tag = SlabTag::new(cache, word.zone_id().node);
+        for (behind, pfn) in (0..).zip(frames.iter()) {
             if let Some(frame) = self.frame(pfn) {
-                frame.set_slab_tag(SlabTag { cache, behind });
+                frame.set_slab_tag(tag, behind);
             }
         }
-        let word = head.word().for_kind(Kind::Slab);
         head.publish(word);
         let _ = block.leak();
         Ok(SlabFrame {
@@ -52,22 +60,29 @@ impl FrameTable {
     pub(crate) fn slab_at(&self, pfn: Pfn) -> Option<SlabFrame<'_>> {
         let mut frame = self.frame(pfn)?;
         let tag = frame.slab_tag()?;
-        let mut pfn = pfn;
-        if tag.behind > 0 {
-            pfn = Pfn::new(pfn.as_u64().wrapping_sub(u64::from(tag.behind)));
-            // The tag of a frame behind the first may be left over; the first one's word is not.
+        let (mut pfn, mut word) = (pfn, frame.word_acquire());
+        if !word.is_slab() {
+            let behind = u64::from(frame.behind_in_slab());
+            pfn = Pfn::new(pfn.as_u64().wrapping_sub(behind));
+            // What a frame behind the first says may be left over; the first one's word is not.
             frame = self
                 .frame(pfn)
-                .filter(|first| first.slab_tag() == Some(tag.first()))?;
+                .filter(|first| first.slab_tag() == Some(tag))?;
+            word = frame.word_acquire();
         }
-        let word = frame.word_acquire();
         word.is_slab().then(|| SlabFrame {
             pfn,
             frame,
-            cache: tag.cache,
+            cache: tag.cache(),
             home: word.zone_id(),
             order: word.order(),
         })
+    }
+
+    /// Whose slab the frame at an address belongs to, or anything, if it has a record.
+    #[inline(always)]
+    pub(crate) fn slab_tag_at(&self, at: PhysAddr) -> Option<SlabTag> {
+        Some(self.frame(at.frame())?.slab_tag_hint())
     }
 
     /// Turns a slab without taken objects, which is on no list, back into its token. Context: whoever took

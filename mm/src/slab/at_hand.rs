@@ -1,0 +1,63 @@
+//! The shortest ways of a CPU to the objects that it has at hand.
+//!
+//! A request knows the number of its cache, and an object that comes back is in a frame whose record says that
+//! number: either way it is one load from what the CPU has of its own. One comparison of what the
+//! record says with what the objects there have in common tells that the object is of that cache and of the CPU's
+//! node.
+//!
+//! Whatever is not as expected here goes the longer way, which finds out why.
+#![forbid(unsafe_code)]
+
+use super::magazine::{Gauges, Magazine};
+use super::object::Object;
+use crate::frame::slab::SlabTag;
+use crate::platform::Profile;
+use crate::sync::{self, Row, Vacant};
+
+/// Caches that there are ways to: those with the lowest numbers.
+pub(super) const WAYS: usize = 256;
+
+/// What stands for the objects of no cache.
+pub(crate) type NoObjects = Vacant<Magazine, Gauges>;
+/// The ways of one CPU.
+pub(crate) type Ways = Row<Magazine, Gauges, (), WAYS>;
+/// Those of the CPU that the caller is pinned to.
+pub(crate) type Here<'a> = sync::Here<'a, Magazine, Gauges, (), WAYS>;
+
+/// What stands for the objects of no cache.
+pub(crate) fn no_objects() -> NoObjects {
+    NoObjects::new(Magazine::new(), Gauges::default())
+}
+
+/// Takes an object of a cache, if there is one at hand that nobody wrote to. It is told too whether somebody wants
+/// the objects drained. Context: any but NMI.
+#[inline(always)]
+pub(crate) fn take(here: &Here<'_>, cache: usize, profile: Profile) -> (Option<Object>, bool) {
+    let Some(mut own) = here.enter(cache) else {
+        return (None, false);
+    };
+    let (magazine, gauges) = own.parts();
+    let taken = magazine.take(profile, gauges);
+    (taken, own.leave())
+}
+
+/// Puts an object to those at hand. `tag` is what the record of its frame says, and `at` its address. Context:
+/// any but NMI.
+///
+/// # Errors
+/// The object, if it is not one that belongs there, or there is no room. Either way it is told whether
+/// somebody wants the objects drained.
+#[inline(always)]
+pub(crate) fn put(
+    here: &Here<'_>,
+    object: Object,
+    (tag, at): (SlabTag, u64),
+    profile: Profile,
+) -> (Result<(), Object>, bool) {
+    let Some(mut own) = here.enter(usize::from(tag.way())) else {
+        return (Err(object), false);
+    };
+    let (magazine, gauges) = own.parts();
+    let put = magazine.put_back(object, (tag, at), profile, gauges);
+    (put, own.leave())
+}
