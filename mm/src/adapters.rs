@@ -5,10 +5,13 @@
 
 mod bytes;
 mod cpus;
+mod deferred;
 mod home;
 mod objects;
 mod raw_pages;
+mod typed;
 
 pub use bytes::KBytes;
 pub use home::Home;
 pub use raw_pages::GetPagesError;
+pub use typed::{CacheBox, NoRoom, TypedCache};

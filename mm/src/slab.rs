@@ -12,8 +12,10 @@
 //! `kmalloc` is a cache for each size class and family.
 
 pub(crate) mod at_hand;
+mod bulk;
 mod cache;
 mod caches;
+mod construct;
 mod definition;
 mod flags;
 mod inspect;
@@ -30,6 +32,7 @@ pub use cache::{BadFree, CacheStats};
 pub(crate) use cache::{Cache, Ground};
 pub use caches::CacheError;
 pub(crate) use caches::{Caches, Wish};
+pub use definition::Ctor;
 pub use flags::SlabFlags;
 pub(crate) use inspect::FreeMap;
 pub(crate) use kmalloc::{Family, cache_of};

@@ -13,11 +13,12 @@
 //! | `populate` | a thread for each node that populates memory ahead of requests |
 //! | `holder` | whose a frame is that the page allocator never had |
 //! | `files`, `node_files`, `numactl`, `objects`, `oomtest`, `pages`, `pcp`, `sections`, `stress`, `sysctl`, `workload` | `/proc` files and shell commands |
-//! | `benches`, `tests` | benchmarks and in-kernel tests |
+//! | `benches`, `object_benches`, `cache_benches`, `tests` | benchmarks and in-kernel tests |
 
 mod attendant;
 mod benches;
 mod bring_up;
+mod cache_benches;
 mod cma;
 mod files;
 mod firmware;

@@ -8,6 +8,9 @@ use crate::platform::Platform;
 use crate::slab::{BadFree, Object};
 use crate::system::{AllocError, Home, KmemCache, Memory};
 
+/// Objects that are given back under one pin.
+const BULK: usize = 32;
+
 impl<P: Platform> Memory<P> {
     /// Gives back what [`Memory::kmalloc`] or a cache handed out (Linux: `kfree`). Context: any but NMI.
     ///
@@ -183,6 +186,50 @@ impl<H: Home> KmemCache<H> {
             // SAFETY: the caller's word, passed on.
             Err(object) => unsafe { self.free_slow(object.into_raw()) },
         }
+    }
+
+    /// Gives objects back, and empties their places, many under one pin (Linux: `kmem_cache_free_bulk`). Context: any
+    /// but NMI.
+    ///
+    /// # Errors
+    /// The first [`BadFree`] with its place; those before it were given back.
+    ///
+    /// # Safety
+    /// As [`Self::free`], for each.
+    pub unsafe fn free_bulk(
+        &self,
+        objects: &mut [Option<NonNull<u8>>],
+    ) -> Result<(), (usize, BadFree)> {
+        let memory = self.memory();
+        let none = (0, BadFree::NotASlab);
+        let core = memory.core().ok_or(none)?;
+        let cache = core.caches.get(self.id()).ok_or(none)?;
+        for (first, some) in (0..).step_by(BULK).zip(objects.chunks_mut(BULK)) {
+            let mut given = [const { None }; BULK];
+            let mut bad = None;
+            for (number, (place, given)) in some.iter().zip(&mut given).enumerate() {
+                let Some(object) = *place else { continue };
+                match memory.slab_of(object) {
+                    Some(slab) if slab.cache == self.id() => {
+                        // SAFETY: the caller's word; its frame says that it is of this cache.
+                        *given = Some((slab, unsafe { Object::given_up(object) }));
+                    }
+                    Some(_) => bad = Some((number, BadFree::OtherCache)),
+                    None => bad = Some((number, BadFree::NotASlab)),
+                }
+                if bad.is_some() {
+                    break;
+                }
+            }
+            let freed = cache.free_many(&memory.soil(core), &mut given);
+            let bad = freed.err().or(bad);
+            let good = bad.map_or(some.len(), |(number, _)| number);
+            some.iter_mut().take(good).for_each(|place| *place = None);
+            if let Some((number, error)) = bad {
+                return Err((number.wrapping_add(first), error));
+            }
+        }
+        Ok(())
     }
 
     /// # Safety

@@ -52,6 +52,9 @@ pub(crate) trait Ground {
     /// Takes pages of a slab back. Context: any but NMI; no lock held.
     fn free_slab(&self, block: Exclusive);
 
+    /// The same when a grace period is over that begins after this.
+    fn free_slab_after_grace(&self, block: Exclusive);
+
     /// Makes the ways of CPUs to what they have of a cache.
     fn make_way(&self, cache: &Cache);
 
@@ -134,6 +137,11 @@ impl Rooms {
             cells: PerCpu::new(cells),
             nodes,
         }
+    }
+
+    /// What each CPU has.
+    pub(super) const fn cells(&self) -> &Cells {
+        &self.cells
     }
 
     /// What a node has.
@@ -382,11 +390,23 @@ impl Cache {
         slab: SlabFrame<'_>,
         mut object: Object,
     ) -> Result<(), BadFree> {
-        if G::P::PROFILE.is_hardened() {
-            object = self.checked(ground, slab, object)?;
-        }
+        object = self.checked_by_profile(ground, slab, object)?;
         self.free_checked(ground, slab, object);
         Ok(())
+    }
+
+    /// As [`Self::checked`] where the profile pays for it.
+    #[inline]
+    pub(super) fn checked_by_profile<G: Ground>(
+        &self,
+        ground: &G,
+        slab: SlabFrame<'_>,
+        object: Object,
+    ) -> Result<Object, BadFree> {
+        match G::P::PROFILE.is_hardened() {
+            true => self.checked(ground, slab, object),
+            false => Ok(object),
+        }
     }
 
     /// An object that is none, or free already, is refused; others are marked as free.
@@ -448,7 +468,7 @@ impl Cache {
 
     /// An object at hand was written to while it was free: it stays out of use.
     #[cold]
-    fn report<G: Ground>(&self, ground: &G, object: Object) -> Option<Object> {
+    pub(super) fn report<G: Ground>(&self, ground: &G, object: Object) -> Option<Object> {
         let (shape, _) = self.parts()?;
         let slab = slab_of(ground, &object)?;
         let number = slab.number_of(ground.platform(), &shape, object.as_ptr())?;

@@ -7,7 +7,7 @@ use core::ops::Deref;
 
 use super::SlabFlags;
 use super::cache::{Cache, Ground, Rooms};
-use super::definition::{Definition, Name};
+use super::definition::{Ctor, Definition, Name};
 use super::kmalloc::{Family, SIZES, align_of, cache_of};
 use super::magazine::{Gauges, Magazine};
 use super::object::follows;
@@ -76,6 +76,18 @@ pub(crate) struct Wish<'a> {
     pub(crate) size: usize,
     pub(crate) align: usize,
     pub(crate) flags: SlabFlags,
+    pub(crate) ctor: Option<Ctor>,
+}
+
+impl Wish<'_> {
+    /// The flags that a cache has for good.
+    fn flags(&self) -> SlabFlags {
+        let own = SlabFlags::from_bits_truncate(self.flags.bits()).difference(SlabFlags::PANIC);
+        match self.ctor {
+            Some(_) => own | SlabFlags::CTOR,
+            None => own,
+        }
+    }
 }
 
 /// All caches: those of `kmalloc`, by number, then others.
@@ -140,6 +152,7 @@ impl Caches {
                     name: Name::new(&[family.name(), suffix(size)]),
                     shape,
                     flags: family.flags(),
+                    ctor: None,
                     secret: caches.secret::<P>(cache),
                 };
                 cache.definition().set(platform, &definition);
@@ -207,16 +220,14 @@ impl Caches {
         ground: &G,
         wish: Wish<'_>,
     ) -> Result<&Cache, CacheError> {
-        if wish
-            .flags
-            .contains(SlabFlags::CACHE_DMA | SlabFlags::CACHE_DMA32)
-        {
+        let flags = wish.flags();
+        if flags.contains(SlabFlags::CACHE_DMA | SlabFlags::CACHE_DMA32) {
             return Err(CacheError::Zones);
         }
-        let shape = Shape::new(wish.size, wish.align, wish.flags, self.cpus)?;
+        let shape = Shape::new(wish.size, wish.align, flags, self.cpus)?;
         loop {
             let changes = self.changes.lock(ground.platform());
-            if let Some(cache) = self.like(shape, wish.flags) {
+            if let Some(cache) = self.like(shape, flags) {
                 cache.users().fetch_add(1, Ordering::AcqRel);
                 return Ok(cache);
             }
@@ -224,7 +235,8 @@ impl Caches {
                 let definition = Definition {
                     name: Name::new(&[wish.name]),
                     shape,
-                    flags: wish.flags,
+                    flags,
+                    ctor: wish.ctor,
                     secret: self.secret::<G::P>(cache),
                 };
                 cache.definition().set(ground.platform(), &definition);
@@ -238,7 +250,7 @@ impl Caches {
 
     /// A cache that objects can share with those of another (Linux: `find_mergeable`).
     fn like(&self, shape: Shape, flags: SlabFlags) -> Option<&Cache> {
-        if flags.contains(SlabFlags::NO_MERGE) {
+        if flags.never_merge() {
             return None;
         }
         self.iter()

@@ -50,12 +50,17 @@ impl Name {
     }
 }
 
+/// What makes an object of bytes: called once for each when its slab is made, and never again, however often the
+/// object is handed out. Context: as the allocation that the slab is made for.
+pub type Ctor = fn(&mut [u8]);
+
 /// What a cache is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Definition {
     pub(super) name: Name,
     pub(super) shape: Shape,
     pub(super) flags: SlabFlags,
+    pub(super) ctor: Option<Ctor>,
     /// Known here and nowhere else: how words of free objects are encoded, and where their order comes from.
     /// Neither, if it is 0.
     pub(super) secret: u64,
@@ -64,7 +69,7 @@ pub(super) struct Definition {
 /// The place of a [`Definition`], to be read without a lock.
 #[derive(Debug)]
 pub(super) struct Place {
-    name: SpinLock<Name>,
+    name: SpinLock<(Name, Option<Ctor>)>,
     /// What [`Shape::words`] says; nothing while there is no definition.
     shape: [AtomicU64; 2],
     flags: AtomicU32,
@@ -74,7 +79,7 @@ pub(super) struct Place {
 impl Place {
     pub(super) const fn new() -> Self {
         Self {
-            name: SpinLock::new(rank::SLAB, Name::NONE),
+            name: SpinLock::new(rank::SLAB, (Name::NONE, None)),
             shape: [const { AtomicU64::new(0) }; 2],
             flags: AtomicU32::new(0),
             secret: AtomicU64::new(0),
@@ -83,7 +88,7 @@ impl Place {
 
     /// Changes it. Context: the cache has neither users nor slabs.
     pub(super) fn set<P: Platform>(&self, platform: &P, definition: &Definition) {
-        *self.name.lock(platform) = definition.name;
+        *self.name.lock(platform) = (definition.name, definition.ctor);
         self.flags.store(definition.flags.bits(), Ordering::Relaxed);
         self.secret.store(definition.secret, Ordering::Relaxed);
         for (place, word) in self.shape.iter().zip(definition.shape.words()) {
@@ -92,7 +97,11 @@ impl Place {
     }
 
     pub(super) fn name<P: Platform>(&self, platform: &P) -> Name {
-        *self.name.lock(platform)
+        self.name.lock(platform).0
+    }
+
+    pub(super) fn ctor<P: Platform>(&self, platform: &P) -> Option<Ctor> {
+        self.name.lock(platform).1
     }
 
     #[inline(always)]

@@ -18,7 +18,7 @@ const LINE: usize = 64;
 ///
 /// # Invariants
 /// `stride` is a multiple of [`WORD`] and holds the object, and the word at `free_at`, which is a multiple
-/// of [`WORD`] too; `objects` of them fit into a block of `order`.
+/// of [`WORD`] too, and lies behind the object where that keeps its contents; `objects` of them fit into a block of `order`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Shape {
     /// What an owner may use.
@@ -62,8 +62,12 @@ impl Shape {
         let align = alignment(size, align, flags);
         let own = size.max(WORD).checked_next_multiple_of(WORD);
         let own = own.ok_or(ShapeError::TooLarge)?;
-        // Far from both ends, where one runs over from a neighbour (Linux does the same).
-        let free_at = (own / 2) & !(WORD - 1);
+        // Far from both ends, where one runs over from a neighbour, if it may be in the object at all (Linux
+        // does the same).
+        let (free_at, own) = match flags.keep_contents() {
+            true => (own, own.saturating_add(WORD)),
+            false => ((own / 2) & !(WORD - 1), own),
+        };
         let stride = own
             .checked_next_multiple_of(align)
             .ok_or(ShapeError::TooLarge)?;
@@ -251,6 +255,9 @@ mod tests {
                     assert_eq!(shape.number(offset + 1), None);
                 }
                 assert!(shape.free_at() + WORD <= shape.stride());
+                let flags = flags | SlabFlags::TYPESAFE_BY_RCU;
+                let behind = Shape::new(size, 1, flags, 1).unwrap();
+                assert!(behind.free_at() >= size && behind.free_at() + WORD <= behind.stride());
                 assert_eq!(Shape::from_words(shape.words()), Some(shape));
                 assert_eq!(shape.offset(shape.objects()), None);
             }

@@ -1,6 +1,7 @@
 //! What a cache does with its slabs: objects off their lists and back, slabs that come and go.
 #![forbid(unsafe_code)]
 
+use super::SlabFlags;
 use super::cache::{BATCH, Cache, Ground, NoObject};
 use super::object::{END, Object};
 use super::partial::Partial;
@@ -86,6 +87,7 @@ impl Cache {
         let block = ground
             .alloc_slab(gfp, shape.order(), node, trace)
             .ok_or(NoObject)?;
+        let block = self.constructed(ground, shape, block);
         let frames = ground.frames();
         let slab = match frames.make_slab(block, self.id()) {
             Ok(slab) => slab,
@@ -118,8 +120,16 @@ impl Cache {
     }
 
     pub(super) fn end_slab<G: Ground>(&self, ground: &G, slab: SlabFrame<'_>) {
-        if let Ok(block) = ground.frames().end_slab(slab) {
-            ground.free_slab(block);
+        let Ok(block) = ground.frames().end_slab(slab) else {
+            return;
+        };
+        match self
+            .definition()
+            .flags()
+            .contains(SlabFlags::TYPESAFE_BY_RCU)
+        {
+            true => ground.free_slab_after_grace(block),
+            false => ground.free_slab(block),
         }
     }
 

@@ -66,6 +66,10 @@ impl<P: Platform> Ground for Soil<'_, P> {
         self.core.cpus.make_way(cache);
     }
 
+    fn free_slab_after_grace(&self, block: Exclusive) {
+        self.memory.free_block_after_grace(self.core, block);
+    }
+
     fn has_damage(&self) -> bool {
         self.core.caches.has_damage()
     }
@@ -215,6 +219,9 @@ impl<P: Platform> Memory<P> {
         (gfp, node): (Gfp, Option<NodeId>),
         trace: &mut impl Trace,
     ) -> Result<NonNull<u8>, AllocError> {
+        if gfp.contains(Gfp::ZERO) && cache.has_ctor() {
+            return Err(AllocError::Constructed);
+        }
         let object = cache.alloc(&self.soil(core), gfp, node, trace);
         object
             .map(Object::into_raw)
@@ -423,28 +430,31 @@ impl<H: Home> KmemCache<H> {
     ///
     /// # Errors
     /// [`CacheError`].
+    ///
+    /// # Panics
+    /// Instead, with [`SlabFlags::PANIC`].
     pub fn create(
         home: H,
         name: &str,
         (size, align): (usize, usize),
         flags: SlabFlags,
     ) -> Result<Self, CacheError> {
-        let memory = home.memory();
-        let core = memory.core().ok_or(CacheError::NotUp)?;
         let wish = Wish {
             name,
             size,
             align,
             flags,
+            ctor: None,
         };
-        let cache = core.caches.create(&memory.soil(core), wish)?;
-        Ok(Self {
-            id: cache.id(),
-            home,
-        })
+        Self::made(home, wish)
     }
 
-    fn parts(&self) -> Option<(&Memory<H::P>, &Core, &Cache)> {
+    /// The handle to a cache.
+    pub(super) const fn of(id: u16, home: H) -> Self {
+        Self { id, home }
+    }
+
+    pub(super) fn parts(&self) -> Option<(&Memory<H::P>, &Core, &Cache)> {
         let memory = self.home.memory();
         let core = memory.core()?;
         Some((memory, core, core.caches.get(self.id)?))
@@ -510,12 +520,14 @@ impl<H: Home> KmemCache<H> {
         })
     }
 
-    /// Ends the cache; or this handle, if there are others like it (Linux: `kmem_cache_destroy`). Context: task.
+    /// Ends the cache; or this handle, if there are others like it (Linux: `kmem_cache_destroy`). Objects that were
+    /// freed with [`Memory::kfree_deferred`] are waited for. Context: task.
     ///
     /// # Errors
     /// [`StillInUse`]: it goes on as before.
     pub fn destroy(self) -> Result<(), StillInUse<H>> {
         let _ = self.shrink();
+        self.wait_for_deferred();
         let given_up = self.parts().map_or(Ok(()), |(memory, core, cache)| {
             core.caches.give_up(&memory.soil(core), cache)
         });

@@ -397,6 +397,11 @@ const CALLS: &[(&str, Action)] = &[
         // SAFETY: allocated above.
         unsafe { call.world.kfree_bulk(&mut objects) }.unwrap();
     }),
+    ("kfree_deferred", |call| {
+        let object = call.world.kmalloc(100, call.gfp).unwrap();
+        // SAFETY: allocated above.
+        unsafe { call.world.kfree_deferred(object) }.unwrap();
+    }),
     ("kfree_sensitive", |call| {
         let object = call.world.kmalloc(100, call.gfp).unwrap();
         // SAFETY: allocated above.

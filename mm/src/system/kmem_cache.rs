@@ -1,0 +1,135 @@
+//! Caches: constructors, many objects at once, and objects whose time has not come yet.
+#![forbid(unsafe_code)]
+
+use core::ptr::NonNull;
+
+use super::objects::KmemCache;
+use super::{AllocError, Core, Home, Memory};
+use crate::buddy::Gfp;
+use crate::slab::{Cache, CacheError, Ctor, Object, SlabFlags, Wish};
+use crate::sync::Pin;
+
+/// Objects taken from those at hand at a time.
+const BULK: usize = 32;
+
+impl<H: Home> KmemCache<H> {
+    /// As [`Self::create`], for objects that `ctor` makes of their bytes when their slab is made. They come back as
+    /// good as new: whoever frees an object leaves in it what the next owner expects, and what is in it stays
+    /// while it is free. Such a cache is one of its own. Context: task.
+    ///
+    /// # Errors
+    /// [`CacheError`].
+    ///
+    /// # Panics
+    /// As [`Self::create`].
+    pub fn create_with_ctor(
+        home: H,
+        name: &str,
+        (size, align): (usize, usize),
+        flags: SlabFlags,
+        ctor: Ctor,
+    ) -> Result<Self, CacheError> {
+        let wish = Wish {
+            name,
+            size,
+            align,
+            flags,
+            ctor: Some(ctor),
+        };
+        Self::made(home, wish)
+    }
+
+    /// Makes a cache, or panics where that was asked for.
+    pub(super) fn made(home: H, wish: Wish<'_>) -> Result<Self, CacheError> {
+        let made = Self::try_made(home, wish);
+        match made {
+            Err(error) if wish.flags.contains(SlabFlags::PANIC) => no_cache(wish.name, error),
+            made => made,
+        }
+    }
+
+    fn try_made(home: H, wish: Wish<'_>) -> Result<Self, CacheError> {
+        let memory = home.memory();
+        let core = memory.core().ok_or(CacheError::NotUp)?;
+        let cache = core.caches.create(&memory.soil(core), wish)?;
+        Ok(Self::of(cache.id(), home))
+    }
+
+    /// Allocates an object into every empty place of `objects` (Linux: `kmem_cache_alloc_bulk`). Answers how many
+    /// places are filled now, which is less than all when memory runs out. Context: as the flags say; any but NMI.
+    ///
+    /// # Errors
+    /// [`AllocError`] other than out of memory.
+    pub fn alloc_bulk(
+        &self,
+        gfp: Gfp,
+        objects: &mut [Option<NonNull<u8>>],
+    ) -> Result<usize, AllocError> {
+        let (memory, core, cache) = self.parts().ok_or(AllocError::NotUp)?;
+        let mut filled: usize = 0;
+        loop {
+            let rest = objects.get_mut(filled..).unwrap_or_default();
+            let Some(next) = rest.iter().position(Option::is_none) else {
+                return Ok(objects.len());
+            };
+            filled = filled.saturating_add(next);
+            let rest = rest.get_mut(next..).unwrap_or_default();
+            if !gfp.contains(Gfp::ZERO) && Self::fill_at_hand(memory, (core, cache), rest) {
+                continue;
+            }
+            // This fetches more of them, too.
+            match memory.alloc_object(core, cache, (gfp, None), &mut ()) {
+                Ok(object) => rest
+                    .iter_mut()
+                    .take(1)
+                    .for_each(|place| *place = Some(object)),
+                Err(AllocError::OutOfMemory) => return Ok(objects.iter().flatten().count()),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Fills empty places with objects that this CPU has at hand. Answers whether there were any.
+    fn fill_at_hand(
+        memory: &Memory<H::P>,
+        (core, cache): (&Core, &Cache),
+        places: &mut [Option<NonNull<u8>>],
+    ) -> bool {
+        let mut taken = [const { None::<Object> }; BULK];
+        // No more than there is room for: they would be nobody's.
+        let wanted = places
+            .iter()
+            .filter(|place| place.is_none())
+            .take(BULK)
+            .count();
+        let pin = Pin::new(memory.platform());
+        cache.take_many(&memory.soil(core), &pin, &mut taken[..wanted]);
+        drop(pin);
+        let mut got: usize = 0;
+        let empty = places.iter_mut().filter(|place| place.is_none());
+        for (place, object) in empty.zip(taken.into_iter().flatten()) {
+            *place = Some(object.into_raw());
+            got = got.wrapping_add(1);
+        }
+        got > 0
+    }
+
+    /// Waits until objects are free that readers may still see, if that is what keeps slabs from going.
+    pub(super) fn wait_for_deferred(&self) {
+        let Some((memory, _, cache)) = self.parts() else {
+            return;
+        };
+        if cache.stats(memory.platform()).slabs > 0
+            && memory.grace().pending() > 0
+            && memory.grace().barrier().is_ok()
+        {
+            let _ = self.shrink();
+        }
+    }
+}
+
+#[cold]
+#[expect(clippy::panic, reason = "the flag asks for it")]
+fn no_cache(name: &str, error: CacheError) -> ! {
+    panic!("no cache `{name}`: {error}")
+}
