@@ -6,12 +6,16 @@
 mod bytes;
 mod cpus;
 mod deferred;
+mod dma_pool;
 mod home;
 mod objects;
+mod pooled;
 mod raw_pages;
 mod typed;
 
 pub use bytes::KBytes;
+pub use dma_pool::{DmaBytes, DmaPool};
 pub use home::Home;
+pub use pooled::Pooled;
 pub use raw_pages::GetPagesError;
 pub use typed::{CacheBox, NoRoom, TypedCache};

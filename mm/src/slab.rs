@@ -31,7 +31,7 @@ mod validate;
 pub use cache::{BadFree, CacheStats};
 pub(crate) use cache::{Cache, Ground};
 pub use caches::CacheError;
-pub(crate) use caches::{Caches, Wish};
+pub(crate) use caches::{Caches, Reach, Wish};
 pub use definition::Ctor;
 pub use flags::SlabFlags;
 pub(crate) use inspect::FreeMap;

@@ -8,10 +8,10 @@ use core::slice;
 use crate::buddy::{Gfp, Trace};
 use crate::system::{AllocError, Home};
 
-/// Bytes of `kmalloc`, which go back when the value is dropped, on whatever CPU.
+/// Bytes of `kmalloc` or of a cache, which go back when the value is dropped, on whatever CPU.
 ///
 /// # Invariants
-/// `len` bytes start at `first`, which `kmalloc` of `home`'s memory handed out, and nobody else has.
+/// `len` bytes start at `first`, which `kmalloc` or a cache of `home`'s memory handed out, and nobody else has.
 pub struct KBytes<H: Home> {
     first: NonNull<u8>,
     len: usize,
@@ -47,6 +47,21 @@ impl<H: Home> KBytes<H> {
     ) -> Result<Self, AllocError> {
         let first = home.memory().kmalloc_traced(len, gfp, trace)?;
         Ok(Self { first, len, home })
+    }
+
+    /// An object with its owner.
+    ///
+    /// # Safety
+    ///
+    /// A cache of `home`'s memory handed it out to the caller, and has objects of at least `len` bytes.
+    pub(super) const unsafe fn owned(first: NonNull<u8>, len: usize, home: H) -> Self {
+        // INVARIANT: the caller's word.
+        Self { first, len, home }
+    }
+
+    /// Where it goes back to.
+    pub(super) const fn home(&self) -> H {
+        self.home
     }
 
     /// Where the first byte is. Context: any.

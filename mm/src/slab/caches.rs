@@ -69,6 +69,22 @@ impl From<ShapeError> for CacheError {
     }
 }
 
+/// Where objects may lie for the devices that they are for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Reach {
+    /// The highest address.
+    pub(crate) mask: u64,
+    /// No object lies across a multiple of it, unless it is 0.
+    pub(crate) boundary: u64,
+}
+
+impl Reach {
+    pub(crate) const ALL: Self = Self {
+        mask: u64::MAX,
+        boundary: 0,
+    };
+}
+
 /// What whoever makes a cache says of it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Wish<'a> {
@@ -77,9 +93,27 @@ pub(crate) struct Wish<'a> {
     pub(crate) align: usize,
     pub(crate) flags: SlabFlags,
     pub(crate) ctor: Option<Ctor>,
+    /// What devices reach that objects are for.
+    pub(crate) reach: Reach,
 }
 
-impl Wish<'_> {
+impl<'a> Wish<'a> {
+    /// Objects of so many bytes with an alignment, and nothing else.
+    pub(crate) const fn new(
+        name: &'a str,
+        (size, align): (usize, usize),
+        flags: SlabFlags,
+    ) -> Self {
+        Self {
+            name,
+            size,
+            align,
+            flags,
+            ctor: None,
+            reach: Reach::ALL,
+        }
+    }
+
     /// The flags that a cache has for good.
     fn flags(&self) -> SlabFlags {
         let own = SlabFlags::from_bits_truncate(self.flags.bits()).difference(SlabFlags::PANIC);
@@ -153,6 +187,7 @@ impl Caches {
                     shape,
                     flags: family.flags(),
                     ctor: None,
+                    mask: Reach::ALL.mask,
                     secret: caches.secret::<P>(cache),
                 };
                 cache.definition().set(platform, &definition);
@@ -225,6 +260,7 @@ impl Caches {
             return Err(CacheError::Zones);
         }
         let shape = Shape::new(wish.size, wish.align, flags, self.cpus)?;
+        let shape = shape.within(wish.reach.boundary, wish.align)?;
         loop {
             let changes = self.changes.lock(ground.platform());
             if let Some(cache) = self.like(shape, flags) {
@@ -237,6 +273,7 @@ impl Caches {
                     shape,
                     flags,
                     ctor: wish.ctor,
+                    mask: wish.reach.mask,
                     secret: self.secret::<G::P>(cache),
                 };
                 cache.definition().set(ground.platform(), &definition);

@@ -61,6 +61,8 @@ pub(super) struct Definition {
     pub(super) shape: Shape,
     pub(super) flags: SlabFlags,
     pub(super) ctor: Option<Ctor>,
+    /// The highest address that slabs may reach.
+    pub(super) mask: u64,
     /// Known here and nowhere else: how words of free objects are encoded, and where their order comes from.
     /// Neither, if it is 0.
     pub(super) secret: u64,
@@ -73,6 +75,7 @@ pub(super) struct Place {
     /// What [`Shape::words`] says; nothing while there is no definition.
     shape: [AtomicU64; 2],
     flags: AtomicU32,
+    mask: AtomicU64,
     secret: AtomicU64,
 }
 
@@ -82,6 +85,7 @@ impl Place {
             name: SpinLock::new(rank::SLAB, (Name::NONE, None)),
             shape: [const { AtomicU64::new(0) }; 2],
             flags: AtomicU32::new(0),
+            mask: AtomicU64::new(u64::MAX),
             secret: AtomicU64::new(0),
         }
     }
@@ -90,6 +94,7 @@ impl Place {
     pub(super) fn set<P: Platform>(&self, platform: &P, definition: &Definition) {
         *self.name.lock(platform) = (definition.name, definition.ctor);
         self.flags.store(definition.flags.bits(), Ordering::Relaxed);
+        self.mask.store(definition.mask, Ordering::Relaxed);
         self.secret.store(definition.secret, Ordering::Relaxed);
         for (place, word) in self.shape.iter().zip(definition.shape.words()) {
             place.store(word, Ordering::Release);
@@ -112,6 +117,11 @@ impl Place {
 
     pub(super) fn flags(&self) -> SlabFlags {
         SlabFlags::from_bits_retain(self.flags.load(Ordering::Relaxed))
+    }
+
+    /// The highest address that slabs may reach.
+    pub(super) fn mask(&self) -> u64 {
+        self.mask.load(Ordering::Relaxed)
     }
 
     /// How words of free objects are encoded.

@@ -85,6 +85,30 @@ impl Shape {
         })
     }
 
+    /// The same with slabs so small that no object lies across a multiple of `boundary`, which is a power of two, or 0
+    /// for none: slabs lie at multiples of their size.
+    ///
+    /// # Errors
+    /// [`ShapeError::TooLarge`] if one object does.
+    pub(crate) fn within(mut self, boundary: u64, align: usize) -> Result<Self, ShapeError> {
+        // Between two objects at multiples of the boundary there is none across it.
+        let is_apart = to_count(align) >= boundary && to_count(self.size()) <= boundary;
+        let cell = to_count(self.stride());
+        let fits_cell = cell.is_power_of_two() && cell <= boundary;
+        if boundary == 0 || is_apart || fits_cell || self.order.bytes() <= boundary {
+            return Ok(self);
+        }
+        let order = Order::for_bytes(boundary).filter(|order| order.bytes() <= boundary);
+        self.order = order.ok_or(ShapeError::TooLarge)?;
+        let objects = self.order.bytes().checked_div(cell).unwrap_or_default();
+        self.objects = u16::try_from(objects).unwrap_or(u16::MAX).min(self.objects);
+        // INVARIANT: fewer objects, as many as fit into a smaller block.
+        match self.objects {
+            0 => Err(ShapeError::TooLarge),
+            _ => Ok(self),
+        }
+    }
+
     /// The shape in two words, …
     pub(super) fn words(&self) -> [u64; 2] {
         let pair = |low: u32, high: u32| u64::from(high) << 32 | u64::from(low);

@@ -84,9 +84,11 @@ impl Cache {
     ) -> Result<NodeId, NoObject> {
         let (shape, rooms) = self.parts().ok_or(NoObject)?;
         let gfp = self.definition().gfp(gfp);
-        let block = ground
-            .alloc_slab(gfp, shape.order(), node, trace)
-            .ok_or(NoObject)?;
+        let block = match self.definition().mask() {
+            u64::MAX => ground.alloc_slab(gfp, shape.order(), node, trace),
+            mask => ground.alloc_slab_below(gfp, shape.order(), mask),
+        };
+        let block = block.ok_or(NoObject)?;
         let block = self.constructed(ground, shape, block);
         let frames = ground.frames();
         let slab = match frames.make_slab(block, self.id()) {

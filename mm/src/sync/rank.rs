@@ -8,6 +8,7 @@
 //!   populate      (46)  one section at a time gets its records; interrupts off
 //!     zone        (50)  free areas of one zone; interrupts off
 //!       slab      (60)  slabs of a cache on one node; interrupts off
+//!         mempool (70)  the reserve of a pool
 //! ```
 //!
 //! The `debug` profile reports every take and release to the platform
@@ -49,4 +50,10 @@ pub const CACHES: LockClass = LockClass {
 pub const ZONE: LockClass = LockClass {
     name: "zone",
     rank: 50,
+};
+
+/// The reserve of a pool; nothing is allocated or freed while it is held.
+pub const MEMPOOL: LockClass = LockClass {
+    name: "mempool",
+    rank: 70,
 };

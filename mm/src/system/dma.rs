@@ -17,12 +17,10 @@ use crate::platform::Platform;
 
 /// Free blocks that are tried one after the other where a zone gives none below a mask.
 const TRIES: usize = 16;
-/// Zones that reach further than any mask of so many bits, and the flags that ask for them.
-const NARROWER: [(u64, Gfp); 3] = [
-    (u64::MAX, Gfp::empty()),
-    ((1 << 32) - 1, Gfp::DMA32),
-    ((1 << 24) - 1, Gfp::DMA),
-];
+/// The last address of the DMA32 zone, …
+const DMA32_MASK: u64 = (1 << 32) - 1;
+/// … and of the DMA zone.
+const DMA_MASK: u64 = (1 << 24) - 1;
 
 /// A buffer as a device wants it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -34,13 +32,13 @@ pub struct DmaRequest {
 }
 
 impl DmaRequest {
-    /// So many bytes, anywhere. They start on a page. Context: any.
+    /// So many bytes, anywhere. Context: any.
     #[must_use]
     pub const fn new(bytes: u64) -> Self {
         Self {
             bytes,
             mask: u64::MAX,
-            align: PAGE_SIZE,
+            align: 1,
             boundary: 0,
         }
     }
@@ -67,6 +65,19 @@ impl DmaRequest {
     pub const fn boundary(mut self, bytes: u64) -> Self {
         self.boundary = bytes;
         self
+    }
+
+    pub(crate) const fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    pub(crate) const fn boundary_bytes(&self) -> u64 {
+        self.boundary
+    }
+
+    /// The alignment that was asked for.
+    pub(crate) const fn align_bytes(&self) -> u64 {
+        self.align
     }
 
     /// The highest address that the device reaches.
@@ -203,11 +214,7 @@ impl<P: Platform> Memory<P> {
     ///
     /// # Errors
     /// [`DmaError`].
-    pub fn dma_alloc(
-        &self,
-        request: DmaRequest,
-        gfp: Gfp,
-    ) -> Result<DmaBuffer<&Self>, DmaError> {
+    pub fn dma_alloc(&self, request: DmaRequest, gfp: Gfp) -> Result<DmaBuffer<&Self>, DmaError> {
         DmaBuffer::alloc(self, request, gfp)
     }
 
@@ -220,35 +227,50 @@ impl<P: Platform> Memory<P> {
         mask: u64,
     ) -> Result<Exclusive, AllocError> {
         let place = Gfp::DMA | Gfp::DMA32 | Gfp::HIGHMEM | Gfp::MOVABLE | Gfp::ACCOUNT;
-        let plain = gfp.difference(place);
-        let highest = self.zones().map(|zone| zone.span().end()).max();
-        let highest = highest.unwrap_or_default().addr().as_u64();
+        let plain = gfp.difference(place | Gfp::ZERO | Gfp::NOFAIL) | Gfp::NOWARN;
+        let mut block = self.block_below(core, (plain, order), mask)?;
+        if gfp.contains(Gfp::ZERO) {
+            block.zero(&self.platform);
+        }
+        Ok(block)
+    }
+
+    fn block_below(
+        &self,
+        core: &Core,
+        (gfp, order): (Gfp, Order),
+        mask: u64,
+    ) -> Result<Exclusive, AllocError> {
+        let ends = self.zones().filter(|zone| zone.is_managed());
+        let end = ends.map(|zone| zone.span().end()).max();
+        let reaches_all = end.unwrap_or_default().addr().as_u64() <= mask;
+        let asks = [
+            (reaches_all || mask > DMA32_MASK, Gfp::empty()),
+            (!reaches_all && mask > DMA_MASK, Gfp::DMA32),
+            (!reaches_all, Gfp::DMA),
+        ];
         let mut error = AllocError::OutOfMemory;
-        for (reach, flags) in NARROWER {
-            // A zone that reaches further than the next one is no use where the mask is no further than that.
-            if reach > mask && NARROWER.iter().any(|(other, _)| *other < reach && *other >= mask) {
-                continue;
-            }
-            let is_last = reach.min(highest) <= mask;
-            let asked = match is_last {
-                true => plain | flags,
-                false => plain.difference(Gfp::NOFAIL) | flags | Gfp::NOWARN,
-            };
-            let request = Request::new(asked, order)?;
+        for (_, zone) in asks.into_iter().filter(|(is_useful, _)| *is_useful) {
+            let request = Request::new(gfp | zone, order)?;
             match self.alloc_request(&request, &mut ()) {
                 Ok(block) if is_below(block.frames(), mask) => return Ok(block),
                 Ok(block) => self.release(block),
                 Err(found) => error = found,
             }
         }
-        let may_wait = gfp.contains(Gfp::DIRECT_RECLAIM) && self.platform().may_sleep();
-        let found = may_wait.then(|| self.search_below(core, (plain, order), mask));
+        let may_wait = gfp.contains(Gfp::DIRECT_RECLAIM) && self.platform.may_sleep();
+        let found = (may_wait && !reaches_all).then(|| self.search_below(core, (gfp, order), mask));
         found.flatten().ok_or(error)
     }
 
     /// Looks for a free block below an address, from there downwards, and takes it. Context: task.
     #[cold]
-    fn search_below(&self, core: &Core, (gfp, order): (Gfp, Order), mask: u64) -> Option<Exclusive> {
+    fn search_below(
+        &self,
+        core: &Core,
+        (gfp, order): (Gfp, Order),
+        mask: u64,
+    ) -> Option<Exclusive> {
         // What CPUs have at hand is not seen as free.
         self.drain_all_pages();
         let top = Pfn::new(mask.checked_add(1).map_or(u64::MAX, |end| end / PAGE_SIZE));

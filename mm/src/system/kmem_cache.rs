@@ -29,18 +29,13 @@ impl<H: Home> KmemCache<H> {
         flags: SlabFlags,
         ctor: Ctor,
     ) -> Result<Self, CacheError> {
-        let wish = Wish {
-            name,
-            size,
-            align,
-            flags,
-            ctor: Some(ctor),
-        };
+        let mut wish = Wish::new(name, (size, align), flags);
+        wish.ctor = Some(ctor);
         Self::made(home, wish)
     }
 
     /// Makes a cache, or panics where that was asked for.
-    pub(super) fn made(home: H, wish: Wish<'_>) -> Result<Self, CacheError> {
+    pub(crate) fn made(home: H, wish: Wish<'_>) -> Result<Self, CacheError> {
         let made = Self::try_made(home, wish);
         match made {
             Err(error) if wish.flags.contains(SlabFlags::PANIC) => no_cache(wish.name, error),

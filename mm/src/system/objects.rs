@@ -38,6 +38,10 @@ impl<P: Platform> Ground for Soil<'_, P> {
         self.core.cpus.node(cpu)
     }
 
+    fn alloc_slab_below(&self, gfp: Gfp, order: Order, mask: u64) -> Option<Exclusive> {
+        self.memory.alloc_below(self.core, (gfp, order), mask).ok()
+    }
+
     fn alloc_slab(
         &self,
         gfp: Gfp,
@@ -439,14 +443,7 @@ impl<H: Home> KmemCache<H> {
         (size, align): (usize, usize),
         flags: SlabFlags,
     ) -> Result<Self, CacheError> {
-        let wish = Wish {
-            name,
-            size,
-            align,
-            flags,
-            ctor: None,
-        };
-        Self::made(home, wish)
+        Self::made(home, Wish::new(name, (size, align), flags))
     }
 
     /// The handle to a cache.
@@ -463,6 +460,10 @@ impl<H: Home> KmemCache<H> {
     /// Its number; [`BadFree::OtherCache`](crate::slab::BadFree) is told by it.
     pub(crate) const fn id(&self) -> u16 {
         self.id
+    }
+
+    pub(crate) const fn home(&self) -> H {
+        self.home
     }
 
     pub(crate) fn memory(&self) -> &Memory<H::P> {

@@ -15,7 +15,7 @@ use mm::buddy::relief::{Freed, OomNotifier, OutOfMemory, Relief, ShrinkControl, 
 use mm::numa::{Mode, NodeMask, NodeState, Policy};
 use mm::platform::{CpuId, NodeId, Platform};
 use mm::sync::Pin;
-use mm::system::{Memory, PageLists, PageRun, SharedBlock};
+use mm::system::{DmaRequest, Memory, PageLists, PageRun, SharedBlock};
 use mm::zone::watermark::policy::RESERVE_RATIO;
 use mm_tests::oracles;
 use mm_tests::sim::{Checked, Listed, Machine, SimPlatform};
@@ -320,6 +320,10 @@ const CALLS: &[(&str, Action)] = &[
     }),
     ("distance", |call| {
         assert!(call.world.distance(NodeId(0), NodeId(0)).is_some())
+    }),
+    ("dma_alloc", |call| {
+        let request = DmaRequest::new(5000).bits(30);
+        drop(call.world.dma_alloc(request, call.gfp).unwrap());
     }),
     ("drain_all_pages", |call| {
         assert!(call.world.drain_all_pages())
