@@ -26,18 +26,13 @@ impl SlabTag {
     /// Of slabs of a cache, by number, that lie on a node.
     #[inline]
     pub(crate) const fn new(cache: u16, node: NodeId) -> Self {
-        let [low, high] = cache.to_le_bytes();
-        let [node_low, node_high] = node.0.to_le_bytes();
-        let cache = u32::from_le_bytes([low, high, 0, 0]) & ID_MASK;
-        let node = u32::from_le_bytes([node_low, node_high, 0, 0]) & ID_MASK;
-        Self(TAG | node << NODE_SHIFT | cache)
+        Self(TAG | wide(node.0) << NODE_SHIFT | wide(cache))
     }
 
     /// Number of the cache.
     #[inline(always)]
     pub(crate) const fn cache(self) -> u16 {
-        let [low, high, _, _] = (self.0 & ID_MASK).to_le_bytes();
-        u16::from_le_bytes([low, high])
+        narrow(self.0)
     }
 
     /// The lower eight bits of that number.
@@ -48,13 +43,50 @@ impl SlabTag {
     }
 }
 
-/// Which objects of a slab are free.
+/// Which objects of a slab are free: those on its list, and those from `fresh` on, which never had an owner.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct SlabUse {
-    /// Objects that are not on the slab's list of free ones.
+    /// Objects that are not free.
     pub(crate) taken: u16,
-    /// The first on that list.
+    /// The first on the list, or [`END`](Self::END).
     pub(crate) free: u16,
+    /// The first that never had an owner; as many as there are if all had.
+    pub(crate) fresh: u16,
+}
+
+impl SlabUse {
+    /// The number of no object: the end of a list.
+    pub(crate) const END: u16 = 0x3ff;
+    /// That of a slab whose objects are all fresh.
+    pub(crate) const FRESH: Self = Self {
+        taken: 0,
+        free: Self::END,
+        fresh: 0,
+    };
+
+    /// Three times ten bits.
+    const fn bits(self) -> u32 {
+        let [taken, free, fresh] = [wide(self.taken), wide(self.free), wide(self.fresh)];
+        taken | free << 10 | fresh << 20
+    }
+
+    const fn from_bits(bits: u32) -> Self {
+        Self {
+            taken: narrow(bits),
+            free: narrow(bits >> 10),
+            fresh: narrow(bits >> 20),
+        }
+    }
+}
+
+const fn wide(number: u16) -> u32 {
+    let [low, high] = number.to_le_bytes();
+    u32::from_le_bytes([low, high, 0, 0]) & ID_MASK
+}
+
+const fn narrow(bits: u32) -> u16 {
+    let [low, high, _, _] = (bits & ID_MASK).to_le_bytes();
+    u16::from_le_bytes([low, high])
 }
 
 impl Frame {
@@ -91,18 +123,13 @@ impl Frame {
     /// Which objects are free. Context: the lock of the node's slabs of the cache is held.
     #[inline]
     pub(crate) fn slab_use(&self) -> SlabUse {
-        let [low, high, next, last] = self.maps().load(Ordering::Relaxed).to_le_bytes();
-        SlabUse {
-            taken: u16::from_le_bytes([low, high]),
-            free: u16::from_le_bytes([next, last]),
-        }
+        SlabUse::from_bits(self.maps().load(Ordering::Relaxed))
     }
 
     /// Says which objects are free. Context: as [`Self::slab_use`].
     #[inline]
     pub(crate) fn set_slab_use(&self, slab: SlabUse) {
-        let bits = u32::from(slab.free) << 16 | u32::from(slab.taken);
-        self.maps().store(bits, Ordering::Relaxed);
+        self.maps().store(slab.bits(), Ordering::Relaxed);
     }
 
     /// The neighbours in a list of slabs: the next one, and the one before.

@@ -29,16 +29,24 @@ pub(crate) fn no_objects() -> NoObjects {
     NoObjects::new(Magazine::new(), Gauges::default())
 }
 
-/// Takes an object of a cache, if there is one at hand that nobody wrote to. It is told too whether somebody wants
-/// the objects drained. Context: any but NMI.
+/// Takes an object of a cache, if there is one at hand that nobody wrote to. Context: any but NMI.
+///
+/// # Errors
+/// There is none. Either way it is told whether somebody wants the objects drained.
 #[inline(always)]
-pub(crate) fn take(here: &Here<'_>, cache: usize, profile: Profile) -> (Option<Object>, bool) {
+pub(crate) fn take(
+    here: &Here<'_>,
+    cache: usize,
+    profile: Profile,
+) -> Result<(Object, bool), bool> {
     let Some(mut own) = here.enter(cache) else {
-        return (None, false);
+        return Err(false);
     };
     let (magazine, gauges) = own.parts();
-    let taken = magazine.take(profile, gauges);
-    (taken, own.leave())
+    match magazine.take(profile, gauges) {
+        Some(object) => Ok((object, own.leave())),
+        None => Err(own.leave()),
+    }
 }
 
 /// Puts an object to those at hand. `tag` is what the record of its frame says, and `at` its address. Context:
@@ -53,11 +61,13 @@ pub(crate) fn put(
     object: Object,
     (tag, at): (SlabTag, u64),
     profile: Profile,
-) -> (Result<(), Object>, bool) {
+) -> Result<bool, (Object, bool)> {
     let Some(mut own) = here.enter(usize::from(tag.way())) else {
-        return (Err(object), false);
+        return Err((object, false));
     };
     let (magazine, gauges) = own.parts();
-    let put = magazine.put_back(object, (tag, at), profile, gauges);
-    (put, own.leave())
+    match magazine.put_back(object, (tag, at), profile, gauges) {
+        Ok(()) => Ok(own.leave()),
+        Err(object) => Err((object, own.leave())),
+    }
 }

@@ -36,10 +36,10 @@ impl Cache {
             let Some(mut object) = place.take() else {
                 continue;
             };
-            *place = match code.unmark(&mut object, &shape) {
-                true => Some(object),
+            match code.unmark(&mut object, &shape) {
+                true => *place = Some(object),
                 false => self.report(ground, object),
-            };
+            }
         }
     }
 

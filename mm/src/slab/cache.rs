@@ -8,7 +8,7 @@ use super::object::{Checks, Code, Object};
 use super::partial::{Partial, PartialStats};
 use super::shape::Shape;
 use super::slabs::slab_of;
-use super::traced::{tell_at_hand, tell_from_slab};
+use super::traced::tell_from_slab;
 use crate::addr::{Order, Pfn, to_index};
 use crate::buddy::{Gfp, Step, Trace};
 use crate::frame::slab::SlabTag;
@@ -124,6 +124,18 @@ pub struct CacheStats {
 /// What CPUs have at hand of one cache.
 pub(crate) type Cells = PerCpu<Magazine, Gauges>;
 
+/// What a CPU found at hand.
+enum Filled {
+    /// An object.
+    Taken(Object),
+    /// One that somebody wrote to while it was free; it is out of use.
+    Damaged,
+    /// None, nor any on the slabs of the node.
+    Empty,
+    /// Somebody else is there.
+    NotEntered,
+}
+
 /// What a cache has for each CPU and node.
 #[derive(Debug)]
 pub(super) struct Rooms {
@@ -232,23 +244,6 @@ impl Cache {
         self.definition.code::<G::P>()
     }
 
-    /// Hands an object out that this CPU has at hand; says so if somebody wrote to it. Context: any but NMI.
-    fn take_at_hand<G: Ground>(&self, ground: &G, pin: &Pin<'_, G::P>) -> Option<Object> {
-        let rooms = self.rooms.get()?;
-        let mut own = rooms.cells.enter(pin)?;
-        let (magazine, gauges) = own.parts();
-        let taken = magazine.take_any(gauges);
-        if own.leave() {
-            self.serve(ground, pin);
-        }
-        let mut object = taken?;
-        let shape = self.shape()?;
-        if !self.code::<G>().unmark(&mut object, &shape) {
-            return self.report(ground, object);
-        }
-        Some(object)
-    }
-
     /// Takes an object for an owner, and tells `trace` how. Context: as the flags say.
     pub(crate) fn alloc<G: Ground>(
         &self,
@@ -276,20 +271,22 @@ impl Cache {
             let pin = Pin::new(ground.platform());
             let here = ground.node_of(pin.cpu());
             let wanted = node.unwrap_or(here);
-            if wanted == here {
-                let filled = self.take_at_hand(ground, &pin).or_else(|| {
-                    // Somebody whom we interrupted may be at the objects at hand.
-                    self.refill(ground, &pin, here);
-                    self.tell_refill(pin.cpu(), trace);
-                    self.take_at_hand(ground, &pin)
-                });
-                if let Some(object) = filled {
-                    tell_at_hand(ground, &object, trace);
+            let (cpu, had) = (pin.cpu(), self.at_hand_of(pin.cpu()));
+            let found = match wanted == here {
+                true => self.take_filled(ground, &pin, here),
+                false => Filled::NotEntered,
+            };
+            drop(pin);
+            let found = match found {
+                Filled::Taken(object) => {
+                    self.tell_taken(ground, (cpu, had), &object, trace);
                     return Ok(object);
                 }
-            }
-            drop(pin);
-            let found = self.take_from(ground, wanted);
+                Filled::Damaged => continue,
+                Filled::Empty => None,
+                // Somebody whom we interrupted is at the objects at hand, or they are of another node.
+                Filled::NotEntered => self.take_from(ground, wanted),
+            };
             if found.is_none() {
                 trace.step(Step::NoSlab { node: wanted });
             }
@@ -299,7 +296,9 @@ impl Cache {
                 return Ok(object);
             }
             let home = self.add_slab(ground, gfp, wanted, trace)?;
-            if let Some(object) = self.take_from(ground, home) {
+            if home != here
+                && let Some(object) = self.take_from(ground, home)
+            {
                 tell_from_slab(ground, &object, trace);
                 return Ok(object);
             }
@@ -329,32 +328,47 @@ impl Cache {
             .find_map(|id| self.take_from(ground, id))
     }
 
-    /// Fetches objects from the slabs of a node for this CPU.
-    #[cold]
-    #[inline(never)]
-    fn refill<G: Ground>(&self, ground: &G, pin: &Pin<'_, G::P>, node: NodeId) {
+    /// Takes an object that this CPU has at hand; if there is none, many are fetched from the slabs of a node
+    /// first.
+    fn take_filled<G: Ground>(&self, ground: &G, pin: &Pin<'_, G::P>, node: NodeId) -> Filled {
         let Some((shape, rooms)) = self.parts() else {
-            return;
+            return Filled::NotEntered;
         };
         let Some(mut own) = rooms.cells.enter(pin) else {
-            return;
+            return Filled::NotEntered;
         };
         let (magazine, gauges) = own.parts();
         let code = self.code::<G>();
         self.open((magazine, gauges), shape, node, code);
-        let wanted = magazine.room(gauges).div_ceil(2);
-        let mut came: u32 = 0;
-        if let Some(partial) = rooms.node_with(node) {
+        let mut taken = magazine.take_any(gauges);
+        if taken.is_none()
+            && let Some(partial) = rooms.node_with(node)
+        {
+            let wanted = magazine.room(gauges).div_ceil(2);
             let mut partial = partial.lock(ground.platform());
             let places = magazine.empty_places(wanted, gauges);
-            self.pop(ground, &mut partial, places, |object| {
-                code.mark(object, &shape);
-                came = came.wrapping_add(1);
-            });
+            let came = self.pop(ground, &mut partial, places);
+            drop(partial);
+            if G::P::PROFILE.is_hardened() {
+                for object in places.iter_mut().take(came).flatten() {
+                    code.mark(object, &shape);
+                }
+            }
+            magazine.note_came(came, gauges);
+            taken = magazine.take_any(gauges);
         }
-        magazine.note_came(came, gauges);
         if own.leave() {
             self.serve(ground, pin);
+        }
+        match taken {
+            None => Filled::Empty,
+            Some(mut object) => match code.unmark(&mut object, &shape) {
+                true => Filled::Taken(object),
+                false => {
+                    self.report(ground, object);
+                    Filled::Damaged
+                }
+            },
         }
     }
 
@@ -363,7 +377,7 @@ impl Cache {
         let (shape, rooms) = self.parts()?;
         let mut partial = rooms.node_with(node)?.lock(ground.platform());
         let mut found = [None];
-        self.pop(ground, &mut partial, found.iter_mut(), |_| ());
+        self.pop(ground, &mut partial, &mut found);
         drop(partial);
         let mut object = found[0].take()?;
         self.code::<G>().clear(&mut object, &shape);
@@ -379,6 +393,9 @@ impl Cache {
         code: Code,
     ) {
         let tag = SlabTag::new(self.id, node);
+        if magazine.is_open_for(tag) {
+            return;
+        }
         magazine.open(shape.at_hand(), tag, Checks::new(&shape, code), gauges);
     }
 
@@ -445,7 +462,7 @@ impl Cache {
             let (magazine, gauges) = own.parts();
             self.open((magazine, gauges), shape, node, self.code::<G>());
             if magazine.room(gauges) == 0 {
-                self.spill(ground, magazine, gauges, shape.at_hand() / 2);
+                self.spill(ground, magazine, gauges, shape.at_hand().div_ceil(2));
             }
             left = left.and_then(|object| magazine.put(object, slab.tag(), gauges).err());
             if own.leave() {
@@ -471,13 +488,14 @@ impl Cache {
 
     /// An object at hand was written to while it was free: it stays out of use.
     #[cold]
-    pub(super) fn report<G: Ground>(&self, ground: &G, object: Object) -> Option<Object> {
-        let (shape, _) = self.parts()?;
-        let slab = slab_of(ground, &object)?;
-        let number = slab.number_of(ground.platform(), &shape, object.as_ptr())?;
-        ground.damaged(self, slab.pfn, number);
+    pub(super) fn report<G: Ground>(&self, ground: &G, object: Object) {
+        let slab = slab_of(ground, &object).zip(self.shape());
+        if let Some((slab, shape)) = slab
+            && let Some(number) = slab.number_of(ground.platform(), &shape, object.as_ptr())
+        {
+            ground.damaged(self, slab.pfn, number);
+        }
         let _ = object.into_raw();
-        None
     }
 
     /// Gives back what this CPU has at hand, if somebody asked for it.

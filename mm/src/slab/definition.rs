@@ -73,7 +73,7 @@ pub(super) struct Definition {
 pub(super) struct Place {
     name: SpinLock<(Name, Option<Ctor>)>,
     /// What [`Shape::words`] says; nothing while there is no definition.
-    shape: [AtomicU64; 2],
+    shape: [AtomicU64; 3],
     flags: AtomicU32,
     mask: AtomicU64,
     secret: AtomicU64,
@@ -83,7 +83,7 @@ impl Place {
     pub(super) const fn new() -> Self {
         Self {
             name: SpinLock::new(rank::SLAB, (Name::NONE, None)),
-            shape: [const { AtomicU64::new(0) }; 2],
+            shape: [const { AtomicU64::new(0) }; 3],
             flags: AtomicU32::new(0),
             mask: AtomicU64::new(u64::MAX),
             secret: AtomicU64::new(0),
@@ -111,8 +111,12 @@ impl Place {
 
     #[inline(always)]
     pub(super) fn shape(&self) -> Option<Shape> {
-        let [low, high] = &self.shape;
-        Shape::from_words([low.load(Ordering::Acquire), high.load(Ordering::Acquire)])
+        let [low, high, divider] = &self.shape;
+        Shape::from_words([
+            low.load(Ordering::Acquire),
+            high.load(Ordering::Acquire),
+            divider.load(Ordering::Acquire),
+        ])
     }
 
     pub(super) fn flags(&self) -> SlabFlags {

@@ -82,8 +82,10 @@ impl Cache {
             free: [0; WORDS],
             objects: shape.objects(),
         };
-        let first = slab.frame.slab_use().free;
-        memory.walk(first, |object| map.insert(object)).ok()?;
+        let now = slab.frame.slab_use();
+        memory.walk(now.free, |object| map.insert(object)).ok()?;
+        // Those that never had an owner are on no list.
+        (now.fresh..shape.objects()).for_each(|object| map.insert(object));
         Some(map)
     }
 }

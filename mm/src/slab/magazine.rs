@@ -49,10 +49,17 @@ pub(crate) struct Magazine {
     objects: [Option<Object>; PLACES],
 }
 
-/// A mask instead of a check.
+/// The place of the newest of so many.
 #[inline(always)]
 fn place(count: u32) -> usize {
     crate::addr::to_index(u64::from(count)) & (PLACES - 1)
+}
+
+/// How many there are: a mask instead of a check.
+#[inline(always)]
+fn count(gauges: &Gauges) -> u32 {
+    const { assert!(PLACES == 64, "as the mask says") };
+    gauges.count() & 63
 }
 
 impl Magazine {
@@ -68,7 +75,7 @@ impl Magazine {
     /// Takes the object that came last, for an owner, if nobody wrote to it while it was here.
     #[inline(always)]
     pub(super) fn take(&mut self, profile: Profile, gauges: &Gauges) -> Option<Object> {
-        let count = gauges.count();
+        let count = count(gauges);
         let newest = &mut self.objects[place(count)];
         if profile.is_hardened() && !self.checks.unmark(newest.as_mut()?) {
             return None;
@@ -80,10 +87,15 @@ impl Magazine {
 
     /// The same whoever wrote to it: for who looks himself.
     pub(super) fn take_any(&mut self, gauges: &Gauges) -> Option<Object> {
-        let count = gauges.count();
+        let count = count(gauges);
         let object = self.objects[place(count)].take()?;
         gauges.set_count(count.wrapping_sub(1));
         Some(object)
+    }
+
+    /// Whether objects of these slabs may come.
+    pub(super) fn is_open_for(&self, tag: SlabTag) -> bool {
+        self.tag == tag
     }
 
     /// Says how many there may be, of which slabs, and how their words are to be read.
@@ -112,8 +124,8 @@ impl Magazine {
         profile: Profile,
         gauges: &Gauges,
     ) -> Result<(), Object> {
-        let count = gauges.count();
-        if self.tag != tag || count >= self.most {
+        let count = count(gauges);
+        if !self.takes(tag, count) {
             return Err(object);
         }
         if profile.is_hardened()
@@ -132,12 +144,18 @@ impl Magazine {
         tag: SlabTag,
         gauges: &Gauges,
     ) -> Result<(), Object> {
-        let count = gauges.count();
-        if self.tag != tag || count >= self.most {
+        let count = count(gauges);
+        if !self.takes(tag, count) {
             return Err(object);
         }
         self.push(object, count, gauges);
         Ok(())
+    }
+
+    /// Whether an object may come to so many.
+    #[inline(always)]
+    fn takes(&self, tag: SlabTag, count: u32) -> bool {
+        self.tag == tag && count < self.most
     }
 
     #[inline(always)]
@@ -147,19 +165,17 @@ impl Magazine {
         gauges.set_count(count);
     }
 
-    /// The places of so many more objects, to be filled in this order; [`Self::note_came`] tells how many were.
-    pub(super) fn empty_places(
-        &mut self,
-        count: u32,
-        gauges: &Gauges,
-    ) -> impl Iterator<Item = &mut Option<Object>> {
-        let first = place(gauges.count().wrapping_add(1));
-        let many = place(count.min(self.room(gauges)));
-        self.objects.iter_mut().skip(first).take(many)
+    /// The places of so many more objects, to be filled from the first on; [`Self::note_came`] tells how many were.
+    pub(super) fn empty_places(&mut self, most: u32, gauges: &Gauges) -> &mut [Option<Object>] {
+        let first = place(count(gauges)).wrapping_add(1);
+        let many = place(most.min(self.room(gauges)));
+        let end = first.wrapping_add(many);
+        self.objects.get_mut(first..end).unwrap_or_default()
     }
 
     /// Tells others how many came.
-    pub(super) fn note_came(&self, count: u32, gauges: &Gauges) {
+    pub(super) fn note_came(&self, count: usize, gauges: &Gauges) {
+        let count = u32::try_from(count).unwrap_or(0);
         gauges.set_count(gauges.count().wrapping_add(count));
     }
 
@@ -173,11 +189,16 @@ impl Magazine {
     pub(super) fn take_old(&mut self, places: &mut [Option<Object>], gauges: &Gauges) -> u32 {
         let there = place(gauges.count());
         let count = places.len().min(there);
-        for (to, from) in places.iter_mut().zip(&mut self.objects[1..=there]) {
+        let (old, new) = self.objects[1..=there].split_at_mut(count);
+        for (to, from) in places.iter_mut().zip(old.iter_mut()) {
             *to = from.take();
         }
-        for at in count.wrapping_add(1)..=there {
-            self.objects[at.wrapping_sub(count) & (PLACES - 1)] = self.objects[at].take();
+        // The others move down.
+        for (to, from) in old.iter_mut().zip(new.iter_mut()) {
+            *to = from.take();
+        }
+        if new.len() > count {
+            self.objects[1_usize.wrapping_add(count)..=there].rotate_left(count);
         }
         u32::try_from(count).unwrap_or(0)
     }

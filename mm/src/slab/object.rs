@@ -13,8 +13,7 @@ use crate::frame::SlabFrame;
 use crate::frame::slab::SlabUse;
 use crate::platform::{Platform, Profile};
 
-/// The number of no object: the end of a list.
-pub(super) const END: u16 = u16::MAX;
+pub(super) const END: u16 = SlabUse::END;
 /// In the word of an object that is free but on no slab's list.
 const AT_HAND: u16 = u16::MAX - 1;
 
@@ -56,7 +55,7 @@ impl Object {
     }
 
     /// Writes zeroes over what its owner may use.
-    pub(super) fn zero(&mut self, shape: &Shape) {
+    pub(crate) fn zero(&mut self, shape: &Shape) {
         // SAFETY: the object is at least that large (`Shape`), and ours.
         unsafe { self.0.write_bytes(0, shape.size()) };
     }
@@ -152,7 +151,6 @@ impl Code {
 pub(super) struct Checks {
     secret: u64,
     free_at: usize,
-    /// What a multiple of the stride times this is less than this, modulo 2^64 (Lemire, Kaser and Kurz 2019).
     divider: u64,
     /// Which bits of an address say where in its slab it is, …
     within: u64,
@@ -175,7 +173,7 @@ impl Checks {
         Self {
             secret: code.secret,
             free_at: shape.free_at(),
-            divider: u64::MAX.checked_div(stride).unwrap_or(0).wrapping_add(1),
+            divider: shape.divider(),
             within: shape.order().bytes().wrapping_sub(1),
             end: u64::from(shape.objects()).wrapping_mul(stride),
         }
@@ -286,17 +284,64 @@ impl<'a> SlabMemory<'a> {
         Some(unsafe { self.base.add(offset) })
     }
 
-    /// Takes the first object off the list; tells which one is next.
+    /// Takes free objects into empty places, the first ones first. Answers how many there were.
+    ///
+    /// # Errors
+    /// [`BadLink`], after those before it.
     #[inline]
-    pub(super) fn pop(&self, first: u16) -> Result<(Object, u16), BadLink> {
-        let bad = BadLink { object: first };
-        let object = Object(self.at(first).ok_or(bad)?);
-        // INVARIANT: it was on the list, so nobody has it.
-        let next = self.code.read(&object, self.shape).ok_or(bad)?;
-        if next != END && next >= self.shape.objects() {
-            return Err(bad);
+    pub(super) fn pop_into(
+        &self,
+        now: &mut SlabUse,
+        places: &mut [Option<Object>],
+    ) -> (usize, Result<(), BadLink>) {
+        let mut filled: usize = 0;
+        let mut result = Ok(());
+        for place in places.iter_mut() {
+            let Some(at) = self.at(now.free) else { break };
+            // INVARIANT: it is on the list, so nobody has it.
+            let object = Object(at);
+            let Some(next) = self
+                .code
+                .read(&object, self.shape)
+                .filter(|next| *next <= END)
+            else {
+                result = Err(BadLink { object: now.free });
+                break;
+            };
+            now.free = next;
+            filled = filled.wrapping_add(1);
+            *place = Some(object);
         }
-        Ok((object, next))
+        if result.is_ok() {
+            let rest = places.get_mut(filled..).unwrap_or_default();
+            filled = filled.wrapping_add(self.take_fresh(now, rest));
+            if filled == 0 && !places.is_empty() {
+                // The list ended too early.
+                result = Err(BadLink { object: 0 });
+            }
+        }
+        let [low, high, ..] = filled.to_le_bytes();
+        now.taken = now.taken.wrapping_add(u16::from_le_bytes([low, high]));
+        (filled, result)
+    }
+
+    /// Takes objects that never had an owner.
+    #[inline(always)]
+    fn take_fresh(&self, now: &mut SlabUse, places: &mut [Option<Object>]) -> usize {
+        let Some(mut at) = self.at(now.fresh) else {
+            return 0;
+        };
+        let left = usize::from(self.shape.objects().wrapping_sub(now.fresh));
+        let many = left.min(places.len());
+        for place in &mut places[..many] {
+            // INVARIANT: nobody had it yet.
+            *place = Some(Object(at));
+            // SAFETY: the next one, or the end of the last: within the slab (`Shape`).
+            at = unsafe { at.add(self.shape.stride()) };
+        }
+        let [low, high, ..] = many.to_le_bytes();
+        now.fresh = now.fresh.wrapping_add(u16::from_le_bytes([low, high]));
+        many
     }
 
     /// Names every object on the list. Answers how many there are.
@@ -316,39 +361,55 @@ impl<'a> SlabMemory<'a> {
         Ok(count)
     }
 
-    /// Puts an object in front of the one that was first; tells its number. Gives it back if it is none of
-    /// this slab.
+    /// Puts objects on the list, up to the first that is none of this slab. Answers how many they were.
     #[inline]
-    pub(super) fn push(&self, mut object: Object, first: u16) -> Result<u16, Object> {
-        let offset = object.0.addr().get().wrapping_sub(self.base.addr().get());
-        let Some(number) = self.shape.number(offset) else {
-            return Err(object);
-        };
-        self.code.write(&mut object, self.shape, first);
-        Ok(number)
+    pub(super) fn push_all(&self, now: &mut SlabUse, objects: &mut [Option<Object>]) -> usize {
+        let base = self.base.addr().get();
+        let (mut free, mut count) = (now.free, 0_usize);
+        for place in objects {
+            let offset = place
+                .as_ref()
+                .map(|object| object.0.addr().get().wrapping_sub(base));
+            let number = offset.and_then(|offset| self.shape.number(offset));
+            let Some((number, mut object)) = number.zip(place.take_if(|_| number.is_some())) else {
+                break;
+            };
+            self.code.write(&mut object, self.shape, free);
+            free = number;
+            count = count.wrapping_add(1);
+        }
+        now.free = free;
+        let [low, high, ..] = count.to_le_bytes();
+        now.taken = now.taken.wrapping_sub(u16::from_le_bytes([low, high]));
+        count
     }
 
-    /// Puts all objects of a new slab on the list, in an order that follows from `seed`, or in that of their
-    /// places.
+    /// Puts all objects of a new slab on the list, in an order that follows from `seed`. Without one they are
+    /// handed out as they lie.
     pub(super) fn link_all(&self, seed: Option<u64>) -> SlabUse {
-        let mut order: [u16; MOST] = core::array::from_fn(narrow);
-        let objects = usize::from(self.shape.objects()).min(order.len());
-        if let Some(seed) = seed {
-            shuffle(&mut order[..objects], seed);
+        let Some(seed) = seed else {
+            return SlabUse::FRESH;
+        };
+        let mut order = [0; MOST];
+        let objects = self.shape.objects();
+        for (place, number) in order.iter_mut().zip(0..objects) {
+            *place = number;
         }
+        let order = order.get_mut(..usize::from(objects)).unwrap_or_default();
+        shuffle(order, seed);
         let mut free = END;
-        for &number in order[..objects].iter().rev() {
+        for &number in order.iter().rev() {
             let Some(at) = self.at(number) else { continue };
             // INVARIANT: the slab is new: nobody has any of its objects.
             self.code.write(&mut Object(at), self.shape, free);
             free = number;
         }
-        SlabUse { taken: 0, free }
+        SlabUse {
+            taken: 0,
+            free,
+            fresh: objects,
+        }
     }
-}
-
-fn narrow(place: usize) -> u16 {
-    u16::try_from(place).unwrap_or(END)
 }
 
 /// What splitmix64 adds at each step (Steele, Lea and Flood 2014).

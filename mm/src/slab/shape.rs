@@ -29,6 +29,9 @@ pub(crate) struct Shape {
     free_at: u32,
     objects: u16,
     order: Order,
+    /// What a multiple of the stride times this is less than this, modulo 2^64; the upper half of the product is
+    /// the quotient (Lemire, Kaser and Kurz 2019).
+    divider: u64,
 }
 
 /// Why there can be no such cache.
@@ -82,6 +85,7 @@ impl Shape {
             free_at: narrow(free_at)?,
             objects: u16::try_from(objects.min(MOST)).map_err(|_| ShapeError::TooLarge)?,
             order,
+            divider: divider(to_count(stride)),
         })
     }
 
@@ -109,16 +113,20 @@ impl Shape {
         }
     }
 
-    /// The shape in two words, …
-    pub(super) fn words(&self) -> [u64; 2] {
+    /// The shape in words, …
+    pub(super) fn words(&self) -> [u64; 3] {
         let pair = |low: u32, high: u32| u64::from(high) << 32 | u64::from(low);
         let rest = u32::from(self.objects) << 8 | u32::from(self.order.as_u8());
-        [pair(self.size, self.stride), pair(self.free_at, rest)]
+        [
+            pair(self.size, self.stride),
+            pair(self.free_at, rest),
+            self.divider,
+        ]
     }
 
     /// … and from them. `None` if no shape is.
     #[inline(always)]
-    pub(super) fn from_words([low, high]: [u64; 2]) -> Option<Self> {
+    pub(super) fn from_words([low, high, divider]: [u64; 3]) -> Option<Self> {
         let halves = |word: u64| {
             let [a, b, c, d, e, f, g, h] = word.to_le_bytes();
             (
@@ -135,6 +143,7 @@ impl Shape {
             free_at,
             objects: u16::from_le_bytes([few, many]),
             order: Order::new(order)?,
+            divider,
         })
         .filter(|shape| shape.objects > 0)
     }
@@ -178,15 +187,17 @@ impl Shape {
     }
 
     /// The number of the object that starts at an offset, if one does.
-    #[inline]
+    #[inline(always)]
     pub(super) fn number(&self, offset: usize) -> Option<u16> {
-        let offset = u32::try_from(offset).ok()?;
-        let (number, rest) = (
-            offset.checked_div(self.stride)?,
-            offset.checked_rem(self.stride)?,
-        );
-        let number = u16::try_from(number).ok()?;
-        (rest == 0 && number < self.objects).then_some(number)
+        let product = u128::from(to_count(offset)).wrapping_mul(u128::from(self.divider));
+        let (number, rest) = split(product);
+        let is_one = number < u64::from(self.objects) && rest < self.divider;
+        is_one.then(|| u16::try_from(number).unwrap_or(0))
+    }
+
+    /// What an offset of an object times this is less than this, modulo 2^64.
+    pub(super) const fn divider(&self) -> u64 {
+        self.divider
     }
 
     /// How many objects a CPU has at hand at most: many small ones, few large ones.
@@ -198,6 +209,18 @@ impl Shape {
             _ => 7,
         }
     }
+}
+
+fn divider(stride: u64) -> u64 {
+    let floor = u64::MAX.checked_div(stride).unwrap_or(0);
+    floor.wrapping_add(1)
+}
+
+/// The upper and the lower half.
+#[inline(always)]
+#[expect(clippy::as_conversions, reason = "halves of a number")]
+const fn split(product: u128) -> (u64, u64) {
+    ((product >> 64) as u64, product as u64)
 }
 
 /// The alignment that objects get.

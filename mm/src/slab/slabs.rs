@@ -5,7 +5,6 @@ use super::SlabFlags;
 use super::cache::{BATCH, Cache, Ground, NoObject};
 use super::object::{END, Object};
 use super::partial::Partial;
-use super::shape::Shape;
 use crate::addr::VirtAddr;
 use crate::buddy::{Gfp, Step, Trace};
 use crate::frame::slab::SlabUse;
@@ -16,20 +15,19 @@ use crate::platform::{NodeId, Platform};
 const KEPT: u64 = 5;
 
 impl Cache {
-    /// Takes objects from slabs on the list into empty places; each is shown to `each`.
-    pub(super) fn pop<'o, G: Ground>(
+    /// Takes objects from slabs on the list into empty places. Answers how many there were.
+    pub(super) fn pop<G: Ground>(
         &self,
         ground: &G,
         partial: &mut Partial,
-        mut places: impl Iterator<Item = &'o mut Option<Object>>,
-        mut each: impl FnMut(&mut Object),
-    ) {
+        places: &mut [Option<Object>],
+    ) -> usize {
         let Some((shape, _)) = self.parts() else {
-            return;
+            return 0;
         };
         let (frames, code) = (ground.frames(), self.code::<G>());
-        let mut place = places.next();
-        while place.is_some() {
+        let mut filled: usize = 0;
+        while let Some(rest) = places.get_mut(filled..).filter(|rest| !rest.is_empty()) {
             let Some(slab) = partial.first().and_then(|pfn| frames.slab_at(pfn)) else {
                 break;
             };
@@ -38,26 +36,16 @@ impl Cache {
             };
             let before = slab.frame.slab_use();
             let mut now = before;
-            while now.taken < shape.objects()
-                && let Some(empty) = place.as_deref_mut()
-            {
-                match memory.pop(now.free) {
-                    Ok((mut object, next)) => {
-                        now.free = next;
-                        now.taken = now.taken.wrapping_add(1);
-                        each(&mut object);
-                        *empty = Some(object);
-                        place = places.next();
-                    }
-                    Err(bad) => {
-                        // What was behind is out of reach, and the slab stays as it is for good.
-                        ground.damaged(self, slab.pfn, bad.object);
-                        now = SlabUse {
-                            taken: shape.objects(),
-                            free: END,
-                        };
-                    }
-                }
+            let (count, result) = memory.pop_into(&mut now, rest);
+            filled = filled.wrapping_add(count);
+            if let Err(bad) = result {
+                // What was behind is out of reach, and the slab stays as it is for good.
+                ground.damaged(self, slab.pfn, bad.object);
+                now = SlabUse {
+                    taken: shape.objects(),
+                    free: END,
+                    fresh: shape.objects(),
+                };
             }
             let taken = now.taken.wrapping_sub(before.taken);
             let is_full = now.taken >= shape.objects();
@@ -70,6 +58,7 @@ impl Cache {
             slab.frame.set_slab_use(now);
             partial.note_taken(u64::from(taken));
         }
+        filled
     }
 
     /// Makes a new slab, and puts it on the list of its node, which is told.
@@ -110,7 +99,7 @@ impl Cache {
             Some(slab.home.node)
         });
         if added.is_none() {
-            slab.frame.set_slab_use(SlabUse { taken: 0, free: 0 });
+            slab.frame.set_slab_use(SlabUse::FRESH);
             self.end_slab(ground, slab);
         }
         trace.step(Step::SlabMade {
@@ -143,66 +132,46 @@ impl Cache {
             return;
         };
         let frames = ground.frames();
-        // As many neighbours of one node as there are, under one hold of its lock.
+        let known = (&shape, self.code::<G>());
         let mut rest = objects;
-        while let Some(first) = rest
-            .first()
-            .and_then(|object| slab_of(ground, object.as_ref()?))
-        {
-            let node = first.home.node;
+        let mut next = first_slab(ground, rest);
+        // As many neighbours of one node as there are, under one hold of its lock.
+        while let Some(node) = next.map(|slab| slab.home.node) {
             let Some(lock) = rooms.node_with(node) else {
                 return;
             };
             let mut surplus = [const { None }; BATCH];
-            let mut done: usize = 0;
+            let mut many: usize = 0;
             let mut partial = lock.lock(ground.platform());
-            for (place, spare) in rest.iter_mut().zip(&mut surplus) {
-                let slab = place.as_ref().and_then(|object| slab_of(ground, object));
-                let Some((slab, object)) =
-                    slab.filter(|slab| slab.home.node == node).zip(place.take())
-                else {
+            while let Some(slab) = next.filter(|slab| slab.home.node == node) {
+                let Some(memory) = slab.memory(ground.platform(), known, &mut partial) else {
                     break;
                 };
-                done = done.wrapping_add(1);
-                self.push(ground, shape, &mut partial, slab, object);
-                *spare = self.take_empty(&mut partial, KEPT, frames);
+                let before = slab.frame.slab_use();
+                let mut now = before;
+                let count = memory.push_all(&mut now, rest);
+                slab.frame.set_slab_use(now);
+                partial.note_back(crate::addr::to_count(count));
+                if before.taken >= shape.objects() && count > 0 {
+                    partial.insert(slab, now.taken == 0, frames);
+                } else if now.taken == 0 && before.taken > 0 {
+                    partial.remove(slab, false, frames);
+                    partial.insert(slab, true, frames);
+                }
+                if let Some(slab) = self.take_empty(&mut partial, KEPT, frames)
+                    && let Some(place) = surplus.get_mut(many)
+                {
+                    *place = Some(slab);
+                    many = many.wrapping_add(1);
+                }
+                // One that starts nowhere is lost: `free` looks at that where it matters.
+                rest = rest.get_mut(count.max(1)..).unwrap_or_default();
+                next = first_slab(ground, rest);
             }
             drop(partial);
-            for slab in surplus.into_iter().flatten() {
+            for slab in surplus.iter_mut().take(many).filter_map(Option::take) {
                 self.end_slab(ground, slab);
             }
-            rest = rest.get_mut(done.max(1)..).unwrap_or_default();
-        }
-    }
-
-    /// Puts an object on its slab's list.
-    fn push<G: Ground>(
-        &self,
-        ground: &G,
-        shape: Shape,
-        partial: &mut Partial,
-        slab: SlabFrame<'_>,
-        object: Object,
-    ) {
-        let known = (&shape, self.code::<G>());
-        let Some(memory) = slab.memory(ground.platform(), known, partial) else {
-            return;
-        };
-        let frames = ground.frames();
-        let before = slab.frame.slab_use();
-        let Ok(free) = memory.push(object, before.free) else {
-            return;
-        };
-        let mut now = before;
-        now.free = free;
-        now.taken = now.taken.saturating_sub(1);
-        slab.frame.set_slab_use(now);
-        partial.note_back(1);
-        if before.taken >= shape.objects() {
-            partial.insert(slab, now.taken == 0, frames);
-        } else if now.taken == 0 {
-            partial.remove(slab, false, frames);
-            partial.insert(slab, true, frames);
         }
     }
 
@@ -238,6 +207,11 @@ impl Cache {
         }
         pages
     }
+}
+
+/// The slab of the first object.
+fn first_slab<'a, G: Ground>(ground: &'a G, objects: &[Option<Object>]) -> Option<SlabFrame<'a>> {
+    slab_of(ground, objects.first()?.as_ref()?)
 }
 
 /// The slab that an object is in.

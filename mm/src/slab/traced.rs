@@ -8,21 +8,22 @@ use crate::buddy::{Step, Trace};
 use crate::platform::{CpuId, Platform};
 
 impl Cache {
-    /// Tells that a CPU, which had nothing at hand, was given what it has now.
+    /// Tells of an object that a CPU took from those at hand, of which it `had` so many: some came if there was none.
     #[inline]
-    pub(super) fn tell_refill(&self, cpu: CpuId, trace: &mut impl Trace) {
-        let objects = self.at_hand_of(cpu);
-        if objects > 0 {
+    pub(super) fn tell_taken<G: Ground>(
+        &self,
+        ground: &G,
+        (cpu, had): (CpuId, u32),
+        object: &Object,
+        trace: &mut impl Trace,
+    ) {
+        if had == 0 {
+            let objects = self.at_hand_of(cpu).saturating_add(1);
             trace.step(Step::ObjectsRefilled { objects });
         }
+        let (pfn, offset) = place_of(ground, object);
+        trace.step(Step::ObjectAtHand { pfn, offset });
     }
-}
-
-/// Tells of an object that the CPU had at hand.
-#[inline]
-pub(super) fn tell_at_hand<G: Ground>(ground: &G, object: &Object, trace: &mut impl Trace) {
-    let (pfn, offset) = place_of(ground, object);
-    trace.step(Step::ObjectAtHand { pfn, offset });
 }
 
 /// Tells of an object that came from a slab.

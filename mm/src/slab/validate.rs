@@ -72,7 +72,7 @@ impl Cache {
         }
     }
 
-    /// How many objects are on a slab's list.
+    /// How many objects of a slab are free.
     fn free_objects<G: Ground>(
         &self,
         ground: &G,
@@ -89,9 +89,12 @@ impl Cache {
         let memory = slab
             .memory(ground.platform(), known, partial)
             .ok_or(lost(0))?;
-        memory
-            .walk(slab.frame.slab_use().free, drop)
-            .map_err(|bad| lost(bad.object))
+        let now = slab.frame.slab_use();
+        let listed = memory
+            .walk(now.free, drop)
+            .map_err(|bad| lost(bad.object))?;
+        let fresh = shape.objects().saturating_sub(now.fresh);
+        Ok(listed.saturating_add(u64::from(fresh)))
     }
 }
 

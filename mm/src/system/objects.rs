@@ -50,6 +50,11 @@ impl<P: Platform> Ground for Soil<'_, P> {
         trace: &mut impl Trace,
     ) -> Option<Exclusive> {
         let request = Request::new(gfp, order).ok()?;
+        let here = self.core.cpus.node(Pin::new(self.platform()).cpu());
+        if here == node && !gfp.contains(Gfp::THISNODE) {
+            // It may come from what this CPU has at hand; a task's policy is asked too.
+            return self.memory.alloc_request(&request, trace).ok();
+        }
         let node = self.core.node(node)?;
         let found = self.memory.alloc_at(self.core, node.into(), request, trace);
         found.ok()
@@ -109,10 +114,12 @@ impl<P: Platform> Memory<P> {
     #[inline(always)]
     pub fn kmalloc(&self, size: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
         if let Some(cache) = cache_of(size, Family::of(gfp))
-            && !gfp.contains(Gfp::ZERO)
             && let Some(object) = self.object_at_hand(cache)
         {
-            return Ok(object.into_raw());
+            return Ok(match gfp.contains(Gfp::ZERO) {
+                true => self.zeroed(cache, object),
+                false => object.into_raw(),
+            });
         }
         self.kmalloc_slow(size, gfp)
     }
@@ -122,11 +129,34 @@ impl<P: Platform> Memory<P> {
     pub(super) fn object_at_hand(&self, cache: usize) -> Option<Object> {
         let pin = Pin::new(&self.platform);
         let here = self.here(&pin)?;
-        let (taken, is_drain_wanted) = at_hand::take(&here.ways().other(), cache, P::PROFILE);
-        if is_drain_wanted {
-            self.serve_drains_here();
+        // Each way lets the pin go by itself: nothing needs to be looked at twice.
+        match at_hand::take(&here.ways().other(), cache, P::PROFILE) {
+            Ok((object, is_drain_wanted)) => {
+                if is_drain_wanted {
+                    self.serve_drains_here();
+                }
+                drop(pin);
+                Some(object)
+            }
+            Err(is_drain_wanted) => {
+                if is_drain_wanted {
+                    self.serve_drains_here();
+                }
+                drop(pin);
+                None
+            }
         }
-        taken
+    }
+
+    /// Hands an object of a cache out, zeroed.
+    #[inline(never)]
+    fn zeroed(&self, cache: usize, mut object: Object) -> NonNull<u8> {
+        let id = u16::try_from(cache).ok();
+        let cache = id.and_then(|id| self.caches()?.get(id));
+        if let Some(shape) = cache.and_then(Cache::shape) {
+            object.zero(&shape);
+        }
+        object.into_raw()
     }
 
     /// Puts an object to those that this CPU has at hand, if its cache is one that `is_right` says so of.
@@ -149,11 +179,22 @@ impl<P: Platform> Memory<P> {
             return Err(object);
         };
         let known = (tag, at.as_u64());
-        let (put, is_drain_wanted) = at_hand::put(&here.ways().other(), object, known, P::PROFILE);
-        if is_drain_wanted {
-            self.serve_drains_here();
+        match at_hand::put(&here.ways().other(), object, known, P::PROFILE) {
+            Ok(is_drain_wanted) => {
+                if is_drain_wanted {
+                    self.serve_drains_here();
+                }
+                drop(pin);
+                Ok(())
+            }
+            Err((object, is_drain_wanted)) => {
+                if is_drain_wanted {
+                    self.serve_drains_here();
+                }
+                drop(pin);
+                Err(object)
+            }
         }
-        put
     }
 
     /// Where an object is, if it is anywhere.
@@ -477,10 +518,12 @@ impl<H: Home> KmemCache<H> {
     /// [`AllocError`].
     #[inline(always)]
     pub fn alloc(&self, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
-        if !gfp.contains(Gfp::ZERO)
-            && let Some(object) = self.memory().object_at_hand(usize::from(self.id))
-        {
-            return Ok(object.into_raw());
+        let cache = usize::from(self.id);
+        if let Some(object) = self.memory().object_at_hand(cache) {
+            return Ok(match gfp.contains(Gfp::ZERO) {
+                true => self.memory().zeroed(cache, object),
+                false => object.into_raw(),
+            });
         }
         self.alloc_slow(gfp)
     }

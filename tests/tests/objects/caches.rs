@@ -61,6 +61,49 @@ fn a_cache_with_live_objects_stays() {
     machine.finish();
 }
 
+/// What a CPU knows of a cache is of no use for the next one that gets its number.
+#[test]
+fn nothing_is_left_of_a_cache_that_ended() {
+    let mut machine = Machine::<Usual>::new().ram(0, 32 * MIB).cpus(3).boot();
+    let pair_on = |cpu: u32, cache: &Cache<'_>| {
+        let _here = machine.cpu(cpu);
+        let object = cache.alloc(Gfp::KERNEL).unwrap();
+        // SAFETY: just allocated.
+        unsafe { cache.free(object) }.unwrap();
+    };
+    let large = create(&machine, 512, SlabFlags::NO_MERGE);
+    (1..3).for_each(|cpu| pair_on(cpu, &large));
+    large.destroy().unwrap();
+    // Small objects that one CPU hands out and the other takes back, between others that stay.
+    let small = create(&machine, 16, SlabFlags::NO_MERGE);
+    let all: Vec<_> = {
+        let _here = machine.cpu(1);
+        let all = (0..200).map(|_| small.alloc(Gfp::KERNEL).unwrap());
+        // SAFETY: each is 16 bytes, and ours.
+        all.inspect(|object| unsafe { object.write_bytes(0xa5, 16) })
+            .collect()
+    };
+    let (back, kept): (Vec<_>, Vec<_>) = (0..).zip(all).partition(|(number, _)| number % 3 == 0);
+    {
+        let _here = machine.cpu(2);
+        for (_, object) in back {
+            // SAFETY: allocated above.
+            unsafe { small.free(object) }.unwrap();
+        }
+        for (_, object) in kept {
+            // SAFETY: as above.
+            let bytes = unsafe { object.cast::<[u8; 16]>().read() };
+            assert_eq!(bytes, [0xa5; 16]);
+            // SAFETY: as above.
+            unsafe { small.free(object) }.unwrap();
+        }
+    }
+    machine.check();
+    small.destroy().unwrap();
+    machine.rebase();
+    machine.finish();
+}
+
 #[test]
 fn caches_that_are_alike_are_one_unless_they_must_not() {
     let mut machine = machine();

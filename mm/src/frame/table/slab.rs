@@ -105,7 +105,6 @@ impl FrameTable {
                 frame.clear_slab_tag();
             }
         }
-        slab.frame.set_slab_use(SlabUse { taken: 0, free: 0 });
         slab.frame.set_next_slab(None);
         slab.frame.set_private(0);
         // SAFETY: (1) the token was consumed by `make_slab`, all objects are back, and the exchange lets
