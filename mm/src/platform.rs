@@ -138,9 +138,9 @@ pub enum MapFrameTableError {
 ///    another CPU and no other task runs on its own: only interrupt, NMI and exception handlers do,
 ///    which come to their end before the task goes on;
 /// 9. [`cpus`](Self::cpus) always gives the same answer, and `current_cpu` one below it;
-/// 10. [`anchor`](Self::anchor) and [`request_anchor`](Self::request_anchor) answer nothing, or what
-///     [`Memory::anchor`](crate::system::Memory::anchor) of the memory that this platform is part of said
-///     for the CPU that runs the caller.
+/// 10. [`anchor`](Self::anchor) and [`request_anchor`](Self::request_anchor) answer nothing,
+///     [`no_anchor`](crate::system::no_anchor), or what [`Memory::anchor`](crate::system::Memory::anchor) of
+///     the memory that this platform is part of said for the CPU that runs the caller.
 pub unsafe trait Platform: Sync + 'static {
     /// How much checking to compile in.
     const PROFILE: Profile = Profile::Hardened;
@@ -189,7 +189,9 @@ pub unsafe trait Platform: Sync + 'static {
 
     /// What [`Memory::anchor`](crate::system::Memory::anchor) said for the CPU that runs the caller, if
     /// that was asked: in a kernel one word of what each CPU has of its own. Where it answers nothing, or
-    /// does so for some time, requests and blocks go the longer way. Context: pinned.
+    /// does so for some time, requests and blocks go the longer way. A kernel that keeps
+    /// [`no_anchor`](crate::system::no_anchor) until it has something better need not look whether it has. Context:
+    /// pinned.
     #[inline]
     fn anchor(&self) -> Option<NonNull<()>> {
         None

@@ -78,6 +78,17 @@ use policy::Place;
 type AtHand = zone::AtHand<objects_at_hand::Ways>;
 type Anchors = zone::Anchors<objects_at_hand::Ways>;
 type Here<'a> = zone::Here<'a, objects_at_hand::Ways>;
+type Ways = zone::Ways<objects_at_hand::Ways>;
+
+/// The ways of a CPU before memory is up, and of none.
+static NO_WAYS: Ways = Ways::new((FrameTable::EMPTY, objects_at_hand::Ways::new(())));
+
+/// What a platform keeps for a CPU as long as there is nothing better ([`Platform::anchor`]): whoever finds that
+/// goes the longer way. Context: any.
+#[must_use]
+pub const fn no_anchor() -> NonNull<()> {
+    NO_WAYS.no_anchor()
+}
 
 /// The memory of one machine.
 pub struct Memory<P: Platform> {

@@ -27,7 +27,7 @@ mod ranges;
 mod state;
 pub mod watermark;
 
-pub(crate) use at_hand::{Anchors, AtHand, Here, NoLists, Pages, Ways};
+pub(crate) use at_hand::{Anchors, AtHand, Here, Pages, Ways};
 pub use kind::ZoneKind;
 pub(crate) use listed::{Kept, Pause};
 pub use node::Node;

@@ -3,6 +3,7 @@
 //! One [`CpuLocal`] exists per CPU. The boot CPU's is a static; another CPU's lies in a page of its
 //! own ([`super::smp`]), is complete before the CPU starts, and is adopted there first of all.
 
+use super::anchor;
 use super::expect::Expectation;
 use super::gdt::{Ist, Segments};
 use super::presence::Presence;
@@ -60,7 +61,7 @@ pub struct CpuLocal {
     pub(super) has_policy: AtomicBool,
     /// What the memory core finds what it has for this CPU by, once there is any ([`super::anchor`]), …
     pub(super) anchor: AtomicPtr<()>,
-    /// … and the same for requests: null while the running thread has a memory policy.
+    /// … and the same for requests: none while the running thread has a memory policy.
     pub(super) request_anchor: AtomicPtr<()>,
     /// The running thread ([`super::running`]).
     pub(super) thread: AtomicPtr<Thread>,
@@ -98,8 +99,8 @@ impl CpuLocal {
             id,
             pins: AtomicU32::new(NOT_DUE),
             has_policy: AtomicBool::new(false),
-            anchor: AtomicPtr::new(null_mut()),
-            request_anchor: AtomicPtr::new(null_mut()),
+            anchor: AtomicPtr::new(anchor::NO_ANCHOR),
+            request_anchor: AtomicPtr::new(anchor::NO_ANCHOR),
             thread: AtomicPtr::new(null_mut()),
             interrupts: AtomicU32::new(0),
             presence: Presence::new(id),
@@ -245,6 +246,7 @@ impl CpuLocal {
     ///
     /// The stacks must be set.
     pub(super) fn adopt(&'static self) {
+        anchor::expose_none();
         let address = core::ptr::from_ref(self).expose_provenance();
         self.this.store(to_u64(address), Ordering::Relaxed);
         GsBase::write(VirtAddr::from_ptr(self));

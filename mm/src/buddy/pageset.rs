@@ -26,7 +26,7 @@ use super::{MigrateType, Request};
 use crate::addr::{Order, Pfn, to_index};
 use crate::frame::{CachedWord, FrameTable, Record, Word, ZoneId};
 use crate::mem::Exclusive;
-use crate::platform::Platform;
+use crate::platform::{NodeId, Platform};
 use crate::report::Corruption;
 use crate::sync::atomic::Ordering;
 
@@ -155,6 +155,12 @@ pub(crate) struct Taken {
     pub(crate) words: (CachedWord, Word),
 }
 
+/// On lists of no zone.
+const NOWHERE: CachedWord = {
+    let (node, zone) = (NodeId(0), 0);
+    CachedWord::new(ZoneId { node, zone }, Order::ZERO, 0)
+};
+
 /// The lists of one CPU for one zone.
 #[derive(Debug)]
 pub(crate) struct PageSet {
@@ -171,6 +177,16 @@ pub(crate) struct PageSet {
 }
 
 impl PageSet {
+    /// Lists of no zone.
+    pub(crate) const NONE: Self = Self {
+        pages: [const { Stack::new(NOWHERE) }; KINDS],
+        blocks: [const { Stack::new(NOWHERE) }; BLOCKS],
+        pattern: Pattern::NEW,
+        classic: None,
+        freed_before: 0,
+        taken_before: 0,
+    };
+
     /// Empty lists for blocks of the zone `home`; with fixed marks, if a temperature is given.
     pub(crate) fn new(home: ZoneId, classic: Option<Temperature>) -> Self {
         Self {

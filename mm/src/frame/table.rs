@@ -73,6 +73,9 @@ pub struct FrameTable {
 }
 
 impl FrameTable {
+    /// A table without records.
+    pub(crate) const EMPTY: Self = Self { sections: &[] };
+
     /// Bytes that the records of one section take.
     pub const SECTION_BYTES: u64 = SECTION_FRAMES * to_count(size_of::<Frame>());
 

@@ -12,22 +12,22 @@ use super::magazine::{Gauges, Magazine};
 use super::object::Object;
 use crate::frame::slab::SlabTag;
 use crate::platform::Profile;
-use crate::sync::{self, Row, Vacant};
+use crate::sync::{self, Resident, Row, Vacant};
 
 /// Caches that there are ways to: those with the lowest numbers.
 pub(super) const WAYS: usize = 256;
 
 /// What stands for the objects of no cache.
-pub(crate) type NoObjects = Vacant<Magazine, Gauges>;
+static NO_OBJECTS: Vacant<Magazine, Gauges> = Vacant::new(Magazine::new(), Gauges::new());
+
+impl Resident<Gauges> for Magazine {
+    const VACANT: &'static Vacant<Self, Gauges> = &NO_OBJECTS;
+}
+
 /// The ways of one CPU.
 pub(crate) type Ways = Row<Magazine, Gauges, (), WAYS>;
 /// Those of the CPU that the caller is pinned to.
 pub(crate) type Here<'a> = sync::Here<'a, Magazine, Gauges, (), WAYS>;
-
-/// What stands for the objects of no cache.
-pub(crate) fn no_objects() -> NoObjects {
-    NoObjects::new(Magazine::new(), Gauges::default())
-}
 
 /// Takes an object of a cache, if there is one at hand that nobody wrote to. Context: any but NMI.
 ///

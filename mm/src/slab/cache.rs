@@ -170,7 +170,7 @@ impl Rooms {
     }
 
     pub(super) fn cell(_: usize) -> OwnerCell<Magazine, Gauges> {
-        OwnerCell::new(Magazine::new(), Gauges::default())
+        OwnerCell::new(Magazine::new(), Gauges::new())
     }
 
     pub(super) const fn node(_: usize) -> SpinLock<Partial> {

@@ -10,7 +10,7 @@ use crate::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 pub(super) const PLACES: usize = 64;
 
 /// What everybody may know of a CPU's objects at hand. Written by the CPU itself with plain stores.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Gauges {
     count: AtomicU32,
     /// Objects may come.
@@ -18,6 +18,13 @@ pub(crate) struct Gauges {
 }
 
 impl Gauges {
+    pub(super) const fn new() -> Self {
+        Self {
+            count: AtomicU32::new(0),
+            is_open: AtomicBool::new(false),
+        }
+    }
+
     /// Objects at hand.
     #[inline(always)]
     pub(super) fn count(&self) -> u32 {

@@ -46,7 +46,8 @@ impl<T, S> OwnerCell<T, S> {
     }
 
     /// A cell that nobody gets into: it stands for none.
-    pub(crate) fn vacant(value: T, shared: S) -> Self {
+    #[cfg(not(loom))]
+    pub(crate) const fn vacant(value: T, shared: S) -> Self {
         // INVARIANT: `busy` for ever, and no `Entered`: the value is out of reach.
         Self {
             busy: AtomicBool::new(true),

@@ -2,6 +2,8 @@
 
 use core::marker::PhantomData;
 use core::ptr::NonNull;
+#[cfg(not(loom))]
+use core::ptr::from_ref;
 
 use super::atomic::{AtomicPtr, Ordering};
 use super::owner::Entered;
@@ -143,11 +145,18 @@ impl<T: Send, S: Sync> PerCpu<T, S> {
 #[derive(Debug)]
 pub(crate) struct Vacant<T: 'static, S: 'static>(OwnerCell<T, S>);
 
+#[cfg(not(loom))]
 impl<T, S> Vacant<T, S> {
     /// Around a value that is never used.
-    pub(crate) fn new(value: T, shared: S) -> Self {
+    pub(crate) const fn new(value: T, shared: S) -> Self {
         Self(OwnerCell::vacant(value, shared))
     }
+}
+
+/// Values that [`Row`]s lead to.
+pub(crate) trait Resident<S: 'static>: Sized + 'static {
+    /// Where a way leads that leads nowhere yet.
+    const VACANT: &'static Vacant<Self, S>;
 }
 
 /// The ways from one CPU to `N` of the values that it has, and `X`, which is the same for all CPUs or a
@@ -161,15 +170,22 @@ pub(crate) struct Row<T: 'static, S: 'static, X, const N: usize> {
     cells: [AtomicPtr<OwnerCell<T, S>>; N],
 }
 
-impl<T, S, X, const N: usize> Row<T, S, X, N> {
+#[cfg(not(loom))]
+impl<T: Resident<S>, S, X, const N: usize> Row<T, S, X, N> {
     /// No ways yet.
-    pub(crate) fn new(vacant: &'static Vacant<T, S>, beside: X) -> Self {
-        let vacant = NonNull::from(&vacant.0).as_ptr();
+    pub(crate) const fn new(beside: X) -> Self {
         // INVARIANT: a static's address.
-        let cells = core::array::from_fn(|_| AtomicPtr::new(vacant));
+        let cells = [const { AtomicPtr::new(from_ref(&T::VACANT.0).cast_mut()) }; N];
         Self { beside, cells }
     }
 
+    /// What a platform keeps for a CPU that has no row yet.
+    pub(crate) const fn no_anchor(&'static self) -> NonNull<()> {
+        NonNull::from_ref(self).cast()
+    }
+}
+
+impl<T, S, X, const N: usize> Row<T, S, X, N> {
     fn set(&self, slot: usize, cell: &'static OwnerCell<T, S>) {
         if let Some(place) = self.cells.get(slot) {
             // INVARIANT: as above.
@@ -258,9 +274,9 @@ impl<T: Send, S: Sync, X: Sync, const N: usize> Anchors<T, S, X, N> {
     #[inline(always)]
     fn found<'a>(anchor: Option<NonNull<()>>) -> Option<Here<'a, T, S, X, N>> {
         let row = anchor?.cast::<Row<T, S, X, N>>();
-        // SAFETY: the platform answers what `Memory::anchor` said for the CPU that it is asked on
-        // (Platform 10): the address of a row of this type (the invariant), which lives as long as the
-        // platform.
+        // SAFETY: the platform answers what `Memory::anchor` said for the CPU that it is asked on, or
+        // `no_anchor` (Platform 10): the address of a row of this type (the invariant), which lives as long
+        // as the platform.
         let row = unsafe { row.as_ref() };
         // INVARIANT: it is this CPU's, on which the caller's pin holds.
         Some(Here { row })

@@ -17,7 +17,7 @@ use crate::buddy::{List, PageSet, Request, Step, Taken, Trace};
 use crate::frame::{FrameTable, Offer};
 use crate::mem::{Array, Exclusive};
 use crate::platform::{CpuId, Platform};
-use crate::sync::{self, Pin, Row, Shortcuts, Vacant};
+use crate::sync::{self, Pin, Resident, Row, Shortcuts, Vacant};
 use core::ptr::NonNull;
 
 /// Ways by the highest zone of a request, …
@@ -29,7 +29,12 @@ const BY_WORD: usize = TREATED + HIGHEST;
 const WAYS: usize = BY_WORD + 256;
 
 /// Lists that stand for none.
-pub(crate) type NoLists = Vacant<PageSet, Gauges>;
+static NO_LISTS: Vacant<PageSet, Gauges> = Vacant::new(PageSet::NONE, Gauges::new());
+
+impl Resident<Gauges> for PageSet {
+    const VACANT: &'static Vacant<Self, Gauges> = &NO_LISTS;
+}
+
 /// The ways of one CPU, and `R`, which other parts of the library have for it.
 pub(crate) type Ways<R> = Row<PageSet, Gauges, (FrameTable, R), WAYS>;
 /// Those of this CPU by what its platform keeps for it.

@@ -59,6 +59,21 @@ pub(super) fn add(counter: &AtomicU64, amount: u64) {
 }
 
 impl Gauges {
+    /// All zero.
+    pub(crate) const fn new() -> Self {
+        Self {
+            limit: AtomicU64::new(0),
+            count: AtomicU32::new(0),
+            batch: AtomicU32::new(0),
+            freed: AtomicU64::new(0),
+            refilled: AtomicU64::new(0),
+            drained: AtomicU64::new(0),
+            refills: AtomicU64::new(0),
+            drains: AtomicU64::new(0),
+            behind_first: AtomicU64::new(0),
+        }
+    }
+
     /// The numbers. Context: any; each may be stale.
     #[must_use]
     pub fn read(&self) -> PageSetStats {
