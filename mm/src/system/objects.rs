@@ -518,12 +518,11 @@ impl<H: Home> KmemCache<H> {
     /// [`AllocError`].
     #[inline(always)]
     pub fn alloc(&self, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
-        let cache = usize::from(self.id);
-        if let Some(object) = self.memory().object_at_hand(cache) {
-            return Ok(match gfp.contains(Gfp::ZERO) {
-                true => self.memory().zeroed(cache, object),
-                false => object.into_raw(),
-            });
+        // Whether its objects may be zeroed is known further on.
+        if !gfp.contains(Gfp::ZERO)
+            && let Some(object) = self.memory().object_at_hand(usize::from(self.id))
+        {
+            return Ok(object.into_raw());
         }
         self.alloc_slow(gfp)
     }

@@ -212,12 +212,12 @@ impl<P: Platform> Memory<P> {
     /// whether any came back. Context: any but NMI.
     #[cold]
     pub(in crate::system) fn recover_deferred(&self, core: &Core, may_wait: bool) -> bool {
-        if core.deferred_frames() == 0 {
-            return false;
-        }
         let pin = Pin::new(&self.platform);
         let gather = |waiting: &mut Waiting, backlog: &Backlog| waiting.gather(backlog, core);
         let _ = core.at_own(&pin, gather);
+        if core.deferred_frames() == 0 {
+            return false;
+        }
         if !may_wait {
             let cookie = core.grace.start();
             let _ = core.grace.poll(&self.platform, &core.cpus.presence, cookie);

@@ -87,6 +87,9 @@ impl Waiting {
             return;
         };
         let cached = CachedWord::of(frame.word());
+        if let Some(zone) = core.zone(frame.word().zone_id()) {
+            zone.note_deferred(1);
+        }
         if core.frames.cache(page, cached).is_ok() {
             frame.set_named_objects(count);
             let _ = line.of(&backlog.unlinked).push(pfn, frame);
@@ -109,10 +112,6 @@ impl Waiting {
         let Some(page) = spare.take() else {
             return Noted::NeedsPage;
         };
-        let zone = core
-            .frames
-            .frame(page.frames().first())
-            .and_then(|frame| core.zone(frame.word().zone_id()));
         let line = core.backlogs.turns.line();
         let count = 0;
         let mut named = Named { page, count, line };
@@ -120,10 +119,7 @@ impl Waiting {
             *spare = Some(named.page);
             return Noted::NeedsPage;
         }
-        // It counts as put off from now on, so that whoever waits for that has it sealed.
-        if let Some(zone) = zone {
-            zone.note_deferred(1);
-        }
+        // Something is put off from now on, so that whoever waits for that has it sealed.
         backlog.queued.begin(line);
         self.named = Some(named);
         Noted::Done
