@@ -6,7 +6,7 @@ use core::ptr::NonNull;
 use core::slice;
 
 use crate::buddy::{Gfp, Trace};
-use crate::system::{AllocError, Home};
+use crate::system::{AllocError, Home, KmemCache};
 
 /// Bytes of `kmalloc` or of a cache, which go back when the value is dropped, on whatever CPU.
 ///
@@ -49,16 +49,6 @@ impl<H: Home> KBytes<H> {
         Ok(Self { first, len, home })
     }
 
-    /// An object with its owner.
-    ///
-    /// # Safety
-    ///
-    /// A cache of `home`'s memory handed it out to the caller, and has objects of at least `len` bytes.
-    pub(super) const unsafe fn owned(first: NonNull<u8>, len: usize, home: H) -> Self {
-        // INVARIANT: the caller's word.
-        Self { first, len, home }
-    }
-
     /// Where it goes back to.
     pub(super) const fn home(&self) -> H {
         self.home
@@ -74,6 +64,23 @@ impl<H: Home> KBytes<H> {
     #[must_use]
     pub fn capacity(&self) -> usize {
         self.home.memory().ksize(self.first).unwrap_or(self.len)
+    }
+}
+
+impl<H: Home> KmemCache<H> {
+    /// Allocates an object as bytes with an owner: the safe way to a cache of its own. They hold anything, or zeroes
+    /// with [`Gfp::ZERO`]. Context: as the flags say; any but NMI.
+    ///
+    /// # Errors
+    /// [`AllocError`].
+    pub fn alloc_bytes(&self, gfp: Gfp) -> Result<KBytes<H>, AllocError> {
+        let cache = self.memory().caches().and_then(|all| all.get(self.id()));
+        let shape = cache.and_then(|cache| cache.shape());
+        let len = shape.ok_or(AllocError::NotUp)?.size();
+        let first = self.alloc(gfp)?;
+        let home = self.home();
+        // INVARIANT: the cache handed it out just now, and that is how large its objects are.
+        Ok(KBytes { first, len, home })
     }
 }
 

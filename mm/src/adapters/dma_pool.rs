@@ -1,4 +1,5 @@
 //! Pools of small buffers for devices (Linux: `dma_pool`).
+#![forbid(unsafe_code)]
 
 use core::fmt;
 use core::ops::{Deref, DerefMut};
@@ -10,20 +11,6 @@ use crate::config::PAGE_SIZE;
 use crate::platform::Platform;
 use crate::slab::{CacheError, CacheStats, Reach, ShapeError, SlabFlags, Wish};
 use crate::system::{AllocError, DmaRequest, Home, KmemCache};
-
-impl<H: Home> KmemCache<H> {
-    /// Allocates an object as bytes with an owner: the safe way to a cache of its own. They hold anything, or zeroes
-    /// with [`Gfp::ZERO`]. Context: as the flags say; any but NMI.
-    ///
-    /// # Errors
-    /// [`AllocError`].
-    pub fn alloc_bytes(&self, gfp: Gfp) -> Result<KBytes<H>, AllocError> {
-        let len = to_index(self.stats().object_size);
-        let first = self.alloc(gfp)?;
-        // SAFETY: the cache handed it out just now, and that is how large its objects are.
-        Ok(unsafe { KBytes::owned(first, len, self.home()) })
-    }
-}
 
 /// Buffers of one size that a device can reach, and that are smaller than pages: a cache of its own, whose slabs lie where
 /// the device reaches them.

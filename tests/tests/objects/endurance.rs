@@ -187,6 +187,14 @@ impl<'m, C: SimConfig> Play<'m, C> {
     }
 }
 
+/// Waits until nothing is put off: what was is not poisoned before. Objects that are freed may be the last of slabs that
+/// are put off in turn.
+fn settle<C: SimConfig>(machine: &Machine<C>) {
+    while machine.grace().pending() > 0 {
+        machine.grace().barrier().unwrap();
+    }
+}
+
 /// Operations are in tens of thousands.
 fn mixed<C: SimConfig>(blocks: u64, live: usize) {
     let seed = seed("objects_faults");
@@ -212,6 +220,7 @@ fn mixed<C: SimConfig>(blocks: u64, live: usize) {
                 _ => play.take(),
             }
         }
+        settle(&machine);
         machine.check();
         machine.validate_caches().unwrap();
     }
@@ -219,7 +228,7 @@ fn mixed<C: SimConfig>(blocks: u64, live: usize) {
     while !play.held.is_empty() {
         play.give();
     }
-    machine.grace().barrier().unwrap();
+    settle(&machine);
     for cache in play.caches.drain(..).flatten() {
         cache.destroy().unwrap();
     }
