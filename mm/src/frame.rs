@@ -14,8 +14,8 @@
 //! | word | free | cached | unique | shared | slab | anonymous, file *(later)* | page table *(later)* |
 //! |---|---|---|---|---|---|---|---|
 //! | state | state, order, home | + mobility | + kind, flags | same | same | same | same |
-//! | refs (32 bits) | – | number of objects that wait with the page | – | reference count | cache, distance to the first frame (in every frame) | reference count | live entries |
-//! | maps (32 bits) | – | – | – | – | objects taken, first free object | mapping count | – |
+//! | refs (32 bits) | – | number of objects that wait with the page | – | reference count | cache and node, in every frame | reference count | live entries |
+//! | maps (32 bits) | – | – | – | – | objects taken, first free one, first that never had an owner; in other frames the distance to the first | mapping count | – |
 //! | link | neighbours in the pageblock's free list | the next one on the CPU's list | – | – | next slab of the list | mapping | owning table |
 //! | private | – | – | owner's word | owner's word | slab before it | index, or swap slot | – |
 //!

@@ -121,7 +121,7 @@ impl fmt::Display for FreeError {
 impl core::error::Error for FreeError {}
 
 impl Memblock {
-    /// Empty tables, no limit, top down, growth forbidden.
+    /// Empty tables, no limit, top down, growth forbidden. Context: any.
     #[must_use]
     pub const fn new(claim: RamClaim) -> Self {
         Self {
@@ -135,31 +135,31 @@ impl Memblock {
         }
     }
 
-    /// The RAM there is, lowest first.
+    /// The RAM there is, lowest first. Context: boot.
     #[must_use]
     pub fn memory(&self) -> &[Region] {
         self.memory.regions()
     }
 
-    /// What is taken, lowest first.
+    /// What is taken, lowest first. Context: boot.
     #[must_use]
     pub fn reserved(&self) -> &[Region] {
         self.reserved.regions()
     }
 
-    /// Bytes of RAM.
+    /// Bytes of RAM. Context: boot.
     #[must_use]
     pub fn memory_bytes(&self) -> u64 {
         self.memory.total()
     }
 
-    /// Bytes taken.
+    /// Bytes taken. Context: boot.
     #[must_use]
     pub fn reserved_bytes(&self) -> u64 {
         self.reserved.total()
     }
 
-    /// From the first byte of RAM to the last, holes included; empty without RAM.
+    /// From the first byte of RAM to the last, holes included; empty without RAM. Context: boot.
     #[must_use]
     pub fn span(&self) -> PhysRange {
         let (Some(first), Some(last)) = (self.memory().first(), self.memory().last()) else {
@@ -168,7 +168,7 @@ impl Memblock {
         PhysRange::new(first.base(), last.end()).unwrap_or(PhysRange::EMPTY)
     }
 
-    /// The RAM of one node (`None`: of all), as whole frames, lowest first.
+    /// The RAM of one node (`None`: of all), as whole frames, lowest first. Context: boot.
     pub fn frames(&self, node: Option<NodeId>) -> impl Iterator<Item = NodeFrames> {
         self.memory()
             .iter()
@@ -176,43 +176,43 @@ impl Memblock {
             .filter_map(iter::region_frames)
     }
 
-    /// What is memory, neither reserved nor withheld, lowest first.
+    /// What is memory, neither reserved nor withheld, lowest first. Context: boot.
     #[must_use]
     pub fn free_ranges(&self) -> FreeRanges<'_> {
         FreeRanges::new(self.memory(), self.reserved())
     }
 
-    /// Whether `range` shares a byte with a region of the table.
+    /// Whether `range` shares a byte with a region of the table. Context: boot.
     #[must_use]
     pub fn overlaps(&self, kind: TableKind, range: PhysRange) -> bool {
         !range.is_empty() && !self.table(kind).overlapping(range).is_empty()
     }
 
-    /// The region of RAM that holds `addr`.
+    /// The region of RAM that holds `addr`. Context: boot.
     #[must_use]
     pub fn memory_at(&self, addr: PhysAddr) -> Option<&Region> {
         let at = self.memory().partition_point(|r| r.end() <= addr);
         self.memory().get(at).filter(|r| r.range.contains(addr))
     }
 
-    /// From which end allocation takes.
+    /// From which end allocation takes. Context: boot.
     #[must_use]
     pub const fn direction(&self) -> Direction {
         self.direction
     }
 
-    /// Sets from which end allocation takes.
+    /// Sets from which end allocation takes. Context: boot.
     pub const fn set_direction(&mut self, direction: Direction) {
         self.direction = direction;
     }
 
-    /// Where allocation ends (Linux: `current_limit`).
+    /// Where allocation ends (Linux: `current_limit`). Context: boot.
     #[must_use]
     pub const fn current_limit(&self) -> PhysAddr {
         self.limit
     }
 
-    /// Sets where allocation ends: what the direct map reaches so far.
+    /// Sets where allocation ends: what the direct map reaches so far. Context: boot.
     pub const fn set_current_limit(&mut self, limit: PhysAddr) {
         self.limit = limit;
     }
@@ -221,6 +221,7 @@ impl Memblock {
     /// Growing writes to that RAM, so by now everything in use must be reserved, and the
     /// platform's direct map must answer. Without this call a change that needs one region more
     /// is a [`GrowError::Forbidden`]: few machines have so many, so call it as soon as both hold.
+    /// Context: boot.
     pub const fn allow_growth(&mut self) {
         self.growth = Growth::Allowed;
     }
@@ -329,7 +330,7 @@ impl Memblock {
 
     /// Ends early memory: every free range of whole frames goes to `take`, lowest first, then
     /// the frames that the tables themselves had grown into; each with the token that makes it
-    /// the receiver's.
+    /// the receiver's. Context: boot.
     pub fn hand_over(self, take: &mut dyn FnMut(NodeFrames, EarlyRam)) {
         let mut give = |free: NodeFrames| take(free, self.hand_out(free.frames));
         self.free_frames().for_each(&mut give);
@@ -368,7 +369,7 @@ impl Memblock {
         }
     }
 
-    /// Recounts both tables.
+    /// Recounts both tables. Context: boot.
     ///
     /// # Errors
     /// The first thing found wrong.

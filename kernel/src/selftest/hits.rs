@@ -1,11 +1,11 @@
-//! What a hit of the page lists does not do: the contract of the hot paths, instruction by instruction.
+//! What a hit of the page lists, or of objects at hand, does not do: the contract of the hot paths, instruction by instruction.
 //!
 //! Pages are taken and given back with the trap flag set; the handler of #DB looks at the instruction
 //! that comes next. One that locks the bus (a `lock` prefix, or `xchg` with memory) is an atomic
 //! read-modify-write that other CPUs feel; `cli` and `popf` mask interrupts.
 #![expect(
     unsafe_code,
-    reason = "steps through code, reads it, and gives pages back by number"
+    reason = "steps through code, reads it, and gives pages and objects back by hand"
 )]
 
 use crate::arch::pin::Pin;
@@ -104,6 +104,12 @@ fn pair(gfp: Gfp, order: Order) -> bool {
     pages.is_ok_and(|pfn| unsafe { MEMORY.free_pages(pfn, order) }.is_ok())
 }
 
+fn object_pair(size: usize) -> bool {
+    let object = MEMORY.kmalloc(size, Gfp::KERNEL);
+    // SAFETY: allocated just now.
+    object.is_ok_and(|object| unsafe { MEMORY.kfree(object) }.is_ok())
+}
+
 ktest! {
     fn locked_and_masking_instructions_are_known() {
         let known: [(&[u8], (bool, bool)); 9] = [
@@ -145,6 +151,23 @@ ktest! {
         let zone = seen(|| is_served = pair(Gfp::KERNEL, Order::MAX));
         ktest_assert!(is_served && zone.locked >= 2 && zone.masking >= 2, "{zone:?}");
         log::info!("hits: {steps} instructions, none locked, none masking; 4 MiB pair: {zone:?}");
+        Ok(())
+    }
+    fn a_hit_of_objects_has_no_locked_instruction_and_masks_nothing() {
+        // With that profile objects are looked at one by one, behind a lock.
+        if KernelPlatform::PROFILE.is_debug() {
+            return Ok(());
+        }
+        let mut steps: u64 = 0;
+        for size in [8, 64, 192, 1024, 8192] {
+            ktest_assert!(object_pair(size) && object_pair(size));
+            let mut is_served = false;
+            let hit = seen(|| is_served = object_pair(size));
+            ktest_assert!(is_served && hit.steps > 20, "{hit:?}");
+            ktest_eq!((size, hit.locked, hit.masking), (size, 0, 0));
+            steps = steps.saturating_add(hit.steps);
+        }
+        log::info!("hits: {steps} instructions for five pairs of objects, none locked, none masking");
         Ok(())
     }
 }

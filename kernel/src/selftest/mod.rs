@@ -7,6 +7,7 @@ mod hits;
 mod hotplug;
 mod idle;
 mod memory_symbols;
+mod object_steps;
 mod preemption;
 mod shell;
 mod smp;

@@ -62,7 +62,7 @@ impl NodeChoice {
 }
 
 impl Request {
-    /// `size` bytes, aligned to a cache line, anywhere below the current limit.
+    /// `size` bytes, aligned to a cache line, anywhere below the current limit. Context: any.
     #[must_use]
     pub const fn bytes(size: u64) -> Self {
         Self {
@@ -75,31 +75,31 @@ impl Request {
         }
     }
 
-    /// Aligned to `align` bytes, a power of two.
+    /// Aligned to `align` bytes, a power of two. Context: any.
     #[must_use]
     pub const fn align(self, align: u64) -> Self {
         Self { align, ..self }
     }
 
-    /// Not below `floor`.
+    /// Not below `floor`. Context: any.
     #[must_use]
     pub const fn floor(self, floor: Floor) -> Self {
         Self { floor, ..self }
     }
 
-    /// Ending at or below `ceiling`.
+    /// Ending at or below `ceiling`. Context: any.
     #[must_use]
     pub const fn ceiling(self, ceiling: PhysAddr) -> Self {
         Self { ceiling, ..self }
     }
 
-    /// On a node.
+    /// On a node. Context: any.
     #[must_use]
     pub const fn node(self, node: NodeChoice) -> Self {
         Self { node, ..self }
     }
 
-    /// From this end of memory, whatever memblock's own setting is.
+    /// From this end of memory, whatever memblock's own setting is. Context: any.
     #[must_use]
     pub const fn direction(self, direction: Direction) -> Self {
         Self {

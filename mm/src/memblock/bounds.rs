@@ -7,7 +7,7 @@ use crate::addr::{PhysAddr, PhysRange};
 
 impl Memblock {
     /// Shrinks every region of RAM to whole multiples of `align`, a power of two (anything else
-    /// counts as the next one); a region that has none goes.
+    /// counts as the next one); a region that has none goes. Context: boot.
     pub fn trim_memory(&mut self, align: u64) {
         // An alignment above 2^63 fits nowhere but at 0.
         let align = align.checked_next_power_of_two().unwrap_or(1 << 63);
@@ -20,7 +20,7 @@ impl Memblock {
     }
 
     /// Forgets RAM and reservations outside `range`; RAM without a direct map stays
-    /// (Linux: `memblock_cap_memory_range`).
+    /// (Linux: `memblock_cap_memory_range`). Context: boot.
     pub fn cap_range(&mut self, range: PhysRange) {
         self.memory.shrink_each(|region| {
             if region.flags.contains(RegionFlags::NOMAP) {
@@ -34,7 +34,7 @@ impl Memblock {
     }
 
     /// Keeps the lowest `bytes` of RAM and forgets the rest, and reservations beyond
-    /// (Linux: `memblock_enforce_memory_limit`).
+    /// (Linux: `memblock_enforce_memory_limit`). Context: boot.
     pub fn limit_memory(&mut self, bytes: u64) {
         let mut left = bytes;
         let mut limit = PhysAddr::MAX;

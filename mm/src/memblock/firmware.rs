@@ -21,13 +21,13 @@ pub struct FirmwareRegion {
 }
 
 impl FirmwareRegion {
-    /// The bytes of the entry, clipped at the end of the 64-bit space.
+    /// The bytes of the entry, clipped at the end of the 64-bit space. Context: any.
     #[must_use]
     pub const fn range(&self) -> PhysRange {
         PhysRange::from_size(PhysAddr::new(self.start), self.size)
     }
 
-    /// Whether the entry runs past the 64-bit space. An end at exactly 2^64 does not.
+    /// Whether the entry runs past the 64-bit space. An end at exactly 2^64 does not. Context: any.
     #[must_use]
     pub const fn wraps(&self) -> bool {
         match self.size.checked_sub(1) {
@@ -61,7 +61,7 @@ pub enum FirmwareKind {
 }
 
 impl FirmwareKind {
-    /// The kind behind an E820 type number.
+    /// The kind behind an E820 type number. Context: any.
     #[must_use]
     pub const fn from_e820(number: u32) -> Self {
         match number {
@@ -77,7 +77,7 @@ impl FirmwareKind {
         }
     }
 
-    /// The E820 type number; where entries overlap, the highest number wins.
+    /// The E820 type number; where entries overlap, the highest number wins. Context: any.
     #[must_use]
     pub const fn as_e820(self) -> u32 {
         match self {
@@ -94,6 +94,7 @@ impl FirmwareKind {
     }
 
     /// The kind of an EFI memory descriptor (UEFI 2.10, table 7.6) once boot services are gone.
+    /// Context: any.
     #[must_use]
     pub const fn from_efi(number: u32, attributes: EfiAttributes) -> Self {
         match number {

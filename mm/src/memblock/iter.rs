@@ -28,7 +28,7 @@ pub struct NodeFrames {
 }
 
 impl FreeRange {
-    /// The whole frames inside: a frame that is partly reserved is reserved.
+    /// The whole frames inside: a frame that is partly reserved is reserved. Context: any.
     #[must_use]
     pub fn whole_frames(&self) -> Option<NodeFrames> {
         whole_frames(self.range, self.node)
@@ -70,7 +70,7 @@ impl<'a> FreeRanges<'a> {
         }
     }
 
-    /// The free ranges not yet seen, highest first.
+    /// The free ranges not yet seen, highest first. Context: any.
     #[must_use]
     pub fn rev(self) -> FreeRangesDown<'a> {
         FreeRangesDown {

@@ -92,7 +92,7 @@ impl Params {
         cma: None,
     };
 
-    /// Reads a kernel command line. Parameters after a lone `--` belong to the init program.
+    /// Reads a kernel command line. Parameters after a lone `--` belong to the init program. Context: any.
     #[must_use]
     pub fn parse<'a>(cmdline: &'a str, mut refused: impl FnMut(ParamError<'a>)) -> Self {
         let mut params = Self::NONE;
@@ -127,7 +127,7 @@ impl Params {
         params
     }
 
-    /// The changes to the map, in order.
+    /// The changes to the map, in order. Context: any.
     #[must_use]
     pub fn edits(&self) -> &[MapEdit] {
         self.edits.get(..self.count).unwrap_or_default()

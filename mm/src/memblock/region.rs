@@ -33,7 +33,7 @@ bitflags::bitflags! {
 }
 
 impl Region {
-    /// A region without node or flags.
+    /// A region without node or flags. Context: any.
     #[must_use]
     pub const fn plain(range: PhysRange) -> Self {
         Self {
@@ -43,19 +43,19 @@ impl Region {
         }
     }
 
-    /// The first address.
+    /// The first address. Context: any.
     #[must_use]
     pub const fn base(&self) -> PhysAddr {
         self.range.start()
     }
 
-    /// The first address behind the region.
+    /// The first address behind the region. Context: any.
     #[must_use]
     pub const fn end(&self) -> PhysAddr {
         self.range.end()
     }
 
-    /// Whether early allocation and the hand-over to the page allocator stay away.
+    /// Whether early allocation and the hand-over to the page allocator stay away. Context: any.
     #[must_use]
     pub const fn is_withheld(&self) -> bool {
         let withheld = RegionFlags::NOMAP.union(RegionFlags::DRIVER_MANAGED);

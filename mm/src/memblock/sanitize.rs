@@ -38,7 +38,7 @@ pub struct KindRange {
 
 impl<'a> FirmwareMap<'a> {
     /// A map as the firmware gave it, for a CPU with `phys_bits` physical address bits
-    /// (CPUID leaf 8000_0008h; more than [`MAX_PHYS_BITS`] count as that).
+    /// (CPUID leaf 8000_0008h; more than [`MAX_PHYS_BITS`] count as that). Context: any.
     #[must_use]
     pub const fn new(entries: &'a [FirmwareRegion], phys_bits: u32) -> Self {
         let bits = if phys_bits < MAX_PHYS_BITS {
@@ -53,7 +53,7 @@ impl<'a> FirmwareMap<'a> {
         }
     }
 
-    /// The same map with the edits of the command line (`mem=`, `memmap=`).
+    /// The same map with the edits of the command line (`mem=`, `memmap=`). Context: any.
     #[must_use]
     pub fn edited(self, params: &'a Params) -> Self {
         Self {
@@ -62,7 +62,7 @@ impl<'a> FirmwareMap<'a> {
         }
     }
 
-    /// The sanitised ranges: sorted, disjoint, neighbours of one kind merged.
+    /// The sanitised ranges: sorted, disjoint, neighbours of one kind merged. Context: any.
     #[must_use]
     pub const fn ranges(self) -> Ranges<'a> {
         Ranges {
@@ -71,7 +71,7 @@ impl<'a> FirmwareMap<'a> {
         }
     }
 
-    /// Everything in the firmware's entries that had to be put right, by entry.
+    /// Everything in the firmware's entries that had to be put right, by entry. Context: any.
     pub fn repairs(self) -> impl Iterator<Item = Repair> + 'a {
         let entries = self.entries.iter().enumerate();
         entries.flat_map(move |(index, entry)| {
