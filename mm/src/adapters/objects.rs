@@ -204,7 +204,19 @@ impl<H: Home> KmemCache<H> {
         let none = (0, BadFree::NotASlab);
         let core = memory.core().ok_or(none)?;
         let cache = core.caches.get(self.id()).ok_or(none)?;
-        for (first, some) in (0..).step_by(BULK).zip(objects.chunks_mut(BULK)) {
+        let soil = memory.soil(core);
+        let known = |object: NonNull<u8>| {
+            let at = memory.physical(object)?;
+            let tag = core.frames.slab_tag_at(at)?;
+            // SAFETY: the caller's word; those whose record names another cache are not taken.
+            Some((unsafe { Object::given_up(object) }, (tag, at.as_u64())))
+        };
+        let offered = objects.iter().map_while(|place| known((*place)?));
+        let done = cache.put_back_many(&soil, offered);
+        let rest = objects.get_mut(..done).unwrap_or_default();
+        rest.fill(None);
+        let rest = objects.get_mut(done..).unwrap_or_default();
+        for (first, some) in (done..).step_by(BULK).zip(rest.chunks_mut(BULK)) {
             let mut given = [const { None }; BULK];
             let mut bad = None;
             for (number, (place, given)) in some.iter().zip(&mut given).enumerate() {
@@ -221,7 +233,7 @@ impl<H: Home> KmemCache<H> {
                     break;
                 }
             }
-            let freed = cache.free_many(&memory.soil(core), &mut given);
+            let freed = cache.free_many(&soil, &mut given);
             let bad = freed.err().or(bad);
             let good = bad.map_or(some.len(), |(number, _)| number);
             some.iter_mut().take(good).for_each(|place| *place = None);

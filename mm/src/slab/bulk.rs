@@ -1,46 +1,69 @@
 //! Many objects under one pin.
 #![forbid(unsafe_code)]
 
-use super::cache::{BadFree, Cache, Ground};
+use core::ptr::NonNull;
+
+use super::cache::{BadFree, Cache, Ground, Rooms};
 use super::object::Object;
 use crate::frame::SlabFrame;
+use crate::frame::slab::SlabTag;
+use crate::platform::Platform;
 use crate::sync::Pin;
 
 impl Cache {
-    /// Hands out objects that this CPU has at hand, as many as there are or fit, into the first of `places`. Context:
-    /// any but NMI.
+    /// Hands out objects that this CPU has at hand into empty places, as many as there are or fit, up to the first that
+    /// somebody wrote to. Answers how many. Context: any but NMI.
     pub(crate) fn take_many<G: Ground>(
         &self,
         ground: &G,
-        pin: &Pin<'_, G::P>,
-        places: &mut [Option<Object>],
-    ) {
-        let Some((shape, rooms)) = self.parts() else {
-            return;
-        };
-        let Some(mut own) = rooms.cells().enter(pin) else {
-            return;
+        places: &mut [Option<NonNull<u8>>],
+    ) -> usize {
+        let pin = Pin::new(ground.platform());
+        let cells = self.rooms().get().map(Rooms::cells);
+        let Some(mut own) = cells.and_then(|cells| cells.enter(&pin)) else {
+            return 0;
         };
         let (magazine, gauges) = own.parts();
-        for place in places.iter_mut() {
-            *place = magazine.take_any(gauges);
-            if place.is_none() {
+        let mut count: usize = 0;
+        for place in places.iter_mut().filter(|place| place.is_none()) {
+            let Some(object) = magazine.take(G::P::PROFILE, gauges) else {
                 break;
-            }
+            };
+            *place = Some(object.into_raw());
+            count = count.wrapping_add(1);
         }
         if own.leave() {
-            self.serve(ground, pin);
+            self.serve(ground, &pin);
         }
-        let code = self.code::<G>();
-        for place in places.iter_mut() {
-            let Some(mut object) = place.take() else {
-                continue;
-            };
-            match code.unmark(&mut object, &shape) {
-                true => *place = Some(object),
-                false => self.report(ground, object),
+        count
+    }
+
+    /// Puts objects that their owner gives up to those that this CPU has at hand, each with what the record of its frame
+    /// says and its address, up to the first that does not belong there or has no room. Answers how many. Context:
+    /// any but NMI.
+    pub(crate) fn put_back_many<G: Ground>(
+        &self,
+        ground: &G,
+        objects: impl Iterator<Item = (Object, (SlabTag, u64))>,
+    ) -> usize {
+        let pin = Pin::new(ground.platform());
+        let cells = self.rooms().get().map(Rooms::cells);
+        let Some(mut own) = cells.and_then(|cells| cells.enter(&pin)) else {
+            return 0;
+        };
+        let (magazine, gauges) = own.parts();
+        let mut count: usize = 0;
+        for (object, known) in objects {
+            let put = magazine.put_back(object, known, G::P::PROFILE, gauges);
+            if put.is_err() {
+                break;
             }
+            count = count.wrapping_add(1);
         }
+        if own.leave() {
+            self.serve(ground, &pin);
+        }
+        count
     }
 
     /// Takes objects back that their owner gives up, each with its slab; those that fit go to this CPU's at hand, the

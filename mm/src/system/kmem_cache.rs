@@ -4,13 +4,9 @@
 use core::ptr::NonNull;
 
 use super::objects::KmemCache;
-use super::{AllocError, Core, Home, Memory};
+use super::{AllocError, Home};
 use crate::buddy::Gfp;
-use crate::slab::{Cache, CacheError, Ctor, Object, SlabFlags, Wish};
-use crate::sync::Pin;
-
-/// Objects taken from those at hand at a time.
-const BULK: usize = 32;
+use crate::slab::{CacheError, Ctor, SlabFlags, Wish};
 
 impl<H: Home> KmemCache<H> {
     /// As [`Self::create`], for objects that `ctor` makes of their bytes when their slab is made. They come back as
@@ -69,7 +65,7 @@ impl<H: Home> KmemCache<H> {
             };
             filled = filled.saturating_add(next);
             let rest = rest.get_mut(next..).unwrap_or_default();
-            if !gfp.contains(Gfp::ZERO) && Self::fill_at_hand(memory, (core, cache), rest) {
+            if !gfp.contains(Gfp::ZERO) && cache.take_many(&memory.soil(core), rest) > 0 {
                 continue;
             }
             // This fetches more of them, too.
@@ -82,31 +78,6 @@ impl<H: Home> KmemCache<H> {
                 Err(error) => return Err(error),
             }
         }
-    }
-
-    /// Fills empty places with objects that this CPU has at hand. Answers whether there were any.
-    fn fill_at_hand(
-        memory: &Memory<H::P>,
-        (core, cache): (&Core, &Cache),
-        places: &mut [Option<NonNull<u8>>],
-    ) -> bool {
-        let mut taken = [const { None::<Object> }; BULK];
-        // No more than there is room for: they would be nobody's.
-        let wanted = places
-            .iter()
-            .filter(|place| place.is_none())
-            .take(BULK)
-            .count();
-        let pin = Pin::new(memory.platform());
-        cache.take_many(&memory.soil(core), &pin, &mut taken[..wanted]);
-        drop(pin);
-        let mut got: usize = 0;
-        let empty = places.iter_mut().filter(|place| place.is_none());
-        for (place, object) in empty.zip(taken.into_iter().flatten()) {
-            *place = Some(object.into_raw());
-            got = got.wrapping_add(1);
-        }
-        got > 0
     }
 
     /// Waits until objects are free that readers may still see, if that is what keeps slabs from going.
