@@ -84,10 +84,11 @@ impl Magazine {
     pub(super) fn take(&mut self, profile: Profile, gauges: &Gauges) -> Option<Object> {
         let count = count(gauges);
         let newest = &mut self.objects[place(count)];
-        if profile.is_hardened() && !self.checks.unmark(newest.as_mut()?) {
+        let mut object = newest.take()?;
+        if profile.is_hardened() && !self.checks.unmark(&mut object) {
+            *newest = Some(object);
             return None;
         }
-        let object = newest.take()?;
         gauges.set_count(count.wrapping_sub(1));
         Some(object)
     }

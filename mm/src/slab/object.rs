@@ -149,7 +149,8 @@ impl Code {
 /// Used with objects of the cache whose shape and code they are of.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Checks {
-    secret: u64,
+    /// The word of an object at hand, but for its address.
+    mark: u64,
     free_at: usize,
     divider: u64,
     /// Which bits of an address say where in its slab it is, …
@@ -161,7 +162,7 @@ pub(super) struct Checks {
 impl Checks {
     /// Those of no cache.
     pub(super) const NONE: Self = Self {
-        secret: 0,
+        mark: 0,
         free_at: 0,
         divider: 0,
         within: 0,
@@ -171,7 +172,7 @@ impl Checks {
     pub(super) fn new(shape: &Shape, code: Code) -> Self {
         let stride = to_count(shape.stride());
         Self {
-            secret: code.secret,
+            mark: code.secret ^ u64::from(AT_HAND),
             free_at: shape.free_at(),
             divider: shape.divider(),
             within: shape.order().bytes().wrapping_sub(1),
@@ -186,33 +187,34 @@ impl Checks {
         offset < self.end && offset.wrapping_mul(self.divider) < self.divider
     }
 
+    /// The word of an object, and what it holds at hand.
     #[inline(always)]
     fn word(&self, object: &Object) -> (NonNull<u64>, u64) {
         // SAFETY: the word lies within the object's place (`Shape`).
         let at = unsafe { object.0.add(self.free_at) }.cast::<u64>();
-        (at, self.secret ^ to_count(at.addr().get()).swap_bytes())
+        (at, self.mark ^ to_count(at.addr().get()).swap_bytes())
     }
 
-    /// Marks an object that its owner gives up as free. `false` if it is so already.
+    /// Marks an object that its owner gives up as free. `false` if it is so already: what a free one holds
+    /// differs from its mark in the bits of a number only.
     #[inline(always)]
     pub(super) fn mark_if_taken(&self, object: &mut Object) -> bool {
-        let (at, key) = self.word(object);
+        let (at, mark) = self.word(object);
         // SAFETY: within the object, aligned (`Shape`), and ours; RAM always holds some value.
-        let bits = unsafe { at.read() } ^ key;
-        if bits <= u64::from(u16::MAX) {
-            return false;
+        let is_taken = unsafe { at.read() } ^ mark > u64::from(u16::MAX);
+        if is_taken {
+            // SAFETY: as above.
+            unsafe { at.write(mark) };
         }
-        // SAFETY: as above.
-        unsafe { at.write(key ^ u64::from(AT_HAND)) };
-        true
+        is_taken
     }
 
     /// Takes the mark from an object at hand. `false` if it has none: somebody wrote to it.
     #[inline(always)]
     pub(super) fn unmark(&self, object: &mut Object) -> bool {
-        let (at, key) = self.word(object);
+        let (at, mark) = self.word(object);
         // SAFETY: as in `mark_if_taken`.
-        let is_marked = unsafe { at.read() } == key ^ u64::from(AT_HAND);
+        let is_marked = unsafe { at.read() } == mark;
         if is_marked {
             // SAFETY: as above.
             unsafe { at.write(0) };
