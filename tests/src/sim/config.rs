@@ -109,7 +109,7 @@ impl SimModel for Flat {
     const MODEL: MemoryModel = MemoryModel::Flat;
 }
 
-/// As [`for_every_config`], for four that differ in everything: where a test is about what lies above them.
+/// As `for_every_config`, for four that differ in everything: where a test is about what lies above them.
 #[macro_export]
 macro_rules! for_four_configs {
     ($($body:ident),* $(,)?) => {$(

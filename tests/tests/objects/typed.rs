@@ -84,11 +84,11 @@ fn values_outlive_the_handle_and_go_to_other_threads() {
         .ram(0, 32 * MIB)
         .cpus(2)
         .boot();
-    let cache = TypedCache::create(&*machine, "lasting", SlabFlags::empty()).unwrap();
-    let boxed = cache
-        .try_new_with(Gfp::KERNEL, || String::from("kept"))
-        .unwrap();
-    drop(cache);
+    let boxed = {
+        let cache = TypedCache::create(&*machine, "lasting", SlabFlags::empty()).unwrap();
+        let made = cache.try_new_with(Gfp::KERNEL, || String::from("kept"));
+        made.unwrap()
+    };
     thread::scope(|scope| {
         let machine = &machine;
         scope.spawn(move || {

@@ -40,7 +40,7 @@ const ROOMS: [(&str, usize, usize); 6] = [
     ("mem", 292, 16),
     ("frame/table", 805, 26),
     ("slab/object", 320, 20),
-    ("adapters", 9999, 999),
+    ("adapters", 620, 70),
 ];
 
 /// Heads of modules that have a room below them: they cannot forbid `unsafe` for it, so they must
