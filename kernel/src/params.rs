@@ -16,7 +16,7 @@ pub struct KernelParam {
     /// What stands before the `=`.
     pub name: &'static str,
     /// What stands behind it: nothing at all, `NUMBER`, all values there are (`off|on`), or, in capitals,
-    /// something that whoever reads the parameter checks.
+    /// something that whoever reads the parameter checks. In brackets from the start if it may be left out.
     pub takes: &'static str,
     /// One line for the documentation.
     pub help: &'static str,
@@ -205,7 +205,7 @@ impl Param<'_> {
         match (known.takes, self.value) {
             ("", None) => None,
             ("", Some(_)) => Some(Refusal::TakesNoValue),
-            (_, None) => Some(Refusal::NeedsValue),
+            (takes, None) => (!takes.starts_with('[')).then_some(Refusal::NeedsValue),
             ("NUMBER", Some(value)) => number(value).is_none().then_some(Refusal::NotANumber),
             (takes, Some(_)) if takes.contains(|c: char| c.is_ascii_uppercase()) => None,
             (takes, Some(value)) => {

@@ -8,7 +8,9 @@ use core::ptr::NonNull;
 
 use crate::addr::{PhysAddr, PhysRange, VirtAddr};
 use crate::numa::Policy;
-use crate::report::{AllocFailure, Corruption, ForcedFailure, GraceStall, SleepInAtomic};
+use crate::report::{
+    AllocFailure, Corruption, ForcedFailure, ForcedObjectFailure, GraceStall, SleepInAtomic,
+};
 
 /// A logical CPU number, dense from 0.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
@@ -370,6 +372,12 @@ pub unsafe trait Platform: Sync + 'static {
     /// Takes notice of a request that fails because that is asked for, and does not say `NOWARN`. Default:
     /// ignored. Context: as [`allocation_failed`](Self::allocation_failed).
     fn failure_forced(&self, failure: &ForcedFailure) {
+        let _ = failure;
+    }
+
+    /// The same of a request for an object. Default: ignored. Context: that of the request, without locks
+    /// held; must not allocate objects.
+    fn object_failure_forced(&self, failure: &ForcedObjectFailure) {
         let _ = failure;
     }
 

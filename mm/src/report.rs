@@ -4,6 +4,10 @@
 //! them or panics.
 #![forbid(unsafe_code)]
 
+mod object;
+
+pub use object::{CacheName, ObjectDamage, ObjectOrigin, ObjectPart, ObjectRepair};
+
 use core::fmt;
 
 use crate::addr::{Order, Pfn};
@@ -97,6 +101,8 @@ pub enum Corruption {
         /// Number of the cache.
         cache: u16,
     },
+    /// An object of a cache that checks its objects, or what is around it, was written to.
+    Object(ObjectDamage),
 }
 
 /// What a validation was looking at.
@@ -197,6 +203,7 @@ impl fmt::Display for Corruption {
                 )
             }
             Self::FreeObject { .. } | Self::LostObject { .. } => write_object(f, *self),
+            Self::Object(damage) => damage.fmt(f),
         }
     }
 }
@@ -318,6 +325,27 @@ impl fmt::Display for ForcedFailure {
         write!(
             f,
             "FAULT_INJECTION: forcing a failure.\nname fail_page_alloc, order:{order}, mode:{mode:#x}"
+        )
+    }
+}
+
+/// A request for an object that fails on purpose ([`FailSlab`](crate::system::FailSlab)).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ForcedObjectFailure {
+    /// The cache that was asked.
+    pub cache: CacheName,
+    /// Bytes asked for.
+    pub size: usize,
+    /// The request's flags, as Linux numbers them.
+    pub mode: u32,
+}
+
+impl fmt::Display for ForcedObjectFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { cache, size, mode } = self;
+        write!(
+            f,
+            "FAULT_INJECTION: forcing a failure.\nname failslab, cache:{cache}, size:{size}, mode:{mode:#x}"
         )
     }
 }

@@ -21,9 +21,11 @@ mod free;
 mod grace;
 mod held;
 mod kmem_cache;
+mod ksize;
 mod mempool;
 mod node_states;
 mod nolock;
+mod object_owners;
 mod objects;
 mod options;
 mod origins;
@@ -34,6 +36,7 @@ mod retry;
 mod run;
 mod sections;
 mod shared;
+mod slab_faults;
 mod slow_path;
 mod traced;
 mod tuning;
@@ -51,11 +54,13 @@ pub use dma::{DmaBuffer, DmaError, DmaRequest};
 pub use faults::{BadFaultRule, FailPageAlloc, Times};
 pub use grace::{GraceError, GracePeriods, QueueFull};
 pub use mempool::{Elements, KmallocElements, Mempool, PageElements};
+pub use object_owners::ObjectOwner;
 pub use objects::{KmemCache, StillInUse};
 pub use options::{HugePages, Options, PageLists, PageOwner, Populate};
 pub use reclaim::{Balance, ReclaimStats};
 pub use run::{ContigError, ExactError, PageRun};
 pub use shared::{Destructor, SharedBlock, ToZone};
+pub use slab_faults::{FailSlab, NoFailSlab};
 pub use tuning::{Tuning, TuningError};
 
 pub use crate::adapters::{CacheBox, DmaBytes, DmaPool, Home, KBytes, NoRoom, Pooled, TypedCache};
@@ -118,6 +123,7 @@ pub(crate) struct Core {
     latent: Option<populate::Latent>,
     pub(crate) cma: Option<cma::CmaArea>,
     faults: Option<faults::Faults>,
+    slab_faults: slab_faults::SlabFaults,
     tuning: SpinLock<Tuning>,
     reclaim: reclaim::Counters,
     /// Frames left out of circulation because they were found damaged.

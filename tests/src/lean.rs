@@ -13,6 +13,7 @@ use mm::mem::RamClaim;
 use mm::memblock::Memblock;
 use mm::platform::{CpuId, IrqState, NodeId, Platform, Profile};
 use mm::report::Corruption;
+use mm::slab::SlubDebug;
 use mm::system::{HugePages, Memory, Options, PageLists, PageOwner, Populate};
 use mm::zone::plan::{CoreWish, NodePlan, Plan};
 
@@ -84,6 +85,8 @@ pub fn boot(bytes: usize) -> Memory<Lean> {
         populate: Populate::AtBoot,
         cma_bytes: 0,
         fail_page_alloc: None,
+        slub_debug: SlubDebug::OFF,
+        failslab: None,
     };
     memory.bring_up(memblock, &plan, options).unwrap();
     memory

@@ -13,6 +13,7 @@
 //! | `populate` | a thread for each node that populates memory ahead of requests |
 //! | `holder` | whose a frame is that the page allocator never had |
 //! | `files`, `node_files`, `numactl`, `objects`, `oomtest`, `pages`, `pcp`, `sections`, `stress`, `sysctl`, `workload` | `/proc` files and shell commands |
+//! | `object_damage` | what is told of objects that were written to, or never came back |
 //! | `benches`, `object_benches`, `cache_benches`, `tests` | benchmarks and in-kernel tests |
 
 mod attendant;
@@ -31,6 +32,7 @@ mod node_files;
 mod nodes;
 mod numactl;
 mod object_benches;
+mod object_damage;
 mod object_stress;
 mod objects;
 mod oomtest;
@@ -73,12 +75,12 @@ kernel_param!(
 kernel_param!(
     "init_on_alloc",
     "0|1|off|on|n|y",
-    "zero pages when they are handed out"
+    "zero pages and objects when they are handed out"
 );
 kernel_param!(
     "init_on_free",
     "0|1|off|on|n|y",
-    "zero pages when they come back"
+    "zero pages and objects when they come back"
 );
 kernel_param!(
     "page_poison",
@@ -100,6 +102,16 @@ kernel_param!(
     "fail_page_alloc",
     "INTERVAL,PERCENT,SPACE,TIMES[,MIN_ORDER]",
     "have requests for pages fail on purpose"
+);
+kernel_param!(
+    "failslab",
+    "INTERVAL,PERCENT,COUNT,TIMES[,MIN-MAX[,CACHE]]",
+    "have requests for objects fail on purpose"
+);
+kernel_param!(
+    "slub_debug",
+    "[FZPUAO-][,CACHE[*]...][;...]",
+    "caches that check their objects, all by default; for what"
 );
 kernel_param!(
     "grace",

@@ -4,7 +4,7 @@
     reason = "`mm::platform::Platform` is an unsafe trait: this is its implementation"
 )]
 
-use super::{frame_table, grace, kswapd, nodes, populate};
+use super::{frame_table, grace, kswapd, nodes, object_damage, populate};
 use crate::acpi;
 use crate::arch::{anchor, irq, local, pin, running, smp, time};
 use crate::panic;
@@ -17,7 +17,9 @@ use core::sync::atomic::Ordering::Relaxed;
 use mm::addr::{DirectMap, PhysAddr, PhysRange, VirtAddr};
 use mm::numa::Policy;
 use mm::platform::{CpuId, IrqState, MapFrameTableError, MemoryModel, NodeId, Platform, Profile};
-use mm::report::{AllocFailure, Corruption, ForcedFailure, GraceStall, SleepInAtomic};
+use mm::report::{
+    AllocFailure, Corruption, ForcedFailure, ForcedObjectFailure, GraceStall, SleepInAtomic,
+};
 use spin::Once;
 
 /// The profile that this kernel was built with.
@@ -243,10 +245,12 @@ unsafe impl Platform for KernelPlatform {
 
     /// Reported, and the machine goes on unless it runs with the `debug` profile.
     fn corruption(&self, report: &Corruption) {
-        if PROFILE.is_debug() {
+        let is_on_purpose = object_damage::is_on_purpose(report);
+        if PROFILE.is_debug() && !is_on_purpose {
             panic::fatal(
                 crate::arch::exit::Status::Panic,
-                format_args!("memory corruption: {report}"),
+                // With frame numbers, which others need not know.
+                format_args!("memory corruption: {report:#}"),
             );
         }
         log::error!("memory corruption: {report}");
@@ -258,6 +262,10 @@ unsafe impl Platform for KernelPlatform {
     }
 
     fn failure_forced(&self, failure: &ForcedFailure) {
+        self.warn_now_and_then(failure);
+    }
+
+    fn object_failure_forced(&self, failure: &ForcedObjectFailure) {
         self.warn_now_and_then(failure);
     }
 

@@ -39,6 +39,7 @@ impl<H: Home> KBytes<H> {
     ///
     /// # Errors
     /// [`AllocError`].
+    #[track_caller]
     pub fn alloc_traced(
         home: H,
         len: usize,
@@ -60,7 +61,7 @@ impl<H: Home> KBytes<H> {
         self.first
     }
 
-    /// How many bytes there really are (Linux: `ksize`). Context: any.
+    /// How many bytes there really are (Linux: `ksize`). Context: any but NMI.
     #[must_use]
     pub fn capacity(&self) -> usize {
         self.home.memory().ksize(self.first).unwrap_or(self.len)
@@ -73,6 +74,7 @@ impl<H: Home> KmemCache<H> {
     ///
     /// # Errors
     /// [`AllocError`].
+    #[track_caller]
     pub fn alloc_bytes(&self, gfp: Gfp) -> Result<KBytes<H>, AllocError> {
         let cache = self.memory().caches().and_then(|all| all.get(self.id()));
         let shape = cache.and_then(|cache| cache.shape());

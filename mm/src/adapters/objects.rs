@@ -5,7 +5,7 @@ use core::ptr::NonNull;
 use crate::buddy::Gfp;
 use crate::frame::{FrameState, SlabFrame};
 use crate::platform::Platform;
-use crate::slab::{BadFree, Object};
+use crate::slab::{Ask, BadFree, Object};
 use crate::system::{AllocError, Home, KmemCache, Memory};
 
 /// Objects that are given back under one pin.
@@ -21,6 +21,7 @@ impl<P: Platform> Memory<P> {
     ///
     /// The caller owns the object, and nobody uses its bytes any more.
     #[inline(always)]
+    #[track_caller]
     pub unsafe fn kfree(&self, object: NonNull<u8>) -> Result<(), BadFree> {
         // SAFETY: the caller owns it, if it is one, and gives it up; the record of its frame says which cache it
         // is of.
@@ -37,6 +38,7 @@ impl<P: Platform> Memory<P> {
     /// As [`Self::kfree`].
     #[cold]
     #[inline(never)]
+    #[track_caller]
     unsafe fn kfree_slow(&self, object: NonNull<u8>) -> Result<(), BadFree> {
         match self.slab_of(object) {
             // SAFETY: the caller's word, passed on.
@@ -54,12 +56,35 @@ impl<P: Platform> Memory<P> {
     /// # Safety
     ///
     /// As [`Self::kfree`].
+    #[track_caller]
     unsafe fn free_object(&self, slab: SlabFrame<'_>, object: NonNull<u8>) -> Result<(), BadFree> {
         let core = self.core().ok_or(BadFree::NotASlab)?;
         let cache = core.caches.get(slab.cache).ok_or(BadFree::NotASlab)?;
         // SAFETY: the caller owns it, and gives it up; its frame says which cache it is of.
         let object = unsafe { Object::given_up(object) };
-        cache.free(&self.soil(core), slab, object)
+        cache.free(&self.soil(core), slab, object, Ask::whole())
+    }
+
+    /// How many bytes the owner of an object of a debugged cache asked for.
+    pub(crate) fn asked_size(&self, object: NonNull<u8>) -> Option<usize> {
+        let core = self.core()?;
+        let cache = core.caches.get(self.slab_of(object)?.cache)?;
+        cache.asked(&self.soil(core), object)
+    }
+
+    /// From now on its owner has so many bytes of an object of a debugged cache.
+    ///
+    /// # Safety
+    ///
+    /// The caller owns the object, and does not use what is behind these bytes.
+    unsafe fn ask_anew(&self, object: NonNull<u8>, size: usize) {
+        let slab = self.core().zip(self.slab_of(object));
+        let cache = slab.and_then(|(core, slab)| Some((core, core.caches.get(slab.cache)?)));
+        if let Some((core, cache)) = cache {
+            // SAFETY: the caller owns it, and has it again right here.
+            let object = unsafe { Object::given_up(object) };
+            let _ = cache.ask_anew(&self.soil(core), object, size).into_raw();
+        }
     }
 
     /// # Safety
@@ -93,15 +118,24 @@ impl<P: Platform> Memory<P> {
     /// # Safety
     ///
     /// `object` has at least `old` bytes, the caller owns it, and does not use it any more after success.
+    #[track_caller]
     pub unsafe fn krealloc(
         &self,
         object: NonNull<u8>,
         (old, new): (usize, usize),
         gfp: Gfp,
     ) -> Result<NonNull<u8>, AllocError> {
-        let room = self.ksize(object).unwrap_or(0);
+        let (room, is_guarded) = self.room_of(object).unwrap_or_default();
         let fits = new <= room && (room <= 64 || new > room / 4);
+        let stays = || {
+            if is_guarded {
+                // SAFETY: the caller owns the object, and asks for as many.
+                unsafe { self.ask_anew(object, new) };
+            }
+            object
+        };
         if fits {
+            let object = stays();
             if gfp.contains(Gfp::ZERO) && new > old {
                 // SAFETY: within the object.
                 let added = unsafe { object.add(old) };
@@ -113,7 +147,7 @@ impl<P: Platform> Memory<P> {
         let moved = match self.kmalloc(new, gfp) {
             Ok(moved) => moved,
             // It need not be smaller.
-            Err(_) if new <= room => return Ok(object),
+            Err(_) if new <= room => return Ok(stays()),
             Err(error) => return Err(error),
         };
         // SAFETY: both are that large, and different objects.
@@ -131,6 +165,7 @@ impl<P: Platform> Memory<P> {
     ///
     /// # Safety
     /// As [`Self::kfree`].
+    #[track_caller]
     pub unsafe fn kfree_sensitive(&self, object: NonNull<u8>) -> Result<(), BadFree> {
         let size = self.ksize(object).ok_or(BadFree::NotASlab)?;
         for at in 0..size {
@@ -152,6 +187,7 @@ impl<P: Platform> Memory<P> {
     ///
     /// # Safety
     /// As [`Self::kfree`], for each.
+    #[track_caller]
     pub unsafe fn kfree_bulk(
         &self,
         objects: &mut [Option<NonNull<u8>>],
@@ -177,6 +213,7 @@ impl<H: Home> KmemCache<H> {
     ///
     /// The caller owns the object, and nobody uses its bytes any more.
     #[inline(always)]
+    #[track_caller]
     pub unsafe fn free(&self, object: NonNull<u8>) -> Result<(), BadFree> {
         // SAFETY: as in `kfree`.
         let offered = unsafe { Object::given_up(object) };
@@ -196,6 +233,7 @@ impl<H: Home> KmemCache<H> {
     ///
     /// # Safety
     /// As [`Self::free`], for each.
+    #[track_caller]
     pub unsafe fn free_bulk(
         &self,
         objects: &mut [Option<NonNull<u8>>],
@@ -204,6 +242,15 @@ impl<H: Home> KmemCache<H> {
         let none = (0, BadFree::NotASlab);
         let core = memory.core().ok_or(none)?;
         let cache = core.caches.get(self.id()).ok_or(none)?;
+        if cache.shape().is_some_and(|shape| shape.is_guarded()) {
+            for (number, place) in objects.iter_mut().enumerate() {
+                let Some(object) = *place else { continue };
+                // SAFETY: the caller's word.
+                unsafe { self.free(object) }.map_err(|error| (number, error))?;
+                *place = None;
+            }
+            return Ok(());
+        }
         let soil = memory.soil(core);
         let known = |object: NonNull<u8>| {
             let at = memory.physical(object)?;
@@ -249,6 +296,7 @@ impl<H: Home> KmemCache<H> {
     /// As [`Self::free`].
     #[cold]
     #[inline(never)]
+    #[track_caller]
     unsafe fn free_slow(&self, object: NonNull<u8>) -> Result<(), BadFree> {
         let memory = self.memory();
         let slab = memory.slab_of(object).ok_or(BadFree::NotASlab)?;

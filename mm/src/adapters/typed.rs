@@ -63,6 +63,7 @@ impl<T, H: Home> TypedCache<T, H> {
     ///
     /// # Errors
     /// [`NoRoom`], with the value.
+    #[track_caller]
     pub fn try_new(&self, value: T, gfp: Gfp) -> Result<CacheBox<T, H>, NoRoom<T>> {
         match self.raw.alloc(gfp.difference(Gfp::ZERO)) {
             Ok(object) => Ok(self.filled(object, value)),
@@ -74,6 +75,7 @@ impl<T, H: Home> TypedCache<T, H> {
     ///
     /// # Errors
     /// [`AllocError`].
+    #[track_caller]
     pub fn try_new_with(
         &self,
         gfp: Gfp,

@@ -1,7 +1,9 @@
 //! One cache: the ways of objects between owners, CPUs and slabs.
 #![forbid(unsafe_code)]
 
+use super::SlabFlags;
 use super::at_hand::WAYS;
+use super::debug::{Ask, Places, Treatment};
 use super::definition::{Name, Place};
 use super::magazine::{Gauges, Magazine};
 use super::object::{Checks, Code, Object};
@@ -15,6 +17,7 @@ use crate::frame::slab::SlabTag;
 use crate::frame::{FrameTable, SlabFrame};
 use crate::mem::{Array, EarlyRam, Exclusive};
 use crate::platform::{CpuId, NodeId, Platform};
+use crate::report::Corruption;
 use crate::sync::atomic::AtomicU32;
 use crate::sync::{Once, OwnerCell, PerCpu, Pin, Seized, SpinLock, rank};
 
@@ -66,6 +69,18 @@ pub(crate) trait Ground {
 
     /// Tells that somebody wrote to a free object of a slab.
     fn damaged(&self, cache: &Cache, slab: Pfn, object: u16);
+
+    /// Tells of damage to an object of a debugged cache. Context: a lock of slabs is held.
+    fn report(&self, report: &Corruption);
+
+    /// Who allocates and frees, if anybody keeps that.
+    fn places(&self) -> Option<&Places>;
+
+    /// What is done to all objects.
+    fn treatment(&self) -> Treatment;
+
+    /// Whether a request for so many bytes of a cache's object fails on purpose.
+    fn strikes(&self, cache: &Cache, gfp: Gfp, size: usize) -> bool;
 }
 
 /// There is no object, nor memory for one.
@@ -224,6 +239,16 @@ impl Cache {
         self.definition.shape()
     }
 
+    /// Its properties, with what the command line says of it.
+    pub(crate) fn flags(&self) -> SlabFlags {
+        self.definition.flags()
+    }
+
+    /// Whether its requests may fail on purpose.
+    pub(crate) fn fails_on_purpose(&self) -> bool {
+        self.flags().contains(SlabFlags::FAILSLAB)
+    }
+
     /// Its number, which stands in the records of its slabs.
     pub(crate) const fn id(&self) -> u16 {
         self.id
@@ -250,17 +275,21 @@ impl Cache {
         ground: &G,
         gfp: Gfp,
         node: Option<NodeId>,
-        trace: &mut impl Trace,
+        (ask, trace): (Ask, &mut impl Trace),
     ) -> Result<Object, NoObject> {
         let shape = self.shape().ok_or(NoObject)?;
+        if shape.is_guarded() {
+            return self.alloc_guarded(ground, gfp, node, (ask, trace));
+        }
         let mut object = self.alloc_raw(ground, gfp, node, trace)?;
-        if gfp.contains(Gfp::ZERO) {
+        let inits = G::P::PROFILE.is_hardened() && self.treatment(ground).init_on_alloc;
+        if gfp.contains(Gfp::ZERO) || inits {
             object.zero(&shape);
         }
         Ok(object)
     }
 
-    fn alloc_raw<G: Ground>(
+    pub(super) fn alloc_raw<G: Ground>(
         &self,
         ground: &G,
         gfp: Gfp,
@@ -329,9 +358,10 @@ impl Cache {
     }
 
     /// Takes an object that this CPU has at hand; if there is none, many are fetched from the slabs of a node
-    /// first.
+    /// first. Nobody has any of a debugged cache.
     fn take_filled<G: Ground>(&self, ground: &G, pin: &Pin<'_, G::P>, node: NodeId) -> Filled {
-        let Some((shape, rooms)) = self.parts() else {
+        let parts = self.parts().filter(|(shape, _)| !shape.is_guarded());
+        let Some((shape, rooms)) = parts else {
             return Filled::NotEntered;
         };
         let Some(mut own) = rooms.cells.enter(pin) else {
@@ -339,7 +369,7 @@ impl Cache {
         };
         let (magazine, gauges) = own.parts();
         let code = self.code::<G>();
-        self.open((magazine, gauges), shape, node, code);
+        self.open(ground, (magazine, gauges), shape, node);
         let mut taken = magazine.take_any(gauges);
         if taken.is_none()
             && let Some(partial) = rooms.node_with(node)
@@ -378,25 +408,29 @@ impl Cache {
         let mut partial = rooms.node_with(node)?.lock(ground.platform());
         let mut found = [None];
         self.pop(ground, &mut partial, &mut found);
-        drop(partial);
         let mut object = found[0].take()?;
+        if shape.is_guarded() {
+            self.leaves(ground, &mut partial, &object);
+        }
+        drop(partial);
         self.code::<G>().clear(&mut object, &shape);
         Some(object)
     }
 
     /// What a CPU has at hand of the cache is about its slabs of this node.
-    fn open(
+    fn open<G: Ground>(
         &self,
+        ground: &G,
         (magazine, gauges): (&mut Magazine, &Gauges),
         shape: Shape,
         node: NodeId,
-        code: Code,
     ) {
         let tag = SlabTag::new(self.id, node);
         if magazine.is_open_for(tag) {
             return;
         }
-        magazine.open(shape.at_hand(), tag, Checks::new(&shape, code), gauges);
+        let checks = Checks::new(&shape, self.code::<G>(), self.treatment(ground));
+        magazine.open(shape.at_hand(), tag, checks, gauges);
     }
 
     /// Takes an object back that its owner gives up, which is one of `slab`, as its frame's record says. Context:
@@ -409,7 +443,11 @@ impl Cache {
         ground: &G,
         slab: SlabFrame<'_>,
         mut object: Object,
+        ask: Ask,
     ) -> Result<(), BadFree> {
+        if self.shape().is_some_and(|shape| shape.is_guarded()) {
+            return self.free_guarded(ground, object, ask);
+        }
         object = self.checked_by_profile(ground, slab, object)?;
         self.free_checked(ground, slab, object);
         Ok(())
@@ -444,6 +482,9 @@ impl Cache {
         if code.is_free(&object, &shape) {
             return Err(BadFree::AlreadyFree);
         }
+        if self.treatment(ground).init_on_free {
+            object.zero(&shape);
+        }
         code.mark(&mut object, &shape);
         Ok(object)
     }
@@ -460,7 +501,7 @@ impl Cache {
             && let Some(mut own) = rooms.cells.enter(&pin)
         {
             let (magazine, gauges) = own.parts();
-            self.open((magazine, gauges), shape, node, self.code::<G>());
+            self.open(ground, (magazine, gauges), shape, node);
             if magazine.room(gauges) == 0 {
                 self.spill(ground, magazine, gauges, shape.at_hand().div_ceil(2));
             }

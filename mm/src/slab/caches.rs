@@ -7,12 +7,14 @@ use core::ops::Deref;
 
 use super::SlabFlags;
 use super::cache::{Cache, Ground, Rooms};
+use super::debug::{NamePattern, Places, SlubDebug, Treatment};
 use super::definition::{Ctor, Definition, Name};
 use super::kmalloc::{Family, SIZES, align_of, cache_of};
 use super::magazine::{Gauges, Magazine};
 use super::object::follows;
 use super::partial::Partial;
 use super::shape::{Shape, ShapeError};
+use crate::frame::Origin;
 use crate::mem::{Array, CarveError, EarlyRam};
 use crate::platform::Platform;
 use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -124,6 +126,32 @@ impl<'a> Wish<'a> {
     }
 }
 
+/// What the machine's owner chose for objects.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Setup<'a> {
+    /// Words of free objects are encoded with what follows from it, and lie in an order that does.
+    pub(crate) seed: u64,
+    /// Which caches are debugged.
+    pub(crate) debug: &'a SlubDebug,
+    /// What is done to all objects.
+    pub(crate) treatment: Treatment,
+    /// Caches whose requests may fail on purpose.
+    pub(crate) failing: Option<&'a NamePattern>,
+}
+
+impl Setup<'_> {
+    /// What a cache of a name is debugged for.
+    fn flags(&self, name: &str) -> SlabFlags {
+        let fails = self.failing.is_some_and(|pattern| pattern.matches(name));
+        let failing = if fails {
+            SlabFlags::FAILSLAB
+        } else {
+            SlabFlags::empty()
+        };
+        self.debug.flags(name) | failing
+    }
+}
+
 /// All caches: those of `kmalloc`, by number, then others.
 #[derive(Debug)]
 pub(crate) struct Caches {
@@ -133,6 +161,10 @@ pub(crate) struct Caches {
     cpus: u32,
     nodes: usize,
     seed: u64,
+    debug: SlubDebug,
+    treatment: Treatment,
+    failing: Option<NamePattern>,
+    places: Places,
     made: AtomicU32,
     /// Times that somebody was found to have written to a free object.
     damaged: AtomicU64,
@@ -140,13 +172,17 @@ pub(crate) struct Caches {
 
 impl Caches {
     /// Bytes that [`Self::bring_up`] needs.
-    pub(crate) fn bytes_for(cpus: u32, nodes: usize) -> Option<u64> {
+    pub(crate) fn bytes_for(cpus: u32, nodes: usize, setup: &Setup<'_>) -> Option<u64> {
         let each = rooms_bytes(cpus, nodes)?;
         let all = each.checked_mul(crate::addr::to_count(KMALLOC))?;
+        let all = match setup.debug.may_store_users() {
+            true => all.checked_add(Places::bytes())?,
+            false => all,
+        };
         all.checked_add(Array::<Kept>::bytes_for(KMALLOC)?.next_multiple_of(LINE))
     }
 
-    /// The caches of `kmalloc`. Words of free objects are encoded with what follows from `seed`.
+    /// The caches of `kmalloc`.
     ///
     /// # Errors
     /// [`CarveError`] if the memory cannot hold them.
@@ -154,7 +190,7 @@ impl Caches {
         platform: &P,
         ram: EarlyRam,
         (cpus, nodes): (u32, usize),
-        seed: u64,
+        setup: &Setup<'_>,
     ) -> Result<Self, CarveError> {
         let bytes = Array::<Kept>::bytes_for(KMALLOC).unwrap_or(u64::MAX);
         let (own, mut rest) = ram.split_at(bytes.next_multiple_of(LINE));
@@ -167,25 +203,38 @@ impl Caches {
             changes: SpinLock::new(rank::CACHES, ()),
             cpus,
             nodes,
-            seed,
+            seed: setup.seed,
+            debug: *setup.debug,
+            treatment: setup.treatment,
+            failing: setup.failing.copied(),
+            places: Places::new(),
             made: AtomicU32::new(0),
             damaged: AtomicU64::new(0),
         };
+        if setup.debug.may_store_users() {
+            let (table, others) = rest.split_at(Places::bytes());
+            rest = others;
+            let table = Array::carve(platform, table, Places::COUNT, |_| Origin::default())?;
+            caches.places.keep(table);
+        }
         for family in Family::ALL {
             for size in SIZES {
                 let (mine, others) = rest.split_at(rooms_bytes(cpus, nodes).unwrap_or(u64::MAX));
                 rest = others;
                 let cache = cache_of(size, family).and_then(|id| caches.kmalloc.get(id));
-                let shape = Shape::new(size, align_of(size), family.flags(), cpus);
-                let Some((cache, shape)) = cache.zip(shape.ok()) else {
+                let name = Name::new(&[family.name(), suffix(size)]);
+                let layout = (size, align_of(size));
+                let wish = Wish::new(name.as_str(), layout, family.flags());
+                let shape = caches.shape::<P>(&wish, family.flags());
+                let Some((cache, (shape, flags))) = cache.zip(shape.ok()) else {
                     continue;
                 };
                 let rooms = rooms_in(platform, mine, cpus, nodes)?;
                 let _ = cache.rooms().set(rooms);
                 let definition = Definition {
-                    name: Name::new(&[family.name(), suffix(size)]),
+                    name,
                     shape,
-                    flags: family.flags(),
+                    flags,
                     ctor: None,
                     mask: Reach::ALL.mask,
                     secret: caches.secret::<P>(cache),
@@ -259,8 +308,11 @@ impl Caches {
         if flags.contains(SlabFlags::CACHE_DMA | SlabFlags::CACHE_DMA32) {
             return Err(CacheError::Zones);
         }
-        let shape = Shape::new(wish.size, wish.align, flags, self.cpus)?;
+        let (shape, flags) = self.shape::<G::P>(&wish, flags)?;
         let shape = shape.within(wish.reach.boundary, wish.align)?;
+        if flags.contains(SlabFlags::STORE_USER) {
+            self.keep_places(ground)?;
+        }
         loop {
             let changes = self.changes.lock(ground.platform());
             if let Some(cache) = self.like(shape, flags) {
@@ -283,6 +335,63 @@ impl Caches {
             drop(changes);
             self.make_room(ground)?;
         }
+    }
+
+    /// The shape of a cache, and its flags with what the command line says.
+    fn shape<P: Platform>(
+        &self,
+        wish: &Wish<'_>,
+        own: SlabFlags,
+    ) -> Result<(Shape, SlabFlags), ShapeError> {
+        let Wish { size, align, .. } = *wish;
+        // Nothing is written to objects that keep what is in them, and none lies across a boundary.
+        if own.keep_contents() || wish.reach.boundary != 0 {
+            let own = own.difference(SlabFlags::DEBUG);
+            return Ok((Shape::new(size, align, own, self.cpus)?, own));
+        }
+        let setup = Setup {
+            seed: self.seed,
+            debug: &self.debug,
+            treatment: self.treatment,
+            failing: self.failing.as_ref(),
+        };
+        let flags = own | setup.flags(wish.name);
+        let plain = Shape::new(size, align, own, self.cpus)?;
+        // Without hardening, the short way treats no objects, so they all go the long one.
+        let is_treated = self.treatment != Treatment::default() && !P::PROFILE.is_hardened();
+        if !is_treated && !flags.intersects(SlabFlags::DEBUG) {
+            return Ok((plain, flags));
+        }
+        let guarded = Shape::guarded(size, align, flags, self.cpus)?;
+        let is_spared = self.debug.spares_orders() && guarded.order() > plain.order();
+        match is_spared && !is_treated && !own.intersects(SlabFlags::DEBUG) {
+            true => Ok((plain, own)),
+            false => Ok((guarded, flags)),
+        }
+    }
+
+    /// Makes the table of places that objects are allocated at, if there is none.
+    fn keep_places<G: Ground>(&self, ground: &G) -> Result<(), CacheError> {
+        if self.places.are_kept() {
+            return Ok(());
+        }
+        let ram = ground.alloc_room(Places::bytes());
+        let ram = ram.ok_or(CacheError::OutOfMemory)?;
+        let table = Array::carve(ground.platform(), ram, Places::COUNT, |_| Origin::default());
+        self.places
+            .keep(table.map_err(|_| CacheError::OutOfMemory)?);
+        Ok(())
+    }
+
+    /// Who allocates and frees, if anybody keeps that.
+    pub(crate) fn places(&self) -> Option<&Places> {
+        Some(&self.places).filter(|places| places.are_kept())
+    }
+
+    /// What is done to all objects.
+    #[inline(always)]
+    pub(crate) const fn treatment(&self) -> Treatment {
+        self.treatment
     }
 
     /// A cache that objects can share with those of another (Linux: `find_mergeable`).

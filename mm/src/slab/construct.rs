@@ -1,6 +1,7 @@
 //! Constructors: objects are made once, with their slab, and come back as good as new (Bonwick 1994).
 #![forbid(unsafe_code)]
 
+use super::Treatment;
 use super::cache::{Cache, Ground};
 use super::shape::Shape;
 use crate::mem::Exclusive;
@@ -30,6 +31,14 @@ impl Cache {
             }
         }
         block
+    }
+
+    /// What is done to objects on their way out and in: nothing to those that keep what is in them.
+    pub(super) fn treatment<G: Ground>(&self, ground: &G) -> Treatment {
+        match self.definition().flags().keep_contents() {
+            true => Treatment::default(),
+            false => ground.treatment(),
+        }
     }
 
     /// Whether zeroes cannot be asked for: objects hold what their constructor wrote.

@@ -7,48 +7,9 @@ use super::shape::Shape;
 use crate::addr::Pfn;
 use crate::buddy::Gfp;
 use crate::platform::{Platform, Profile};
+pub(crate) use crate::report::CacheName as Name;
 use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::sync::{SpinLock, rank};
-
-/// Bytes of a name that are kept.
-const NAME_BYTES: usize = 31;
-
-/// A name, cut to what fits.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Name {
-    bytes: [u8; NAME_BYTES],
-    len: u8,
-}
-
-impl Name {
-    const NONE: Self = Self {
-        bytes: [0; NAME_BYTES],
-        len: 0,
-    };
-
-    /// `parts`, one after the other.
-    pub(super) fn new(parts: &[&str]) -> Self {
-        let mut name = Self::NONE;
-        for letter in parts.iter().flat_map(|part| part.chars()) {
-            let mut bytes = [0; 4];
-            let bytes = letter.encode_utf8(&mut bytes).as_bytes();
-            let (start, len) = (usize::from(name.len), bytes.len());
-            let Some(place) = name.bytes.get_mut(start..start.saturating_add(len)) else {
-                break;
-            };
-            place.copy_from_slice(bytes);
-            let [len, ..] = len.to_le_bytes();
-            name.len = name.len.saturating_add(len);
-        }
-        name
-    }
-
-    /// The text.
-    pub(crate) fn as_str(&self) -> &str {
-        let bytes = self.bytes.get(..usize::from(self.len));
-        core::str::from_utf8(bytes.unwrap_or_default()).unwrap_or_default()
-    }
-}
 
 /// What makes an object of bytes: called once for each when its slab is made, and never again, however often the
 /// object is handed out. Context: as the allocation that the slab is made for.
@@ -107,6 +68,13 @@ impl Place {
 
     pub(super) fn ctor<P: Platform>(&self, platform: &P) -> Option<Ctor> {
         self.name.lock(platform).1
+    }
+
+    /// The name, unless somebody is just at it. Context: any.
+    pub(super) fn name_at_once<P: Platform>(&self, platform: &P) -> Name {
+        self.name
+            .try_lock(platform)
+            .map_or(Name::NONE, |known| known.0)
     }
 
     #[inline(always)]

@@ -18,14 +18,35 @@ bitflags::bitflags! {
         /// Whoever found an object as a [reader](crate::system::GracePeriods::pin) may look at it after it was
         /// freed: what is there stays an object of the cache until the reader is done, though it may have become another
         /// one meanwhile. Slabs go back when a grace period is over, and objects keep what is in them while they are
-        /// free.
+        /// free, so that they cannot be debugged.
         const TYPESAFE_BY_RCU = 1 << 5;
         /// Without the cache there is no going on: a failure to make it is a panic.
         const PANIC = 1 << 6;
+        /// Bytes before and behind each object hold a pattern, which is checked: who runs over an end
+        /// is found.
+        const RED_ZONE = 1 << 16;
+        /// Objects that nobody owns hold a pattern, which is checked: who uses one after it was freed
+        /// is found.
+        const POISON = 1 << 17;
+        /// Each object keeps who allocated it and who freed it: reports and `leaks` name them.
+        const STORE_USER = 1 << 18;
+        /// Whenever an object is allocated or freed, the list of free objects of its slab is followed
+        /// to its end.
+        const CONSISTENCY_CHECKS = 1 << 19;
+        /// Requests may fail on purpose ([`FailSlab`](crate::system::FailSlab)).
+        const FAILSLAB = 1 << 20;
     }
 }
 
 impl SlabFlags {
+    /// Those of caches that look at every object which comes or goes. Such a cache has no objects at hand
+    /// of CPUs, and slabs of its own.
+    pub const DEBUG: Self = Self::RED_ZONE
+        .union(Self::POISON)
+        .union(Self::STORE_USER)
+        .union(Self::CONSISTENCY_CHECKS)
+        .union(Self::FAILSLAB);
+
     /// Objects have a constructor: not to be asked for, but added where there is one.
     pub(super) const CTOR: Self = Self::from_bits_retain(1 << 31);
 
@@ -36,6 +57,6 @@ impl SlabFlags {
 
     /// Whether the cache is one of its own.
     pub(super) const fn never_merge(self) -> bool {
-        self.keep_contents() || self.contains(Self::NO_MERGE)
+        self.keep_contents() || self.intersects(Self::NO_MERGE.union(Self::DEBUG))
     }
 }

@@ -4,8 +4,11 @@
 //! word is encoded with a secret of the cache and the word's address, and objects at hand hold one
 //! too: whoever gives back what is free already, or wrote to it meanwhile, is found out.
 
+mod guarded;
+
 use core::ptr::NonNull;
 
+use super::debug::Treatment;
 use super::partial::Partial;
 use super::shape::{MOST, Shape};
 use crate::addr::{PfnRange, to_count, to_index};
@@ -58,6 +61,17 @@ impl Object {
     pub(crate) fn zero(&mut self, shape: &Shape) {
         // SAFETY: the object is at least that large (`Shape`), and ours.
         unsafe { self.0.write_bytes(0, shape.size()) };
+    }
+}
+
+impl Object {
+    /// Writes zeroes over so many bytes, which the object has. Apart, so that whoever does not want that
+    /// need not make room for it.
+    #[cold]
+    #[inline(never)]
+    fn zero_first(&mut self, bytes: usize) {
+        // SAFETY: the object is that large (`Checks`), and ours.
+        unsafe { self.0.write_bytes(0, bytes) };
     }
 }
 
@@ -157,6 +171,10 @@ pub(super) struct Checks {
     within: u64,
     /// … and where the last object ends there.
     end: u64,
+    /// Bytes that are zeroed when an object is handed out, …
+    zeroed_out: usize,
+    /// … and when it comes back.
+    zeroed_in: usize,
 }
 
 impl Checks {
@@ -167,12 +185,17 @@ impl Checks {
         divider: 0,
         within: 0,
         end: 0,
+        zeroed_out: 0,
+        zeroed_in: 0,
     };
 
-    pub(super) fn new(shape: &Shape, code: Code) -> Self {
+    pub(super) fn new(shape: &Shape, code: Code, treatment: Treatment) -> Self {
         let stride = to_count(shape.stride());
+        let bytes = |are_zeroed| if are_zeroed { shape.size() } else { 0 };
         Self {
             mark: code.secret ^ u64::from(AT_HAND),
+            zeroed_out: bytes(treatment.init_on_alloc),
+            zeroed_in: bytes(treatment.init_on_free),
             free_at: shape.free_at(),
             divider: shape.divider(),
             within: shape.order().bytes().wrapping_sub(1),
@@ -203,6 +226,9 @@ impl Checks {
         // SAFETY: within the object, aligned (`Shape`), and ours; RAM always holds some value.
         let is_taken = unsafe { at.read() } ^ mark > u64::from(u16::MAX);
         if is_taken {
+            if self.zeroed_in > 0 {
+                object.zero_first(self.zeroed_in);
+            }
             // SAFETY: as above.
             unsafe { at.write(mark) };
         }
@@ -218,6 +244,9 @@ impl Checks {
         if is_marked {
             // SAFETY: as above.
             unsafe { at.write(0) };
+            if self.zeroed_out > 0 {
+                object.zero_first(self.zeroed_out);
+            }
         }
         is_marked
     }

@@ -2,6 +2,7 @@
 //! `kmem_cache_node`).
 #![forbid(unsafe_code)]
 
+use super::debug::Full;
 use crate::addr::Pfn;
 use crate::frame::{FrameTable, SlabFrame};
 
@@ -20,6 +21,8 @@ pub(crate) struct Partial {
     slabs: u64,
     /// … and their objects that are not on lists of free ones.
     taken: u64,
+    /// Slabs without a free object, if the cache is a debugged one.
+    full: Full,
 }
 
 /// [`Partial`] in numbers.
@@ -40,6 +43,41 @@ impl Partial {
             empty: 0,
             slabs: 0,
             taken: 0,
+            full: Full::new(),
+        }
+    }
+
+    /// Slabs without a free object, of a debugged cache.
+    pub(super) const fn full(&self) -> &Full {
+        &self.full
+    }
+
+    /// The same, to change it.
+    pub(super) const fn full_mut(&mut self) -> &mut Full {
+        &mut self.full
+    }
+
+    /// Puts a slab of a debugged cache, of so many objects, where it belongs now that it has as many taken
+    /// ones as the second number says, instead of the first.
+    pub(super) fn relist(
+        &mut self,
+        slab: SlabFrame<'_>,
+        (before, now): (u16, u16),
+        objects: u16,
+        frames: &FrameTable,
+    ) {
+        // Which list it is on, and where.
+        let place = |taken: u16| (taken >= objects, taken == 0);
+        if place(before) == place(now) {
+            return;
+        }
+        match before >= objects {
+            true => self.full.remove(slab, frames),
+            false => self.remove(slab, before == 0, frames),
+        }
+        match now >= objects {
+            true => self.full.insert(slab, frames),
+            false => self.insert(slab, now == 0, frames),
         }
     }
 

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::SlabFlags;
+use super::debug::Layout;
 use crate::addr::{Order, to_count, to_index};
 use crate::config::PAGE_SIZE;
 
@@ -29,6 +30,8 @@ pub(crate) struct Shape {
     free_at: u32,
     objects: u16,
     order: Order,
+    /// Whether each object lies in a place with more around it ([`Layout`]).
+    guarded: bool,
     /// What a multiple of the stride times this is less than this, modulo 2^64; the upper half of the product is
     /// the quotient (Lemire, Kaser and Kurz 2019).
     divider: u64,
@@ -71,6 +74,31 @@ impl Shape {
             true => (own, own.saturating_add(WORD)),
             false => ((own / 2) & !(WORD - 1), own),
         };
+        Self::with([size, own, free_at], align, cpus)
+    }
+
+    /// The same with what a cache needs that looks at its objects whenever they come or go.
+    ///
+    /// # Errors
+    /// [`ShapeError`].
+    pub(super) fn guarded(
+        size: usize,
+        align: usize,
+        flags: SlabFlags,
+        cpus: u32,
+    ) -> Result<Self, ShapeError> {
+        let plain = Self::new(size, align, flags, cpus)?;
+        let align = alignment(size, align, flags);
+        let (own, free_at) = Layout::room(plain.size(), align);
+        let shape = Self::with([size, own, free_at], align, cpus)?;
+        Ok(Self {
+            guarded: true,
+            ..shape
+        })
+    }
+
+    /// Objects of `size` bytes in places of `own` bytes, the word of free ones at `free_at`.
+    fn with([size, own, free_at]: [usize; 3], align: usize, cpus: u32) -> Result<Self, ShapeError> {
         let stride = own
             .checked_next_multiple_of(align)
             .ok_or(ShapeError::TooLarge)?;
@@ -85,6 +113,7 @@ impl Shape {
             free_at: narrow(free_at)?,
             objects: u16::try_from(objects.min(MOST)).map_err(|_| ShapeError::TooLarge)?,
             order,
+            guarded: false,
             divider: divider(to_count(stride)),
         })
     }
@@ -116,7 +145,8 @@ impl Shape {
     /// The shape in words, …
     pub(super) fn words(&self) -> [u64; 3] {
         let pair = |low: u32, high: u32| u64::from(high) << 32 | u64::from(low);
-        let rest = u32::from(self.objects) << 8 | u32::from(self.order.as_u8());
+        let objects = u32::from(self.objects) << 8;
+        let rest = u32::from(self.guarded) << 24 | objects | u32::from(self.order.as_u8());
         [
             pair(self.size, self.stride),
             pair(self.free_at, rest),
@@ -135,7 +165,7 @@ impl Shape {
             )
         };
         let ((size, stride), (free_at, rest)) = (halves(low), halves(high));
-        let [order, few, many, _] = rest.to_le_bytes();
+        let [order, few, many, guarded] = rest.to_le_bytes();
         // INVARIANT: it is what `words` said.
         Some(Self {
             size,
@@ -143,6 +173,7 @@ impl Shape {
             free_at,
             objects: u16::from_le_bytes([few, many]),
             order: Order::new(order)?,
+            guarded: guarded != 0,
             divider,
         })
         .filter(|shape| shape.objects > 0)
@@ -163,6 +194,12 @@ impl Shape {
     #[inline(always)]
     pub(super) const fn free_at(&self) -> usize {
         widen(self.free_at)
+    }
+
+    /// Whether objects have more around them, and are looked at whenever they come or go.
+    #[inline(always)]
+    pub(crate) const fn is_guarded(&self) -> bool {
+        self.guarded
     }
 
     /// Objects in a slab.
@@ -200,8 +237,12 @@ impl Shape {
         self.divider
     }
 
-    /// How many objects a CPU has at hand at most: many small ones, few large ones.
+    /// How many objects a CPU has at hand at most: many small ones, few large ones, and none that are
+    /// looked at whenever they come or go.
     pub(super) const fn at_hand(&self) -> u32 {
+        if self.guarded {
+            return 0;
+        }
         match self.stride {
             0..=256 => 63,
             257..=1024 => 31,

@@ -1,18 +1,22 @@
 //! What a cache does with its slabs: objects off their lists and back, slabs that come and go.
 #![forbid(unsafe_code)]
 
+use core::ptr::NonNull;
+
 use super::SlabFlags;
 use super::cache::{BATCH, Cache, Ground, NoObject};
+use super::debug::Guard;
 use super::object::{END, Object};
 use super::partial::Partial;
+use super::shape::Shape;
 use crate::addr::VirtAddr;
 use crate::buddy::{Gfp, Step, Trace};
+use crate::frame::SlabFrame;
 use crate::frame::slab::SlabUse;
-use crate::frame::{FrameTable, SlabFrame};
 use crate::platform::{NodeId, Platform};
 
 /// Empty slabs that a node keeps for a cache (Linux: `MIN_PARTIAL`).
-const KEPT: u64 = 5;
+pub(super) const KEPT: u64 = 5;
 
 impl Cache {
     /// Takes objects from slabs on the list into empty places. Answers how many there were.
@@ -39,6 +43,9 @@ impl Cache {
             let (count, result) = memory.pop_into(&mut now, rest);
             filled = filled.wrapping_add(count);
             if let Err(bad) = result {
+                if count == 0 && self.mend(ground, partial, slab) {
+                    continue;
+                }
                 // What was behind is out of reach, and the slab stays as it is for good.
                 ground.damaged(self, slab.pfn, bad.object);
                 now = SlabUse {
@@ -53,6 +60,8 @@ impl Cache {
                 partial.remove(slab, before.taken == 0, frames);
                 if !is_full {
                     partial.insert(slab, false, frames);
+                } else if shape.is_guarded() {
+                    partial.full_mut().insert(slab, frames);
                 }
             }
             slab.frame.set_slab_use(now);
@@ -88,12 +97,17 @@ impl Cache {
             }
         };
         let seed = self.definition().order_seed(slab.pfn);
+        // All objects of a debugged cache are on the list.
+        let seed = seed.or(shape.is_guarded().then_some(0));
         let lock = rooms.node_with(slab.home.node);
         let added = lock.and_then(|lock| {
             let mut partial = lock.lock(ground.platform());
             let known = (&shape, self.code::<G>());
             let memory = slab.memory(ground.platform(), known, &mut partial)?;
             slab.frame.set_slab_use(memory.link_all(seed));
+            if shape.is_guarded() {
+                Guard::new(self, ground, (slab, &shape), &mut partial)?.make_new();
+            }
             partial.note_slab(true);
             partial.insert(slab, true, frames);
             Some(slab.home.node)
@@ -158,7 +172,7 @@ impl Cache {
                     partial.remove(slab, false, frames);
                     partial.insert(slab, true, frames);
                 }
-                if let Some(slab) = self.take_empty(&mut partial, KEPT, frames)
+                if let Some(slab) = self.take_empty(ground, &mut partial, KEPT)
                     && let Some(place) = surplus.get_mut(many)
                 {
                     *place = Some(slab);
@@ -176,13 +190,17 @@ impl Cache {
     }
 
     /// Takes an empty slab off the list if there are more than `keep`.
-    fn take_empty<'a>(
+    pub(super) fn take_empty<'a, G: Ground>(
         &self,
+        ground: &'a G,
         partial: &mut Partial,
         keep: u64,
-        frames: &'a FrameTable,
     ) -> Option<SlabFrame<'a>> {
+        let frames = ground.frames();
         let slab = frames.slab_at(partial.surplus(keep)?)?;
+        if let Some(shape) = self.shape().filter(Shape::is_guarded) {
+            Guard::new(self, ground, (slab, &shape), partial)?.check_last();
+        }
         partial.remove(slab, true, frames);
         partial.note_slab(false);
         Some(slab)
@@ -193,12 +211,11 @@ impl Cache {
         let Some((shape, rooms)) = self.parts() else {
             return 0;
         };
-        let frames = ground.frames();
         let mut pages: u64 = 0;
         for node in rooms.nodes().iter() {
             loop {
                 let mut partial = node.lock(ground.platform());
-                let slab = self.take_empty(&mut partial, 0, frames);
+                let slab = self.take_empty(ground, &mut partial, 0);
                 drop(partial);
                 let Some(slab) = slab else { break };
                 self.end_slab(ground, slab);
@@ -216,7 +233,12 @@ fn first_slab<'a, G: Ground>(ground: &'a G, objects: &[Option<Object>]) -> Optio
 
 /// The slab that an object is in.
 pub(super) fn slab_of<'a, G: Ground>(ground: &'a G, object: &Object) -> Option<SlabFrame<'a>> {
-    let address = VirtAddr::from_ptr(object.as_ptr().as_ptr());
+    slab_around(ground, object.as_ptr())
+}
+
+/// The slab that a byte is in.
+pub(super) fn slab_around<G: Ground>(ground: &G, byte: NonNull<u8>) -> Option<SlabFrame<'_>> {
+    let address = VirtAddr::from_ptr(byte.as_ptr());
     let pfn = ground.platform().virt_to_phys(address)?.frame();
     ground.frames().slab_at(pfn)
 }

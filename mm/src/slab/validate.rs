@@ -8,7 +8,8 @@ use crate::report::{Check, Corruption};
 use crate::sync::SpinLock;
 
 impl Cache {
-    /// Follows every list of slabs and of free objects, one node after the other. Context: any but NMI.
+    /// Follows every list of slabs and of free objects, one node after the other; looks at the objects of a
+    /// debugged cache, and puts right what is wrong there. Context: any but NMI.
     ///
     /// # Errors
     /// The first [`Corruption`].
@@ -30,6 +31,7 @@ impl Cache {
             return Ok(());
         };
         let mut partial = node.lock(ground.platform());
+        let damage = self.check_all(ground, &mut partial);
         let stats = partial.stats();
         let (mut count, mut empty, mut taken) = (0_u64, 0_u64, 0_u64);
         let (mut next, mut before) = (partial.first(), None);
@@ -66,10 +68,10 @@ impl Cache {
         same(Check::Slabs, stats.empty, empty)?;
         // A damaged slab counts as full, but for its objects that nobody has.
         let counted = taken.saturating_add(full);
-        match ground.has_damage() && stats.taken <= counted {
-            true => Ok(()),
-            false => same(Check::SlabObjects, stats.taken, counted),
+        if !ground.has_damage() || stats.taken > counted {
+            same(Check::SlabObjects, stats.taken, counted)?;
         }
+        damage.map_or(Ok(()), Err)
     }
 
     /// How many objects of a slab are free.

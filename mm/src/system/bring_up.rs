@@ -13,6 +13,7 @@ use super::cpus::{Cpus, Near};
 use super::defer::{Backlog, Backlogs, Waiting};
 use super::faults::Faults;
 use super::node_states::Numa;
+use super::slab_faults::SlabFaults;
 use super::{Core, Memory, Options, PageLists, PageOwner, Populate, Tuning};
 use crate::addr::{PfnRange, to_count, to_index};
 use crate::buddy::pageset::Gauges;
@@ -143,7 +144,7 @@ impl<P: Platform> Memory<P> {
         let grace = builder.grace()?;
         let backlogs = builder.backlogs()?;
         builder.page_lists(&mut nodes, options.page_lists)?;
-        let caches = builder.caches(nodes.len(), &cpus)?;
+        let caches = builder.caches(nodes.len(), &cpus, &options)?;
         let origins = builder.origins(&frames, options.page_owner)?;
         let (cma, lent) = builder.cma(plan, options.cma_bytes)?.unzip();
         let room = builder.room_for_map(&frames, &nodes, populate)?;
@@ -162,6 +163,7 @@ impl<P: Platform> Memory<P> {
             cma,
             latent: None,
             faults: options.fail_page_alloc.map(Faults::new),
+            slab_faults: SlabFaults::new(options.failslab),
             tuning: SpinLock::new(rank::SETTINGS, Tuning::INITIAL),
             reclaim: super::reclaim::Counters::default(),
             quarantined: AtomicU64::new(0),

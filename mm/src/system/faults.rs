@@ -126,6 +126,11 @@ impl Faults {
         }
     }
 
+    /// How many failed.
+    pub(super) fn failed(&self) -> u64 {
+        self.failed.load(Ordering::Relaxed)
+    }
+
     /// As [`Self::strike`], and tells of it (Linux: `fail_dump`).
     #[cold]
     #[inline(never)]
@@ -191,7 +196,7 @@ impl<P: Platform> Memory<P> {
     #[must_use]
     pub fn injected_failures(&self) -> u64 {
         let faults = self.core().and_then(|core| core.faults.as_ref());
-        faults.map_or(0, |faults| faults.failed.load(Ordering::Relaxed))
+        faults.map_or(0, Faults::failed)
     }
 }
 

@@ -6,7 +6,7 @@ use core::ptr::NonNull;
 use super::objects::KmemCache;
 use super::{AllocError, Home};
 use crate::buddy::Gfp;
-use crate::slab::{CacheError, Ctor, SlabFlags, Wish};
+use crate::slab::{Ask, CacheError, Ctor, SlabFlags, Wish};
 
 impl<H: Home> KmemCache<H> {
     /// As [`Self::create`], for objects that `ctor` makes of their bytes when their slab is made. They come back as
@@ -51,6 +51,7 @@ impl<H: Home> KmemCache<H> {
     ///
     /// # Errors
     /// [`AllocError`] other than out of memory.
+    #[track_caller]
     pub fn alloc_bulk(
         &self,
         gfp: Gfp,
@@ -69,7 +70,7 @@ impl<H: Home> KmemCache<H> {
                 continue;
             }
             // This fetches more of them, too.
-            match memory.alloc_object(core, cache, (gfp, None), &mut ()) {
+            match memory.alloc_object(core, cache, (gfp, None), (Ask::whole(), &mut ())) {
                 Ok(object) => rest
                     .iter_mut()
                     .take(1)

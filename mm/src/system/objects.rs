@@ -12,8 +12,8 @@ use crate::mem::{EarlyRam, Exclusive};
 use crate::platform::{CpuId, NodeId, Platform};
 use crate::report::Corruption;
 use crate::slab::{
-    Cache, CacheError, CacheStats, Caches, Family, Ground, Object, SlabFlags, Wish, at_hand,
-    cache_of,
+    Ask, Cache, CacheError, CacheStats, Caches, Family, Ground, Object, Places, SlabFlags,
+    Treatment, Wish, at_hand, cache_of,
 };
 use crate::sync::Pin;
 
@@ -92,6 +92,24 @@ impl<P: Platform> Ground for Soil<'_, P> {
             cache,
         });
     }
+
+    fn report(&self, report: &Corruption) {
+        self.memory.platform.corruption(report);
+    }
+
+    fn places(&self) -> Option<&Places> {
+        self.core.caches.places()
+    }
+
+    #[inline(always)]
+    fn treatment(&self) -> Treatment {
+        self.core.caches.treatment()
+    }
+
+    fn strikes(&self, cache: &Cache, gfp: Gfp, size: usize) -> bool {
+        let faults = &self.core.slab_faults;
+        faults.strike_aloud(&self.memory.platform, cache, gfp, size)
+    }
 }
 
 impl<P: Platform> Memory<P> {
@@ -112,6 +130,7 @@ impl<P: Platform> Memory<P> {
     /// # Errors
     /// [`AllocError`].
     #[inline(always)]
+    #[track_caller]
     pub fn kmalloc(&self, size: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
         if let Some(cache) = cache_of(size, Family::of(gfp))
             && let Some(object) = self.object_at_hand(cache)
@@ -212,10 +231,11 @@ impl<P: Platform> Memory<P> {
 
     #[cold]
     #[inline(never)]
+    #[track_caller]
     fn kmalloc_slow(&self, size: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
         let core = self.core().ok_or(AllocError::NotUp)?;
         match core.caches.kmalloc(size, Family::of(gfp)) {
-            Some(cache) => self.alloc_object(core, cache, (gfp, None), &mut ()),
+            Some(cache) => self.alloc_object(core, cache, (gfp, None), (Ask::bytes(size), &mut ())),
             None => self.kmalloc_pages(core, size, (gfp, None), &mut ()),
         }
     }
@@ -224,6 +244,7 @@ impl<P: Platform> Memory<P> {
     ///
     /// # Errors
     /// [`AllocError`].
+    #[track_caller]
     pub fn kzalloc(&self, size: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
         self.kmalloc(size, gfp | Gfp::ZERO)
     }
@@ -232,6 +253,7 @@ impl<P: Platform> Memory<P> {
     ///
     /// # Errors
     /// [`AllocError::OutOfMemory`] also if there is no such size.
+    #[track_caller]
     pub fn kcalloc(&self, count: usize, size: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
         let bytes = count.checked_mul(size).ok_or(AllocError::OutOfMemory)?;
         self.kzalloc(bytes, gfp)
@@ -242,6 +264,7 @@ impl<P: Platform> Memory<P> {
     ///
     /// # Errors
     /// [`AllocError`].
+    #[track_caller]
     pub fn kmalloc_node(
         &self,
         size: usize,
@@ -251,7 +274,9 @@ impl<P: Platform> Memory<P> {
         let core = self.core().ok_or(AllocError::NotUp)?;
         core.node(node).ok_or(AllocError::NoSuchNode)?;
         match core.caches.kmalloc(size, Family::of(gfp)) {
-            Some(cache) => self.alloc_object(core, cache, (gfp, Some(node)), &mut ()),
+            Some(cache) => {
+                self.alloc_object(core, cache, (gfp, Some(node)), (Ask::bytes(size), &mut ()))
+            }
             None => self.kmalloc_pages(core, size, (gfp, Some(node)), &mut ()),
         }
     }
@@ -262,12 +287,12 @@ impl<P: Platform> Memory<P> {
         core: &Core,
         cache: &Cache,
         (gfp, node): (Gfp, Option<NodeId>),
-        trace: &mut impl Trace,
+        (ask, trace): (Ask, &mut impl Trace),
     ) -> Result<NonNull<u8>, AllocError> {
         if gfp.contains(Gfp::ZERO) && cache.has_ctor() {
             return Err(AllocError::Constructed);
         }
-        let object = cache.alloc(&self.soil(core), gfp, node, trace);
+        let object = cache.alloc(&self.soil(core), gfp, node, (ask, trace));
         object
             .map(Object::into_raw)
             .map_err(|_| AllocError::OutOfMemory)
@@ -298,20 +323,6 @@ impl<P: Platform> Memory<P> {
                 Err(AllocError::OutOfMemory)
             }
         }
-    }
-
-    /// How many bytes whoever has `object` may use (Linux: `ksize`); `None` if it is nothing that
-    /// [`Self::kmalloc`] or a cache handed out. Context: any.
-    #[must_use]
-    pub fn ksize(&self, object: NonNull<u8>) -> Option<usize> {
-        let core = self.core()?;
-        let pfn = self.physical(object)?.frame();
-        if let Some(slab) = core.frames.slab_at(pfn) {
-            return Some(core.caches.get(slab.cache)?.shape()?.size());
-        }
-        let word = core.frames.frame(pfn)?.word();
-        let is_pages = word.is(crate::frame::FrameState::Unique) && word.is_compound();
-        is_pages.then(|| crate::addr::to_index(word.order().bytes()))
     }
 
     /// Takes back what CPUs have at hand, and gives empty slabs of all caches to the page allocator.
@@ -453,6 +464,12 @@ pub struct StillInUse<H: Home> {
     pub cache: KmemCache<H>,
 }
 
+impl<H: Home> fmt::Display for StillInUse<H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        super::object_owners::write_still_in_use(&self.cache, self.objects, f)
+    }
+}
+
 impl<H: Home> fmt::Debug for StillInUse<H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("StillInUse")
@@ -517,6 +534,7 @@ impl<H: Home> KmemCache<H> {
     /// # Errors
     /// [`AllocError`].
     #[inline(always)]
+    #[track_caller]
     pub fn alloc(&self, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
         // Whether its objects may be zeroed is known further on.
         if !gfp.contains(Gfp::ZERO)
@@ -529,9 +547,10 @@ impl<H: Home> KmemCache<H> {
 
     #[cold]
     #[inline(never)]
+    #[track_caller]
     fn alloc_slow(&self, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
         let (memory, core, cache) = self.parts().ok_or(AllocError::NotUp)?;
-        memory.alloc_object(core, cache, (gfp, None), &mut ())
+        memory.alloc_object(core, cache, (gfp, None), (Ask::whole(), &mut ()))
     }
 
     /// As [`Self::alloc`], from a node's memory if there is any (Linux: `kmem_cache_alloc_node`). Context:
@@ -539,10 +558,11 @@ impl<H: Home> KmemCache<H> {
     ///
     /// # Errors
     /// [`AllocError`].
+    #[track_caller]
     pub fn alloc_node(&self, gfp: Gfp, node: NodeId) -> Result<NonNull<u8>, AllocError> {
         let (memory, core, cache) = self.parts().ok_or(AllocError::NotUp)?;
         core.node(node).ok_or(AllocError::NoSuchNode)?;
-        memory.alloc_object(core, cache, (gfp, Some(node)), &mut ())
+        memory.alloc_object(core, cache, (gfp, Some(node)), (Ask::whole(), &mut ()))
     }
 
     /// The cache in numbers. Context: any but NMI.

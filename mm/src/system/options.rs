@@ -1,15 +1,20 @@
 //! Switches of a running system, from the profile and the command line.
 #![forbid(unsafe_code)]
 
-use super::FailPageAlloc;
+use core::str::FromStr;
+
+use super::{FailPageAlloc, FailSlab};
 use crate::platform::{MemoryModel, Platform, Profile};
+use crate::slab::SlubDebug;
 
 /// What is done to pages on their way out and in; names as on Linux's command line.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Options {
-    /// `init_on_alloc=`: every page comes zeroed.
+    /// `init_on_alloc=`: every page and every object comes zeroed; an object that its cache poisons does not,
+    /// unless it is asked for.
     pub init_on_alloc: bool,
-    /// `init_on_free=`: every page is zeroed when it is given back.
+    /// `init_on_free=`: every page and every object is zeroed when it is given back, unless it is
+    /// poisoned.
     pub init_on_free: bool,
     /// `page_poison=`: free pages hold a pattern, which is checked when they are handed out.
     pub page_poison: bool,
@@ -26,6 +31,10 @@ pub struct Options {
     pub cma_bytes: u64,
     /// `fail_page_alloc=`: which requests fail on purpose.
     pub fail_page_alloc: Option<FailPageAlloc>,
+    /// `slub_debug=`: which caches look at their objects.
+    pub slub_debug: SlubDebug,
+    /// `failslab=`: which requests for objects fail on purpose.
+    pub failslab: Option<FailSlab>,
 }
 
 /// When sections of memory get their frame records and go to the allocator.
@@ -103,6 +112,11 @@ impl Options {
             populate: Populate::OnDemand,
             cma_bytes: 0,
             fail_page_alloc: None,
+            slub_debug: match profile.is_debug() {
+                true => SlubDebug::ALL,
+                false => SlubDebug::OFF,
+            },
+            failslab: None,
         }
     }
 
@@ -129,7 +143,8 @@ impl Options {
     /// The same with what the kernel command line says: `init_on_alloc=`, `init_on_free=` and
     /// `page_poison=`, each `0`/`1`/`off`/`on`; `transparent_hugepage=`, which is `always`,
     /// `madvise` or `never`; `percpu_pagelists=`, which is `off`, `tuned` or `classic`;
-    /// `fail_page_alloc=`, as [`FailPageAlloc`] reads it; `page_owner=`, which is
+    /// `fail_page_alloc=`, as [`FailPageAlloc`] reads it; `failslab=`, as [`FailSlab`] does; `slub_debug=`, as
+    /// [`SlubDebug`] does, or without a value; `page_owner=`, which is
     /// `off` or `on`; and `populate=`, which is `ondemand` or `boot`. Other words are
     /// left to others; a value that is none of these goes to `refused` and changes nothing.
     /// Context: any.
@@ -140,63 +155,81 @@ impl Options {
         mut refused: impl FnMut(&'a str),
     ) -> Self {
         for word in line.split_ascii_whitespace() {
-            let Some((name, value)) = word.split_once('=') else {
-                continue;
+            let (name, value) = match word.split_once('=') {
+                Some(parts) => parts,
+                None if word == "slub_debug" => (word, ""),
+                None => continue,
             };
-            let switch = match name {
-                "init_on_alloc" => &mut self.init_on_alloc,
-                "init_on_free" => &mut self.init_on_free,
-                "page_poison" => &mut self.page_poison,
+            let is_taken = match name {
+                "init_on_alloc" => switch(&mut self.init_on_alloc, value),
+                "init_on_free" => switch(&mut self.init_on_free, value),
+                "page_poison" => switch(&mut self.page_poison, value),
                 "page_owner" => {
-                    match value {
-                        "off" => self.page_owner = PageOwner::Off,
-                        "on" => self.page_owner = PageOwner::On,
-                        _ => refused(word),
-                    }
-                    continue;
+                    let choices = [("off", PageOwner::Off), ("on", PageOwner::On)];
+                    choice(&mut self.page_owner, value, choices)
                 }
-                "fail_page_alloc" => {
-                    match value.parse() {
-                        Ok(rule) => self.fail_page_alloc = Some(rule),
-                        Err(_) => refused(word),
+                "fail_page_alloc" => rule(&mut self.fail_page_alloc, value),
+                "failslab" => rule(&mut self.failslab, value),
+                "slub_debug" => match self.slub_debug.with(value) {
+                    Ok(debug) => {
+                        self.slub_debug = debug;
+                        true
                     }
-                    continue;
-                }
+                    Err(_) => false,
+                },
                 "percpu_pagelists" => {
-                    match value {
-                        "off" => self.page_lists = PageLists::Off,
-                        "tuned" => self.page_lists = PageLists::Tuned,
-                        "classic" => self.page_lists = PageLists::Classic,
-                        _ => refused(word),
-                    }
-                    continue;
+                    let (off, tuned) = (PageLists::Off, PageLists::Tuned);
+                    let classic = ("classic", PageLists::Classic);
+                    let choices = [("off", off), ("tuned", tuned), classic];
+                    choice(&mut self.page_lists, value, choices)
                 }
                 "populate" => {
-                    match value {
-                        "ondemand" => self.populate = Populate::OnDemand,
-                        "boot" => self.populate = Populate::AtBoot,
-                        _ => refused(word),
-                    }
-                    continue;
+                    let choices = [("ondemand", Populate::OnDemand), ("boot", Populate::AtBoot)];
+                    choice(&mut self.populate, value, choices)
                 }
                 "transparent_hugepage" => {
-                    match value {
-                        "always" => self.huge_pages = HugePages::Always,
-                        "madvise" => self.huge_pages = HugePages::Madvise,
-                        "never" => self.huge_pages = HugePages::Never,
-                        _ => refused(word),
-                    }
-                    continue;
+                    let (always, never) = (HugePages::Always, HugePages::Never);
+                    let madvise = ("madvise", HugePages::Madvise);
+                    let choices = [("always", always), madvise, ("never", never)];
+                    choice(&mut self.huge_pages, value, choices)
                 }
                 _ => continue,
             };
-            match value {
-                "1" | "on" | "y" => *switch = true,
-                "0" | "off" | "n" => *switch = false,
-                _ => refused(word),
+            if !is_taken {
+                refused(word);
             }
         }
         self
+    }
+}
+
+/// Sets what is on or off; answers whether the value says so.
+fn switch(place: &mut bool, value: &str) -> bool {
+    let choices = [("1", true), ("on", true), ("y", true)];
+    choice(place, value, choices)
+        || choice(place, value, [("0", false), ("off", false), ("n", false)])
+}
+
+/// Sets what has a few values; answers whether it is one of them.
+fn choice<T, const N: usize>(place: &mut T, value: &str, choices: [(&str, T); N]) -> bool {
+    let found = choices.into_iter().find(|(name, _)| *name == value);
+    match found {
+        Some((_, chosen)) => {
+            *place = chosen;
+            true
+        }
+        None => false,
+    }
+}
+
+/// Sets what has a language of its own; answers whether the value is in it.
+fn rule<T: FromStr>(place: &mut Option<T>, value: &str) -> bool {
+    match value.parse() {
+        Ok(rule) => {
+            *place = Some(rule);
+            true
+        }
+        Err(_) => false,
     }
 }
 
@@ -209,7 +242,7 @@ mod tests {
         let mut refused = [""; 1];
         let options = Options::for_profile(Profile::Hardened).with_command_line(
             "quiet init_on_alloc=0 page_poison=maybe init_on_free=on transparent_hugepage=never page_owner=on \
-             populate=boot fail_page_alloc=1,5,0,-1",
+             populate=boot fail_page_alloc=1,5,0,-1 slub_debug=FZ,kmalloc-* failslab=1,5,0,-1",
             |word| refused = [word],
         );
         assert_eq!(
@@ -224,8 +257,15 @@ mod tests {
                 populate: Populate::AtBoot,
                 cma_bytes: 0,
                 fail_page_alloc: "1,5,0,-1".parse().ok(),
+                slub_debug: "FZ,kmalloc-*".parse().unwrap(),
+                failslab: "1,5,0,-1".parse().ok(),
             }
         );
         assert_eq!(refused, ["page_poison=maybe"]);
+        let line = "slub_debug slub_debug=FT";
+        let options =
+            Options::for_profile(Profile::Plain).with_command_line(line, |word| refused = [word]);
+        assert_eq!(options.slub_debug, SlubDebug::ALL);
+        assert_eq!(refused, ["slub_debug=FT"]);
     }
 }

@@ -6,7 +6,7 @@ use core::ptr::NonNull;
 use super::{AllocError, Memory};
 use crate::buddy::{Gfp, Trace};
 use crate::platform::Platform;
-use crate::slab::Family;
+use crate::slab::{Ask, Family};
 
 impl<P: Platform> Memory<P> {
     /// Allocates as [`Self::kmalloc`] does, and tells `trace` every step, some of them with a zone's lock held:
@@ -14,6 +14,7 @@ impl<P: Platform> Memory<P> {
     ///
     /// # Errors
     /// [`AllocError`].
+    #[track_caller]
     pub fn kmalloc_traced(
         &self,
         size: usize,
@@ -22,7 +23,7 @@ impl<P: Platform> Memory<P> {
     ) -> Result<NonNull<u8>, AllocError> {
         let core = self.core().ok_or(AllocError::NotUp)?;
         match core.caches.kmalloc(size, Family::of(gfp)) {
-            Some(cache) => self.alloc_object(core, cache, (gfp, None), trace),
+            Some(cache) => self.alloc_object(core, cache, (gfp, None), (Ask::bytes(size), trace)),
             None => self.kmalloc_pages(core, size, (gfp, None), trace),
         }
     }

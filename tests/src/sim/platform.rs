@@ -15,7 +15,9 @@ use mm::numa::Policy;
 use mm::platform::{
     CpuId, IrqState, LockClass, MapFrameTableError, MemoryModel, NodeId, Platform, Profile,
 };
-use mm::report::{AllocFailure, Corruption, ForcedFailure, GraceStall, SleepInAtomic};
+use mm::report::{
+    AllocFailure, Corruption, ForcedFailure, ForcedObjectFailure, GraceStall, SleepInAtomic,
+};
 use mm::system::Populate;
 
 use super::cpus::Cpus;
@@ -53,6 +55,7 @@ pub struct SimPlatform<C: SimConfig> {
     /// What failed last, and how often anything did.
     failures: Mutex<(u64, String)>,
     forced: Mutex<Vec<ForcedFailure>>,
+    forced_objects: Mutex<Vec<ForcedObjectFailure>>,
     /// Requests that may sleep, from callers that may not.
     sleeps: Mutex<Vec<SleepInAtomic>>,
     reschedules: AtomicU64,
@@ -85,6 +88,7 @@ impl<C: SimConfig> SimPlatform<C> {
             reports: Mutex::default(),
             failures: Mutex::default(),
             forced: Mutex::default(),
+            forced_objects: Mutex::default(),
             sleeps: Mutex::default(),
             reschedules: AtomicU64::new(0),
             kswapd: Mutex::default(),
@@ -169,6 +173,12 @@ impl<C: SimConfig> SimPlatform<C> {
     #[must_use]
     pub fn take_forced(&self) -> Vec<ForcedFailure> {
         std::mem::take(&mut *self.forced.lock().unwrap())
+    }
+
+    /// The same of requests for objects.
+    #[must_use]
+    pub fn take_forced_objects(&self) -> Vec<ForcedObjectFailure> {
+        std::mem::take(&mut *self.forced_objects.lock().unwrap())
     }
 
     /// Takes how many allocations were reported to have failed so far, and the last report.
@@ -395,6 +405,10 @@ unsafe impl<C: SimConfig> Platform for SimPlatform<C> {
 
     fn failure_forced(&self, failure: &ForcedFailure) {
         self.forced.lock().unwrap().push(*failure);
+    }
+
+    fn object_failure_forced(&self, failure: &ForcedObjectFailure) {
+        self.forced_objects.lock().unwrap().push(*failure);
     }
 
     fn may_sleep(&self) -> bool {

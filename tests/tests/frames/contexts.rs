@@ -15,7 +15,7 @@ use mm::buddy::relief::{Freed, OomNotifier, OutOfMemory, Relief, ShrinkControl, 
 use mm::numa::{Mode, NodeMask, NodeState, Policy};
 use mm::platform::{CpuId, NodeId, Platform};
 use mm::sync::Pin;
-use mm::system::{DmaRequest, Memory, PageLists, PageRun, SharedBlock};
+use mm::system::{DmaRequest, Memory, NoFailSlab, PageLists, PageRun, SharedBlock};
 use mm::zone::watermark::policy::RESERVE_RATIO;
 use mm_tests::oracles;
 use mm_tests::sim::{Checked, Listed, Machine, SimPlatform};
@@ -389,6 +389,16 @@ const CALLS: &[(&str, Action)] = &[
         let mut caches = 0;
         call.world.for_each_cache(|_, _| caches += 1);
         assert!(caches > 0);
+    }),
+    ("for_each_object_owner", |call| {
+        call.world
+            .for_each_object_owner(|_, owner| assert!(owner.objects > 0));
+    }),
+    ("injected_object_failures", |call| {
+        assert_eq!(call.world.injected_object_failures(), 0)
+    }),
+    ("set_failslab", |call| {
+        assert_eq!(call.world.set_failslab(None), Err(NoFailSlab));
     }),
     ("kcalloc", |call| {
         call.kfree(call.world.kcalloc(4, 8, call.gfp).unwrap());

@@ -33,7 +33,12 @@ fn construct(object: &mut [u8]) {
 }
 
 fn machine<C: SimConfig>() -> Machine<C> {
-    let mut machine = Machine::<C>::with_ram(32 * MIB);
+    // Whatever is done to other objects.
+    let builder = Machine::<C>::new().ram(0, 32 * MIB).options(|options| {
+        options.init_on_alloc = true;
+        options.init_on_free = true;
+    });
+    let mut machine = builder.boot();
     // What caches need themselves stays.
     let create = || KmemCache::create(&*machine, "first", (SIZE, 8), SlabFlags::NO_MERGE).unwrap();
     let both = [create(), create()];

@@ -2,6 +2,7 @@
 
 mod bulk;
 mod caches;
+mod chance;
 mod concurrency;
 mod contents;
 mod damage;
@@ -9,7 +10,12 @@ mod deferred;
 mod dma;
 mod documented;
 mod endurance;
+mod failing;
+mod guarded;
+mod init;
 mod kmalloc;
 mod mempools;
 mod misuse;
+mod owners;
+mod switches;
 mod typed;

@@ -265,6 +265,16 @@ pub(crate) const ODDITIES: &[Ending] = &[
         "kernel parameter ignored: `fail_page_alloc=1,5` has no such value",
     ),
     odd(
+        "slub_debug_that_traces",
+        "--cmdline slub_debug=FZT",
+        "kernel parameter ignored: `slub_debug=FZT` has no such value",
+    ),
+    odd(
+        "failslab_that_is_no_rule",
+        "--cmdline failslab=1,5",
+        "kernel parameter ignored: `failslab=1,5` has no such value",
+    ),
+    odd(
         "cma_that_is_no_size",
         "--cmdline cma=64Q",
         "kernel parameter ignored: `64Q`: unexpected text behind the number",

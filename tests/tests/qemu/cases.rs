@@ -93,6 +93,9 @@ pub(crate) const OBJECTS: &[Ending] = &[
         "--cpus 4 --profile debug --cmdline sched=migrate",
     ),
     objects("64M", "--cpus 4 --memory 64M"),
+    damage("damage_plain", "--profile plain"),
+    damage("damage_debug", "--profile debug --cpus 2"),
+    damage("damage_all_caches", "--cmdline slub_debug --memory 256M"),
 ];
 
 /// Machines with memory that devices can have in one piece.
@@ -230,6 +233,16 @@ const fn pressure(name: &'static str, options: &'static str) -> Ending {
         exec: Some("oomtest; oomtest; stress 2000"),
         status: 0,
         says: "one that must not fail was served from the reserves",
+    }
+}
+
+const fn damage(name: &'static str, options: &'static str) -> Ending {
+    Ending {
+        name,
+        options,
+        exec: Some("slabtest; leaks; stress slab 5000; slabtest"),
+        status: 0,
+        says: "one was freed twice: already free\nthe cache could not end: 1 objects of cache slabtest",
     }
 }
 

@@ -35,12 +35,12 @@ const EQUALS: [&[&str]; 4] = [
 /// A room grows by changing this table, where a reviewer sees it. Files in a room that forbid
 /// `unsafe` do not count.
 const ROOMS: [(&str, usize, usize); 6] = [
-    ("platform", 185, 1),
+    ("platform", 200, 1),
     ("sync", 860, 22),
     ("mem", 292, 16),
-    ("frame/table", 805, 26),
-    ("slab/object", 320, 20),
-    ("adapters", 620, 70),
+    ("frame/table", 815, 26),
+    ("slab/object", 435, 36),
+    ("adapters", 680, 85),
 ];
 
 /// Heads of modules that have a room below them: they cannot forbid `unsafe` for it, so they must

@@ -23,7 +23,19 @@ impl Origin {
             .store(core::ptr::from_ref(place).cast_mut(), Ordering::Release);
     }
 
-    fn get(&self) -> Option<&'static Location<'static>> {
+    /// Whether it is `place`, or becomes so because it was none.
+    pub(crate) fn claim(&self, place: &'static Location<'static>) -> bool {
+        if let Some(found) = self.get() {
+            return found == place;
+        }
+        let (free, word) = (core::ptr::null_mut(), core::ptr::from_ref(place).cast_mut());
+        let (set, seen) = (Ordering::AcqRel, Ordering::Acquire);
+        // INVARIANT: a static reference.
+        let _ = self.0.compare_exchange(free, word, set, seen);
+        self.get() == Some(place)
+    }
+
+    pub(crate) fn get(&self) -> Option<&'static Location<'static>> {
         let place = self.0.load(Ordering::Acquire);
         // SAFETY: the invariant.
         unsafe { place.as_ref() }
