@@ -10,8 +10,9 @@ use super::object::{Checks, Code, Object};
 use super::partial::{Partial, PartialStats};
 use super::shape::Shape;
 use super::slabs::slab_of;
+use super::traced::tell_from_slab;
 use crate::addr::{Order, Pfn, to_index};
-use crate::buddy::Gfp;
+use crate::buddy::{Gfp, Step, Trace};
 use crate::frame::slab::SlabTag;
 use crate::frame::{FrameTable, SlabFrame};
 use crate::mem::{Array, EarlyRam, Exclusive};
@@ -39,14 +40,26 @@ pub(crate) trait Ground {
     /// The node of a CPU.
     fn node_of(&self, cpu: CpuId) -> NodeId;
 
+    /// Pages for a slab that reaches no address above a mask. Context: as [`Self::alloc_slab`].
+    fn alloc_slab_below(&self, gfp: Gfp, order: Order, mask: u64) -> Option<Exclusive>;
+
     /// Pages for a slab. Context: as the flags say; no lock held, not pinned.
-    fn alloc_slab(&self, gfp: Gfp, order: Order, node: NodeId) -> Option<Exclusive>;
+    fn alloc_slab(
+        &self,
+        gfp: Gfp,
+        order: Order,
+        node: NodeId,
+        trace: &mut impl Trace,
+    ) -> Option<Exclusive>;
 
     /// Memory for what a cache has itself, for good. Context: task.
     fn alloc_room(&self, bytes: u64) -> Option<EarlyRam>;
 
     /// Takes pages of a slab back. Context: any but NMI; no lock held.
     fn free_slab(&self, block: Exclusive);
+
+    /// The same when a grace period is over that begins after this.
+    fn free_slab_after_grace(&self, block: Exclusive);
 
     /// Makes the ways of CPUs to what they have of a cache.
     fn make_way(&self, cache: &Cache);
@@ -156,6 +169,11 @@ impl Rooms {
         }
     }
 
+    /// What each CPU has.
+    pub(super) const fn cells(&self) -> &Cells {
+        &self.cells
+    }
+
     /// What a node has.
     pub(super) fn node_with(&self, node: NodeId) -> Option<&SpinLock<Partial>> {
         self.nodes.at(u64::from(node.0))
@@ -251,20 +269,20 @@ impl Cache {
         self.definition.code::<G::P>()
     }
 
-    /// Takes an object for an owner. Context: as the flags say.
+    /// Takes an object for an owner, and tells `trace` how. Context: as the flags say.
     pub(crate) fn alloc<G: Ground>(
         &self,
         ground: &G,
         gfp: Gfp,
         node: Option<NodeId>,
-        ask: Ask,
+        (ask, trace): (Ask, &mut impl Trace),
     ) -> Result<Object, NoObject> {
         let shape = self.shape().ok_or(NoObject)?;
         if shape.is_guarded() {
-            return self.alloc_guarded(ground, gfp, node, ask);
+            return self.alloc_guarded(ground, gfp, node, (ask, trace));
         }
-        let mut object = self.alloc_raw(ground, gfp, node)?;
-        let inits = G::P::PROFILE.is_hardened() && ground.treatment().init_on_alloc;
+        let mut object = self.alloc_raw(ground, gfp, node, trace)?;
+        let inits = G::P::PROFILE.is_hardened() && self.treatment(ground).init_on_alloc;
         if gfp.contains(Gfp::ZERO) || inits {
             object.zero(&shape);
         }
@@ -276,30 +294,41 @@ impl Cache {
         ground: &G,
         gfp: Gfp,
         node: Option<NodeId>,
+        trace: &mut impl Trace,
     ) -> Result<Object, NoObject> {
         loop {
             let pin = Pin::new(ground.platform());
             let here = ground.node_of(pin.cpu());
             let wanted = node.unwrap_or(here);
+            let (cpu, had) = (pin.cpu(), self.at_hand_of(pin.cpu()));
             let found = match wanted == here {
                 true => self.take_filled(ground, &pin, here),
                 false => Filled::NotEntered,
             };
             drop(pin);
             let found = match found {
-                Filled::Taken(object) => return Ok(object),
+                Filled::Taken(object) => {
+                    self.tell_taken(ground, (cpu, had), &object, trace);
+                    return Ok(object);
+                }
                 Filled::Damaged => continue,
                 Filled::Empty => None,
                 // Somebody whom we interrupted is at the objects at hand, or they are of another node.
                 Filled::NotEntered => self.take_from(ground, wanted),
             };
-            if let Some(object) = found.or_else(|| self.take_elsewhere(ground, gfp, wanted)) {
+            if found.is_none() {
+                trace.step(Step::NoSlab { node: wanted });
+            }
+            let found = found.or_else(|| self.take_elsewhere(ground, gfp, wanted, trace));
+            if let Some(object) = found {
+                tell_from_slab(ground, &object, trace);
                 return Ok(object);
             }
-            let home = self.add_slab(ground, gfp, wanted)?;
+            let home = self.add_slab(ground, gfp, wanted, trace)?;
             if home != here
                 && let Some(object) = self.take_from(ground, home)
             {
+                tell_from_slab(ground, &object, trace);
                 return Ok(object);
             }
         }
@@ -308,13 +337,19 @@ impl Cache {
     /// Takes an object from a new slab of a node if it has memory to spare, or from slabs of other nodes that
     /// are there: a node without memory does not take a slab of another one for each object.
     #[cold]
-    fn take_elsewhere<G: Ground>(&self, ground: &G, gfp: Gfp, wanted: NodeId) -> Option<Object> {
+    fn take_elsewhere<G: Ground>(
+        &self,
+        ground: &G,
+        gfp: Gfp,
+        wanted: NodeId,
+        trace: &mut impl Trace,
+    ) -> Option<Object> {
         let nodes = self.rooms.get()?.nodes();
         if nodes.len() < 2 || gfp.contains(Gfp::THISNODE) {
             return None;
         }
         let only = gfp.difference(Gfp::DIRECT_RECLAIM | Gfp::NOFAIL) | Gfp::THISNODE | Gfp::NOWARN;
-        if let Ok(home) = self.add_slab(ground, only, wanted) {
+        if let Ok(home) = self.add_slab(ground, only, wanted, trace) {
             return self.take_from(ground, home);
         }
         let ids = (0..).map(NodeId).take(nodes.len());
@@ -394,7 +429,7 @@ impl Cache {
         if magazine.is_open_for(tag) {
             return;
         }
-        let checks = Checks::new(&shape, self.code::<G>(), ground.treatment());
+        let checks = Checks::new(&shape, self.code::<G>(), self.treatment(ground));
         magazine.open(shape.at_hand(), tag, checks, gauges);
     }
 
@@ -413,11 +448,23 @@ impl Cache {
         if self.shape().is_some_and(|shape| shape.is_guarded()) {
             return self.free_guarded(ground, object, ask);
         }
-        if G::P::PROFILE.is_hardened() {
-            object = self.checked(ground, slab, object)?;
-        }
+        object = self.checked_by_profile(ground, slab, object)?;
         self.free_checked(ground, slab, object);
         Ok(())
+    }
+
+    /// As [`Self::checked`] where the profile pays for it.
+    #[inline]
+    pub(super) fn checked_by_profile<G: Ground>(
+        &self,
+        ground: &G,
+        slab: SlabFrame<'_>,
+        object: Object,
+    ) -> Result<Object, BadFree> {
+        match G::P::PROFILE.is_hardened() {
+            true => self.checked(ground, slab, object),
+            false => Ok(object),
+        }
     }
 
     /// An object that is none, or free already, is refused; others are marked as free.
@@ -435,7 +482,7 @@ impl Cache {
         if code.is_free(&object, &shape) {
             return Err(BadFree::AlreadyFree);
         }
-        if ground.treatment().init_on_free {
+        if self.treatment(ground).init_on_free {
             object.zero(&shape);
         }
         code.mark(&mut object, &shape);
@@ -482,7 +529,7 @@ impl Cache {
 
     /// An object at hand was written to while it was free: it stays out of use.
     #[cold]
-    fn report<G: Ground>(&self, ground: &G, object: Object) {
+    pub(super) fn report<G: Ground>(&self, ground: &G, object: Object) {
         let slab = slab_of(ground, &object).zip(self.shape());
         if let Some((slab, shape)) = slab
             && let Some(number) = slab.number_of(ground.platform(), &shape, object.as_ptr())
@@ -552,7 +599,7 @@ impl Cache {
         }
     }
 
-    fn cell(&self, cpu: CpuId) -> Option<&OwnerCell<Magazine, Gauges>> {
+    pub(super) fn cell(&self, cpu: CpuId) -> Option<&OwnerCell<Magazine, Gauges>> {
         self.rooms.get()?.cells.cell(cpu)
     }
 

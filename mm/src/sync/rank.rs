@@ -9,6 +9,7 @@
 //!     zone        (50)  free areas of one zone; interrupts off
 //!       slab      (60)  slabs of a cache on one node; interrupts off
 //! early heap      (70)  blocks that Rust's `alloc` has from before memory was up; interrupts off
+//!         mempool (70)  the reserve of a pool
 //! ```
 //!
 //! The `debug` profile reports every take and release to the platform
@@ -56,4 +57,10 @@ pub const EARLY_HEAP: LockClass = LockClass {
 pub const ZONE: LockClass = LockClass {
     name: "zone",
     rank: 50,
+};
+
+/// The reserve of a pool; nothing is allocated or freed while it is held.
+pub const MEMPOOL: LockClass = LockClass {
+    name: "mempool",
+    rank: 70,
 };

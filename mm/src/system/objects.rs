@@ -8,7 +8,7 @@ use core::ptr::NonNull;
 use super::large::pages_request;
 use super::{AllocError, Core, Home, Memory};
 use crate::addr::{Order, Pfn, PhysAddr, VirtAddr};
-use crate::buddy::{Gfp, Request};
+use crate::buddy::{Gfp, Request, Trace};
 use crate::frame::FrameTable;
 use crate::mem::{EarlyRam, Exclusive};
 use crate::platform::{CpuId, NodeId, Platform};
@@ -43,17 +43,25 @@ impl<P: Platform> Ground for Soil<'_, P> {
         self.core.cpus.node(cpu)
     }
 
-    fn alloc_slab(&self, gfp: Gfp, order: Order, node: NodeId) -> Option<Exclusive> {
+    fn alloc_slab_below(&self, gfp: Gfp, order: Order, mask: u64) -> Option<Exclusive> {
+        self.memory.alloc_below(self.core, (gfp, order), mask).ok()
+    }
+
+    fn alloc_slab(
+        &self,
+        gfp: Gfp,
+        order: Order,
+        node: NodeId,
+        trace: &mut impl Trace,
+    ) -> Option<Exclusive> {
         let request = Request::new(gfp, order).ok()?;
         let here = self.core.cpus.node(Pin::new(self.platform()).cpu());
         if here == node && !gfp.contains(Gfp::THISNODE) {
             // It may come from what this CPU has at hand; a task's policy is asked too.
-            return self.memory.alloc_request(&request, &mut ()).ok();
+            return self.memory.alloc_request(&request, trace).ok();
         }
         let node = self.core.node(node)?;
-        let found = self
-            .memory
-            .alloc_at(self.core, node.into(), request, &mut ());
+        let found = self.memory.alloc_at(self.core, node.into(), request, trace);
         found.ok()
     }
 
@@ -70,6 +78,10 @@ impl<P: Platform> Ground for Soil<'_, P> {
 
     fn make_way(&self, cache: &Cache) {
         self.core.cpus.make_way(cache);
+    }
+
+    fn free_slab_after_grace(&self, block: Exclusive) {
+        self.memory.free_block_after_grace(self.core, block);
     }
 
     fn has_damage(&self) -> bool {
@@ -238,8 +250,8 @@ impl<P: Platform> Memory<P> {
     fn kmalloc_slow(&self, size: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
         let core = self.core().ok_or(AllocError::NotUp)?;
         match core.caches.kmalloc(size, Family::of(gfp)) {
-            Some(cache) => self.alloc_object(core, cache, (gfp, None), Ask::bytes(size)),
-            None => self.kmalloc_pages(core, size, gfp, None),
+            Some(cache) => self.alloc_object(core, cache, (gfp, None), (Ask::bytes(size), &mut ())),
+            None => self.kmalloc_pages(core, size, (gfp, None), &mut ()),
         }
     }
 
@@ -277,36 +289,41 @@ impl<P: Platform> Memory<P> {
         let core = self.core().ok_or(AllocError::NotUp)?;
         core.node(node).ok_or(AllocError::NoSuchNode)?;
         match core.caches.kmalloc(size, Family::of(gfp)) {
-            Some(cache) => self.alloc_object(core, cache, (gfp, Some(node)), Ask::bytes(size)),
-            None => self.kmalloc_pages(core, size, gfp, Some(node)),
+            Some(cache) => {
+                self.alloc_object(core, cache, (gfp, Some(node)), (Ask::bytes(size), &mut ()))
+            }
+            None => self.kmalloc_pages(core, size, (gfp, Some(node)), &mut ()),
         }
     }
 
     #[inline(never)]
-    fn alloc_object(
+    pub(super) fn alloc_object(
         &self,
         core: &Core,
         cache: &Cache,
         (gfp, node): (Gfp, Option<NodeId>),
-        ask: Ask,
+        (ask, trace): (Ask, &mut impl Trace),
     ) -> Result<NonNull<u8>, AllocError> {
-        let object = cache.alloc(&self.soil(core), gfp, node, ask);
+        if gfp.contains(Gfp::ZERO) && cache.has_ctor() {
+            return Err(AllocError::Constructed);
+        }
+        let object = cache.alloc(&self.soil(core), gfp, node, (ask, trace));
         object
             .map(Object::into_raw)
             .map_err(|_| AllocError::OutOfMemory)
     }
 
     #[inline(never)]
-    fn kmalloc_pages(
+    pub(super) fn kmalloc_pages(
         &self,
         core: &Core,
         size: usize,
-        gfp: Gfp,
-        node: Option<NodeId>,
+        (gfp, node): (Gfp, Option<NodeId>),
+        trace: &mut impl Trace,
     ) -> Result<NonNull<u8>, AllocError> {
         let layout = Layout::from_size_align(size, PAGE_ALIGN);
         let layout = layout.map_err(|_| AllocError::OutOfMemory)?;
-        self.kmalloc_large(core, layout, gfp, node)
+        self.kmalloc_large(core, layout, (gfp, node), trace)
     }
 
     /// Takes back what CPUs have at hand, and gives empty slabs of all caches to the page allocator.
@@ -476,25 +493,21 @@ impl<H: Home> KmemCache<H> {
     ///
     /// # Errors
     /// [`CacheError`].
+    ///
+    /// # Panics
+    /// Instead, with [`SlabFlags::PANIC`].
     pub fn create(
         home: H,
         name: &str,
         (size, align): (usize, usize),
         flags: SlabFlags,
     ) -> Result<Self, CacheError> {
-        let memory = home.memory();
-        let core = memory.core().ok_or(CacheError::NotUp)?;
-        let wish = Wish {
-            name,
-            size,
-            align,
-            flags,
-        };
-        let cache = core.caches.create(&memory.soil(core), wish)?;
-        Ok(Self {
-            id: cache.id(),
-            home,
-        })
+        Self::made(home, Wish::new(name, (size, align), flags))
+    }
+
+    /// The handle to a cache.
+    pub(super) const fn of(id: u16, home: H) -> Self {
+        Self { id, home }
     }
 
     pub(super) fn parts(&self) -> Option<(&Memory<H::P>, &Core, &Cache)> {
@@ -506,6 +519,10 @@ impl<H: Home> KmemCache<H> {
     /// Its number; [`BadFree::OtherCache`](crate::slab::BadFree) is told by it.
     pub(crate) const fn id(&self) -> u16 {
         self.id
+    }
+
+    pub(crate) const fn home(&self) -> H {
+        self.home
     }
 
     pub(crate) fn memory(&self) -> &Memory<H::P> {
@@ -520,12 +537,11 @@ impl<H: Home> KmemCache<H> {
     #[inline(always)]
     #[track_caller]
     pub fn alloc(&self, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
-        let cache = usize::from(self.id);
-        if let Some(object) = self.memory().object_at_hand(cache) {
-            return Ok(match gfp.contains(Gfp::ZERO) {
-                true => self.memory().zeroed(cache, object),
-                false => object.into_raw(),
-            });
+        // Whether its objects may be zeroed is known further on.
+        if !gfp.contains(Gfp::ZERO)
+            && let Some(object) = self.memory().object_at_hand(usize::from(self.id))
+        {
+            return Ok(object.into_raw());
         }
         self.alloc_slow(gfp)
     }
@@ -535,7 +551,7 @@ impl<H: Home> KmemCache<H> {
     #[track_caller]
     fn alloc_slow(&self, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
         let (memory, core, cache) = self.parts().ok_or(AllocError::NotUp)?;
-        memory.alloc_object(core, cache, (gfp, None), Ask::whole())
+        memory.alloc_object(core, cache, (gfp, None), (Ask::whole(), &mut ()))
     }
 
     /// As [`Self::alloc`], from a node's memory if there is any (Linux: `kmem_cache_alloc_node`). Context:
@@ -547,7 +563,7 @@ impl<H: Home> KmemCache<H> {
     pub fn alloc_node(&self, gfp: Gfp, node: NodeId) -> Result<NonNull<u8>, AllocError> {
         let (memory, core, cache) = self.parts().ok_or(AllocError::NotUp)?;
         core.node(node).ok_or(AllocError::NoSuchNode)?;
-        memory.alloc_object(core, cache, (gfp, Some(node)), Ask::whole())
+        memory.alloc_object(core, cache, (gfp, Some(node)), (Ask::whole(), &mut ()))
     }
 
     /// The cache in numbers. Context: any but NMI.
@@ -568,12 +584,14 @@ impl<H: Home> KmemCache<H> {
         })
     }
 
-    /// Ends the cache; or this handle, if there are others like it (Linux: `kmem_cache_destroy`). Context: task.
+    /// Ends the cache; or this handle, if there are others like it (Linux: `kmem_cache_destroy`). Objects that were
+    /// freed with [`Memory::kfree_deferred`] are waited for. Context: task.
     ///
     /// # Errors
     /// [`StillInUse`]: it goes on as before.
     pub fn destroy(self) -> Result<(), StillInUse<H>> {
         let _ = self.shrink();
+        self.wait_for_deferred();
         let given_up = self.parts().map_or(Ok(()), |(memory, core, cache)| {
             core.caches.give_up(&memory.soil(core), cache)
         });
