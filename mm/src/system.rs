@@ -37,8 +37,10 @@ mod retry;
 mod run;
 mod sections;
 mod shared;
+mod shrink;
 mod slab_faults;
 mod slow_path;
+mod soil;
 mod traced;
 mod tuning;
 

@@ -1,7 +1,8 @@
 //! Looking at one cache, and at one slab: what `slabinfo NAME` and `page PFN` show.
 #![forbid(unsafe_code)]
 
-use super::cache::{Cache, Ground};
+use super::cache::Cache;
+use super::ground::Ground;
 use super::partial::PartialStats;
 use super::shape::MOST;
 use super::{CacheStats, SlabFlags};
