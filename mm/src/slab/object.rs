@@ -64,6 +64,17 @@ impl Object {
     }
 }
 
+impl Object {
+    /// Writes zeroes over so many bytes, which the object has. Apart, so that whoever does not want that
+    /// need not make room for it.
+    #[cold]
+    #[inline(never)]
+    fn zero_first(&mut self, bytes: usize) {
+        // SAFETY: the object is that large (`Checks`), and ours.
+        unsafe { self.0.write_bytes(0, bytes) };
+    }
+}
+
 /// How free objects of a cache name each other.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Code {
@@ -182,9 +193,9 @@ impl Checks {
         let stride = to_count(shape.stride());
         let bytes = |are_zeroed| if are_zeroed { shape.size() } else { 0 };
         Self {
+            mark: code.secret ^ u64::from(AT_HAND),
             zeroed_out: bytes(treatment.init_on_alloc),
             zeroed_in: bytes(treatment.init_on_free),
-            mark: code.secret ^ u64::from(AT_HAND),
             free_at: shape.free_at(),
             divider: shape.divider(),
             within: shape.order().bytes().wrapping_sub(1),
@@ -216,8 +227,7 @@ impl Checks {
         let is_taken = unsafe { at.read() } ^ mark > u64::from(u16::MAX);
         if is_taken {
             if self.zeroed_in > 0 {
-                // SAFETY: the object is that large (`Shape`), and ours.
-                unsafe { object.0.write_bytes(0, self.zeroed_in) };
+                object.zero_first(self.zeroed_in);
             }
             // SAFETY: as above.
             unsafe { at.write(mark) };
@@ -235,8 +245,7 @@ impl Checks {
             // SAFETY: as above.
             unsafe { at.write(0) };
             if self.zeroed_out > 0 {
-                // SAFETY: the object is that large (`Shape`), and ours.
-                unsafe { object.0.write_bytes(0, self.zeroed_out) };
+                object.zero_first(self.zeroed_out);
             }
         }
         is_marked
