@@ -32,7 +32,7 @@ pub(crate) use caches::{Caches, Setup, Wish};
 pub(crate) use debug::{Ask, Places, Tally, Treatment};
 pub use debug::{BadSlubDebug, NamePattern, SlubDebug};
 pub use flags::SlabFlags;
-pub(crate) use kmalloc::{Family, cache_of};
+pub(crate) use kmalloc::{Family, cache_of, size_for};
 pub use kmalloc::{KMALLOC_MAX_CACHE_SIZE, size_roundup};
 pub(crate) use object::Object;
 pub use shape::ShapeError;

@@ -20,6 +20,7 @@ mod free;
 mod grace;
 mod held;
 mod ksize;
+mod large;
 mod node_states;
 mod nolock;
 mod object_owners;

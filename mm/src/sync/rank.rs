@@ -8,6 +8,7 @@
 //!   populate      (46)  one section at a time gets its records; interrupts off
 //!     zone        (50)  free areas of one zone; interrupts off
 //!       slab      (60)  slabs of a cache on one node; interrupts off
+//! early heap      (70)  blocks that Rust's `alloc` has from before memory was up; interrupts off
 //! ```
 //!
 //! The `debug` profile reports every take and release to the platform
@@ -43,6 +44,12 @@ pub const SLAB: LockClass = LockClass {
 pub const CACHES: LockClass = LockClass {
     name: "caches",
     rank: 44,
+};
+
+/// Blocks of the early heap.
+pub const EARLY_HEAP: LockClass = LockClass {
+    name: "early heap",
+    rank: 70,
 };
 
 /// Free areas of one zone.

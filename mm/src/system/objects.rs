@@ -1,11 +1,13 @@
 //! Objects: caches and `kmalloc` on this machine's pages.
 #![forbid(unsafe_code)]
 
+use core::alloc::Layout;
 use core::fmt;
 use core::ptr::NonNull;
 
+use super::large::pages_request;
 use super::{AllocError, Core, Home, Memory};
-use crate::addr::{Order, Pfn, PhysAddr, VirtAddr, to_count};
+use crate::addr::{Order, Pfn, PhysAddr, VirtAddr};
 use crate::buddy::{Gfp, Request};
 use crate::frame::FrameTable;
 use crate::mem::{EarlyRam, Exclusive};
@@ -16,6 +18,9 @@ use crate::slab::{
     Treatment, Wish, at_hand, cache_of,
 };
 use crate::sync::Pin;
+
+/// What pages are aligned to, at least.
+const PAGE_ALIGN: usize = crate::addr::to_index(crate::config::PAGE_SIZE);
 
 /// What caches stand on.
 pub(crate) struct Soil<'m, P: Platform> {
@@ -112,21 +117,31 @@ impl<P: Platform> Memory<P> {
 
     /// Allocates `size` bytes (Linux: `kmalloc`). A size that is a power of two is aligned to itself, up to a
     /// page. Larger requests than [`KMALLOC_MAX_CACHE_SIZE`](crate::slab::KMALLOC_MAX_CACHE_SIZE)
-    /// get whole pages. The bytes hold anything, or zeroes with [`Gfp::ZERO`]. They go back by
-    /// [`Memory::kfree`]. Context: as the flags say; any but NMI.
+    /// get whole pages: a block of them, and above the largest order (4 MiB) just as many as are needed, from
+    /// pageblocks that are free as a whole; memory policies do not count for those. The bytes hold anything, or
+    /// zeroes with [`Gfp::ZERO`]. They go back by [`Memory::kfree`]. Context: as the flags say; any but NMI.
     ///
     /// # Errors
     /// [`AllocError`].
     #[inline(always)]
     #[track_caller]
     pub fn kmalloc(&self, size: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
-        if let Some(cache) = cache_of(size, Family::of(gfp))
-            && let Some(object) = self.object_at_hand(cache)
-        {
-            return Ok(match gfp.contains(Gfp::ZERO) {
-                true => self.zeroed(cache, object),
-                false => object.into_raw(),
-            });
+        match cache_of(size, Family::of(gfp)) {
+            Some(cache) => {
+                if let Some(object) = self.object_at_hand(cache) {
+                    return Ok(match gfp.contains(Gfp::ZERO) {
+                        true => self.zeroed(cache, object),
+                        false => object.into_raw(),
+                    });
+                }
+            }
+            None => {
+                if let Some(first) =
+                    pages_request(size, gfp).and_then(|pages| self.pages_at_hand(pages))
+                {
+                    return Ok(first);
+                }
+            }
         }
         self.kmalloc_slow(size, gfp)
     }
@@ -289,23 +304,9 @@ impl<P: Platform> Memory<P> {
         gfp: Gfp,
         node: Option<NodeId>,
     ) -> Result<NonNull<u8>, AllocError> {
-        let order = Order::for_bytes(to_count(size)).ok_or(AllocError::OutOfMemory)?;
-        let gfp = gfp.difference(Gfp::ACCOUNT | Gfp::MOVABLE | Gfp::HIGHMEM) | Gfp::COMP;
-        let request = Request::new(gfp, order)?;
-        let block = match node.and_then(|node| core.node(node)) {
-            Some(node) => self.alloc_at(core, node.into(), request, &mut ()),
-            None => self.alloc_request(&request, &mut ()),
-        }?;
-        match block.as_ptr(&self.platform) {
-            Some(first) => {
-                let _ = block.leak();
-                Ok(first)
-            }
-            None => {
-                self.release(block);
-                Err(AllocError::OutOfMemory)
-            }
-        }
+        let layout = Layout::from_size_align(size, PAGE_ALIGN);
+        let layout = layout.map_err(|_| AllocError::OutOfMemory)?;
+        self.kmalloc_large(core, layout, gfp, node)
     }
 
     /// Takes back what CPUs have at hand, and gives empty slabs of all caches to the page allocator.
