@@ -29,7 +29,7 @@ mod slabs;
 mod traced;
 mod validate;
 
-pub use cache::{BadFree, CacheStats};
+pub use cache::BadFree;
 pub(crate) use cache::{Cache, Ground};
 pub use caches::CacheError;
 pub(crate) use caches::{Caches, Reach, Setup, Wish};
@@ -37,6 +37,7 @@ pub(crate) use debug::{Ask, Places, Tally, Treatment};
 pub use debug::{BadSlubDebug, NamePattern, SlubDebug};
 pub use definition::Ctor;
 pub use flags::SlabFlags;
+pub use inspect::CacheStats;
 pub(crate) use inspect::FreeMap;
 pub(crate) use kmalloc::{Family, cache_of};
 pub use kmalloc::{KMALLOC_MAX_CACHE_SIZE, size_roundup};
