@@ -31,8 +31,8 @@ mod slabs;
 mod traced;
 mod validate;
 
+pub use cache::BadFree;
 pub(crate) use cache::Cache;
-pub use cache::{BadFree, CacheStats};
 pub use caches::CacheError;
 pub(crate) use caches::{Caches, Reach, Setup, Wish};
 pub(crate) use debug::{Ask, Places, Tally, Treatment};
@@ -40,6 +40,7 @@ pub use debug::{BadSlubDebug, NamePattern, SlubDebug};
 pub use definition::Ctor;
 pub use flags::SlabFlags;
 pub(crate) use ground::Ground;
+pub use inspect::CacheStats;
 pub(crate) use inspect::FreeMap;
 pub(crate) use kmalloc::{Family, cache_of, size_for};
 pub use kmalloc::{KMALLOC_MAX_CACHE_SIZE, size_roundup};

@@ -8,7 +8,7 @@ use super::definition::{Name, Place};
 use super::ground::Ground;
 use super::magazine::{Gauges, Magazine};
 use super::object::{Checks, Code, Object};
-use super::partial::{Partial, PartialStats};
+use super::partial::Partial;
 use super::shape::Shape;
 use super::slabs::slab_of;
 use super::traced::tell_from_slab;
@@ -53,29 +53,6 @@ impl core::fmt::Display for BadFree {
 }
 
 impl core::error::Error for BadFree {}
-
-/// A cache in numbers, as in `/proc/slabinfo`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct CacheStats {
-    /// Objects with owners.
-    pub active_objects: u64,
-    /// Objects in all slabs.
-    pub objects: u64,
-    /// Bytes from one object to the next.
-    pub stride: u64,
-    /// Bytes that an owner may use.
-    pub object_size: u64,
-    /// Objects in a slab.
-    pub objects_per_slab: u64,
-    /// Pages in a slab.
-    pub pages_per_slab: u64,
-    /// Slabs.
-    pub slabs: u64,
-    /// Slabs with a taken object.
-    pub active_slabs: u64,
-    /// Objects that CPUs have at hand.
-    pub at_hand: u64,
-}
 
 /// What CPUs have at hand of one cache.
 pub(crate) type Cells = PerCpu<Magazine, Gauges>;
@@ -488,34 +465,5 @@ impl Cache {
 
     pub(super) fn cell(&self, cpu: CpuId) -> Option<&OwnerCell<Magazine, Gauges>> {
         self.rooms.get()?.cells.cell(cpu)
-    }
-
-    /// The cache in numbers. Context: any but NMI.
-    pub(crate) fn stats<P: Platform>(&self, platform: &P) -> CacheStats {
-        let Some((shape, rooms)) = self.parts() else {
-            return CacheStats::default();
-        };
-        let mut sum = PartialStats::default();
-        for node in rooms.nodes.iter() {
-            let one = node.lock(platform).stats();
-            sum.slabs = sum.slabs.saturating_add(one.slabs);
-            sum.empty = sum.empty.saturating_add(one.empty);
-            sum.taken = sum.taken.saturating_add(one.taken);
-        }
-        let at_hand = rooms.cells.shared().map(|gauges| u64::from(gauges.count()));
-        let at_hand = at_hand.fold(0, u64::saturating_add);
-        let per_slab = u64::from(shape.objects());
-        let widen = crate::addr::to_count;
-        CacheStats {
-            active_objects: sum.taken.saturating_sub(at_hand),
-            objects: sum.slabs.saturating_mul(per_slab),
-            stride: widen(shape.stride()),
-            object_size: widen(shape.size()),
-            objects_per_slab: per_slab,
-            pages_per_slab: shape.order().frames(),
-            slabs: sum.slabs,
-            active_slabs: sum.slabs.saturating_sub(sum.empty),
-            at_hand,
-        }
     }
 }

@@ -3,10 +3,10 @@
 
 use core::ptr::NonNull;
 
-use super::objects::KmemCache;
+use super::objects::{KmemCache, StillInUse};
 use super::{AllocError, Home};
 use crate::buddy::Gfp;
-use crate::slab::{Ask, CacheError, Ctor, SlabFlags, Wish};
+use crate::slab::{Ask, CacheError, CacheStats, Ctor, SlabFlags, Wish};
 
 impl<H: Home> KmemCache<H> {
     /// As [`Self::create`], for objects that `ctor` makes of their bytes when their slab is made. They come back as
@@ -79,6 +79,41 @@ impl<H: Home> KmemCache<H> {
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// The cache in numbers. Context: any but NMI.
+    #[must_use]
+    pub fn stats(&self) -> CacheStats {
+        self.parts()
+            .map_or_else(CacheStats::default, |(memory, _, cache)| {
+                cache.stats(&memory.platform)
+            })
+    }
+
+    /// Takes back what CPUs have at hand, and gives empty slabs to the page allocator (Linux:
+    /// `kmem_cache_shrink`). Answers how many pages those were. Context: task.
+    pub fn shrink(&self) -> u64 {
+        self.parts().map_or(0, |(memory, core, cache)| {
+            memory.drain_caches(core, |other| other.id() == self.id());
+            cache.shrink(&memory.soil(core))
+        })
+    }
+
+    /// Ends the cache; or this handle, if there are others like it (Linux: `kmem_cache_destroy`). Objects that were
+    /// freed with [`Memory::kfree_deferred`] are waited for. Context: task.
+    ///
+    /// # Errors
+    /// [`StillInUse`]: it goes on as before.
+    pub fn destroy(self) -> Result<(), StillInUse<H>> {
+        let _ = self.shrink();
+        self.wait_for_deferred();
+        let given_up = self.parts().map_or(Ok(()), |(memory, core, cache)| {
+            core.caches.give_up(&memory.soil(core), cache)
+        });
+        given_up.map_err(|objects| StillInUse {
+            objects,
+            cache: self,
+        })
     }
 
     /// Waits until objects are free that readers may still see, if that is what keeps slabs from going.

@@ -380,39 +380,4 @@ impl<H: Home> KmemCache<H> {
         core.node(node).ok_or(AllocError::NoSuchNode)?;
         memory.alloc_object(core, cache, (gfp, Some(node)), (Ask::whole(), &mut ()))
     }
-
-    /// The cache in numbers. Context: any but NMI.
-    #[must_use]
-    pub fn stats(&self) -> CacheStats {
-        self.parts()
-            .map_or_else(CacheStats::default, |(memory, _, cache)| {
-                cache.stats(&memory.platform)
-            })
-    }
-
-    /// Takes back what CPUs have at hand, and gives empty slabs to the page allocator (Linux:
-    /// `kmem_cache_shrink`). Answers how many pages those were. Context: task.
-    pub fn shrink(&self) -> u64 {
-        self.parts().map_or(0, |(memory, core, cache)| {
-            memory.drain_caches(core, |other| other.id() == self.id);
-            cache.shrink(&memory.soil(core))
-        })
-    }
-
-    /// Ends the cache; or this handle, if there are others like it (Linux: `kmem_cache_destroy`). Objects that were
-    /// freed with [`Memory::kfree_deferred`] are waited for. Context: task.
-    ///
-    /// # Errors
-    /// [`StillInUse`]: it goes on as before.
-    pub fn destroy(self) -> Result<(), StillInUse<H>> {
-        let _ = self.shrink();
-        self.wait_for_deferred();
-        let given_up = self.parts().map_or(Ok(()), |(memory, core, cache)| {
-            core.caches.give_up(&memory.soil(core), cache)
-        });
-        given_up.map_err(|objects| StillInUse {
-            objects,
-            cache: self,
-        })
-    }
 }
