@@ -25,14 +25,7 @@ impl Cache {
             return 0;
         };
         let (magazine, gauges) = own.parts();
-        let mut count: usize = 0;
-        for place in places.iter_mut().filter(|place| place.is_none()) {
-            let Some(object) = magazine.take(G::P::PROFILE, gauges) else {
-                break;
-            };
-            *place = Some(object.into_raw());
-            count = count.wrapping_add(1);
-        }
+        let count = magazine.take_many(G::P::PROFILE, places, gauges);
         if own.leave() {
             self.serve(ground, &pin);
         }
@@ -53,14 +46,7 @@ impl Cache {
             return 0;
         };
         let (magazine, gauges) = own.parts();
-        let mut count: usize = 0;
-        for (object, known) in objects {
-            let put = magazine.put_back(object, known, G::P::PROFILE, gauges);
-            if put.is_err() {
-                break;
-            }
-            count = count.wrapping_add(1);
-        }
+        let count = magazine.put_back_many(objects, G::P::PROFILE, gauges);
         if own.leave() {
             self.serve(ground, &pin);
         }

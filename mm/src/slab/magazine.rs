@@ -1,7 +1,10 @@
 //! Objects that a CPU has at hand (Bonwick and Adams 2001; Linux 6.18: sheaves).
 #![forbid(unsafe_code)]
 
+use core::ptr::NonNull;
+
 use super::object::{Checks, Object};
+use crate::addr::to_index;
 use crate::frame::slab::SlabTag;
 use crate::platform::Profile;
 use crate::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -59,7 +62,7 @@ pub(crate) struct Magazine {
 /// The place of the newest of so many.
 #[inline(always)]
 fn place(count: u32) -> usize {
-    crate::addr::to_index(u64::from(count)) & (PLACES - 1)
+    to_index(u64::from(count)) & (PLACES - 1)
 }
 
 /// How many there are: a mask instead of a check.
@@ -91,6 +94,58 @@ impl Magazine {
         }
         gauges.set_count(count.wrapping_sub(1));
         Some(object)
+    }
+
+    /// As [`Self::take`], into empty places, as long as there are any. Answers how many.
+    #[inline]
+    pub(super) fn take_many(
+        &mut self,
+        profile: Profile,
+        places: &mut [Option<NonNull<u8>>],
+        gauges: &Gauges,
+    ) -> usize {
+        let before = count(gauges);
+        let mut count = before;
+        for empty in places.iter_mut().filter(|place| place.is_none()) {
+            let newest = &mut self.objects[place(count)];
+            let Some(mut object) = newest.take() else {
+                break;
+            };
+            if profile.is_hardened() && !self.checks.unmark(&mut object) {
+                *newest = Some(object);
+                break;
+            }
+            *empty = Some(object.into_raw());
+            count = count.wrapping_sub(1);
+        }
+        gauges.set_count(count);
+        to_index(u64::from(before.wrapping_sub(count)))
+    }
+
+    /// As [`Self::put_back`], up to the first that does not belong here. Answers how many.
+    #[inline]
+    pub(super) fn put_back_many(
+        &mut self,
+        objects: impl Iterator<Item = (Object, (SlabTag, u64))>,
+        profile: Profile,
+        gauges: &Gauges,
+    ) -> usize {
+        let before = count(gauges);
+        let mut count = before;
+        for (mut object, (tag, at)) in objects {
+            if !self.takes(tag, count) {
+                break;
+            }
+            if profile.is_hardened()
+                && !(self.checks.is_place(at) && self.checks.mark_if_taken(&mut object))
+            {
+                break;
+            }
+            count = count.wrapping_add(1);
+            self.objects[place(count)] = Some(object);
+        }
+        gauges.set_count(count);
+        to_index(u64::from(count.wrapping_sub(before)))
     }
 
     /// The same whoever wrote to it: for who looks himself.
