@@ -6,17 +6,24 @@
 
 mod bytes;
 mod cpus;
+mod deferred;
+mod dma_pool;
 mod heap;
 mod home;
 #[cfg(feature = "allocator-api2")]
 mod kmalloc_in;
 mod objects;
+mod pooled;
 mod raw_pages;
 mod reserved;
+mod typed;
 
 pub use bytes::KBytes;
+pub use dma_pool::{DmaBytes, DmaPool};
 pub use heap::{EarlyHeapUsage, EarlyPages, KernelHeap};
 pub use home::Home;
 #[cfg(feature = "allocator-api2")]
 pub use kmalloc_in::KmallocIn;
+pub use pooled::Pooled;
 pub use raw_pages::GetPagesError;
+pub use typed::{CacheBox, NoRoom, TypedCache};

@@ -14,7 +14,7 @@
 //! | word | free | cached | unique | shared | slab | anonymous, file *(later)* | page table *(later)* |
 //! |---|---|---|---|---|---|---|---|
 //! | state | state, order, home | + mobility | + kind, flags | same | same | same | same |
-//! | refs (32 bits) | – | – | – | reference count | cache and node, in every frame | reference count | live entries |
+//! | refs (32 bits) | – | number of objects that wait with the page | – | reference count | cache and node, in every frame | reference count | live entries |
 //! | maps (32 bits) | – | – | – | – | objects taken, first free one, first that never had an owner; in other frames the distance to the first | mapping count | – |
 //! | link | neighbours in the pageblock's free list | the next one on the CPU's list | – | – | next slab of the list | mapping | owning table |
 //! | private | – | – | owner's word | owner's word | slab before it | index, or swap slot | – |
@@ -31,6 +31,8 @@
 //! the last reference may free it. What may happen to the first frame of a block stands in
 //! [`FrameState::after`]; the other frames only become interior, or first ones of their own.
 
+#[cfg(not(loom))]
+mod named;
 #[cfg(not(loom))]
 mod page;
 mod record;

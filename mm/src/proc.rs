@@ -8,6 +8,7 @@
 //! | [`meminfo`] | totals in kB | `meminfo_proc_show` |
 //! | [`vmstat`] | counters of the whole machine | `vmstat_show` |
 //! | [`slabinfo`] | every cache and its slabs | `slabinfo_show` |
+//! | [`slabtop`], [`cache`], [`object`] | the largest caches, one cache, one object | the tools `slabtop` and `slabinfo` |
 //! | [`iomem`] | what lies where in physical memory | `r_show` |
 //! | [`node_list`], [`node_meminfo`], [`node_numastat`], [`node_distance`] | files of `/sys/devices/system/node` | `drivers/base/node.c` |
 //! | [`numastat`] | which nodes' memory went where | the tool of this name |
@@ -36,6 +37,7 @@ mod numa;
 mod page;
 mod page_owner;
 mod slabinfo;
+mod slabs;
 mod zones;
 
 pub use counters::{meminfo, vmstat};
@@ -46,6 +48,7 @@ pub use numa::{node_distance, node_list, node_meminfo, node_numastat, numastat};
 pub use page::page;
 pub use page_owner::page_owner;
 pub use slabinfo::slabinfo;
+pub use slabs::{cache, object, slabtop};
 pub use zones::zoneinfo;
 
 use core::fmt;

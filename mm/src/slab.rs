@@ -12,26 +12,36 @@
 //! `kmalloc` is a cache for each size class and family.
 
 pub(crate) mod at_hand;
+mod bulk;
 mod cache;
 mod caches;
+mod construct;
 mod debug;
 mod definition;
+mod drain;
 mod flags;
+mod ground;
+mod inspect;
 mod kmalloc;
 mod magazine;
 mod object;
 mod partial;
 mod shape;
 mod slabs;
+mod traced;
 mod validate;
 
-pub use cache::{BadFree, CacheStats};
-pub(crate) use cache::{Cache, Ground};
+pub use cache::BadFree;
+pub(crate) use cache::Cache;
 pub use caches::CacheError;
-pub(crate) use caches::{Caches, Setup, Wish};
+pub(crate) use caches::{Caches, Reach, Setup, Wish};
 pub(crate) use debug::{Ask, Places, Tally, Treatment};
 pub use debug::{BadSlubDebug, NamePattern, SlubDebug};
+pub use definition::Ctor;
 pub use flags::SlabFlags;
+pub(crate) use ground::Ground;
+pub use inspect::CacheStats;
+pub(crate) use inspect::FreeMap;
 pub(crate) use kmalloc::{Family, cache_of, size_for};
 pub use kmalloc::{KMALLOC_MAX_CACHE_SIZE, size_roundup};
 pub(crate) use object::Object;

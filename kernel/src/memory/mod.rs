@@ -12,13 +12,14 @@
 //! | `kswapd` | a thread for each node that reclaims when little is left |
 //! | `populate` | a thread for each node that populates memory ahead of requests |
 //! | `holder` | whose a frame is that the page allocator never had |
-//! | `files`, `node_files`, `numactl`, `oomtest`, `pages`, `pcp`, `sections`, `stress`, `sysctl`, `workload` | `/proc` files and shell commands |
+//! | `files`, `node_files`, `numactl`, `objects`, `oomtest`, `pages`, `pcp`, `sections`, `stress`, `sysctl`, `workload` | `/proc` files and shell commands |
 //! | `object_damage` | what is told of objects that were written to, or never came back |
-//! | `benches`, `heap_benches`, `object_benches`, `tests` | benchmarks and in-kernel tests |
+//! | `benches`, `heap_benches`, `object_benches`, `cache_benches`, `tests` | benchmarks and in-kernel tests |
 
 mod attendant;
 mod benches;
 mod bring_up;
+mod cache_benches;
 mod cma;
 mod files;
 mod firmware;
@@ -34,6 +35,7 @@ mod numactl;
 mod object_benches;
 mod object_damage;
 mod object_stress;
+mod objects;
 mod oomtest;
 mod pages;
 mod pcp;

@@ -1,6 +1,6 @@
 //! Shell commands for pages: `alloc`, `free`, `page`, `explain`.
 
-use super::{Kernel, MEMORY, Pages, holder};
+use super::{Kernel, MEMORY, Pages, holder, objects};
 use crate::arch::lock::IrqLock;
 use crate::shell::interrupt::Output;
 use crate::shell::{self, CommandError, CommandResult};
@@ -16,7 +16,7 @@ use mm::proc::Recording;
 command! { "alloc", "ORDER [GFP]", "allocate 2^ORDER pages and keep them, e.g. `alloc 3 KERNEL|ZERO`", alloc_command }
 command! { "free", "ID|all", "free what `alloc` keeps", free_command }
 command! { "page", "PFN", "everything about one page frame, e.g. `page 0x1000`", page_command }
-command! { "explain", "alloc ORDER [GFP]", "allocate once and tell every step", explain_command }
+command! { "explain", "alloc ORDER [GFP] | kmalloc SIZE [GFP]", "allocate once and tell every step", explain_command }
 
 static KEPT: IrqLock<Kept> = IrqLock::new(Kept {
     next: 1,
@@ -60,13 +60,18 @@ pub(super) fn request(arguments: &[String]) -> Result<(Gfp, Order), CommandError
             Order::MAX
         ))
     })?;
+    Ok((self::flags(flags)?, order))
+}
+
+/// Flags, as commands take them: `KERNEL|ZERO`.
+pub(super) fn flags(words: &str) -> Result<Gfp, CommandError> {
     let mut gfp = Gfp::empty();
-    for word in flags.split('|') {
+    for word in words.split('|') {
         gfp |= word
             .parse::<Gfp>()
             .map_err(|unknown| CommandError::usage(format_args!("`{word}`: {unknown}")))?;
     }
-    Ok((gfp, order))
+    Ok(gfp)
 }
 
 fn alloc_command(arguments: &[String]) -> CommandResult {
@@ -116,14 +121,20 @@ fn explain_command(arguments: &[String]) -> CommandResult {
     let what = arguments
         .split_first()
         .map(|(what, rest)| (what.as_str(), rest));
-    let Some(("alloc", rest)) = what else {
-        return Err(CommandError::usage("only `explain alloc` is known"));
-    };
-    let (gfp, order) = request(rest)?;
     let mut steps = match MEMORY.nodes().len() {
         1 => Recording::new(),
         _ => Recording::new().naming_nodes(),
     };
+    let rest = match what {
+        Some(("alloc", rest)) => rest,
+        Some(("kmalloc", rest)) => return objects::explain(rest, steps),
+        _ => {
+            return Err(CommandError::usage(
+                "expected `explain alloc` or `explain kmalloc`",
+            ));
+        }
+    };
+    let (gfp, order) = request(rest)?;
     let outcome = Pages::alloc_traced(Kernel, gfp, order, &mut steps);
     kprint!("{steps}");
     let pages = outcome.map_err(CommandError::failed)?;

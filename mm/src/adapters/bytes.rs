@@ -5,13 +5,13 @@ use core::ops::{Deref, DerefMut};
 use core::ptr::NonNull;
 use core::slice;
 
-use crate::buddy::Gfp;
-use crate::system::{AllocError, Home};
+use crate::buddy::{Gfp, Trace};
+use crate::system::{AllocError, Home, KmemCache};
 
-/// Bytes of `kmalloc`, which go back when the value is dropped, on whatever CPU.
+/// Bytes of `kmalloc` or of a cache, which go back when the value is dropped, on whatever CPU.
 ///
 /// # Invariants
-/// `len` bytes start at `first`, which `kmalloc` of `home`'s memory handed out, and nobody else has.
+/// `len` bytes start at `first`, which `kmalloc` or a cache of `home`'s memory handed out, and nobody else has.
 pub struct KBytes<H: Home> {
     first: NonNull<u8>,
     len: usize,
@@ -34,10 +34,55 @@ impl<H: Home> KBytes<H> {
         Ok(Self { first, len, home })
     }
 
+    /// Allocates as [`Self::alloc`], and tells `trace` every step (see
+    /// [`Memory::kmalloc_traced`](crate::system::Memory::kmalloc_traced)). Context: as the flags say; any but NMI.
+    ///
+    /// # Errors
+    /// [`AllocError`].
+    #[track_caller]
+    pub fn alloc_traced(
+        home: H,
+        len: usize,
+        gfp: Gfp,
+        trace: &mut impl Trace,
+    ) -> Result<Self, AllocError> {
+        let first = home.memory().kmalloc_traced(len, gfp, trace)?;
+        Ok(Self { first, len, home })
+    }
+
+    /// Where it goes back to.
+    pub(super) const fn home(&self) -> H {
+        self.home
+    }
+
+    /// Where the first byte is. Context: any.
+    #[must_use]
+    pub const fn as_non_null(&self) -> NonNull<u8> {
+        self.first
+    }
+
     /// How many bytes there really are (Linux: `ksize`). Context: any but NMI.
     #[must_use]
     pub fn capacity(&self) -> usize {
         self.home.memory().ksize(self.first).unwrap_or(self.len)
+    }
+}
+
+impl<H: Home> KmemCache<H> {
+    /// Allocates an object as bytes with an owner: the safe way to a cache of its own. They hold anything, or zeroes
+    /// with [`Gfp::ZERO`]. Context: as the flags say; any but NMI.
+    ///
+    /// # Errors
+    /// [`AllocError`].
+    #[track_caller]
+    pub fn alloc_bytes(&self, gfp: Gfp) -> Result<KBytes<H>, AllocError> {
+        let cache = self.memory().caches().and_then(|all| all.get(self.id()));
+        let shape = cache.and_then(|cache| cache.shape());
+        let len = shape.ok_or(AllocError::NotUp)?.size();
+        let first = self.alloc(gfp)?;
+        let home = self.home();
+        // INVARIANT: the cache handed it out just now, and that is how large its objects are.
+        Ok(KBytes { first, len, home })
     }
 }
 

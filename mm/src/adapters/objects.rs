@@ -8,6 +8,9 @@ use crate::platform::Platform;
 use crate::slab::{Ask, BadFree, Object};
 use crate::system::{AllocError, Home, KmemCache, Memory};
 
+/// Objects that are given back under one pin.
+const BULK: usize = 32;
+
 impl<P: Platform> Memory<P> {
     /// Gives back what [`Memory::kmalloc`] or a cache handed out (Linux: `kfree`). Context: any but NMI.
     ///
@@ -231,6 +234,72 @@ impl<H: Home> KmemCache<H> {
             // SAFETY: the caller's word, passed on.
             Err(object) => unsafe { self.free_slow(object.into_raw()) },
         }
+    }
+
+    /// Gives objects back, and empties their places, many under one pin (Linux: `kmem_cache_free_bulk`). Context: any
+    /// but NMI.
+    ///
+    /// # Errors
+    /// The first [`BadFree`] with its place; those before it were given back.
+    ///
+    /// # Safety
+    /// As [`Self::free`], for each.
+    #[track_caller]
+    pub unsafe fn free_bulk(
+        &self,
+        objects: &mut [Option<NonNull<u8>>],
+    ) -> Result<(), (usize, BadFree)> {
+        let memory = self.memory();
+        let none = (0, BadFree::NotASlab);
+        let core = memory.core().ok_or(none)?;
+        let cache = core.caches.get(self.id()).ok_or(none)?;
+        if cache.shape().is_some_and(|shape| shape.is_guarded()) {
+            for (number, place) in objects.iter_mut().enumerate() {
+                let Some(object) = *place else { continue };
+                // SAFETY: the caller's word.
+                unsafe { self.free(object) }.map_err(|error| (number, error))?;
+                *place = None;
+            }
+            return Ok(());
+        }
+        let soil = memory.soil(core);
+        let known = |object: NonNull<u8>| {
+            let at = memory.physical(object)?;
+            let tag = core.frames.slab_tag_at(at)?;
+            // SAFETY: the caller's word; those whose record names another cache are not taken.
+            Some((unsafe { Object::given_up(object) }, (tag, at.as_u64())))
+        };
+        let offered = objects.iter().map_while(|place| known((*place)?));
+        let done = cache.put_back_many(&soil, offered);
+        let rest = objects.get_mut(..done).unwrap_or_default();
+        rest.fill(None);
+        let rest = objects.get_mut(done..).unwrap_or_default();
+        for (first, some) in (done..).step_by(BULK).zip(rest.chunks_mut(BULK)) {
+            let mut given = [const { None }; BULK];
+            let mut bad = None;
+            for (number, (place, given)) in some.iter().zip(&mut given).enumerate() {
+                let Some(object) = *place else { continue };
+                match memory.slab_of(object) {
+                    Some(slab) if slab.cache == self.id() => {
+                        // SAFETY: the caller's word; its frame says that it is of this cache.
+                        *given = Some((slab, unsafe { Object::given_up(object) }));
+                    }
+                    Some(_) => bad = Some((number, BadFree::OtherCache)),
+                    None => bad = Some((number, BadFree::NotASlab)),
+                }
+                if bad.is_some() {
+                    break;
+                }
+            }
+            let freed = cache.free_many(&soil, &mut given);
+            let bad = freed.err().or(bad);
+            let good = bad.map_or(some.len(), |(number, _)| number);
+            some.iter_mut().take(good).for_each(|place| *place = None);
+            if let Some((number, error)) = bad {
+                return Err((number.wrapping_add(first), error));
+            }
+        }
+        Ok(())
     }
 
     /// # Safety

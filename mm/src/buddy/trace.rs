@@ -6,6 +6,7 @@
 use super::MigrateType;
 use crate::addr::{Order, Pfn};
 use crate::frame::ZoneId;
+use crate::platform::NodeId;
 
 /// One step.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -112,6 +113,39 @@ pub enum Step {
     Exhausted {
         /// Which one.
         home: ZoneId,
+    },
+    /// An object came from those that this CPU has at hand.
+    ObjectAtHand {
+        /// The page that it starts in, …
+        pfn: Pfn,
+        /// … and where.
+        offset: u16,
+    },
+    /// This CPU had no object at hand and was given some by slabs of its node.
+    ObjectsRefilled {
+        /// How many came.
+        objects: u32,
+    },
+    /// No slab of a node has a free object.
+    NoSlab {
+        /// The node.
+        node: NodeId,
+    },
+    /// An object came straight from a slab.
+    ObjectFromSlab {
+        /// The page that it starts in, …
+        pfn: Pfn,
+        /// … and where.
+        offset: u16,
+    },
+    /// A block became a slab; the steps before this one found it.
+    SlabMade {
+        /// Its first frame.
+        pfn: Pfn,
+        /// Its order.
+        order: Order,
+        /// Objects in it.
+        objects: u16,
     },
 }
 

@@ -149,6 +149,9 @@ impl Sentence {
 
 impl fmt::Display for Sentence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if is_about_objects(self.step) {
+            return write_object(f, self.step);
+        }
         self.write_zone(f)?;
         match self.step {
             Step::Zone { .. } => f.write_str("asked"),
@@ -186,6 +189,46 @@ impl fmt::Display for Sentence {
             Step::Exhausted { .. } => f.write_str("has no block that fits"),
             at_hand => write_at_hand(f, at_hand),
         }
+    }
+}
+
+/// Whether a step is a cache's own: it asks no zone.
+const fn is_about_objects(step: Step) -> bool {
+    matches!(
+        step,
+        Step::ObjectAtHand { .. }
+            | Step::ObjectsRefilled { .. }
+            | Step::NoSlab { .. }
+            | Step::ObjectFromSlab { .. }
+            | Step::SlabMade { .. }
+    )
+}
+
+/// What a cache did.
+fn write_object(f: &mut fmt::Formatter<'_>, step: Step) -> fmt::Result {
+    match step {
+        Step::ObjectAtHand { pfn, offset } => write!(
+            f,
+            "took the object at frame {pfn}, offset {offset}, which this CPU had at hand"
+        ),
+        Step::ObjectsRefilled { objects } => write!(
+            f,
+            "this CPU had none at hand, and got {objects} objects of its node's slabs"
+        ),
+        Step::NoSlab { node } => write!(f, "no slab of node {node} has a free object"),
+        Step::ObjectFromSlab { pfn, offset } => write!(
+            f,
+            "took the object at frame {pfn}, offset {offset}, straight from its slab"
+        ),
+        Step::SlabMade {
+            pfn,
+            order,
+            objects,
+        } => write!(
+            f,
+            "made the block of order {order} at frame {pfn} a slab of {objects} objects"
+        ),
+        _ => Ok(()),
     }
 }
 
@@ -327,6 +370,35 @@ mod tests {
  6. so this CPU, which had too many, gave 126 frames back to the zone
 ";
         assert_eq!(recording(&listed).to_string(), expected);
+    }
+
+    #[test]
+    fn objects_ask_no_zone() {
+        let order = Order::ZERO;
+        let (pfn, offset) = (Pfn::new(0x123), 64);
+        let steps = [
+            Step::NoSlab { node: NodeId(0) },
+            Step::Zone { home: zone(0, 2) },
+            Step::Listed { pfn, order },
+            Step::SlabMade {
+                pfn,
+                order,
+                objects: 64,
+            },
+            Step::ObjectsRefilled { objects: 32 },
+            Step::ObjectAtHand { pfn, offset },
+            Step::ObjectFromSlab { pfn, offset },
+        ];
+        let expected = " \
+ 1. no slab of node 0 has a free object
+ 2. zone Normal: asked
+ 3. zone Normal: took the block of order 0 at frame 0x123 from this CPU's own list
+ 4. made the block of order 0 at frame 0x123 a slab of 64 objects
+ 5. this CPU had none at hand, and got 32 objects of its node's slabs
+ 6. took the object at frame 0x123, offset 64, which this CPU had at hand
+ 7. took the object at frame 0x123, offset 64, straight from its slab
+";
+        assert_eq!(recording(&steps).to_string(), expected);
     }
 
     #[test]

@@ -46,9 +46,10 @@ pub fn page<P: Platform>(memory: &Memory<P>, pfn: Pfn, out: &mut dyn Write) -> f
     }
     write_place(memory, pfn, out)?;
     match head {
-        Some(head) => write_record(out, head),
-        None => Ok(()),
+        Some(head) => write_record(out, head)?,
+        None => return Ok(()),
     }
+    super::slabs::write_slab(memory, pfn, out)
 }
 
 fn line(out: &mut dyn Write, name: &str, text: fmt::Arguments<'_>) -> fmt::Result {

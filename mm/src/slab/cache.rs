@@ -3,72 +3,26 @@
 
 use super::SlabFlags;
 use super::at_hand::WAYS;
-use super::debug::{Ask, Places, Treatment};
+use super::debug::Ask;
 use super::definition::{Name, Place};
+use super::ground::Ground;
 use super::magazine::{Gauges, Magazine};
 use super::object::{Checks, Code, Object};
-use super::partial::{Partial, PartialStats};
+use super::partial::Partial;
 use super::shape::Shape;
 use super::slabs::slab_of;
-use crate::addr::{Order, Pfn, to_index};
-use crate::buddy::Gfp;
+use super::traced::tell_from_slab;
+use crate::addr::to_index;
+use crate::buddy::{Gfp, Step, Trace};
+use crate::frame::SlabFrame;
 use crate::frame::slab::SlabTag;
-use crate::frame::{FrameTable, SlabFrame};
-use crate::mem::{Array, EarlyRam, Exclusive};
+use crate::mem::Array;
 use crate::platform::{CpuId, NodeId, Platform};
-use crate::report::Corruption;
 use crate::sync::atomic::AtomicU32;
-use crate::sync::{Once, OwnerCell, PerCpu, Pin, Seized, SpinLock, rank};
+use crate::sync::{Once, OwnerCell, PerCpu, Pin, SpinLock, rank};
 
 /// Objects that move under one hold of a lock.
 pub(super) const BATCH: usize = 32;
-/// More than a CPU has at hand.
-const ALL: u32 = 64;
-
-/// What a cache stands on: the machine, its frames, and where slabs come from.
-pub(crate) trait Ground {
-    /// The machine.
-    type P: Platform;
-
-    /// It.
-    fn platform(&self) -> &Self::P;
-
-    /// All frames.
-    fn frames(&self) -> &FrameTable;
-
-    /// The node of a CPU.
-    fn node_of(&self, cpu: CpuId) -> NodeId;
-
-    /// Pages for a slab. Context: as the flags say; no lock held, not pinned.
-    fn alloc_slab(&self, gfp: Gfp, order: Order, node: NodeId) -> Option<Exclusive>;
-
-    /// Memory for what a cache has itself, for good. Context: task.
-    fn alloc_room(&self, bytes: u64) -> Option<EarlyRam>;
-
-    /// Takes pages of a slab back. Context: any but NMI; no lock held.
-    fn free_slab(&self, block: Exclusive);
-
-    /// Makes the ways of CPUs to what they have of a cache.
-    fn make_way(&self, cache: &Cache);
-
-    /// Whether somebody was found to have written to a free object.
-    fn has_damage(&self) -> bool;
-
-    /// Tells that somebody wrote to a free object of a slab.
-    fn damaged(&self, cache: &Cache, slab: Pfn, object: u16);
-
-    /// Tells of damage to an object of a debugged cache. Context: a lock of slabs is held.
-    fn report(&self, report: &Corruption);
-
-    /// Who allocates and frees, if anybody keeps that.
-    fn places(&self) -> Option<&Places>;
-
-    /// What is done to all objects.
-    fn treatment(&self) -> Treatment;
-
-    /// Whether a request for so many bytes of a cache's object fails on purpose.
-    fn strikes(&self, cache: &Cache, gfp: Gfp, size: usize) -> bool;
-}
 
 /// There is no object, nor memory for one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -99,29 +53,6 @@ impl core::fmt::Display for BadFree {
 }
 
 impl core::error::Error for BadFree {}
-
-/// A cache in numbers, as in `/proc/slabinfo`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct CacheStats {
-    /// Objects with owners.
-    pub active_objects: u64,
-    /// Objects in all slabs.
-    pub objects: u64,
-    /// Bytes from one object to the next.
-    pub stride: u64,
-    /// Bytes that an owner may use.
-    pub object_size: u64,
-    /// Objects in a slab.
-    pub objects_per_slab: u64,
-    /// Pages in a slab.
-    pub pages_per_slab: u64,
-    /// Slabs.
-    pub slabs: u64,
-    /// Slabs with a taken object.
-    pub active_slabs: u64,
-    /// Objects that CPUs have at hand.
-    pub at_hand: u64,
-}
 
 /// What CPUs have at hand of one cache.
 pub(crate) type Cells = PerCpu<Magazine, Gauges>;
@@ -154,6 +85,11 @@ impl Rooms {
             cells: PerCpu::new(cells),
             nodes,
         }
+    }
+
+    /// What each CPU has.
+    pub(super) const fn cells(&self) -> &Cells {
+        &self.cells
     }
 
     /// What a node has.
@@ -251,20 +187,20 @@ impl Cache {
         self.definition.code::<G::P>()
     }
 
-    /// Takes an object for an owner. Context: as the flags say.
+    /// Takes an object for an owner, and tells `trace` how. Context: as the flags say.
     pub(crate) fn alloc<G: Ground>(
         &self,
         ground: &G,
         gfp: Gfp,
         node: Option<NodeId>,
-        ask: Ask,
+        (ask, trace): (Ask, &mut impl Trace),
     ) -> Result<Object, NoObject> {
         let shape = self.shape().ok_or(NoObject)?;
         if shape.is_guarded() {
-            return self.alloc_guarded(ground, gfp, node, ask);
+            return self.alloc_guarded(ground, gfp, node, (ask, trace));
         }
-        let mut object = self.alloc_raw(ground, gfp, node)?;
-        let inits = G::P::PROFILE.is_hardened() && ground.treatment().init_on_alloc;
+        let mut object = self.alloc_raw(ground, gfp, node, trace)?;
+        let inits = G::P::PROFILE.is_hardened() && self.treatment(ground).init_on_alloc;
         if gfp.contains(Gfp::ZERO) || inits {
             object.zero(&shape);
         }
@@ -276,30 +212,41 @@ impl Cache {
         ground: &G,
         gfp: Gfp,
         node: Option<NodeId>,
+        trace: &mut impl Trace,
     ) -> Result<Object, NoObject> {
         loop {
             let pin = Pin::new(ground.platform());
             let here = ground.node_of(pin.cpu());
             let wanted = node.unwrap_or(here);
+            let (cpu, had) = (pin.cpu(), self.at_hand_of(pin.cpu()));
             let found = match wanted == here {
                 true => self.take_filled(ground, &pin, here),
                 false => Filled::NotEntered,
             };
             drop(pin);
             let found = match found {
-                Filled::Taken(object) => return Ok(object),
+                Filled::Taken(object) => {
+                    self.tell_taken(ground, (cpu, had), &object, trace);
+                    return Ok(object);
+                }
                 Filled::Damaged => continue,
                 Filled::Empty => None,
                 // Somebody whom we interrupted is at the objects at hand, or they are of another node.
                 Filled::NotEntered => self.take_from(ground, wanted),
             };
-            if let Some(object) = found.or_else(|| self.take_elsewhere(ground, gfp, wanted)) {
+            if found.is_none() {
+                trace.step(Step::NoSlab { node: wanted });
+            }
+            let found = found.or_else(|| self.take_elsewhere(ground, gfp, wanted, trace));
+            if let Some(object) = found {
+                tell_from_slab(ground, &object, trace);
                 return Ok(object);
             }
-            let home = self.add_slab(ground, gfp, wanted)?;
+            let home = self.add_slab(ground, gfp, wanted, trace)?;
             if home != here
                 && let Some(object) = self.take_from(ground, home)
             {
+                tell_from_slab(ground, &object, trace);
                 return Ok(object);
             }
         }
@@ -308,13 +255,19 @@ impl Cache {
     /// Takes an object from a new slab of a node if it has memory to spare, or from slabs of other nodes that
     /// are there: a node without memory does not take a slab of another one for each object.
     #[cold]
-    fn take_elsewhere<G: Ground>(&self, ground: &G, gfp: Gfp, wanted: NodeId) -> Option<Object> {
+    fn take_elsewhere<G: Ground>(
+        &self,
+        ground: &G,
+        gfp: Gfp,
+        wanted: NodeId,
+        trace: &mut impl Trace,
+    ) -> Option<Object> {
         let nodes = self.rooms.get()?.nodes();
         if nodes.len() < 2 || gfp.contains(Gfp::THISNODE) {
             return None;
         }
         let only = gfp.difference(Gfp::DIRECT_RECLAIM | Gfp::NOFAIL) | Gfp::THISNODE | Gfp::NOWARN;
-        if let Ok(home) = self.add_slab(ground, only, wanted) {
+        if let Ok(home) = self.add_slab(ground, only, wanted, trace) {
             return self.take_from(ground, home);
         }
         let ids = (0..).map(NodeId).take(nodes.len());
@@ -394,7 +347,7 @@ impl Cache {
         if magazine.is_open_for(tag) {
             return;
         }
-        let checks = Checks::new(&shape, self.code::<G>(), ground.treatment());
+        let checks = Checks::new(&shape, self.code::<G>(), self.treatment(ground));
         magazine.open(shape.at_hand(), tag, checks, gauges);
     }
 
@@ -413,11 +366,23 @@ impl Cache {
         if self.shape().is_some_and(|shape| shape.is_guarded()) {
             return self.free_guarded(ground, object, ask);
         }
-        if G::P::PROFILE.is_hardened() {
-            object = self.checked(ground, slab, object)?;
-        }
+        object = self.checked_by_profile(ground, slab, object)?;
         self.free_checked(ground, slab, object);
         Ok(())
+    }
+
+    /// As [`Self::checked`] where the profile pays for it.
+    #[inline]
+    pub(super) fn checked_by_profile<G: Ground>(
+        &self,
+        ground: &G,
+        slab: SlabFrame<'_>,
+        object: Object,
+    ) -> Result<Object, BadFree> {
+        match G::P::PROFILE.is_hardened() {
+            true => self.checked(ground, slab, object),
+            false => Ok(object),
+        }
     }
 
     /// An object that is none, or free already, is refused; others are marked as free.
@@ -435,7 +400,7 @@ impl Cache {
         if code.is_free(&object, &shape) {
             return Err(BadFree::AlreadyFree);
         }
-        if ground.treatment().init_on_free {
+        if self.treatment(ground).init_on_free {
             object.zero(&shape);
         }
         code.mark(&mut object, &shape);
@@ -472,7 +437,13 @@ impl Cache {
     /// Gives the oldest objects at hand back to their slabs.
     #[cold]
     #[inline(never)]
-    fn spill<G: Ground>(&self, ground: &G, magazine: &mut Magazine, gauges: &Gauges, count: u32) {
+    pub(super) fn spill<G: Ground>(
+        &self,
+        ground: &G,
+        magazine: &mut Magazine,
+        gauges: &Gauges,
+        count: u32,
+    ) {
         let mut old = [const { None }; BATCH];
         let most = to_index(u64::from(count)).min(BATCH);
         let taken = magazine.take_old(&mut old[..most], gauges);
@@ -482,7 +453,7 @@ impl Cache {
 
     /// An object at hand was written to while it was free: it stays out of use.
     #[cold]
-    fn report<G: Ground>(&self, ground: &G, object: Object) {
+    pub(super) fn report<G: Ground>(&self, ground: &G, object: Object) {
         let slab = slab_of(ground, &object).zip(self.shape());
         if let Some((slab, shape)) = slab
             && let Some(number) = slab.number_of(ground.platform(), &shape, object.as_ptr())
@@ -492,96 +463,7 @@ impl Cache {
         let _ = object.into_raw();
     }
 
-    /// Gives back what this CPU has at hand, if somebody asked for it.
-    #[cold]
-    #[inline(never)]
-    pub(crate) fn serve<G: Ground>(&self, ground: &G, pin: &Pin<'_, G::P>) {
-        if let Some(rooms) = self.rooms.get() {
-            rooms.cells.serve(pin, |magazine, gauges| {
-                self.spill_all(ground, magazine, gauges)
-            });
-        }
-    }
-
-    /// Gives back what a CPU left behind.
-    pub(crate) fn drain_seized<G: Ground>(&self, ground: &G, seized: &Seized<'_>) {
-        if let Some(rooms) = self.rooms.get() {
-            let _ = rooms.cells.with_seized(seized, |magazine, gauges| {
-                self.spill_all(ground, magazine, gauges)
-            });
-        }
-    }
-
-    fn spill_all<G: Ground>(&self, ground: &G, magazine: &mut Magazine, gauges: &Gauges) {
-        while gauges.count() > 0 {
-            self.spill(ground, magazine, gauges, ALL);
-        }
-        magazine.close(gauges);
-    }
-
-    /// Whether a CPU has objects at hand, or had some since it was last asked to give them back. Stale when it
-    /// arrives.
-    pub(crate) fn has_at_hand(&self, cpu: CpuId) -> bool {
-        self.cell(cpu).is_some_and(|cell| cell.shared().is_open())
-    }
-
-    /// The same of all CPUs.
-    pub(super) fn is_open_anywhere(&self) -> bool {
-        let mut cells = self.rooms.get().map(|rooms| rooms.cells.shared());
-        cells
-            .as_mut()
-            .is_some_and(|cells| cells.any(Gauges::is_open))
-    }
-
-    /// Asks a CPU to give back what it has at hand.
-    pub(crate) fn want_drain(&self, cpu: CpuId) {
-        if let Some(cell) = self.cell(cpu) {
-            cell.want_drain();
-        }
-    }
-
-    /// Whether a CPU did what was last asked of it.
-    pub(crate) fn is_drained(&self, cpu: CpuId) -> bool {
-        self.cell(cpu).is_none_or(OwnerCell::is_drained)
-    }
-
-    /// Takes back what was asked of a CPU that cannot be reached, if it has nothing anyway.
-    pub(crate) fn unless_at_hand_forget_drain(&self, cpu: CpuId) {
-        if let Some(cell) = self.cell(cpu).filter(|cell| !cell.shared().is_open()) {
-            cell.drained();
-        }
-    }
-
-    fn cell(&self, cpu: CpuId) -> Option<&OwnerCell<Magazine, Gauges>> {
+    pub(super) fn cell(&self, cpu: CpuId) -> Option<&OwnerCell<Magazine, Gauges>> {
         self.rooms.get()?.cells.cell(cpu)
-    }
-
-    /// The cache in numbers. Context: any but NMI.
-    pub(crate) fn stats<P: Platform>(&self, platform: &P) -> CacheStats {
-        let Some((shape, rooms)) = self.parts() else {
-            return CacheStats::default();
-        };
-        let mut sum = PartialStats::default();
-        for node in rooms.nodes.iter() {
-            let one = node.lock(platform).stats();
-            sum.slabs = sum.slabs.saturating_add(one.slabs);
-            sum.empty = sum.empty.saturating_add(one.empty);
-            sum.taken = sum.taken.saturating_add(one.taken);
-        }
-        let at_hand = rooms.cells.shared().map(|gauges| u64::from(gauges.count()));
-        let at_hand = at_hand.fold(0, u64::saturating_add);
-        let per_slab = u64::from(shape.objects());
-        let widen = crate::addr::to_count;
-        CacheStats {
-            active_objects: sum.taken.saturating_sub(at_hand),
-            objects: sum.slabs.saturating_mul(per_slab),
-            stride: widen(shape.stride()),
-            object_size: widen(shape.size()),
-            objects_per_slab: per_slab,
-            pages_per_slab: shape.order().frames(),
-            slabs: sum.slabs,
-            active_slabs: sum.slabs.saturating_sub(sum.empty),
-            at_hand,
-        }
     }
 }

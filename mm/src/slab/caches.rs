@@ -6,9 +6,10 @@ use core::mem::ManuallyDrop;
 use core::ops::Deref;
 
 use super::SlabFlags;
-use super::cache::{Cache, Ground, Rooms};
+use super::cache::{Cache, Rooms};
 use super::debug::{NamePattern, Places, SlubDebug, Treatment};
-use super::definition::{Definition, Name};
+use super::definition::{Ctor, Definition, Name};
+use super::ground::Ground;
 use super::kmalloc::{Family, SIZES, align_of, cache_of};
 use super::magazine::{Gauges, Magazine};
 use super::object::follows;
@@ -71,6 +72,22 @@ impl From<ShapeError> for CacheError {
     }
 }
 
+/// Where objects may lie for the devices that they are for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Reach {
+    /// The highest address.
+    pub(crate) mask: u64,
+    /// No object lies across a multiple of it, unless it is 0.
+    pub(crate) boundary: u64,
+}
+
+impl Reach {
+    pub(crate) const ALL: Self = Self {
+        mask: u64::MAX,
+        boundary: 0,
+    };
+}
+
 /// What whoever makes a cache says of it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Wish<'a> {
@@ -78,6 +95,36 @@ pub(crate) struct Wish<'a> {
     pub(crate) size: usize,
     pub(crate) align: usize,
     pub(crate) flags: SlabFlags,
+    pub(crate) ctor: Option<Ctor>,
+    /// What devices reach that objects are for.
+    pub(crate) reach: Reach,
+}
+
+impl<'a> Wish<'a> {
+    /// Objects of so many bytes with an alignment, and nothing else.
+    pub(crate) const fn new(
+        name: &'a str,
+        (size, align): (usize, usize),
+        flags: SlabFlags,
+    ) -> Self {
+        Self {
+            name,
+            size,
+            align,
+            flags,
+            ctor: None,
+            reach: Reach::ALL,
+        }
+    }
+
+    /// The flags that a cache has for good.
+    fn flags(&self) -> SlabFlags {
+        let own = SlabFlags::from_bits_truncate(self.flags.bits()).difference(SlabFlags::PANIC);
+        match self.ctor {
+            Some(_) => own | SlabFlags::CTOR,
+            None => own,
+        }
+    }
 }
 
 /// What the machine's owner chose for objects.
@@ -177,12 +224,9 @@ impl Caches {
                 rest = others;
                 let cache = cache_of(size, family).and_then(|id| caches.kmalloc.get(id));
                 let name = Name::new(&[family.name(), suffix(size)]);
-                let shape = caches.shape::<P>(&Wish {
-                    name: name.as_str(),
-                    size,
-                    align: align_of(size),
-                    flags: family.flags(),
-                });
+                let layout = (size, align_of(size));
+                let wish = Wish::new(name.as_str(), layout, family.flags());
+                let shape = caches.shape::<P>(&wish, family.flags());
                 let Some((cache, (shape, flags))) = cache.zip(shape.ok()) else {
                     continue;
                 };
@@ -192,6 +236,8 @@ impl Caches {
                     name,
                     shape,
                     flags,
+                    ctor: None,
+                    mask: Reach::ALL.mask,
                     secret: caches.secret::<P>(cache),
                 };
                 cache.definition().set(platform, &definition);
@@ -259,13 +305,12 @@ impl Caches {
         ground: &G,
         wish: Wish<'_>,
     ) -> Result<&Cache, CacheError> {
-        if wish
-            .flags
-            .contains(SlabFlags::CACHE_DMA | SlabFlags::CACHE_DMA32)
-        {
+        let flags = wish.flags();
+        if flags.contains(SlabFlags::CACHE_DMA | SlabFlags::CACHE_DMA32) {
             return Err(CacheError::Zones);
         }
-        let (shape, flags) = self.shape::<G::P>(&wish)?;
+        let (shape, flags) = self.shape::<G::P>(&wish, flags)?;
+        let shape = shape.within(wish.reach.boundary, wish.align)?;
         if flags.contains(SlabFlags::STORE_USER) {
             self.keep_places(ground)?;
         }
@@ -280,6 +325,8 @@ impl Caches {
                     name: Name::new(&[wish.name]),
                     shape,
                     flags,
+                    ctor: wish.ctor,
+                    mask: wish.reach.mask,
                     secret: self.secret::<G::P>(cache),
                 };
                 cache.definition().set(ground.platform(), &definition);
@@ -292,16 +339,25 @@ impl Caches {
     }
 
     /// The shape of a cache, and its flags with what the command line says.
-    fn shape<P: Platform>(&self, wish: &Wish<'_>) -> Result<(Shape, SlabFlags), ShapeError> {
+    fn shape<P: Platform>(
+        &self,
+        wish: &Wish<'_>,
+        own: SlabFlags,
+    ) -> Result<(Shape, SlabFlags), ShapeError> {
         let Wish { size, align, .. } = *wish;
+        // Nothing is written to objects that keep what is in them, and none lies across a boundary.
+        if own.keep_contents() || wish.reach.boundary != 0 {
+            let own = own.difference(SlabFlags::DEBUG);
+            return Ok((Shape::new(size, align, own, self.cpus)?, own));
+        }
         let setup = Setup {
             seed: self.seed,
             debug: &self.debug,
             treatment: self.treatment,
             failing: self.failing.as_ref(),
         };
-        let flags = wish.flags | setup.flags(wish.name);
-        let plain = Shape::new(size, align, wish.flags, self.cpus)?;
+        let flags = own | setup.flags(wish.name);
+        let plain = Shape::new(size, align, own, self.cpus)?;
         // Without hardening, the short way treats no objects, so they all go the long one.
         let is_treated = self.treatment != Treatment::default() && !P::PROFILE.is_hardened();
         if !is_treated && !flags.intersects(SlabFlags::DEBUG) {
@@ -309,8 +365,8 @@ impl Caches {
         }
         let guarded = Shape::guarded(size, align, flags, self.cpus)?;
         let is_spared = self.debug.spares_orders() && guarded.order() > plain.order();
-        match is_spared && !is_treated && !wish.flags.intersects(SlabFlags::DEBUG) {
-            true => Ok((plain, wish.flags)),
+        match is_spared && !is_treated && !own.intersects(SlabFlags::DEBUG) {
+            true => Ok((plain, own)),
             false => Ok((guarded, flags)),
         }
     }
@@ -341,7 +397,7 @@ impl Caches {
 
     /// A cache that objects can share with those of another (Linux: `find_mergeable`).
     fn like(&self, shape: Shape, flags: SlabFlags) -> Option<&Cache> {
-        if flags.intersects(SlabFlags::NO_MERGE | SlabFlags::DEBUG) {
+        if flags.never_merge() {
             return None;
         }
         self.iter()

@@ -11,12 +11,19 @@ pub(crate) use crate::report::CacheName as Name;
 use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::sync::{SpinLock, rank};
 
+/// What makes an object of bytes: called once for each when its slab is made, and never again, however often the
+/// object is handed out. Context: as the allocation that the slab is made for.
+pub type Ctor = fn(&mut [u8]);
+
 /// What a cache is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Definition {
     pub(super) name: Name,
     pub(super) shape: Shape,
     pub(super) flags: SlabFlags,
+    pub(super) ctor: Option<Ctor>,
+    /// The highest address that slabs may reach.
+    pub(super) mask: u64,
     /// Known here and nowhere else: how words of free objects are encoded, and where their order comes from.
     /// Neither, if it is 0.
     pub(super) secret: u64,
@@ -25,27 +32,30 @@ pub(super) struct Definition {
 /// The place of a [`Definition`], to be read without a lock.
 #[derive(Debug)]
 pub(super) struct Place {
-    name: SpinLock<Name>,
+    name: SpinLock<(Name, Option<Ctor>)>,
     /// What [`Shape::words`] says; nothing while there is no definition.
     shape: [AtomicU64; 3],
     flags: AtomicU32,
+    mask: AtomicU64,
     secret: AtomicU64,
 }
 
 impl Place {
     pub(super) const fn new() -> Self {
         Self {
-            name: SpinLock::new(rank::SLAB, Name::NONE),
+            name: SpinLock::new(rank::SLAB, (Name::NONE, None)),
             shape: [const { AtomicU64::new(0) }; 3],
             flags: AtomicU32::new(0),
+            mask: AtomicU64::new(u64::MAX),
             secret: AtomicU64::new(0),
         }
     }
 
     /// Changes it. Context: the cache has neither users nor slabs.
     pub(super) fn set<P: Platform>(&self, platform: &P, definition: &Definition) {
-        *self.name.lock(platform) = definition.name;
+        *self.name.lock(platform) = (definition.name, definition.ctor);
         self.flags.store(definition.flags.bits(), Ordering::Relaxed);
+        self.mask.store(definition.mask, Ordering::Relaxed);
         self.secret.store(definition.secret, Ordering::Relaxed);
         for (place, word) in self.shape.iter().zip(definition.shape.words()) {
             place.store(word, Ordering::Release);
@@ -53,14 +63,18 @@ impl Place {
     }
 
     pub(super) fn name<P: Platform>(&self, platform: &P) -> Name {
-        *self.name.lock(platform)
+        self.name.lock(platform).0
+    }
+
+    pub(super) fn ctor<P: Platform>(&self, platform: &P) -> Option<Ctor> {
+        self.name.lock(platform).1
     }
 
     /// The name, unless somebody is just at it. Context: any.
     pub(super) fn name_at_once<P: Platform>(&self, platform: &P) -> Name {
         self.name
             .try_lock(platform)
-            .map_or(Name::NONE, |name| *name)
+            .map_or(Name::NONE, |known| known.0)
     }
 
     #[inline(always)]
@@ -75,6 +89,11 @@ impl Place {
 
     pub(super) fn flags(&self) -> SlabFlags {
         SlabFlags::from_bits_retain(self.flags.load(Ordering::Relaxed))
+    }
+
+    /// The highest address that slabs may reach.
+    pub(super) fn mask(&self) -> u64 {
+        self.mask.load(Ordering::Relaxed)
     }
 
     /// How words of free objects are encoded.

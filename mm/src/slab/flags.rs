@@ -15,6 +15,13 @@ bitflags::bitflags! {
         const CACHE_DMA32 = 1 << 3;
         /// The cache has slabs of its own even where another one is like it.
         const NO_MERGE = 1 << 4;
+        /// Whoever found an object as a [reader](crate::system::GracePeriods::pin) may look at it after it was
+        /// freed: what is there stays an object of the cache until the reader is done, though it may have become another
+        /// one meanwhile. Slabs go back when a grace period is over, and objects keep what is in them while they are
+        /// free, so that they cannot be debugged.
+        const TYPESAFE_BY_RCU = 1 << 5;
+        /// Without the cache there is no going on: a failure to make it is a panic.
+        const PANIC = 1 << 6;
         /// Bytes before and behind each object hold a pattern, which is checked: who runs over an end
         /// is found.
         const RED_ZONE = 1 << 16;
@@ -39,4 +46,17 @@ impl SlabFlags {
         .union(Self::STORE_USER)
         .union(Self::CONSISTENCY_CHECKS)
         .union(Self::FAILSLAB);
+
+    /// Objects have a constructor: not to be asked for, but added where there is one.
+    pub(super) const CTOR: Self = Self::from_bits_retain(1 << 31);
+
+    /// Whether nothing is written to objects while they are free.
+    pub(super) const fn keep_contents(self) -> bool {
+        self.intersects(Self::TYPESAFE_BY_RCU.union(Self::CTOR))
+    }
+
+    /// Whether the cache is one of its own.
+    pub(super) const fn never_merge(self) -> bool {
+        self.keep_contents() || self.intersects(Self::NO_MERGE.union(Self::DEBUG))
+    }
 }

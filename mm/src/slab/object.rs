@@ -375,8 +375,8 @@ impl<'a> SlabMemory<'a> {
         many
     }
 
-    /// How many objects are on the list.
-    pub(super) fn count(&self, first: u16) -> Result<u64, BadLink> {
+    /// Names every object on the list. Answers how many there are.
+    pub(super) fn walk(&self, first: u16, mut each: impl FnMut(u16)) -> Result<u64, BadLink> {
         let (mut next, mut count) = (first, 0_u64);
         while next != END {
             let bad = BadLink { object: next };
@@ -385,6 +385,7 @@ impl<'a> SlabMemory<'a> {
                 .filter(|_| count < u64::from(self.shape.objects()));
             // Only looked at: the list keeps it.
             let object = Object(found.ok_or(bad)?);
+            each(next);
             next = self.code.read(&object, self.shape).ok_or(bad)?;
             count = count.wrapping_add(1);
         }

@@ -19,7 +19,7 @@ const LINE: usize = 64;
 ///
 /// # Invariants
 /// `stride` is a multiple of [`WORD`] and holds the object, and the word at `free_at`, which is a multiple
-/// of [`WORD`] too; `objects` of them fit into a block of `order`.
+/// of [`WORD`] too, and lies behind the object where that keeps its contents; `objects` of them fit into a block of `order`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Shape {
     /// What an owner may use.
@@ -68,8 +68,12 @@ impl Shape {
         let align = alignment(size, align, flags);
         let own = size.max(WORD).checked_next_multiple_of(WORD);
         let own = own.ok_or(ShapeError::TooLarge)?;
-        // Far from both ends, where one runs over from a neighbour (Linux does the same).
-        let free_at = (own / 2) & !(WORD - 1);
+        // Far from both ends, where one runs over from a neighbour, if it may be in the object at all (Linux
+        // does the same).
+        let (free_at, own) = match flags.keep_contents() {
+            true => (own, own.saturating_add(WORD)),
+            false => ((own / 2) & !(WORD - 1), own),
+        };
         Self::with([size, own, free_at], align, cpus)
     }
 
@@ -112,6 +116,30 @@ impl Shape {
             guarded: false,
             divider: divider(to_count(stride)),
         })
+    }
+
+    /// The same with slabs so small that no object lies across a multiple of `boundary`, which is a power of two, or 0
+    /// for none: slabs lie at multiples of their size.
+    ///
+    /// # Errors
+    /// [`ShapeError::TooLarge`] if one object does.
+    pub(crate) fn within(mut self, boundary: u64, align: usize) -> Result<Self, ShapeError> {
+        // Between two objects at multiples of the boundary there is none across it.
+        let is_apart = to_count(align) >= boundary && to_count(self.size()) <= boundary;
+        let cell = to_count(self.stride());
+        let fits_cell = cell.is_power_of_two() && cell <= boundary;
+        if boundary == 0 || is_apart || fits_cell || self.order.bytes() <= boundary {
+            return Ok(self);
+        }
+        let order = Order::for_bytes(boundary).filter(|order| order.bytes() <= boundary);
+        self.order = order.ok_or(ShapeError::TooLarge)?;
+        let objects = self.order.bytes().checked_div(cell).unwrap_or_default();
+        self.objects = u16::try_from(objects).unwrap_or(u16::MAX).min(self.objects);
+        // INVARIANT: fewer objects, as many as fit into a smaller block.
+        match self.objects {
+            0 => Err(ShapeError::TooLarge),
+            _ => Ok(self),
+        }
     }
 
     /// The shape in words, …
@@ -315,6 +343,9 @@ mod tests {
                     assert_eq!(shape.number(offset + 1), None);
                 }
                 assert!(shape.free_at() + WORD <= shape.stride());
+                let flags = flags | SlabFlags::TYPESAFE_BY_RCU;
+                let behind = Shape::new(size, 1, flags, 1).unwrap();
+                assert!(behind.free_at() >= size && behind.free_at() + WORD <= behind.stride());
                 assert_eq!(Shape::from_words(shape.words()), Some(shape));
                 assert_eq!(shape.offset(shape.objects()), None);
             }

@@ -3,13 +3,15 @@
 
 use core::ptr::NonNull;
 
-use super::cache::{BATCH, Cache, Ground, NoObject};
+use super::SlabFlags;
+use super::cache::{BATCH, Cache, NoObject};
 use super::debug::Guard;
+use super::ground::Ground;
 use super::object::{END, Object};
 use super::partial::Partial;
 use super::shape::Shape;
 use crate::addr::VirtAddr;
-use crate::buddy::Gfp;
+use crate::buddy::{Gfp, Step, Trace};
 use crate::frame::SlabFrame;
 use crate::frame::slab::SlabUse;
 use crate::platform::{NodeId, Platform};
@@ -77,12 +79,16 @@ impl Cache {
         ground: &G,
         gfp: Gfp,
         node: NodeId,
+        trace: &mut impl Trace,
     ) -> Result<NodeId, NoObject> {
         let (shape, rooms) = self.parts().ok_or(NoObject)?;
         let gfp = self.definition().gfp(gfp);
-        let block = ground
-            .alloc_slab(gfp, shape.order(), node)
-            .ok_or(NoObject)?;
+        let block = match self.definition().mask() {
+            u64::MAX => ground.alloc_slab(gfp, shape.order(), node, trace),
+            mask => ground.alloc_slab_below(gfp, shape.order(), mask),
+        };
+        let block = block.ok_or(NoObject)?;
+        let block = self.constructed(ground, shape, block);
         let frames = ground.frames();
         let slab = match frames.make_slab(block, self.id()) {
             Ok(slab) => slab,
@@ -111,12 +117,25 @@ impl Cache {
             slab.frame.set_slab_use(SlabUse::FRESH);
             self.end_slab(ground, slab);
         }
+        trace.step(Step::SlabMade {
+            pfn: slab.pfn,
+            order: slab.order,
+            objects: shape.objects(),
+        });
         added.ok_or(NoObject)
     }
 
     pub(super) fn end_slab<G: Ground>(&self, ground: &G, slab: SlabFrame<'_>) {
-        if let Ok(block) = ground.frames().end_slab(slab) {
-            ground.free_slab(block);
+        let Ok(block) = ground.frames().end_slab(slab) else {
+            return;
+        };
+        match self
+            .definition()
+            .flags()
+            .contains(SlabFlags::TYPESAFE_BY_RCU)
+        {
+            true => ground.free_slab_after_grace(block),
+            false => ground.free_slab(block),
         }
     }
 

@@ -1,7 +1,8 @@
 //! Recounting what a cache says of its slabs.
 #![forbid(unsafe_code)]
 
-use super::cache::{Cache, Ground};
+use super::cache::Cache;
+use super::ground::Ground;
 use super::partial::Partial;
 use crate::frame::SlabFrame;
 use crate::report::{Check, Corruption};
@@ -92,7 +93,9 @@ impl Cache {
             .memory(ground.platform(), known, partial)
             .ok_or(lost(0))?;
         let now = slab.frame.slab_use();
-        let listed = memory.count(now.free).map_err(|bad| lost(bad.object))?;
+        let listed = memory
+            .walk(now.free, drop)
+            .map_err(|bad| lost(bad.object))?;
         let fresh = shape.objects().saturating_sub(now.fresh);
         Ok(listed.saturating_add(u64::from(fresh)))
     }

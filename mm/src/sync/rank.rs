@@ -8,7 +8,8 @@
 //!   populate      (46)  one section at a time gets its records; interrupts off
 //!     zone        (50)  free areas of one zone; interrupts off
 //!       slab      (60)  slabs of a cache on one node; interrupts off
-//! early heap      (70)  blocks that Rust's `alloc` has from before memory was up; interrupts off
+//!         mempool (70)  the reserve of a pool
+//! early heap      (72)  blocks that Rust's `alloc` has from before memory was up; interrupts off
 //! ```
 //!
 //! The `debug` profile reports every take and release to the platform
@@ -49,11 +50,17 @@ pub const CACHES: LockClass = LockClass {
 /// Blocks of the early heap.
 pub const EARLY_HEAP: LockClass = LockClass {
     name: "early heap",
-    rank: 70,
+    rank: 72,
 };
 
 /// Free areas of one zone.
 pub const ZONE: LockClass = LockClass {
     name: "zone",
     rank: 50,
+};
+
+/// The reserve of a pool; nothing is allocated or freed while it is held.
+pub const MEMPOOL: LockClass = LockClass {
+    name: "mempool",
+    rank: 70,
 };

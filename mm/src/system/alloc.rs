@@ -28,6 +28,8 @@ pub enum AllocError {
     NoSuchNode,
     /// Somebody is at the free pages, and the caller must not wait.
     WouldBlock,
+    /// Zeroes are asked for where objects hold what their constructor wrote.
+    Constructed,
 }
 
 impl fmt::Display for AllocError {
@@ -38,6 +40,7 @@ impl fmt::Display for AllocError {
             Self::NotUp => f.write_str("memory is not up yet"),
             Self::NoSuchNode => f.write_str("no such node"),
             Self::WouldBlock => f.write_str("would block"),
+            Self::Constructed => f.write_str("objects of this cache are constructed, not zeroed"),
         }
     }
 }

@@ -11,6 +11,10 @@
 #![forbid(unsafe_code)]
 
 mod collect;
+mod objects;
+
+pub use objects::DeferError;
+pub(crate) use objects::Named;
 
 use super::Core;
 use crate::addr::Pfn;
@@ -65,6 +69,8 @@ pub(crate) struct Waiting {
     calls: [Option<Waiter>; CALLS],
     next: usize,
     count: usize,
+    /// Objects that no grace period has begun for.
+    named: Option<Named>,
 }
 
 /// Something whose time has come.
@@ -119,6 +125,7 @@ impl Waiting {
             calls: [None; CALLS],
             next: 0,
             count: 0,
+            named: None,
         }
     }
 
@@ -141,6 +148,7 @@ impl Waiting {
     fn gather(&mut self, backlog: &Backlog, core: &Core) {
         let mut new = None;
         if self.batch.is_none() {
+            self.seal(backlog, core);
             let now = core.backlogs.turns.line();
             // First the one that somebody may wait for.
             let lines = [now.other(), now].into_iter();

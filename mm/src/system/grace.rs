@@ -11,6 +11,7 @@ use core::fmt;
 
 use super::defer::{CALLS, Call};
 use super::{Block, Core, Home, Memory};
+use crate::mem::Exclusive;
 use crate::platform::Platform;
 use crate::report::Corruption;
 use crate::sync::Pin;
@@ -295,14 +296,22 @@ impl<H: Home> Block<H> {
         let (Some(frames), Some(core)) = (frames, memory.core()) else {
             return;
         };
-        match memory.free_after_grace(core, frames) {
+        memory.free_block_after_grace(core, frames);
+    }
+}
+
+impl<P: Platform> Memory<P> {
+    /// Frees a block when a grace period is over that begins after this; one that has no record is lost,
+    /// and reported. Context: any but NMI.
+    pub(super) fn free_block_after_grace(&self, core: &Core, frames: Exclusive) {
+        match self.free_after_grace(core, frames) {
             Ok(()) => {
-                memory.platform.wake_grace();
+                self.platform.wake_grace();
             }
             Err(frames) => {
                 let (pfn, order) = (frames.frames().first(), frames.order());
                 let _ = frames.leak();
-                memory.lose(pfn, order);
+                self.lose(pfn, order);
             }
         }
     }

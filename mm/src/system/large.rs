@@ -15,7 +15,7 @@ use super::policy::Place;
 use super::sections::frames_of;
 use super::{AllocError, Core, Memory};
 use crate::addr::{Order, Pfn, to_count, to_index};
-use crate::buddy::{Gfp, Request};
+use crate::buddy::{Gfp, Request, Trace};
 use crate::config::{PAGE_SHIFT, PAGE_SIZE};
 use crate::mem::Exclusive;
 use crate::platform::{NodeId, Platform};
@@ -73,7 +73,7 @@ impl<P: Platform> Memory<P> {
         match (size_for(layout), node) {
             (Some(size), None) => self.kmalloc(size, gfp),
             (Some(size), Some(node)) => self.kmalloc_node(size, gfp, node),
-            (None, node) => self.kmalloc_large(core, layout, gfp, node),
+            (None, node) => self.kmalloc_large(core, layout, (gfp, node), &mut ()),
         }
     }
 
@@ -83,8 +83,8 @@ impl<P: Platform> Memory<P> {
         &self,
         core: &Core,
         layout: Layout,
-        gfp: Gfp,
-        node: Option<NodeId>,
+        (gfp, node): (Gfp, Option<NodeId>),
+        trace: &mut impl Trace,
     ) -> Result<NonNull<u8>, AllocError> {
         let gfp = gfp.difference(Gfp::ACCOUNT | Gfp::MOVABLE | Gfp::HIGHMEM) | Gfp::COMP;
         let node = match node {
@@ -99,8 +99,8 @@ impl<P: Platform> Memory<P> {
         };
         let request = Request::new(gfp, order)?;
         let block = match node {
-            Some(node) => self.alloc_at(core, node.into(), request, &mut ()),
-            None => self.alloc_request(&request, &mut ()),
+            Some(node) => self.alloc_at(core, node.into(), request, trace),
+            None => self.alloc_request(&request, trace),
         }?;
         let first = block.as_ptr(&self.platform);
         // The platform may reach pages at an offset that is no multiple of every alignment.

@@ -6,104 +6,19 @@ use core::fmt;
 use core::ptr::NonNull;
 
 use super::large::pages_request;
+use super::soil::Soil;
 use super::{AllocError, Core, Home, Memory};
-use crate::addr::{Order, Pfn, PhysAddr, VirtAddr};
-use crate::buddy::{Gfp, Request};
-use crate::frame::FrameTable;
-use crate::mem::{EarlyRam, Exclusive};
-use crate::platform::{CpuId, NodeId, Platform};
+use crate::addr::{PhysAddr, VirtAddr};
+use crate::buddy::{Gfp, Trace};
+use crate::platform::{NodeId, Platform};
 use crate::report::Corruption;
 use crate::slab::{
-    Ask, Cache, CacheError, CacheStats, Caches, Family, Ground, Object, Places, SlabFlags,
-    Treatment, Wish, at_hand, cache_of,
+    Ask, Cache, CacheError, CacheStats, Caches, Family, Object, SlabFlags, Wish, at_hand, cache_of,
 };
 use crate::sync::Pin;
 
 /// What pages are aligned to, at least.
 const PAGE_ALIGN: usize = crate::addr::to_index(crate::config::PAGE_SIZE);
-
-/// What caches stand on.
-pub(crate) struct Soil<'m, P: Platform> {
-    memory: &'m Memory<P>,
-    core: &'m Core,
-}
-
-impl<P: Platform> Ground for Soil<'_, P> {
-    type P = P;
-
-    fn platform(&self) -> &P {
-        &self.memory.platform
-    }
-
-    fn frames(&self) -> &FrameTable {
-        &self.core.frames
-    }
-
-    fn node_of(&self, cpu: CpuId) -> NodeId {
-        self.core.cpus.node(cpu)
-    }
-
-    fn alloc_slab(&self, gfp: Gfp, order: Order, node: NodeId) -> Option<Exclusive> {
-        let request = Request::new(gfp, order).ok()?;
-        let here = self.core.cpus.node(Pin::new(self.platform()).cpu());
-        if here == node && !gfp.contains(Gfp::THISNODE) {
-            // It may come from what this CPU has at hand; a task's policy is asked too.
-            return self.memory.alloc_request(&request, &mut ()).ok();
-        }
-        let node = self.core.node(node)?;
-        let found = self
-            .memory
-            .alloc_at(self.core, node.into(), request, &mut ());
-        found.ok()
-    }
-
-    fn alloc_room(&self, bytes: u64) -> Option<EarlyRam> {
-        let order = Order::for_bytes(bytes)?;
-        let request = Request::new(Gfp::KERNEL, order).ok()?;
-        let block = self.memory.alloc_request(&request, &mut ()).ok()?;
-        Some(EarlyRam::from_block(block))
-    }
-
-    fn free_slab(&self, block: Exclusive) {
-        self.memory.release(block);
-    }
-
-    fn make_way(&self, cache: &Cache) {
-        self.core.cpus.make_way(cache);
-    }
-
-    fn has_damage(&self) -> bool {
-        self.core.caches.has_damage()
-    }
-
-    fn damaged(&self, cache: &Cache, slab: Pfn, object: u16) {
-        self.core.caches.note_damage();
-        let cache = cache.id();
-        self.memory.platform.corruption(&Corruption::FreeObject {
-            slab,
-            object,
-            cache,
-        });
-    }
-
-    fn report(&self, report: &Corruption) {
-        self.memory.platform.corruption(report);
-    }
-
-    fn places(&self) -> Option<&Places> {
-        self.core.caches.places()
-    }
-
-    #[inline(always)]
-    fn treatment(&self) -> Treatment {
-        self.core.caches.treatment()
-    }
-
-    fn strikes(&self, cache: &Cache, gfp: Gfp, size: usize) -> bool {
-        let faults = &self.core.slab_faults;
-        faults.strike_aloud(&self.memory.platform, cache, gfp, size)
-    }
-}
 
 impl<P: Platform> Memory<P> {
     pub(crate) const fn soil<'m>(&'m self, core: &'m Core) -> Soil<'m, P> {
@@ -238,8 +153,8 @@ impl<P: Platform> Memory<P> {
     fn kmalloc_slow(&self, size: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
         let core = self.core().ok_or(AllocError::NotUp)?;
         match core.caches.kmalloc(size, Family::of(gfp)) {
-            Some(cache) => self.alloc_object(core, cache, (gfp, None), Ask::bytes(size)),
-            None => self.kmalloc_pages(core, size, gfp, None),
+            Some(cache) => self.alloc_object(core, cache, (gfp, None), (Ask::bytes(size), &mut ())),
+            None => self.kmalloc_pages(core, size, (gfp, None), &mut ()),
         }
     }
 
@@ -277,124 +192,41 @@ impl<P: Platform> Memory<P> {
         let core = self.core().ok_or(AllocError::NotUp)?;
         core.node(node).ok_or(AllocError::NoSuchNode)?;
         match core.caches.kmalloc(size, Family::of(gfp)) {
-            Some(cache) => self.alloc_object(core, cache, (gfp, Some(node)), Ask::bytes(size)),
-            None => self.kmalloc_pages(core, size, gfp, Some(node)),
+            Some(cache) => {
+                self.alloc_object(core, cache, (gfp, Some(node)), (Ask::bytes(size), &mut ()))
+            }
+            None => self.kmalloc_pages(core, size, (gfp, Some(node)), &mut ()),
         }
     }
 
     #[inline(never)]
-    fn alloc_object(
+    pub(super) fn alloc_object(
         &self,
         core: &Core,
         cache: &Cache,
         (gfp, node): (Gfp, Option<NodeId>),
-        ask: Ask,
+        (ask, trace): (Ask, &mut impl Trace),
     ) -> Result<NonNull<u8>, AllocError> {
-        let object = cache.alloc(&self.soil(core), gfp, node, ask);
+        if gfp.contains(Gfp::ZERO) && cache.has_ctor() {
+            return Err(AllocError::Constructed);
+        }
+        let object = cache.alloc(&self.soil(core), gfp, node, (ask, trace));
         object
             .map(Object::into_raw)
             .map_err(|_| AllocError::OutOfMemory)
     }
 
     #[inline(never)]
-    fn kmalloc_pages(
+    pub(super) fn kmalloc_pages(
         &self,
         core: &Core,
         size: usize,
-        gfp: Gfp,
-        node: Option<NodeId>,
+        (gfp, node): (Gfp, Option<NodeId>),
+        trace: &mut impl Trace,
     ) -> Result<NonNull<u8>, AllocError> {
         let layout = Layout::from_size_align(size, PAGE_ALIGN);
         let layout = layout.map_err(|_| AllocError::OutOfMemory)?;
-        self.kmalloc_large(core, layout, gfp, node)
-    }
-
-    /// Takes back what CPUs have at hand, and gives empty slabs of all caches to the page allocator.
-    /// Answers how many pages those were. Context: task.
-    pub fn shrink_caches(&self) -> u64 {
-        let Some(core) = self.core() else { return 0 };
-        self.drain_caches(core, |_| true);
-        core.caches.shrink(&self.soil(core))
-    }
-
-    /// Gives empty slabs to the page allocator, without waiting for anybody: those of objects at hand of this CPU
-    /// and of CPUs that are away too. Answers how many pages they were. Context: any but NMI.
-    pub(super) fn shrink_caches_here(&self, core: &Core) -> u64 {
-        let soil = self.soil(core);
-        let pin = Pin::new(&self.platform);
-        for cache in core
-            .caches
-            .iter()
-            .filter(|cache| cache.has_at_hand(pin.cpu()))
-        {
-            cache.want_drain(pin.cpu());
-            cache.serve(&soil, &pin);
-        }
-        let here = pin.cpu();
-        drop(pin);
-        for cpu in core.cpus.presence.cpus().filter(|cpu| *cpu != here) {
-            self.drain_caches_of(core, cpu, &|_| true, false);
-        }
-        core.caches.shrink(&soil)
-    }
-
-    /// Has CPUs give back what they have at hand of some caches. Answers whether all did.
-    fn drain_caches(&self, core: &Core, which: impl Fn(&Cache) -> bool) -> bool {
-        let soil = self.soil(core);
-        let pin = Pin::new(&self.platform);
-        let here = pin.cpu();
-        for cache in core.caches.iter().filter(|cache| which(cache)) {
-            cache.want_drain(here);
-            cache.serve(&soil, &pin);
-        }
-        drop(pin);
-        let others = || core.cpus.presence.cpus().filter(|&cpu| cpu != here);
-        for cpu in others() {
-            self.drain_caches_of(core, cpu, &which, true);
-        }
-        let is_drained = || {
-            let mut caches = core.caches.iter().filter(|cache| which(cache));
-            caches.all(|cache| others().all(|cpu| cache.is_drained(cpu)))
-        };
-        let mut rounds: u32 = 0;
-        while !is_drained() {
-            if !self.platform.relax(rounds) {
-                return false;
-            }
-            rounds = rounds.saturating_add(1);
-            self.drain_wanted();
-            for cpu in others().filter(|&cpu| !core.cpus.presence.is_present(cpu)) {
-                self.drain_caches_of(core, cpu, &which, true);
-            }
-        }
-        true
-    }
-
-    /// Drains what another CPU has at hand, or asks it to.
-    fn drain_caches_of(&self, core: &Core, cpu: CpuId, which: &impl Fn(&Cache) -> bool, ask: bool) {
-        let soil = self.soil(core);
-        let mut asked = false;
-        let irq = self.platform.irq_save();
-        let seized = core.cpus.presence.seize(cpu);
-        for cache in core.caches.iter().filter(|cache| which(cache)) {
-            match &seized {
-                Some(seized) if cache.has_at_hand(cpu) || !cache.is_drained(cpu) => {
-                    cache.drain_seized(&soil, seized);
-                }
-                None if ask && cache.has_at_hand(cpu) => {
-                    cache.want_drain(cpu);
-                    asked = true;
-                }
-                _ => {}
-            }
-        }
-        drop(seized);
-        self.platform.irq_restore(irq);
-        if asked && !self.platform.kick(cpu) {
-            core.caches
-                .iter()
-                .for_each(|cache| cache.unless_at_hand_forget_drain(cpu));
-        }
+        self.kmalloc_large(core, layout, (gfp, node), trace)
     }
 
     /// Reports an object that an owner cannot give back: somebody wrote to what says whose it is.
@@ -476,25 +308,21 @@ impl<H: Home> KmemCache<H> {
     ///
     /// # Errors
     /// [`CacheError`].
+    ///
+    /// # Panics
+    /// Instead, with [`SlabFlags::PANIC`].
     pub fn create(
         home: H,
         name: &str,
         (size, align): (usize, usize),
         flags: SlabFlags,
     ) -> Result<Self, CacheError> {
-        let memory = home.memory();
-        let core = memory.core().ok_or(CacheError::NotUp)?;
-        let wish = Wish {
-            name,
-            size,
-            align,
-            flags,
-        };
-        let cache = core.caches.create(&memory.soil(core), wish)?;
-        Ok(Self {
-            id: cache.id(),
-            home,
-        })
+        Self::made(home, Wish::new(name, (size, align), flags))
+    }
+
+    /// The handle to a cache.
+    pub(super) const fn of(id: u16, home: H) -> Self {
+        Self { id, home }
     }
 
     pub(super) fn parts(&self) -> Option<(&Memory<H::P>, &Core, &Cache)> {
@@ -506,6 +334,10 @@ impl<H: Home> KmemCache<H> {
     /// Its number; [`BadFree::OtherCache`](crate::slab::BadFree) is told by it.
     pub(crate) const fn id(&self) -> u16 {
         self.id
+    }
+
+    pub(crate) const fn home(&self) -> H {
+        self.home
     }
 
     pub(crate) fn memory(&self) -> &Memory<H::P> {
@@ -520,12 +352,11 @@ impl<H: Home> KmemCache<H> {
     #[inline(always)]
     #[track_caller]
     pub fn alloc(&self, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
-        let cache = usize::from(self.id);
-        if let Some(object) = self.memory().object_at_hand(cache) {
-            return Ok(match gfp.contains(Gfp::ZERO) {
-                true => self.memory().zeroed(cache, object),
-                false => object.into_raw(),
-            });
+        // Whether its objects may be zeroed is known further on.
+        if !gfp.contains(Gfp::ZERO)
+            && let Some(object) = self.memory().object_at_hand(usize::from(self.id))
+        {
+            return Ok(object.into_raw());
         }
         self.alloc_slow(gfp)
     }
@@ -535,7 +366,7 @@ impl<H: Home> KmemCache<H> {
     #[track_caller]
     fn alloc_slow(&self, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
         let (memory, core, cache) = self.parts().ok_or(AllocError::NotUp)?;
-        memory.alloc_object(core, cache, (gfp, None), Ask::whole())
+        memory.alloc_object(core, cache, (gfp, None), (Ask::whole(), &mut ()))
     }
 
     /// As [`Self::alloc`], from a node's memory if there is any (Linux: `kmem_cache_alloc_node`). Context:
@@ -547,39 +378,6 @@ impl<H: Home> KmemCache<H> {
     pub fn alloc_node(&self, gfp: Gfp, node: NodeId) -> Result<NonNull<u8>, AllocError> {
         let (memory, core, cache) = self.parts().ok_or(AllocError::NotUp)?;
         core.node(node).ok_or(AllocError::NoSuchNode)?;
-        memory.alloc_object(core, cache, (gfp, Some(node)), Ask::whole())
-    }
-
-    /// The cache in numbers. Context: any but NMI.
-    #[must_use]
-    pub fn stats(&self) -> CacheStats {
-        self.parts()
-            .map_or_else(CacheStats::default, |(memory, _, cache)| {
-                cache.stats(&memory.platform)
-            })
-    }
-
-    /// Takes back what CPUs have at hand, and gives empty slabs to the page allocator (Linux:
-    /// `kmem_cache_shrink`). Answers how many pages those were. Context: task.
-    pub fn shrink(&self) -> u64 {
-        self.parts().map_or(0, |(memory, core, cache)| {
-            memory.drain_caches(core, |other| other.id() == self.id);
-            cache.shrink(&memory.soil(core))
-        })
-    }
-
-    /// Ends the cache; or this handle, if there are others like it (Linux: `kmem_cache_destroy`). Context: task.
-    ///
-    /// # Errors
-    /// [`StillInUse`]: it goes on as before.
-    pub fn destroy(self) -> Result<(), StillInUse<H>> {
-        let _ = self.shrink();
-        let given_up = self.parts().map_or(Ok(()), |(memory, core, cache)| {
-            core.caches.give_up(&memory.soil(core), cache)
-        });
-        given_up.map_err(|objects| StillInUse {
-            objects,
-            cache: self,
-        })
+        memory.alloc_object(core, cache, (gfp, Some(node)), (Ask::whole(), &mut ()))
     }
 }

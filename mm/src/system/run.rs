@@ -79,11 +79,16 @@ pub(super) enum Origin {
 }
 
 impl<H: Home> PageRun<H> {
-    const fn new(frames: Exclusive, home: H, origin: Origin) -> Self {
+    pub(super) const fn new(frames: Exclusive, home: H, origin: Origin) -> Self {
         Self {
             held: Held::new(frames, home),
             origin,
         }
+    }
+
+    /// Takes the frames out of the handle.
+    pub(super) fn into_frames(mut self) -> Option<Exclusive> {
+        self.held.take()
     }
 
     /// Which frames. Context: any.

@@ -109,6 +109,27 @@ impl SimModel for Flat {
     const MODEL: MemoryModel = MemoryModel::Flat;
 }
 
+/// As `for_every_config`, for four that differ in everything: where a test is about what lies above them.
+#[macro_export]
+macro_rules! for_four_configs {
+    ($($body:ident),* $(,)?) => {$(
+        mod $body {
+            use $crate::sim::{Debug, Hardened, Latent, Listed, Plain, Sparse, Vmemmap};
+
+            #[test]
+            fn plain_sparse() { super::$body::<(Plain, Sparse)>(); }
+            #[test]
+            fn hardened_vmemmap() { super::$body::<(Hardened, Vmemmap)>(); }
+            #[test]
+            fn listed_debug_vmemmap() { super::$body::<Listed<(Debug, Vmemmap)>>(); }
+            #[test]
+            fn latent_listed_hardened_vmemmap() {
+                super::$body::<Latent<Listed<(Hardened, Vmemmap)>>>();
+            }
+        }
+    )*};
+}
+
 /// Makes one test of each generic function for every profile and every memory model.
 ///
 /// `for_every_config! { name, other }` gives `name::plain_sparse`, `name::debug_flat` and so on,

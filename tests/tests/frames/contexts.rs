@@ -15,7 +15,7 @@ use mm::buddy::relief::{Freed, OomNotifier, OutOfMemory, Relief, ShrinkControl, 
 use mm::numa::{Mode, NodeMask, NodeState, Policy};
 use mm::platform::{CpuId, NodeId, Platform};
 use mm::sync::Pin;
-use mm::system::{Memory, NoFailSlab, PageLists, PageRun, SharedBlock};
+use mm::system::{DmaRequest, Memory, NoFailSlab, PageLists, PageRun, SharedBlock};
 use mm::zone::watermark::policy::RESERVE_RATIO;
 use mm_tests::oracles;
 use mm_tests::sim::{Checked, Listed, Machine, SimPlatform};
@@ -321,6 +321,10 @@ const CALLS: &[(&str, Action)] = &[
     ("distance", |call| {
         assert!(call.world.distance(NodeId(0), NodeId(0)).is_some())
     }),
+    ("dma_alloc", |call| {
+        let request = DmaRequest::new(5000).bits(30);
+        drop(call.world.dma_alloc(request, call.gfp).unwrap());
+    }),
     ("drain_all_pages", |call| {
         assert!(call.world.drain_all_pages())
     }),
@@ -412,6 +416,11 @@ const CALLS: &[(&str, Action)] = &[
         // SAFETY: allocated above.
         unsafe { call.world.kfree_bulk(&mut objects) }.unwrap();
     }),
+    ("kfree_deferred", |call| {
+        let object = call.world.kmalloc(100, call.gfp).unwrap();
+        // SAFETY: allocated above.
+        unsafe { call.world.kfree_deferred(object) }.unwrap();
+    }),
     ("kfree_sensitive", |call| {
         let object = call.world.kmalloc(100, call.gfp).unwrap();
         // SAFETY: allocated above.
@@ -422,6 +431,10 @@ const CALLS: &[(&str, Action)] = &[
     }),
     ("kmalloc_node", |call| {
         let object = call.world.kmalloc_node(10, call.gfp, NodeId(0));
+        call.kfree(object.unwrap());
+    }),
+    ("kmalloc_traced", |call| {
+        let object = call.world.kmalloc_traced(10, call.gfp, &mut ());
         call.kfree(object.unwrap());
     }),
     ("krealloc", |call| {

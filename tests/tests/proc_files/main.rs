@@ -8,6 +8,7 @@ mod pages;
 mod parse;
 mod readers;
 mod slabinfo;
+mod slabs;
 mod texts;
 mod traces;
 

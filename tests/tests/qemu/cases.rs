@@ -73,6 +73,16 @@ pub(crate) const PRESSURES: &[Ending] = &[
 
 /// Machines on which objects come and go on all CPUs.
 pub(crate) const OBJECTS: &[Ending] = &[
+    Ending {
+        name: "by_hand",
+        options: "--cpus 2",
+        exec: Some(
+            "kmalloc 100; kmalloc 9000 KERNEL|ZERO; explain kmalloc 300; explain kmalloc 20000; slabtop; \
+             slabinfo -v; kfree 1; kfree all; slabinfo kmalloc-512",
+        ),
+        status: 0,
+        says: "  objects    0 in use, of 16 in 1 slabs",
+    },
     objects("cpus_4", "--cpus 4 --cmdline seed=4"),
     objects(
         "plain_cpus_4_numa_2",

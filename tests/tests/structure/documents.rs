@@ -77,6 +77,21 @@ fn the_readme_shows_code_of_the_example_kernel() {
 }
 
 #[test]
+fn the_page_on_caches_shows_code_of_a_test() {
+    let test = read("tests/tests/objects/documented.rs");
+    let page = read("docs/caches.md");
+    let (blocks, _) = blocks(&page);
+    let samples: Vec<_> = blocks
+        .iter()
+        .filter(|(language, _)| language.starts_with("rust"))
+        .collect();
+    assert!(samples.len() >= 6, "the samples are gone");
+    for (_, sample) in samples {
+        assert!(test.contains(sample), "not in the test:\n{sample}");
+    }
+}
+
+#[test]
 fn the_readme_quotes_the_figures_that_were_measured() {
     let benchmarks = read("docs/benchmarks.md");
     let table = benchmarks.split("<!-- budgets: plain-4G -->").nth(1);

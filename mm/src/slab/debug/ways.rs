@@ -7,13 +7,14 @@ use core::ptr::NonNull;
 use super::check::Record;
 use super::{Guard, Tally, Wrong};
 use crate::addr::{Pfn, to_index};
-use crate::buddy::Gfp;
+use crate::buddy::{Gfp, Trace};
 use crate::frame::SlabFrame;
 use crate::frame::slab::SlabUse;
 use crate::platform::NodeId;
 use crate::report::{Corruption, ObjectPart};
 use crate::slab::SlabFlags;
-use crate::slab::cache::{BadFree, Cache, Ground, NoObject};
+use crate::slab::cache::{BadFree, Cache, NoObject};
+use crate::slab::ground::Ground;
 use crate::slab::object::Object;
 use crate::slab::partial::Partial;
 use crate::slab::shape::Shape;
@@ -69,7 +70,7 @@ impl Cache {
         ground: &G,
         gfp: Gfp,
         node: Option<NodeId>,
-        ask: Ask,
+        (ask, trace): (Ask, &mut impl Trace),
     ) -> Result<Object, NoObject> {
         let (shape, rooms) = self.parts().ok_or(NoObject)?;
         let size = ask.size.unwrap_or(shape.size()).min(shape.size());
@@ -78,7 +79,7 @@ impl Cache {
         {
             return Err(NoObject);
         }
-        let place = self.alloc_raw(ground, gfp, node)?;
+        let place = self.alloc_raw(ground, gfp, node, trace)?;
         let slab = slab_of(ground, &place).ok_or(NoObject)?;
         let lock = rooms.node_with(slab.home.node).ok_or(NoObject)?;
         let mut partial = lock.lock(ground.platform());

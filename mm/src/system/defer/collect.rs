@@ -4,6 +4,7 @@
 
 use super::{BLOCKS, Backlog, CALLS, Call, Due, Waiting};
 use crate::addr::Pfn;
+use crate::frame::Frame;
 use crate::mem::Exclusive;
 use crate::platform::{CpuId, Platform};
 use crate::sync::{Line, Pin};
@@ -91,7 +92,7 @@ impl<P: Platform> Memory<P> {
                     return freed;
                 }
                 // Read before the block is somebody else's.
-                next = core.frames.frame(pfn).and_then(crate::frame::Frame::below);
+                next = core.frames.frame(pfn).and_then(Frame::below);
                 self.do_now(core, backlog, Due::Block(pfn, line));
                 freed = freed.saturating_add(1);
             }
@@ -119,6 +120,10 @@ impl<P: Platform> Memory<P> {
             Ok((block, zone)) => {
                 if let Some(zone) = core.zone(zone) {
                     zone.note_deferred(block.frames().frames().wrapping_neg());
+                }
+                let named = core.frames.frame(pfn).and_then(Frame::take_named_objects);
+                if let Some(count) = named {
+                    self.free_named(&block, count);
                 }
                 self.release(block);
             }
@@ -207,12 +212,12 @@ impl<P: Platform> Memory<P> {
     /// whether any came back. Context: any but NMI.
     #[cold]
     pub(in crate::system) fn recover_deferred(&self, core: &Core, may_wait: bool) -> bool {
-        if core.deferred_frames() == 0 {
-            return false;
-        }
         let pin = Pin::new(&self.platform);
         let gather = |waiting: &mut Waiting, backlog: &Backlog| waiting.gather(backlog, core);
         let _ = core.at_own(&pin, gather);
+        if core.deferred_frames() == 0 {
+            return false;
+        }
         if !may_wait {
             let cookie = core.grace.start();
             let _ = core.grace.poll(&self.platform, &core.cpus.presence, cookie);
@@ -267,7 +272,7 @@ impl Waiting {
 
 impl Core {
     /// Does something with what this CPU has, unless the code that was interrupted is at it.
-    fn at_own<P: Platform, T>(
+    pub(super) fn at_own<P: Platform, T>(
         &self,
         pin: &Pin<'_, P>,
         body: impl FnOnce(&mut Waiting, &Backlog) -> T,

@@ -1,0 +1,56 @@
+//! Objects that are freed when no reader sees them any more.
+
+use core::ptr::NonNull;
+
+use crate::addr::{PhysAddr, PhysRange};
+use crate::mem::Exclusive;
+use crate::platform::Platform;
+use crate::slab::BadFree;
+use crate::system::{DeferError, Memory};
+
+/// Bytes of an address.
+const BYTES: usize = 8;
+
+impl<P: Platform> Memory<P> {
+    /// Gives an object back as [`Self::kfree`] does, when a grace period is over that begins after this: until then,
+    /// readers that found it before it was unlinked may look at it (Linux: `kfree_rcu`, without a head in the
+    /// object). Where no page is left to note its address on, it is waited for right here, if the caller may sleep.
+    /// Context: any but NMI.
+    ///
+    /// # Errors
+    /// [`DeferError`]; the object is the caller's still.
+    ///
+    /// # Safety
+    ///
+    /// The caller owns the object; nobody but readers that are there by now uses it any more.
+    pub unsafe fn kfree_deferred(&self, object: NonNull<u8>) -> Result<(), DeferError> {
+        let bad = DeferError::Bad(BadFree::NotASlab);
+        let core = self.core().ok_or(bad)?;
+        self.ksize(object).ok_or(bad)?;
+        match self.note_object(core, object) {
+            Err(DeferError::OutOfMemory) if self.platform().may_sleep() => {
+                let waited = self.grace().synchronize();
+                waited.map_err(|_| DeferError::OutOfMemory)?;
+                // SAFETY: the caller's word, and no reader is left.
+                unsafe { self.kfree(object) }.map_err(DeferError::Bad)
+            }
+            noted => noted,
+        }
+    }
+
+    /// Frees the objects whose addresses a page holds, from its start on: as `kfree_deferred` noted them.
+    pub(crate) fn free_named(&self, page: &Exclusive, count: u16) {
+        let bytes = page.bytes(self.platform()).unwrap_or_default();
+        let addresses = bytes.as_chunks::<BYTES>().0.iter().take(usize::from(count));
+        for address in addresses {
+            let at = PhysAddr::new(u64::from_le_bytes(*address));
+            let Some(object) = self.platform().direct_map(PhysRange::from_size(at, 1)) else {
+                continue;
+            };
+            // SAFETY: its owner gave it up to `kfree_deferred`, and the page's grace period is over.
+            if unsafe { self.kfree(object) }.is_err() {
+                self.lose_object(object);
+            }
+        }
+    }
+}
