@@ -1,83 +1,65 @@
-//! The early heap: `alloc`'s memory until `kmalloc` takes over.
+//! The memory behind `alloc`: `kmalloc`, and a few pages of the image until memory is up.
 //!
-//! A first-fit list over a static area, behind a lock that keeps interrupts off. Out of memory is
-//! a null pointer, which `try_reserve` turns into an error and `Vec::push` into an orderly panic.
+//! Those pages go to the page allocator once the kernel is up, but for those that a block from before is in.
+//! Out of memory is a null pointer, which `try_reserve` turns into an error and `Vec::push` into an orderly panic.
+//! Handlers of NMI, #DB and #MC have no memory: they take no locks.
 #![expect(
     unsafe_code,
-    reason = "`GlobalAlloc` is an unsafe trait: this is the one place that implements it"
+    reason = "vouches for where the pages lie that are given back"
 )]
 
-use crate::arch::lock::IrqLock;
-use core::alloc::{GlobalAlloc, Layout};
-use core::cell::UnsafeCell;
-use core::mem::MaybeUninit;
-use core::ptr::{NonNull, null_mut};
-use linked_list_allocator::Heap;
+use crate::arch::image;
+use crate::boot_info;
+use crate::memory::Kernel;
+use bootloader_api::BootInfo;
+use mm::adapters::{EarlyHeapUsage, EarlyPages, KernelHeap};
+use mm::addr::PhysRange;
+use mm::system::FreeEarlyError;
 
-/// Size of the early heap.
-pub const EARLY_HEAP_BYTES: usize = 2 * 1024 * 1024;
+/// Pages of the early heap: 2 MiB.
+const EARLY_PAGES: usize = 512;
+
+type Heap = KernelHeap<Kernel, EARLY_PAGES>;
+
+static EARLY: EarlyPages<EARLY_PAGES> = EarlyPages::new();
 
 #[global_allocator]
-static HEAP: KernelHeap = KernelHeap {
-    heap: IrqLock::new(Heap::empty()),
-};
-
-static AREA: Area = Area(UnsafeCell::new(MaybeUninit::uninit()));
-
-/// The memory behind the early heap.
-#[repr(C, align(4096))]
-struct Area(UnsafeCell<MaybeUninit<[u8; EARLY_HEAP_BYTES]>>);
-
-// SAFETY: only `KernelHeap::init` takes its address, once, and hands it to the heap for good.
-unsafe impl Sync for Area {}
-
-/// The allocator `alloc` uses.
-struct KernelHeap {
-    heap: IrqLock<Heap>,
-}
-
-/// How full the early heap is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Usage {
-    /// Bytes allocated, with what alignment costs.
-    pub used_bytes: usize,
-    /// Bytes there are.
-    pub size_bytes: usize,
-}
-
-/// Gives the heap its memory. Before this, every allocation fails.
-pub(crate) fn init() {
-    let mut heap = HEAP.heap.lock();
-    if !heap.bottom().is_null() {
-        return;
-    }
-    // SAFETY: the heap is empty (checked above, under its lock), and the area is static and used
-    // for nothing else.
-    unsafe { heap.init(AREA.0.get().cast(), EARLY_HEAP_BYTES) };
-}
+static HEAP: Heap = KernelHeap::new(Kernel, &EARLY);
 
 /// How full the early heap is now.
 #[must_use]
-pub fn usage() -> Usage {
-    let heap = HEAP.heap.lock();
-    Usage {
-        used_bytes: heap.used(),
-        size_bytes: heap.size(),
-    }
+pub fn early_usage() -> EarlyHeapUsage {
+    HEAP.early_usage()
 }
 
-// SAFETY: blocks come from one `Heap` behind a lock, which gives out disjoint blocks that fit the
-// layout; an allocator must not unwind, and this kernel never does.
-unsafe impl GlobalAlloc for KernelHeap {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let block = self.heap.lock().allocate_first_fit(layout);
-        block.map_or(null_mut(), NonNull::as_ptr)
-    }
+/// Where the pages of the early heap lie.
+pub(crate) fn early_pages(info: &BootInfo) -> PhysRange {
+    let bytes = crate::num::to_u64(Heap::EARLY_BYTES);
+    let first = image::physical_address(HEAP.early_pages().as_ptr(), info);
+    PhysRange::from_size(first, bytes)
+}
 
-    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        if let Some(block) = NonNull::new(block) {
-            // SAFETY: the caller got `block` from `alloc` with this layout.
-            unsafe { self.heap.lock().deallocate(block, layout) };
-        }
+/// Gives the early heap's unused pages to the page allocator, and answers what is left.
+///
+/// # Errors
+/// [`FreeEarlyError`].
+///
+/// # Context
+/// Task, memory up.
+pub(crate) fn give_back_early() -> Result<EarlyHeapUsage, FreeEarlyError> {
+    let first = boot_info().map(early_pages).ok_or(FreeEarlyError::NotUp)?;
+    // SAFETY: (1) the boot loader lays the image out in one piece; (2) `Firmware::read` has reserved all of it.
+    unsafe { HEAP.give_back_early(first.start()) }
+}
+
+/// The same at the end of the boot, with a line in the log.
+pub(crate) fn end_early() {
+    match give_back_early() {
+        Ok(left) => log::info!(
+            "Freeing early heap memory: {}K, {}K stay",
+            left.returned_bytes >> 10,
+            left.size_bytes.saturating_sub(left.returned_bytes) >> 10
+        ),
+        Err(error) => log::warn!("early heap: {error}"),
     }
 }

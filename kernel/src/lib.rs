@@ -8,12 +8,13 @@
 //! | [`acpi`] | what the firmware says about CPUs and nodes |
 //! | [`arch`] | the CPU and the PC: descriptor tables, traps, clock, serial port, exit |
 //! | [`console`], [`logger`], [`panic`](mod@panic) | text out: the terminal, the log, last words |
-//! | [`heap`] | the early heap behind `alloc` |
+//! | [`heap`] | the memory behind `alloc` |
 //! | [`memory`] | the memory core `mm` in this kernel |
 //! | [`params`] | the kernel command line |
 //! | [`cpus`] | bringing up the other CPUs; commands about them |
 //! | [`sched`] | threads |
 //! | [`shell`], [`procfs`] | commands and `/proc` files |
+//! | `programs` | programs that other people wrote |
 //! | [`ktest`](mod@ktest), [`bench`](mod@bench), `selftest` | tests and benchmarks inside the kernel |
 //! | `registry` | how commands, files, tests, benchmarks and parameters register |
 //!
@@ -39,6 +40,7 @@ mod num;
 pub mod panic;
 pub mod params;
 pub mod procfs;
+mod programs;
 mod registry;
 pub mod sched;
 mod selftest;
@@ -61,7 +63,7 @@ pub fn boot_info() -> Option<&'static BootInfo> {
 /// Boots: from the boot loader's hands to the shell. Runs on the boot loader's stack until the
 /// kernel's own is guarded.
 ///
-/// 1. terminal, heap, command line, log: from here on the kernel can say what goes wrong;
+/// 1. terminal, command line, log: from here on the kernel can say what goes wrong;
 /// 2. the boot CPU: features checked, interrupts, clock;
 /// 3. guard pages under all stacks, and onto the kernel's own stack;
 /// 4. the firmware's tables, memory;
@@ -71,7 +73,6 @@ pub fn boot_info() -> Option<&'static BootInfo> {
 pub fn kmain(boot_info: &'static mut BootInfo, command_line: &'static str) -> ! {
     arch::adopt_boot_cpu();
     let has_terminal = arch::init_terminal();
-    heap::init();
     params::init(command_line);
     BOOT_INFO.call_once(|| boot_info);
 
@@ -143,6 +144,7 @@ extern "sysv64" fn on_main_stack(_: *const ()) -> ! {
     memory::kswapd::start();
     memory::populate::start();
     memory::grace::start();
+    heap::end_early();
     match params::get("exec") {
         Some(commands) => shell::execute_and_exit(commands),
         None => shell::interactive(),

@@ -1,21 +1,29 @@
 //! Doors for code that keeps raw numbers: unsafe functions whose checks are diagnosis.
 //!
 //! Soundness rests on the owning handles ([`Block`](crate::system::Block) and its kin); what is
-//! here is for C-shaped callers who keep a frame number or an address and give it back later.
+//! here is for C-shaped callers who keep a frame number or an address and give it back later: Rust's `alloc`
+//! among them ([`KernelHeap`]).
 
 mod bytes;
 mod cpus;
 mod deferred;
 mod dma_pool;
+mod heap;
 mod home;
+#[cfg(feature = "allocator-api2")]
+mod kmalloc_in;
 mod objects;
 mod pooled;
 mod raw_pages;
+mod reserved;
 mod typed;
 
 pub use bytes::KBytes;
 pub use dma_pool::{DmaBytes, DmaPool};
+pub use heap::{EarlyHeapUsage, EarlyPages, KernelHeap};
 pub use home::Home;
+#[cfg(feature = "allocator-api2")]
+pub use kmalloc_in::KmallocIn;
 pub use pooled::Pooled;
 pub use raw_pages::GetPagesError;
 pub use typed::{CacheBox, NoRoom, TypedCache};

@@ -5,7 +5,7 @@
 //! - [`MigrateType`] keeps pages that can be moved apart from those that cannot.
 //! - `FreeAreas` holds a zone's free blocks: `take` (which block, splitting it), `give`
 //!   (merging), `index` (where to look), `fallback`
-//!   (other types' blocks; the rules are in [`policy`]), `contig` (isolation, exact ranges),
+//!   (other types' blocks; the rules are in [`policy`]), `contig` (isolation, exact ranges), `runs` (where there is room for larger ones),
 //!   `bulk` (many blocks at once), `cma` (pageblocks on loan), `high_atomic` (pageblocks kept for who cannot wait), `validate`
 //!   (the recount behind the oracles).
 //! - [`pageset`]: what each CPU has at hand.
@@ -36,6 +36,7 @@ mod migrate;
 pub mod pageset;
 pub mod policy;
 pub mod relief;
+mod runs;
 mod take;
 mod trace;
 mod validate;

@@ -2,7 +2,9 @@
 #![forbid(unsafe_code)]
 
 mod bitmap;
+mod granules;
 mod set_bank;
 
 pub use bitmap::{Bit, Bitmap};
+pub(crate) use granules::Granules;
 pub use set_bank::{Members, SetBank};

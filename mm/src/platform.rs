@@ -31,7 +31,7 @@ impl fmt::Display for NodeId {
 pub enum Profile {
     /// Types and constant-time state checks only.
     Plain,
-    /// The default: what a kernel should ship with. Pages are zeroed when handed out.
+    /// The default: what a kernel should ship with. Pages and objects are zeroed when handed out.
     Hardened,
     /// Everything: free memory is poisoned and checked, blocks leave it by compare-exchange,
     /// lock order is tracked.

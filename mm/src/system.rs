@@ -22,6 +22,7 @@ mod grace;
 mod held;
 mod kmem_cache;
 mod ksize;
+mod large;
 mod mempool;
 mod node_states;
 mod nolock;
@@ -36,8 +37,10 @@ mod retry;
 mod run;
 mod sections;
 mod shared;
+mod shrink;
 mod slab_faults;
 mod slow_path;
+mod soil;
 mod traced;
 mod tuning;
 

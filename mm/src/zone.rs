@@ -24,6 +24,7 @@ mod nolock;
 mod numa_stats;
 pub mod plan;
 mod ranges;
+mod runs;
 mod state;
 pub mod watermark;
 

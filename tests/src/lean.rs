@@ -4,9 +4,10 @@
 //! kernel does: RAM is one piece of host memory, the CPU is a number that the thread has set, and
 //! interrupts do not exist.
 
+use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
-use std::ptr::NonNull;
-use std::sync::atomic::{AtomicPtr, Ordering};
+use std::ptr::{NonNull, null_mut};
+use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 use mm::addr::{PhysAddr, PhysRange, VirtAddr};
 use mm::mem::RamClaim;
@@ -42,18 +43,38 @@ pub fn cpu() -> u32 {
 #[derive(Debug)]
 pub struct Lean {
     first: AtomicPtr<u8>,
-    bytes: u64,
+    bytes: AtomicU64,
 }
 
 impl Lean {
-    /// A machine whose RAM is never given back to the host: few are made.
-    fn new(bytes: usize) -> Self {
-        let ram: &'static mut [u8] = Box::leak(vec![0; bytes + ALIGN].into_boxed_slice());
-        let skip = ram.as_ptr().align_offset(ALIGN);
+    /// A machine without RAM.
+    #[must_use]
+    #[expect(clippy::new_without_default, reason = "a machine is plugged in once")]
+    pub const fn new() -> Self {
         Self {
-            first: AtomicPtr::new(ram[skip..].as_mut_ptr()),
-            bytes: bytes as u64,
+            first: AtomicPtr::new(null_mut()),
+            bytes: AtomicU64::new(0),
         }
+    }
+
+    /// Gives the machine RAM, which is never given back to the host: few are made. It is the system's, not that of the
+    /// program's allocator, which may be this machine.
+    fn plug_in(&self, bytes: usize) {
+        let layout = Layout::from_size_align(bytes + ALIGN, 1).unwrap();
+        // SAFETY: the size is not zero.
+        let ram = unsafe { System.alloc_zeroed(layout) };
+        assert!(!ram.is_null(), "the host has no {bytes} bytes");
+        // SAFETY: as many bytes more were allocated.
+        let first = unsafe { ram.add(ram.align_offset(ALIGN)) };
+        let before = self.first.swap(first, Ordering::Relaxed);
+        assert!(before.is_null(), "it has RAM already");
+        self.bytes.store(bytes as u64, Ordering::Relaxed);
+    }
+}
+
+impl AsRef<Self> for Lean {
+    fn as_ref(&self) -> &Self {
+        self
     }
 }
 
@@ -63,11 +84,27 @@ impl Lean {
 /// If it does not boot.
 #[must_use]
 pub fn boot(bytes: usize) -> Memory<Lean> {
-    let memory = Memory::new(Lean::new(bytes));
+    let memory = Memory::new(Lean::new());
+    bring_up(&memory, bytes, 0);
+    memory
+}
+
+/// Brings a machine up that has no RAM yet; the first `reserved` bytes of it stay out of the allocator. Answers where
+/// they are.
+///
+/// # Panics
+/// If it does not boot.
+pub fn bring_up<P>(memory: &Memory<P>, bytes: usize, reserved: u64) -> PhysRange
+where
+    P: Platform + AsRef<Lean>,
+{
     let platform = memory.platform();
+    platform.as_ref().plug_in(bytes);
     // SAFETY: (1, 2) the range added below is the machine's RAM, which nobody else uses; (3) the
-    // machine was made just now for this memblock alone; (4) nothing is freed by range.
+    // machine got it just now for this memblock alone; (4) nothing is freed by range.
     let mut memblock = Memblock::new(unsafe { RamClaim::new() });
+    let reserved = PhysRange::from_size(START, reserved);
+    memblock.reserve(platform, reserved).unwrap();
     memblock.allow_growth();
     let ram = PhysRange::from_size(START, bytes as u64);
     memblock.add(platform, ram).unwrap();
@@ -89,7 +126,7 @@ pub fn boot(bytes: usize) -> Memory<Lean> {
         failslab: None,
     };
     memory.bring_up(memblock, &plan, options).unwrap();
-    memory
+    reserved
 }
 
 // SAFETY: (1, 2) RAM is one leaked allocation at one offset, used by the library alone; (3) no
@@ -100,7 +137,7 @@ unsafe impl Platform for Lean {
 
     #[inline]
     fn direct_map(&self, range: PhysRange) -> Option<NonNull<u8>> {
-        let whole = PhysRange::from_size(START, self.bytes);
+        let whole = PhysRange::from_size(START, self.bytes.load(Ordering::Relaxed));
         let offset = range.start().offset_from(START)? as usize;
         let first = self.first.load(Ordering::Relaxed);
         // SAFETY: the range is inside RAM, which is one allocation.
@@ -111,7 +148,9 @@ unsafe impl Platform for Lean {
     #[inline]
     fn virt_to_phys(&self, addr: VirtAddr) -> Option<PhysAddr> {
         let first = VirtAddr::from_ptr(self.first.load(Ordering::Relaxed));
-        let offset = addr.offset_from(first).filter(|&o| o < self.bytes)?;
+        let offset = addr
+            .offset_from(first)
+            .filter(|&o| o < self.bytes.load(Ordering::Relaxed))?;
         START.checked_add(offset)
     }
 

@@ -62,13 +62,16 @@ pub fn parts(info: &BootInfo) -> [Part; 4] {
     ]
 }
 
+/// Where something in the image lies in physical memory.
+pub(crate) fn physical_address(place: *const u8, info: &BootInfo) -> PhysAddr {
+    let base = to_u64((&raw const KERNEL_START).addr());
+    let offset = to_u64(place.addr()).saturating_sub(base);
+    PhysAddr::new(info.kernel_addr).saturating_add(offset)
+}
+
 /// Where the bytes between two symbols lie in physical memory.
 fn range_between(start: *const u8, end: *const u8, info: &BootInfo) -> PhysRange {
-    let base = to_u64((&raw const KERNEL_START).addr());
-    let physical = |symbol: *const u8| {
-        let offset = to_u64(symbol.addr()).saturating_sub(base);
-        PhysAddr::new(info.kernel_addr).saturating_add(offset)
-    };
+    let physical = |symbol: *const u8| physical_address(symbol, info);
     PhysRange::new(physical(start), physical(end)).unwrap_or_default()
 }
 

@@ -146,15 +146,3 @@ bench!(
         Ok(())
     }
 );
-
-bench!(
-    "early_heap_64",
-    "alloc + free of 64 bytes from the early heap, not zeroed",
-    |bencher| {
-        bencher.each("", 1_000, |_| {
-            let block = alloc::boxed::Box::new(core::mem::MaybeUninit::<[u8; 64]>::uninit());
-            core::hint::black_box(block);
-        });
-        Ok(())
-    }
-);

@@ -1,6 +1,7 @@
 //! The boot loader's memory map as `mm` wants it, and what must not be handed out.
 
 use crate::arch::image;
+use crate::heap;
 use alloc::vec::Vec;
 use bootloader_api::BootInfo;
 use bootloader_api::info::{MemoryRegion, MemoryRegionKind};
@@ -13,7 +14,7 @@ use mm::memblock::sanitize::{FirmwareMap, KindRange};
 pub(super) struct Firmware {
     /// The map as it came, in any order, with whatever is wrong with it.
     pub(super) entries: Vec<FirmwareRegion>,
-    /// What holds something, with a name.
+    /// What holds something, with a name. Part of the kernel's image is its early heap, which is given back.
     pub(super) taken: Vec<(PhysRange, &'static str)>,
 }
 
@@ -30,6 +31,7 @@ impl Firmware {
             .filter_map(|range| Some((span(range.start, range.end)?, range.kind.name())))
             .collect();
         taken.push((image::physical(info), "kernel image"));
+        taken.push((heap::early_pages(info), "early heap"));
         taken.extend(ramdisk(info).map(|range| (range, "ramdisk")));
         if let Some(&rsdp) = info.rsdp_addr.as_ref() {
             taken.push((

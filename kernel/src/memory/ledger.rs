@@ -18,7 +18,7 @@ const ORDER_SHIFT: u32 = 56;
 /// # Invariants
 /// The first `len` entries are the numbers of blocks that belong to the ledger.
 #[derive(Debug)]
-pub(super) struct Ledger {
+pub(crate) struct Ledger {
     storage: Pages,
     len: usize,
 }

@@ -14,7 +14,7 @@
 //! | `holder` | whose a frame is that the page allocator never had |
 //! | `files`, `node_files`, `numactl`, `objects`, `oomtest`, `pages`, `pcp`, `sections`, `stress`, `sysctl`, `workload` | `/proc` files and shell commands |
 //! | `object_damage` | what is told of objects that were written to, or never came back |
-//! | `benches`, `object_benches`, `cache_benches`, `tests` | benchmarks and in-kernel tests |
+//! | `benches`, `heap_benches`, `object_benches`, `cache_benches`, `tests` | benchmarks and in-kernel tests |
 
 mod attendant;
 mod benches;
@@ -25,9 +25,10 @@ mod files;
 mod firmware;
 mod frame_table;
 pub(crate) mod grace;
+mod heap_benches;
 mod holder;
 pub(crate) mod kswapd;
-mod ledger;
+pub(crate) mod ledger;
 mod node_files;
 mod nodes;
 mod numactl;
@@ -47,7 +48,7 @@ pub(crate) mod stacks;
 mod stress;
 mod sysctl;
 mod tables;
-mod tests;
+pub(crate) mod tests;
 mod workload;
 
 pub(crate) use bring_up::bring_up;
@@ -151,14 +152,24 @@ unsafe impl Home for Kernel {
     }
 }
 
-/// Frames that nobody has: those on the lists of CPUs are given back first. For tests that compare
-/// before and after. What is put off is waited for.
+/// Frames that nobody has: those on the lists of CPUs are given back first, and caches may have some, since
+/// everything that the kernel allocates makes them come and go. For tests that compare before and after. What is
+/// put off is waited for.
 pub(crate) fn free_frames() -> u64 {
     if MEMORY.grace().pending() > 0 {
         let _ = MEMORY.grace().barrier();
     }
     MEMORY.drain_all_pages();
-    MEMORY.free_frames()
+    MEMORY.free_frames().saturating_add(frames_in_slabs())
+}
+
+/// Frames that caches have.
+pub(crate) fn frames_in_slabs() -> u64 {
+    let mut frames: u64 = 0;
+    MEMORY.for_each_cache(|_, cache| {
+        frames = frames.saturating_add(cache.slabs.saturating_mul(cache.pages_per_slab));
+    });
+    frames
 }
 
 /// An owned block of pages of this kernel.

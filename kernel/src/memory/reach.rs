@@ -255,9 +255,12 @@ fn play_row(row: Option<Doing>, seed: u64, ledger: &mut Ledger) -> Result<(), Fa
 
 /// Takes all but some of memory, in large blocks.
 fn take_most() -> Result<Vec<Pages>, Failure> {
+    let mut kept = Vec::new();
+    let blocks = MEMORY.managed_frames() >> Order::MAX.as_u8();
+    let room = crate::num::to_usize(blocks.saturating_add(PAGES));
+    kept.try_reserve(room).map_err(Failure::new)?;
     let limit = MEMORY.frames().map_or(Pfn::ZERO, |frames| frames.limit());
     MEMORY.populate(PfnRange::new(Pfn::ZERO, limit).unwrap_or_default());
-    let mut kept = Vec::new();
     for order in Order::all().rev() {
         while MEMORY.free_frames() >= PAGES.saturating_add(order.frames()) {
             match Pages::alloc(Kernel, ANY, order) {
@@ -278,8 +281,8 @@ ktest! {
         }
         let seed = stress::seed_from_boot().map_err(Failure::new)?;
         let before = free_frames();
-        let kept = take_most()?;
         let mut ledger = Ledger::new(crate::num::to_usize(PAGES.saturating_mul(2))).map_err(Failure::new)?;
+        let kept = take_most()?;
         let marks = lower_marks().map_err(Failure::new)?;
         let mut rows = Doing::ALL.into_iter().map(Some).chain([None]);
         let outcome = rows.try_for_each(|row| play_row(row, seed, &mut ledger));

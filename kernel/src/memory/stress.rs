@@ -240,7 +240,9 @@ pub(super) fn seed_from_boot() -> Result<u64, CommandError> {
 
 /// What is free.
 struct Free {
+    /// Those in slabs too, which come and go with what the kernel itself allocates.
     frames: u64,
+    in_slabs: u64,
     /// By order, all zones and types together.
     blocks: [u64; ORDERS],
 }
@@ -259,8 +261,13 @@ impl Free {
     fn now() -> Self {
         MEMORY.drain_all_pages();
         let blocks = free_blocks();
-        let frames = MEMORY.free_frames();
-        Self { frames, blocks }
+        let in_slabs = super::frames_in_slabs();
+        let frames = MEMORY.free_frames().saturating_add(in_slabs);
+        Self {
+            frames,
+            in_slabs,
+            blocks,
+        }
     }
 }
 
@@ -344,7 +351,7 @@ fn nothing_is_lost(before: &Free, latent: u64) -> Result<(), Violation> {
             after: now.frames,
         });
     }
-    if latent_frames() != latent {
+    if latent_frames() != latent || now.in_slabs != before.in_slabs {
         return Ok(());
     }
     if now.pageblocks() != before.pageblocks() {

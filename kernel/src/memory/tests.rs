@@ -18,7 +18,7 @@ use mm::proc::Recording;
 use mm::system::AllocError;
 
 /// Takes all memory, block by block, largest first, the reserves too.
-fn take_everything() -> Result<Ledger, Failure> {
+pub(crate) fn take_everything() -> Result<Ledger, Failure> {
     let frames = to_usize(MEMORY.managed_frames());
     let mut live = Ledger::new(frames).map_err(Failure::new)?;
     let gfp = Gfp::HIGHUSER_MOVABLE | Gfp::MEMALLOC | Gfp::NOWARN;
@@ -49,21 +49,28 @@ ktest! {
 
     fn every_page_handed_out_is_ram_that_nobody_uses() {
         let map = boot_map().ok_or_else(|| Failure::new("memory is not up"))?;
+        let info = crate::boot_info().ok_or_else(|| Failure::new("no boot information"))?;
+        let early = crate::heap::early_pages(info);
+        let returned = crate::heap::give_back_early().map_err(Failure::new)?.returned_bytes;
+        let mut of_early: u64 = 0;
         let free_before = free_frames();
         let mut live = take_everything()?;
-        ktest_eq!(free_frames(), 0);
+        MEMORY.drain_all_pages();
+        ktest_eq!(MEMORY.free_frames(), 0);
         let mut seen: u64 = 0;
         while let Some(entry) = live.swap_remove(0) {
             let pages = entry.map_err(|(_, error)| Failure::new(error))?.pages;
             let range = pages.frames().addrs();
             ktest_assert!(map.ram.iter().any(|ram| ram.covers(range)));
             for (taken, name) in &map.firmware.taken {
-                let clash = taken.overlaps(range);
+                let clash = taken.overlaps(range) && !early.covers(range);
                 ktest_assert!(!clash, "{range} was handed out, but holds {name}");
             }
             seen = seen.saturating_add(pages.frames().frames());
+            of_early = of_early.saturating_add(early.intersect(range).size());
         }
         drop(live);
+        ktest_assert!(of_early <= crate::num::to_u64(returned), "{of_early} bytes of {returned} of the early heap");
         ktest_assert!(seen > 0);
         ktest_eq!(free_frames(), free_before);
         MEMORY.validate().map_err(Failure::new)?;
@@ -141,9 +148,11 @@ ktest! {
 ktest! {
     /// The first one may turn a pageblock over, as any allocation does.
     fn explain_leaves_the_free_blocks_as_it_found_them() {
-        let blocks = || {
+        // What holds the texts is there before.
+        let mut texts = [String::with_capacity(16_000), String::with_capacity(16_000)].into_iter();
+        let mut blocks = || {
             MEMORY.drain_all_pages();
-            let mut text = String::new();
+            let mut text = texts.next().unwrap_or_default();
             mm::proc::pagetypeinfo(&MEMORY, &mut text).map(|()| text).map_err(Failure::new)
         };
         let explain = || {
@@ -151,6 +160,8 @@ ktest! {
             crate::shell::run("explain", &words).map_err(Failure::new)
         };
         drop(Pages::alloc(Kernel, Gfp::KERNEL, Order::ZERO).map_err(Failure::new)?);
+        // What it allocates comes from objects at hand then.
+        explain()?;
         let before = blocks()?;
         explain()?;
         ktest_eq!(blocks()?, before);

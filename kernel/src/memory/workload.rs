@@ -16,11 +16,11 @@ use crate::{command, kprintln};
 use alloc::string::String;
 use alloc::vec::Vec;
 use mm::addr::{Order, Pfn, PfnRange};
-use mm::buddy::Gfp;
+use mm::buddy::{Gfp, MigrateType};
 use mm::frame::FrameState;
 use mm::numa::{self, NodeMask, NodeState};
 use mm::platform::NodeId;
-use mm::system::{Tuning, TuningError};
+use mm::system::{AllocError, Tuning, TuningError};
 use mm::zone::{Node, ZoneKind};
 use mm_workload::{Class, Digest, Live, Mode, Noted, Pages, Policy};
 
@@ -28,6 +28,13 @@ command! { "workload", "N SEED", "the same N page operations for the same seed, 
 
 /// Blocks in use at a time, at most.
 const SLOTS: usize = 4096;
+/// The largest order whose blocks are on lists; larger ones are found by the pageblocks that they are.
+const LISTED: Order = match Order::new(8) {
+    Some(order) => order,
+    None => Order::MAX,
+};
+/// Blocks that are set aside, at most.
+const ASIDE: usize = 1024;
 /// Digests that a run prints.
 const DIGESTS: u64 = 64;
 /// Operations between two looks at the terminal.
@@ -45,6 +52,25 @@ fn workload_command(arguments: &[String]) -> CommandResult {
         .try_reserve_exact(SLOTS)
         .map_err(CommandError::failed)?;
     slots.resize(SLOTS, None);
+
+    // What the kernel has allocated itself stands in the way as little as may be: empty slabs are given back, and
+    // what else is free in their pageblocks is set aside, since the simulated machine knows nothing of those.
+    let mut aside: Vec<super::Pages> = Vec::new();
+    let mut sorted: Vec<super::Pages> = Vec::new();
+    for blocks in [&mut aside, &mut sorted] {
+        blocks
+            .try_reserve_exact(ASIDE)
+            .map_err(CommandError::failed)?;
+    }
+    MEMORY.shrink_caches();
+    for kind in [MigrateType::Unmovable, MigrateType::Reclaimable] {
+        take(kind, Order::MAX, &mut aside).map_err(CommandError::failed)?;
+    }
+    // Blocks of one order are in the order of their addresses then, last first, as after a boot.
+    take(MigrateType::Movable, LISTED, &mut sorted).map_err(CommandError::failed)?;
+    sorted.sort_unstable_by_key(super::Pages::pfn);
+    // The list itself stays until the end.
+    sorted.drain(..).for_each(drop);
 
     print_free_ranges();
     let every = operations.div_ceil(DIGESTS).max(1);
@@ -65,6 +91,7 @@ fn workload_command(arguments: &[String]) -> CommandResult {
     let outcome = mm_workload::run(&mut pages, &mut slots, seed, operations);
     restore_marks(&before).map_err(CommandError::failed)?;
     set_weights(&|node| weights.get(usize::from(node.0)).copied().unwrap_or(1));
+    drop((aside, sorted));
     interrupt::check()?;
     kprintln!(
         "workload: {} served, {} failed, {} freed, hash {:#018x}",
@@ -79,6 +106,40 @@ fn workload_command(arguments: &[String]) -> CommandResult {
         )));
     }
     MEMORY.validate().map(|_| ()).map_err(CommandError::failed)
+}
+
+/// Takes all free blocks of orders up to `largest` in pageblocks of a type.
+fn take(
+    kind: MigrateType,
+    largest: Order,
+    blocks: &mut Vec<super::Pages>,
+) -> Result<(), AllocError> {
+    let family = match kind {
+        MigrateType::Reclaimable => Gfp::RECLAIMABLE,
+        MigrateType::Movable => Gfp::MOVABLE,
+        _ => Gfp::empty(),
+    };
+    for zone in MEMORY.zones() {
+        let place = match zone.kind() {
+            ZoneKind::Dma => Gfp::DMA,
+            ZoneKind::Dma32 => Gfp::DMA32,
+            _ => Gfp::empty(),
+        };
+        let gfp = Gfp::KERNEL | Gfp::THISNODE | Gfp::MEMALLOC | Gfp::NOWARN | family | place;
+        let free = || zone.snapshot(MEMORY.platform()).blocks[kind.index()];
+        let orders = || Order::all().filter(|order| *order <= largest);
+        // A request of just that order takes one that is there.
+        while let Some(order) = orders().find(|order| free()[order.index()] > 0) {
+            if blocks.len() == blocks.capacity() {
+                return Err(AllocError::OutOfMemory);
+            }
+            let pfn = MEMORY.alloc_pages_node(zone.id().node, gfp, order)?;
+            // SAFETY: it was handed out as a number just now.
+            let block = unsafe { super::Pages::from_raw(super::Kernel, pfn, order) };
+            blocks.extend(block.ok());
+        }
+    }
+    Ok(())
 }
 
 /// Lowers all watermarks as far as they go; answers the settings before.

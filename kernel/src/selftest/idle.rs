@@ -2,6 +2,7 @@
 
 use crate::arch::{apic, smp, time};
 use crate::ktest::Failure;
+use crate::memory::tests::take_everything;
 use crate::sched::thread::Affinity;
 use crate::sched::{self, idle, spawn};
 use crate::shell::keys::Keys;
@@ -25,14 +26,10 @@ fn last() -> Option<&'static crate::arch::local::CpuLocal> {
     smp::cpus().last().filter(|cpu| cpu.id() != 0)
 }
 
-/// All of the early heap.
-fn take_the_heap() -> Vec<Vec<u8>> {
-    let mut taken = Vec::new();
-    if taken.try_reserve_exact(4096).is_err() {
-        return taken;
-    }
+/// All objects that can be had.
+fn take_the_heap(taken: &mut Vec<Vec<u8>>) {
     let mut bytes: usize = 1 << 20;
-    while bytes >= 16 && taken.len() < 4096 {
+    while bytes >= 8 && taken.len() < taken.capacity() {
         let mut block = Vec::new();
         if block.try_reserve_exact(bytes).is_ok() {
             taken.push(block);
@@ -40,7 +37,6 @@ fn take_the_heap() -> Vec<Vec<u8>> {
             bytes >>= 1;
         }
     }
-    taken
 }
 
 ktest! {
@@ -98,7 +94,9 @@ ktest! {
             }
         }).map_err(Failure::new)?);
         sched::sleep_ms(5).map_err(Failure::new)?;
-        let heap = take_the_heap();
+        let mut heap = Vec::with_capacity(16_384);
+        let pages = take_everything()?;
+        take_the_heap(&mut heap);
         go.store(true, Ordering::Relaxed);
         let start = time::now_ns();
         // It ends, and some CPU is idle meanwhile.
@@ -108,9 +106,9 @@ ktest! {
         }
         let left = idle::ended();
         let blocks = heap.len();
-        drop(heap);
+        drop((heap, pages));
         ktest_eq!(slept, Ok(()));
-        ktest_assert!(blocks > 1, "the heap was not used up");
+        ktest_assert!((2..16_384).contains(&blocks), "memory was not used up: {blocks} objects");
         ktest_eq!(left, 0);
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use crate::arch::{local, smp, time};
 use crate::ktest::Failure;
-use crate::memory::MEMORY;
+use crate::memory::{MEMORY, free_frames};
 use crate::sched::spawn::{self as ending, JoinError};
 use crate::sched::team::scoped;
 use crate::sched::thread::{self, Affinity, SpawnError, Status};
@@ -75,38 +75,38 @@ ktest! {
     fn joined_threads_leave_no_pages_behind() {
         // Page tables for their addresses stay.
         ktest_eq!(crowd(20)?, 190);
-        let free = MEMORY.free_frames();
+        let free = free_frames();
         for _ in 0..3 {
             crowd(20)?;
         }
-        ktest_assert!(wait_for(|| MEMORY.free_frames() == free),
-            "{} pages, {free} before", MEMORY.free_frames());
+        ktest_assert!(wait_for(|| free_frames() == free),
+            "{} pages, {free} before", free_frames());
         MEMORY.validate().map_err(Failure::new)?;
         Ok(())
     }
 
     fn threads_that_nobody_joins_leave_no_pages_behind() {
         crowd(8)?;
-        let free = MEMORY.free_frames();
+        let free = free_frames();
         let ran = Arc::new(AtomicU32::new(0));
         for _ in 0..8 {
             let ran = Arc::clone(&ran);
             drop(spawn("loose", Affinity::Any, move || ran.fetch_add(1, Ordering::Relaxed)).map_err(Failure::new)?);
         }
         ktest_assert!(wait_for(|| ran.load(Ordering::Relaxed) == 8));
-        ktest_assert!(wait_for(|| MEMORY.free_frames() == free),
-            "{} pages, {free} before", MEMORY.free_frames());
+        ktest_assert!(wait_for(|| free_frames() == free),
+            "{} pages, {free} before", free_frames());
         Ok(())
     }
 
     fn a_handle_dropped_after_the_end_leaves_no_pages_behind() {
         crowd(1)?;
-        let free = MEMORY.free_frames();
+        let free = free_frames();
         let handle = spawn("gone", Affinity::Any, || ()).map_err(Failure::new)?;
         ktest_assert!(wait_for(|| handle.thread().is_ended()));
         drop(handle);
-        ktest_assert!(wait_for(|| MEMORY.free_frames() == free),
-            "{} pages, {free} before", MEMORY.free_frames());
+        ktest_assert!(wait_for(|| free_frames() == free),
+            "{} pages, {free} before", free_frames());
         Ok(())
     }
 

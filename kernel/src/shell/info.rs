@@ -2,6 +2,7 @@
 
 use super::{CommandError, CommandResult, no_arguments};
 use crate::arch::{cpu, local, registers, time};
+use crate::memory::{MEMORY, frames_in_slabs};
 use crate::{boot_info, command, heap, kprintln, params};
 use alloc::string::String;
 use bootloader_api::info::{MemoryRegionKind, Optional};
@@ -11,7 +12,7 @@ command! { "cpuinfo", "", "what CPU this is", cpuinfo }
 command! { "registers", "", "control registers, flags and stack of this CPU", show_registers }
 command! { "cmdline", "", "the kernel command line and the parameters it knows", cmdline }
 command! { "bootinfo", "", "what the boot loader handed over", bootinfo }
-command! { "heap", "", "how full the early heap is", show_heap }
+command! { "heap", "", "how much of the early heap is still in use, and what caches have", show_heap }
 
 fn cpuinfo(arguments: &[String]) -> CommandResult {
     no_arguments(arguments)?;
@@ -57,8 +58,21 @@ fn cmdline(arguments: &[String]) -> CommandResult {
 
 fn show_heap(arguments: &[String]) -> CommandResult {
     no_arguments(arguments)?;
-    let usage = heap::usage();
-    kprintln!("{} of {} bytes used", usage.used_bytes, usage.size_bytes);
+    let early = heap::give_back_early().map_err(CommandError::failed)?;
+    kprintln!(
+        "early heap  {} of {} bytes used, {} given back",
+        early.used_bytes,
+        early.size_bytes,
+        early.returned_bytes
+    );
+    let (mut objects, mut bytes) = (0_u64, 0_u64);
+    MEMORY.for_each_cache(|_, cache| {
+        let active = cache.active_objects;
+        objects = objects.saturating_add(active);
+        bytes = bytes.saturating_add(active.saturating_mul(cache.object_size));
+    });
+    let pages = frames_in_slabs();
+    kprintln!("caches      {objects} objects of {bytes} bytes, in {pages} pages");
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 use core::ptr::NonNull;
 
 use crate::buddy::Gfp;
-use crate::frame::{FrameState, SlabFrame};
+use crate::frame::{FrameState, FrameTable, Offer, SlabFrame};
 use crate::platform::Platform;
 use crate::slab::{Ask, BadFree, Object};
 use crate::system::{AllocError, Home, KmemCache, Memory};
@@ -40,6 +40,18 @@ impl<P: Platform> Memory<P> {
     #[inline(never)]
     #[track_caller]
     unsafe fn kfree_slow(&self, object: NonNull<u8>) -> Result<(), BadFree> {
+        let core = self.core().ok_or(BadFree::NotASlab)?;
+        let at = self.physical(object).ok_or(BadFree::NotASlab)?;
+        let frame = core.frames.frame(at.frame()).ok_or(BadFree::NotASlab)?;
+        let word = frame.word();
+        if word.is_compound_block() && at == at.frame().addr() {
+            let offer = |frames: &FrameTable| {
+                // SAFETY: the caller owns the pages and gives them up.
+                unsafe { frames.offer(at.frame()) }.map(Offer::split)
+            };
+            let given = self.release_offer(offer, word.order(), &mut ());
+            return given.map_err(|_| BadFree::NotASlab);
+        }
         match self.slab_of(object) {
             // SAFETY: the caller's word, passed on.
             Some(slab) => unsafe { self.free_object(slab, object) },
@@ -95,18 +107,17 @@ impl<P: Platform> Memory<P> {
         let core = self.core().ok_or(BadFree::NotASlab)?;
         let physical = self.physical(first).ok_or(BadFree::NotASlab)?;
         let pfn = physical.frame();
-        let word = core.frames.frame(pfn).ok_or(BadFree::NotASlab)?.word();
-        if !word.is(FrameState::Unique) || !word.is_compound() {
-            return Err(match word.state() {
-                Some(FrameState::Free | FrameState::Cached) => BadFree::AlreadyFree,
-                _ => BadFree::NotASlab,
-            });
-        }
-        if physical != pfn.addr() {
-            return Err(BadFree::NotAnObject);
-        }
         // SAFETY: the caller owns the pages and gives them up.
-        unsafe { self.free_pages(pfn, word.order()) }.map_err(|_| BadFree::NotASlab)
+        if let Some(run) = unsafe { core.frames.end_run_at(physical) } {
+            self.release_run(core, run);
+            return Ok(());
+        }
+        let word = core.frames.frame(pfn).ok_or(BadFree::NotASlab)?.word();
+        Err(match word.state() {
+            Some(FrameState::Free | FrameState::Cached) => BadFree::AlreadyFree,
+            _ if word.is_compound_block() => BadFree::NotAnObject,
+            _ => BadFree::NotASlab,
+        })
     }
 
     /// Changes how many bytes an object has (Linux: `krealloc`): in place where it fits. What is there stays; what is

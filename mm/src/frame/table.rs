@@ -11,6 +11,7 @@
 mod cached;
 mod claim;
 mod origin;
+mod run;
 mod section;
 mod slab;
 

@@ -104,6 +104,8 @@ pub enum Kind {
     Plain = 0,
     /// Objects of a cache ([`crate::slab`]).
     Slab = 1,
+    /// One of several blocks in a row that are one piece: what `kmalloc` hands out above the largest order.
+    Run = 2,
 }
 
 impl Kind {
@@ -255,6 +257,19 @@ impl Word {
         self.0 & (KIND_MASK | NIBBLE) == Kind::Slab.bits() | FrameState::Unique.bits()
     }
 
+    /// Whether this is the first frame of a block that is part of a run.
+    #[must_use]
+    pub(crate) const fn is_run(self) -> bool {
+        self.0 & (KIND_MASK | NIBBLE) == Kind::Run.bits() | FrameState::Unique.bits()
+    }
+
+    /// Whether this is the first frame of a compound block with one owner, for plain use: one comparison.
+    #[inline]
+    #[must_use]
+    pub(crate) const fn is_compound_block(self) -> bool {
+        self.0 & (KIND_MASK | COMPOUND | NIBBLE) == COMPOUND | FrameState::Unique.bits()
+    }
+
     /// Whether this is the first frame of a block of exactly `order` with one owner, for plain use: one
     /// comparison.
     #[inline]
@@ -283,6 +298,13 @@ impl Word {
     #[must_use]
     pub const fn is_compound(self) -> bool {
         self.0 & COMPOUND != 0
+    }
+
+    /// The same word, not compound.
+    #[inline]
+    #[must_use]
+    pub(crate) const fn simple(self) -> Self {
+        Self(self.0 & !COMPOUND)
     }
 
     /// The same word, compound.

@@ -47,6 +47,16 @@ impl EarlyRam {
         Self { range }
     }
 
+    /// Bytes that whoever has them gives up, without a token.
+    ///
+    /// # Safety
+    ///
+    /// 1. They are the caller's: there is no other token for them, and nobody uses them.
+    /// 2. They are RAM of the machine that the token is given to, which reaches them.
+    pub(crate) const unsafe fn reserved(range: PhysRange) -> Self {
+        Self { range }
+    }
+
     /// The bytes of frames that stay with what is made in them, for good.
     pub(crate) fn from_block(block: super::Exclusive) -> Self {
         let range = block.leak().addrs();

@@ -3,7 +3,8 @@
 
 use core::ptr::NonNull;
 
-use super::cache::{BadFree, Cache, Ground, Rooms};
+use super::cache::{BadFree, Cache, Rooms};
+use super::ground::Ground;
 use super::object::Object;
 use crate::frame::SlabFrame;
 use crate::frame::slab::SlabTag;

@@ -3,85 +3,26 @@
 
 use super::SlabFlags;
 use super::at_hand::WAYS;
-use super::debug::{Ask, Places, Treatment};
+use super::debug::Ask;
 use super::definition::{Name, Place};
+use super::ground::Ground;
 use super::magazine::{Gauges, Magazine};
 use super::object::{Checks, Code, Object};
 use super::partial::Partial;
 use super::shape::Shape;
 use super::slabs::slab_of;
 use super::traced::tell_from_slab;
-use crate::addr::{Order, Pfn, to_index};
+use crate::addr::to_index;
 use crate::buddy::{Gfp, Step, Trace};
+use crate::frame::SlabFrame;
 use crate::frame::slab::SlabTag;
-use crate::frame::{FrameTable, SlabFrame};
-use crate::mem::{Array, EarlyRam, Exclusive};
+use crate::mem::Array;
 use crate::platform::{CpuId, NodeId, Platform};
-use crate::report::Corruption;
 use crate::sync::atomic::AtomicU32;
-use crate::sync::{Once, OwnerCell, PerCpu, Pin, Seized, SpinLock, rank};
+use crate::sync::{Once, OwnerCell, PerCpu, Pin, SpinLock, rank};
 
 /// Objects that move under one hold of a lock.
 pub(super) const BATCH: usize = 32;
-/// More than a CPU has at hand.
-const ALL: u32 = 64;
-
-/// What a cache stands on: the machine, its frames, and where slabs come from.
-pub(crate) trait Ground {
-    /// The machine.
-    type P: Platform;
-
-    /// It.
-    fn platform(&self) -> &Self::P;
-
-    /// All frames.
-    fn frames(&self) -> &FrameTable;
-
-    /// The node of a CPU.
-    fn node_of(&self, cpu: CpuId) -> NodeId;
-
-    /// Pages for a slab that reaches no address above a mask. Context: as [`Self::alloc_slab`].
-    fn alloc_slab_below(&self, gfp: Gfp, order: Order, mask: u64) -> Option<Exclusive>;
-
-    /// Pages for a slab. Context: as the flags say; no lock held, not pinned.
-    fn alloc_slab(
-        &self,
-        gfp: Gfp,
-        order: Order,
-        node: NodeId,
-        trace: &mut impl Trace,
-    ) -> Option<Exclusive>;
-
-    /// Memory for what a cache has itself, for good. Context: task.
-    fn alloc_room(&self, bytes: u64) -> Option<EarlyRam>;
-
-    /// Takes pages of a slab back. Context: any but NMI; no lock held.
-    fn free_slab(&self, block: Exclusive);
-
-    /// The same when a grace period is over that begins after this.
-    fn free_slab_after_grace(&self, block: Exclusive);
-
-    /// Makes the ways of CPUs to what they have of a cache.
-    fn make_way(&self, cache: &Cache);
-
-    /// Whether somebody was found to have written to a free object.
-    fn has_damage(&self) -> bool;
-
-    /// Tells that somebody wrote to a free object of a slab.
-    fn damaged(&self, cache: &Cache, slab: Pfn, object: u16);
-
-    /// Tells of damage to an object of a debugged cache. Context: a lock of slabs is held.
-    fn report(&self, report: &Corruption);
-
-    /// Who allocates and frees, if anybody keeps that.
-    fn places(&self) -> Option<&Places>;
-
-    /// What is done to all objects.
-    fn treatment(&self) -> Treatment;
-
-    /// Whether a request for so many bytes of a cache's object fails on purpose.
-    fn strikes(&self, cache: &Cache, gfp: Gfp, size: usize) -> bool;
-}
 
 /// There is no object, nor memory for one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -496,7 +437,13 @@ impl Cache {
     /// Gives the oldest objects at hand back to their slabs.
     #[cold]
     #[inline(never)]
-    fn spill<G: Ground>(&self, ground: &G, magazine: &mut Magazine, gauges: &Gauges, count: u32) {
+    pub(super) fn spill<G: Ground>(
+        &self,
+        ground: &G,
+        magazine: &mut Magazine,
+        gauges: &Gauges,
+        count: u32,
+    ) {
         let mut old = [const { None }; BATCH];
         let most = to_index(u64::from(count)).min(BATCH);
         let taken = magazine.take_old(&mut old[..most], gauges);
@@ -514,66 +461,6 @@ impl Cache {
             ground.damaged(self, slab.pfn, number);
         }
         let _ = object.into_raw();
-    }
-
-    /// Gives back what this CPU has at hand, if somebody asked for it.
-    #[cold]
-    #[inline(never)]
-    pub(crate) fn serve<G: Ground>(&self, ground: &G, pin: &Pin<'_, G::P>) {
-        if let Some(rooms) = self.rooms.get() {
-            rooms.cells.serve(pin, |magazine, gauges| {
-                self.spill_all(ground, magazine, gauges)
-            });
-        }
-    }
-
-    /// Gives back what a CPU left behind.
-    pub(crate) fn drain_seized<G: Ground>(&self, ground: &G, seized: &Seized<'_>) {
-        if let Some(rooms) = self.rooms.get() {
-            let _ = rooms.cells.with_seized(seized, |magazine, gauges| {
-                self.spill_all(ground, magazine, gauges)
-            });
-        }
-    }
-
-    fn spill_all<G: Ground>(&self, ground: &G, magazine: &mut Magazine, gauges: &Gauges) {
-        while gauges.count() > 0 {
-            self.spill(ground, magazine, gauges, ALL);
-        }
-        magazine.close(gauges);
-    }
-
-    /// Whether a CPU has objects at hand, or had some since it was last asked to give them back. Stale when it
-    /// arrives.
-    pub(crate) fn has_at_hand(&self, cpu: CpuId) -> bool {
-        self.cell(cpu).is_some_and(|cell| cell.shared().is_open())
-    }
-
-    /// The same of all CPUs.
-    pub(super) fn is_open_anywhere(&self) -> bool {
-        let mut cells = self.rooms.get().map(|rooms| rooms.cells.shared());
-        cells
-            .as_mut()
-            .is_some_and(|cells| cells.any(Gauges::is_open))
-    }
-
-    /// Asks a CPU to give back what it has at hand.
-    pub(crate) fn want_drain(&self, cpu: CpuId) {
-        if let Some(cell) = self.cell(cpu) {
-            cell.want_drain();
-        }
-    }
-
-    /// Whether a CPU did what was last asked of it.
-    pub(crate) fn is_drained(&self, cpu: CpuId) -> bool {
-        self.cell(cpu).is_none_or(OwnerCell::is_drained)
-    }
-
-    /// Takes back what was asked of a CPU that cannot be reached, if it has nothing anyway.
-    pub(crate) fn unless_at_hand_forget_drain(&self, cpu: CpuId) {
-        if let Some(cell) = self.cell(cpu).filter(|cell| !cell.shared().is_open()) {
-            cell.drained();
-        }
     }
 
     pub(super) fn cell(&self, cpu: CpuId) -> Option<&OwnerCell<Magazine, Gauges>> {

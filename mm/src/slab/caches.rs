@@ -6,9 +6,10 @@ use core::mem::ManuallyDrop;
 use core::ops::Deref;
 
 use super::SlabFlags;
-use super::cache::{Cache, Ground, Rooms};
+use super::cache::{Cache, Rooms};
 use super::debug::{NamePattern, Places, SlubDebug, Treatment};
 use super::definition::{Ctor, Definition, Name};
+use super::ground::Ground;
 use super::kmalloc::{Family, SIZES, align_of, cache_of};
 use super::magazine::{Gauges, Magazine};
 use super::object::follows;

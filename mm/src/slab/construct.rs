@@ -2,7 +2,8 @@
 #![forbid(unsafe_code)]
 
 use super::Treatment;
-use super::cache::{Cache, Ground};
+use super::cache::Cache;
+use super::ground::Ground;
 use super::shape::Shape;
 use crate::mem::Exclusive;
 

@@ -6,6 +6,10 @@
 //! of the slab, where the bytes are checked; the short way knows nothing of all this.
 //!
 //! What is wrong is told once, with what is known of who did it, and put right.
+//!
+//! Lists know an object of such a cache by the start of its place, owners by the start of the object. So whoever adds a way
+//! between owners and slabs asks [`Shape::is_guarded`](super::shape::Shape::is_guarded) first, and leaves those
+//! to `alloc_guarded` and `free_guarded`.
 #![forbid(unsafe_code)]
 
 mod check;

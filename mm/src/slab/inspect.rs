@@ -2,7 +2,8 @@
 #![forbid(unsafe_code)]
 
 use super::SlabFlags;
-use super::cache::{Cache, Ground};
+use super::cache::Cache;
+use super::ground::Ground;
 use super::partial::PartialStats;
 use super::shape::MOST;
 use crate::frame::SlabFrame;

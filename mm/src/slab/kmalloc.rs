@@ -1,8 +1,12 @@
 //! Size classes (Linux: `kmalloc_info`, `kmalloc_size_index`).
 #![forbid(unsafe_code)]
 
+use core::alloc::Layout;
+
 use super::SlabFlags;
+use crate::addr::{Order, to_count, to_index};
 use crate::buddy::Gfp;
+use crate::config::PAGE_SIZE;
 
 /// Sizes of objects. A power of two is aligned to itself.
 pub(super) const SIZES: [usize; 13] = [
@@ -109,16 +113,37 @@ pub(super) const fn align_of(size: usize) -> usize {
     }
 }
 
-/// How large an object of at least `size` bytes really is (Linux: `kmalloc_size_roundup`). `None` if no
-/// block is that large. Context: any.
+/// How large an object of at least `size` bytes really is (Linux: `kmalloc_size_roundup`). `None` if there
+/// is no such size. Context: any.
 #[must_use]
 pub fn size_roundup(size: usize) -> Option<usize> {
     match class_of(size) {
         Some(class) => SIZES.get(class).copied(),
-        None => {
-            let order = crate::addr::Order::for_bytes(crate::addr::to_count(size))?;
-            Some(crate::addr::to_index(order.bytes()))
-        }
+        None => match Order::for_bytes(to_count(size)) {
+            Some(order) => Some(to_index(order.bytes())),
+            None => size.checked_next_multiple_of(to_index(PAGE_SIZE)),
+        },
+    }
+}
+
+/// What to ask `kmalloc` for so that its promise of alignment is enough for a layout. `None` if whole pages
+/// have to be: the alignment is larger than a page.
+///
+/// A multiple of the alignment is in a class that is aligned to it: a power of two is to itself, and of
+/// the others 96 is to 32 and 192 to 64, where no larger alignment has a multiple between the class below and them.
+#[inline(always)]
+pub(crate) const fn size_for(layout: Layout) -> Option<usize> {
+    let (size, align) = (layout.size(), layout.align());
+    if align <= 8 {
+        return Some(size);
+    }
+    if align > to_index(PAGE_SIZE) {
+        return None;
+    }
+    // A layout's size, rounded up to its alignment, is a size.
+    match layout.pad_to_align().size() {
+        0 => Some(align),
+        padded => Some(padded),
     }
 }
 
@@ -136,7 +161,21 @@ mod tests {
         assert_eq!(class_of(KMALLOC_MAX_CACHE_SIZE + 1), None);
         assert_eq!(size_roundup(8193), Some(16384));
         assert_eq!(size_roundup(4 << 20), Some(4 << 20));
-        assert_eq!(size_roundup((4 << 20) + 1), None);
+        assert_eq!(size_roundup((4 << 20) + 1), Some((4 << 20) + 4096));
+        assert_eq!(size_roundup(usize::MAX), None);
+    }
+
+    #[test]
+    fn each_layout_gets_a_class_that_is_aligned_enough() {
+        for align in (0..=12).map(|shift| 1_usize << shift) {
+            for size in 1..=KMALLOC_MAX_CACHE_SIZE {
+                let layout = Layout::from_size_align(size, align).unwrap();
+                let asked = size_for(layout).unwrap();
+                let class = SIZES[class_of(asked).unwrap()];
+                assert!(class >= size && align_of(class) >= align, "{layout:?}");
+            }
+        }
+        assert_eq!(size_for(Layout::from_size_align(1, 8192).unwrap()), None);
     }
 
     #[test]

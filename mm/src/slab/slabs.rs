@@ -4,8 +4,9 @@
 use core::ptr::NonNull;
 
 use super::SlabFlags;
-use super::cache::{BATCH, Cache, Ground, NoObject};
+use super::cache::{BATCH, Cache, NoObject};
 use super::debug::Guard;
+use super::ground::Ground;
 use super::object::{END, Object};
 use super::partial::Partial;
 use super::shape::Shape;

@@ -1,7 +1,8 @@
 //! What an allocation tells of objects.
 #![forbid(unsafe_code)]
 
-use super::cache::{Cache, Ground};
+use super::cache::Cache;
+use super::ground::Ground;
 use super::object::Object;
 use crate::addr::{Pfn, VirtAddr};
 use crate::buddy::{Step, Trace};

@@ -1,7 +1,8 @@
 //! Recounting what a cache says of its slabs.
 #![forbid(unsafe_code)]
 
-use super::cache::{Cache, Ground};
+use super::cache::Cache;
+use super::ground::Ground;
 use super::partial::Partial;
 use crate::frame::SlabFrame;
 use crate::report::{Check, Corruption};

@@ -9,6 +9,7 @@
 //!     zone        (50)  free areas of one zone; interrupts off
 //!       slab      (60)  slabs of a cache on one node; interrupts off
 //!         mempool (70)  the reserve of a pool
+//! early heap      (72)  blocks that Rust's `alloc` has from before memory was up; interrupts off
 //! ```
 //!
 //! The `debug` profile reports every take and release to the platform
@@ -44,6 +45,12 @@ pub const SLAB: LockClass = LockClass {
 pub const CACHES: LockClass = LockClass {
     name: "caches",
     rank: 44,
+};
+
+/// Blocks of the early heap.
+pub const EARLY_HEAP: LockClass = LockClass {
+    name: "early heap",
+    rank: 72,
 };
 
 /// Free areas of one zone.

@@ -225,7 +225,11 @@ impl<P: Platform> Memory<P> {
     /// A block from this CPU's own list of the nearest zone, if there is one, pages need not be touched
     /// before they are handed out, and the task has no policy that may want another.
     #[inline(always)]
-    fn alloc_at_hand(&self, request: Request, trace: &mut impl Trace) -> Option<Exclusive> {
+    pub(super) fn alloc_at_hand(
+        &self,
+        request: Request,
+        trace: &mut impl Trace,
+    ) -> Option<Exclusive> {
         self.take_at_hand(request, Pages::AsTheyAre, trace)
     }
 

@@ -27,6 +27,9 @@ impl<P: Platform> Memory<P> {
             let shape = core.caches.get(slab.cache)?.shape()?;
             return Some((shape.size(), shape.is_guarded()));
         }
+        if let Some(run) = core.frames.run_at(pfn) {
+            return Some((crate::addr::to_index(run.addrs().size()), false));
+        }
         let word = core.frames.frame(pfn)?.word();
         let is_pages = word.is(crate::frame::FrameState::Unique) && word.is_compound();
         is_pages.then(|| (crate::addr::to_index(word.order().bytes()), false))

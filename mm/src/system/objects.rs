@@ -1,116 +1,24 @@
 //! Objects: caches and `kmalloc` on this machine's pages.
 #![forbid(unsafe_code)]
 
+use core::alloc::Layout;
 use core::fmt;
 use core::ptr::NonNull;
 
+use super::large::pages_request;
+use super::soil::Soil;
 use super::{AllocError, Core, Home, Memory};
-use crate::addr::{Order, Pfn, PhysAddr, VirtAddr, to_count};
-use crate::buddy::{Gfp, Request, Trace};
-use crate::frame::FrameTable;
-use crate::mem::{EarlyRam, Exclusive};
-use crate::platform::{CpuId, NodeId, Platform};
+use crate::addr::{PhysAddr, VirtAddr};
+use crate::buddy::{Gfp, Trace};
+use crate::platform::{NodeId, Platform};
 use crate::report::Corruption;
 use crate::slab::{
-    Ask, Cache, CacheError, CacheStats, Caches, Family, Ground, Object, Places, SlabFlags,
-    Treatment, Wish, at_hand, cache_of,
+    Ask, Cache, CacheError, CacheStats, Caches, Family, Object, SlabFlags, Wish, at_hand, cache_of,
 };
 use crate::sync::Pin;
 
-/// What caches stand on.
-pub(crate) struct Soil<'m, P: Platform> {
-    memory: &'m Memory<P>,
-    core: &'m Core,
-}
-
-impl<P: Platform> Ground for Soil<'_, P> {
-    type P = P;
-
-    fn platform(&self) -> &P {
-        &self.memory.platform
-    }
-
-    fn frames(&self) -> &FrameTable {
-        &self.core.frames
-    }
-
-    fn node_of(&self, cpu: CpuId) -> NodeId {
-        self.core.cpus.node(cpu)
-    }
-
-    fn alloc_slab_below(&self, gfp: Gfp, order: Order, mask: u64) -> Option<Exclusive> {
-        self.memory.alloc_below(self.core, (gfp, order), mask).ok()
-    }
-
-    fn alloc_slab(
-        &self,
-        gfp: Gfp,
-        order: Order,
-        node: NodeId,
-        trace: &mut impl Trace,
-    ) -> Option<Exclusive> {
-        let request = Request::new(gfp, order).ok()?;
-        let here = self.core.cpus.node(Pin::new(self.platform()).cpu());
-        if here == node && !gfp.contains(Gfp::THISNODE) {
-            // It may come from what this CPU has at hand; a task's policy is asked too.
-            return self.memory.alloc_request(&request, trace).ok();
-        }
-        let node = self.core.node(node)?;
-        let found = self.memory.alloc_at(self.core, node.into(), request, trace);
-        found.ok()
-    }
-
-    fn alloc_room(&self, bytes: u64) -> Option<EarlyRam> {
-        let order = Order::for_bytes(bytes)?;
-        let request = Request::new(Gfp::KERNEL, order).ok()?;
-        let block = self.memory.alloc_request(&request, &mut ()).ok()?;
-        Some(EarlyRam::from_block(block))
-    }
-
-    fn free_slab(&self, block: Exclusive) {
-        self.memory.release(block);
-    }
-
-    fn make_way(&self, cache: &Cache) {
-        self.core.cpus.make_way(cache);
-    }
-
-    fn free_slab_after_grace(&self, block: Exclusive) {
-        self.memory.free_block_after_grace(self.core, block);
-    }
-
-    fn has_damage(&self) -> bool {
-        self.core.caches.has_damage()
-    }
-
-    fn damaged(&self, cache: &Cache, slab: Pfn, object: u16) {
-        self.core.caches.note_damage();
-        let cache = cache.id();
-        self.memory.platform.corruption(&Corruption::FreeObject {
-            slab,
-            object,
-            cache,
-        });
-    }
-
-    fn report(&self, report: &Corruption) {
-        self.memory.platform.corruption(report);
-    }
-
-    fn places(&self) -> Option<&Places> {
-        self.core.caches.places()
-    }
-
-    #[inline(always)]
-    fn treatment(&self) -> Treatment {
-        self.core.caches.treatment()
-    }
-
-    fn strikes(&self, cache: &Cache, gfp: Gfp, size: usize) -> bool {
-        let faults = &self.core.slab_faults;
-        faults.strike_aloud(&self.memory.platform, cache, gfp, size)
-    }
-}
+/// What pages are aligned to, at least.
+const PAGE_ALIGN: usize = crate::addr::to_index(crate::config::PAGE_SIZE);
 
 impl<P: Platform> Memory<P> {
     pub(crate) const fn soil<'m>(&'m self, core: &'m Core) -> Soil<'m, P> {
@@ -124,21 +32,31 @@ impl<P: Platform> Memory<P> {
 
     /// Allocates `size` bytes (Linux: `kmalloc`). A size that is a power of two is aligned to itself, up to a
     /// page. Larger requests than [`KMALLOC_MAX_CACHE_SIZE`](crate::slab::KMALLOC_MAX_CACHE_SIZE)
-    /// get whole pages. The bytes hold anything, or zeroes with [`Gfp::ZERO`]. They go back by
-    /// [`Memory::kfree`]. Context: as the flags say; any but NMI.
+    /// get whole pages: a block of them, and above the largest order (4 MiB) just as many as are needed, from
+    /// pageblocks that are free as a whole; memory policies do not count for those. The bytes hold anything, or
+    /// zeroes with [`Gfp::ZERO`]. They go back by [`Memory::kfree`]. Context: as the flags say; any but NMI.
     ///
     /// # Errors
     /// [`AllocError`].
     #[inline(always)]
     #[track_caller]
     pub fn kmalloc(&self, size: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
-        if let Some(cache) = cache_of(size, Family::of(gfp))
-            && let Some(object) = self.object_at_hand(cache)
-        {
-            return Ok(match gfp.contains(Gfp::ZERO) {
-                true => self.zeroed(cache, object),
-                false => object.into_raw(),
-            });
+        match cache_of(size, Family::of(gfp)) {
+            Some(cache) => {
+                if let Some(object) = self.object_at_hand(cache) {
+                    return Ok(match gfp.contains(Gfp::ZERO) {
+                        true => self.zeroed(cache, object),
+                        false => object.into_raw(),
+                    });
+                }
+            }
+            None => {
+                if let Some(first) =
+                    pages_request(size, gfp).and_then(|pages| self.pages_at_hand(pages))
+                {
+                    return Ok(first);
+                }
+            }
         }
         self.kmalloc_slow(size, gfp)
     }
@@ -306,111 +224,9 @@ impl<P: Platform> Memory<P> {
         (gfp, node): (Gfp, Option<NodeId>),
         trace: &mut impl Trace,
     ) -> Result<NonNull<u8>, AllocError> {
-        let order = Order::for_bytes(to_count(size)).ok_or(AllocError::OutOfMemory)?;
-        let gfp = gfp.difference(Gfp::ACCOUNT | Gfp::MOVABLE | Gfp::HIGHMEM) | Gfp::COMP;
-        let request = Request::new(gfp, order)?;
-        let block = match node.and_then(|node| core.node(node)) {
-            Some(node) => self.alloc_at(core, node.into(), request, trace),
-            None => self.alloc_request(&request, trace),
-        }?;
-        match block.as_ptr(&self.platform) {
-            Some(first) => {
-                let _ = block.leak();
-                Ok(first)
-            }
-            None => {
-                self.release(block);
-                Err(AllocError::OutOfMemory)
-            }
-        }
-    }
-
-    /// Takes back what CPUs have at hand, and gives empty slabs of all caches to the page allocator.
-    /// Answers how many pages those were. Context: task.
-    pub fn shrink_caches(&self) -> u64 {
-        let Some(core) = self.core() else { return 0 };
-        self.drain_caches(core, |_| true);
-        core.caches.shrink(&self.soil(core))
-    }
-
-    /// Gives empty slabs to the page allocator, without waiting for anybody: those of objects at hand of this CPU
-    /// and of CPUs that are away too. Answers how many pages they were. Context: any but NMI.
-    pub(super) fn shrink_caches_here(&self, core: &Core) -> u64 {
-        let soil = self.soil(core);
-        let pin = Pin::new(&self.platform);
-        for cache in core
-            .caches
-            .iter()
-            .filter(|cache| cache.has_at_hand(pin.cpu()))
-        {
-            cache.want_drain(pin.cpu());
-            cache.serve(&soil, &pin);
-        }
-        let here = pin.cpu();
-        drop(pin);
-        for cpu in core.cpus.presence.cpus().filter(|cpu| *cpu != here) {
-            self.drain_caches_of(core, cpu, &|_| true, false);
-        }
-        core.caches.shrink(&soil)
-    }
-
-    /// Has CPUs give back what they have at hand of some caches. Answers whether all did.
-    pub(super) fn drain_caches(&self, core: &Core, which: impl Fn(&Cache) -> bool) -> bool {
-        let soil = self.soil(core);
-        let pin = Pin::new(&self.platform);
-        let here = pin.cpu();
-        for cache in core.caches.iter().filter(|cache| which(cache)) {
-            cache.want_drain(here);
-            cache.serve(&soil, &pin);
-        }
-        drop(pin);
-        let others = || core.cpus.presence.cpus().filter(|&cpu| cpu != here);
-        for cpu in others() {
-            self.drain_caches_of(core, cpu, &which, true);
-        }
-        let is_drained = || {
-            let mut caches = core.caches.iter().filter(|cache| which(cache));
-            caches.all(|cache| others().all(|cpu| cache.is_drained(cpu)))
-        };
-        let mut rounds: u32 = 0;
-        while !is_drained() {
-            if !self.platform.relax(rounds) {
-                return false;
-            }
-            rounds = rounds.saturating_add(1);
-            self.drain_wanted();
-            for cpu in others().filter(|&cpu| !core.cpus.presence.is_present(cpu)) {
-                self.drain_caches_of(core, cpu, &which, true);
-            }
-        }
-        true
-    }
-
-    /// Drains what another CPU has at hand, or asks it to.
-    fn drain_caches_of(&self, core: &Core, cpu: CpuId, which: &impl Fn(&Cache) -> bool, ask: bool) {
-        let soil = self.soil(core);
-        let mut asked = false;
-        let irq = self.platform.irq_save();
-        let seized = core.cpus.presence.seize(cpu);
-        for cache in core.caches.iter().filter(|cache| which(cache)) {
-            match &seized {
-                Some(seized) if cache.has_at_hand(cpu) || !cache.is_drained(cpu) => {
-                    cache.drain_seized(&soil, seized);
-                }
-                None if ask && cache.has_at_hand(cpu) => {
-                    cache.want_drain(cpu);
-                    asked = true;
-                }
-                _ => {}
-            }
-        }
-        drop(seized);
-        self.platform.irq_restore(irq);
-        if asked && !self.platform.kick(cpu) {
-            core.caches
-                .iter()
-                .for_each(|cache| cache.unless_at_hand_forget_drain(cpu));
-        }
+        let layout = Layout::from_size_align(size, PAGE_ALIGN);
+        let layout = layout.map_err(|_| AllocError::OutOfMemory)?;
+        self.kmalloc_large(core, layout, (gfp, node), trace)
     }
 
     /// Reports an object that an owner cannot give back: somebody wrote to what says whose it is.

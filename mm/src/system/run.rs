@@ -120,16 +120,12 @@ impl<H: Home> Drop for PageRun<H> {
     fn drop(&mut self) {
         let home = self.held.home;
         let memory = home.memory();
-        let Some(table) = memory.frames() else { return };
+        let Some(core) = memory.core() else { return };
         let frames = self.frames();
-        let mut rest = self.held.take();
-        while let Some(run) = rest {
-            let (block, more) = table.first_block(run);
-            memory.release(block);
-            rest = more;
+        if let Some(run) = self.held.take() {
+            memory.release_run(core, run);
         }
-        let core = memory.core().filter(|_| self.origin == Origin::Cma);
-        if let Some(area) = core.and_then(|core| core.cma.as_ref()) {
+        if let Some(area) = core.cma.as_ref().filter(|_| self.origin == Origin::Cma) {
             area.disclaim(memory.platform(), frames);
         }
     }

@@ -131,7 +131,7 @@ impl<P: Platform> Memory<P> {
 
     /// Whether a request may wait: whoever says so where that is impossible is reported, and served
     /// as if it had not.
-    fn may_wait(&self, request: &Request) -> bool {
+    pub(super) fn may_wait(&self, request: &Request) -> bool {
         let gfp = request.gfp();
         if !gfp.contains(Gfp::DIRECT_RECLAIM) || self.platform.may_sleep() {
             return gfp.contains(Gfp::DIRECT_RECLAIM);

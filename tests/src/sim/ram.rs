@@ -22,6 +22,32 @@ struct Bank {
     /// Where its bytes start in the file.
     offset: u64,
     first: NonNull<u8>,
+    /// Address space that it lies in.
+    around: (NonNull<u8>, u64),
+}
+
+/// What physical and virtual addresses have in common, as where a kernel maps RAM at one round offset: blocks of the
+/// largest order are aligned in both.
+const ALIGN: u64 = 4 << 20;
+
+impl Bank {
+    fn new(file: &OwnedFd, phys: PhysRange, offset: u64) -> Self {
+        let bytes = phys.size() + 2 * ALIGN;
+        let around = reserve(bytes);
+        let skip = phys
+            .start()
+            .as_u64()
+            .wrapping_sub(around.addr().get() as u64)
+            % ALIGN;
+        // SAFETY: there is room for twice that before and behind.
+        let place = unsafe { around.add(skip as usize) };
+        Self {
+            phys,
+            offset,
+            first: map(file, place.as_ptr().cast(), offset, phys.size()),
+            around: (around, bytes),
+        }
+    }
 }
 
 /// The RAM of a machine.
@@ -62,11 +88,7 @@ impl Ram {
         let bank = |phys: PhysRange| {
             let at = offset;
             offset += phys.size();
-            Bank {
-                phys,
-                offset: at,
-                first: map(&file, ptr::null_mut(), at, phys.size()),
-            }
+            Bank::new(&file, phys, at)
         };
         let banks = ranges.into_iter().map(bank).collect();
         let window = (window_bytes > 0).then(|| Window::reserve(window_bytes));
@@ -187,8 +209,9 @@ impl Ram {
 impl Drop for Ram {
     fn drop(&mut self) {
         for bank in &self.banks {
-            // SAFETY: mapped by `new` with this size, and nobody outlives the machine's RAM.
-            unsafe { munmap(bank.first.as_ptr().cast(), bank.phys.size() as usize) }.unwrap();
+            let (first, bytes) = bank.around;
+            // SAFETY: reserved by `new` with this size, and nobody outlives the machine's RAM.
+            unsafe { munmap(first.as_ptr().cast(), bytes as usize) }.unwrap();
         }
         if let Some(window) = &self.window {
             // SAFETY: as above; what was mapped into the window goes with it.
@@ -199,28 +222,28 @@ impl Drop for Ram {
 
 impl Window {
     fn reserve(bytes: u64) -> Self {
-        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
-        // SAFETY: a new mapping at a place of the kernel's choice overlays nothing.
-        let first =
-            unsafe { mmap_anonymous(ptr::null_mut(), bytes as usize, ProtFlags::empty(), flags) };
         Self {
-            first: NonNull::new(first.expect("address space").cast()).unwrap(),
+            first: reserve(bytes),
             bytes,
             mapped: Mutex::new(Vec::new()),
         }
     }
 }
 
-/// Maps part of the file: anywhere if `place` is null, else exactly there.
+/// Reserves address space: who touches it ends with SIGSEGV.
+fn reserve(bytes: u64) -> NonNull<u8> {
+    let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
+    // SAFETY: a new mapping at a place of the kernel's choice overlays nothing.
+    let first =
+        unsafe { mmap_anonymous(ptr::null_mut(), bytes as usize, ProtFlags::empty(), flags) };
+    NonNull::new(first.expect("address space").cast()).unwrap()
+}
+
+/// Maps part of the file at a place in address space that was reserved.
 fn map(file: &OwnedFd, place: *mut core::ffi::c_void, offset: u64, bytes: u64) -> NonNull<u8> {
-    let (access, shared) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED);
-    let flags = if place.is_null() {
-        shared | MapFlags::NORESERVE
-    } else {
-        shared | MapFlags::FIXED
-    };
-    // SAFETY: either a new mapping of the kernel's choice, or one inside a window that is ours
-    // and that holds no mapping at this place yet.
+    let access = ProtFlags::READ | ProtFlags::WRITE;
+    let flags = MapFlags::SHARED | MapFlags::FIXED | MapFlags::NORESERVE;
+    // SAFETY: inside of a reservation that is ours and that holds no mapping at this place yet.
     let first = unsafe { mmap(place, bytes as usize, access, flags, file, offset) };
     NonNull::new(first.expect("memory").cast()).unwrap()
 }

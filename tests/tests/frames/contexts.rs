@@ -337,6 +337,11 @@ const CALLS: &[(&str, Action)] = &[
         let ram = unsafe { call.world.hardware().early_ram(range) };
         call.world.free_early(NodeId(0), ram).unwrap();
     }),
+    ("free_reserved_area", |call| {
+        let range = PhysRange::from_size(PhysAddr::new(RESERVED + 4096), 4096);
+        // SAFETY: reserved on this machine for this call alone, which is made once.
+        unsafe { call.world.free_reserved_area(range) }.unwrap();
+    }),
     ("free_frames", |call| assert!(call.world.free_frames() > 0)),
     ("free_pages", |call| call.free(call.page(), Order::ZERO)),
     ("free_pages_at", |call| {
@@ -570,7 +575,7 @@ fn make(name: &str, action: Action, from: From, call: &Call) {
 
 #[test]
 fn every_function_of_memory_is_called_in_every_context_that_it_allows() {
-    let builder = World::new().ram(0, 64 * MIB).reserve(RESERVED, 4096);
+    let builder = World::new().ram(0, 64 * MIB).reserve(RESERVED, 2 * 4096);
     let builder = builder.options(|options| options.cma_bytes = 8 * MIB);
     let world: &'static World = Box::leak(Box::new(builder.boot()));
     let documented: BTreeMap<_, _> = functions()

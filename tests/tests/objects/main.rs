@@ -3,6 +3,7 @@
 mod bulk;
 mod caches;
 mod chance;
+mod collections;
 mod concurrency;
 mod contents;
 mod damage;
@@ -12,8 +13,10 @@ mod documented;
 mod endurance;
 mod failing;
 mod guarded;
+mod heap;
 mod init;
 mod kmalloc;
+mod large;
 mod mempools;
 mod misuse;
 mod owners;

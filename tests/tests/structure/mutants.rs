@@ -205,6 +205,8 @@ const SUITES: [Suite; 7] = [
             "mm/src/slab",
             "mm/src/adapters/objects",
             "mm/src/system/objects",
+            "mm/src/system/slab_faults",
+            "mm/src/system/object_owners",
         ],
         is_loom: false,
         tests: &["--package", "mm-tests", "--test", "objects"],

@@ -246,6 +246,16 @@ impl Offer {
         self.word
     }
 
+    /// The same block, not compound any more.
+    #[inline(always)]
+    pub(crate) const fn split(self) -> Self {
+        // INVARIANT: what says that it is a block with an owner stays as it is.
+        Self {
+            word: self.word.simple(),
+            ..self
+        }
+    }
+
     /// Marks the block as one on a CPU's list, if its record says `owned`: that it has an owner, is of
     /// the list's zone, order and mobility, and has no flag set.
     ///

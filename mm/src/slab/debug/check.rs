@@ -8,7 +8,8 @@ use crate::mem::poison::{OBJECT_END, OBJECT_FREE, OBJECT_PADDING, RED_FREE, RED_
 use crate::platform::CpuId;
 use crate::report::{Corruption, ObjectDamage, ObjectPart, ObjectRepair};
 use crate::slab::SlabFlags;
-use crate::slab::cache::{Cache, Ground};
+use crate::slab::cache::Cache;
+use crate::slab::ground::Ground;
 use crate::slab::object::{Object, SlabMemory};
 use crate::slab::partial::Partial;
 use crate::slab::shape::Shape;

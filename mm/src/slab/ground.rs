@@ -1,0 +1,68 @@
+//! What caches need of the machine.
+#![forbid(unsafe_code)]
+
+use super::cache::Cache;
+use super::debug::{Places, Treatment};
+use crate::addr::{Order, Pfn};
+use crate::buddy::{Gfp, Trace};
+use crate::frame::FrameTable;
+use crate::mem::{EarlyRam, Exclusive};
+use crate::platform::{CpuId, NodeId, Platform};
+use crate::report::Corruption;
+
+/// What a cache stands on: the machine, its frames, and where slabs come from.
+pub(crate) trait Ground {
+    /// The machine.
+    type P: Platform;
+
+    /// It.
+    fn platform(&self) -> &Self::P;
+
+    /// All frames.
+    fn frames(&self) -> &FrameTable;
+
+    /// The node of a CPU.
+    fn node_of(&self, cpu: CpuId) -> NodeId;
+
+    /// Pages for a slab that reaches no address above a mask. Context: as [`Self::alloc_slab`].
+    fn alloc_slab_below(&self, gfp: Gfp, order: Order, mask: u64) -> Option<Exclusive>;
+
+    /// Pages for a slab. Context: as the flags say; no lock held, not pinned.
+    fn alloc_slab(
+        &self,
+        gfp: Gfp,
+        order: Order,
+        node: NodeId,
+        trace: &mut impl Trace,
+    ) -> Option<Exclusive>;
+
+    /// Memory for what a cache has itself, for good. Context: task.
+    fn alloc_room(&self, bytes: u64) -> Option<EarlyRam>;
+
+    /// Takes pages of a slab back. Context: any but NMI; no lock held.
+    fn free_slab(&self, block: Exclusive);
+
+    /// The same when a grace period is over that begins after this.
+    fn free_slab_after_grace(&self, block: Exclusive);
+
+    /// Makes the ways of CPUs to what they have of a cache.
+    fn make_way(&self, cache: &Cache);
+
+    /// Whether somebody was found to have written to a free object.
+    fn has_damage(&self) -> bool;
+
+    /// Tells that somebody wrote to a free object of a slab.
+    fn damaged(&self, cache: &Cache, slab: Pfn, object: u16);
+
+    /// Tells of damage to an object of a debugged cache. Context: a lock of slabs is held.
+    fn report(&self, report: &Corruption);
+
+    /// Who allocates and frees, if anybody keeps that.
+    fn places(&self) -> Option<&Places>;
+
+    /// What is done to all objects.
+    fn treatment(&self) -> Treatment;
+
+    /// Whether a request for so many bytes of a cache's object fails on purpose.
+    fn strikes(&self, cache: &Cache, gfp: Gfp, size: usize) -> bool;
+}
