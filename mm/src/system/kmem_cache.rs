@@ -100,7 +100,7 @@ impl<H: Home> KmemCache<H> {
     }
 
     /// Ends the cache; or this handle, if there are others like it (Linux: `kmem_cache_destroy`). Objects that were
-    /// freed with [`Memory::kfree_deferred`] are waited for. Context: task.
+    /// freed with [`kfree_deferred`](super::Memory::kfree_deferred) are waited for. Context: task.
     ///
     /// # Errors
     /// [`StillInUse`]: it goes on as before.
