@@ -258,6 +258,19 @@ impl Free {
         pageblocks.fold(0, u64::saturating_add)
     }
 
+    /// Once it stays the same: whoever is idle gives back the stacks of threads that ended before.
+    fn settled() -> Result<Self, Violation> {
+        let mut before = Self::now();
+        loop {
+            crate::sched::sleep_ms(2).map_err(Violation::Atomic)?;
+            let now = Self::now();
+            if now.frames == before.frames {
+                return Ok(now);
+            }
+            before = now;
+        }
+    }
+
     fn now() -> Self {
         MEMORY.drain_all_pages();
         let blocks = free_blocks();
@@ -296,7 +309,7 @@ fn free_blocks() -> [u64; ORDERS] {
 fn stress(operations: u64, seed: u64, cpus: u32) -> Result<Tally, Violation> {
     let latent = latent_frames();
     if cpus == 1 {
-        let before = Free::now();
+        let before = Free::settled()?;
         let tally = stress_here(operations, seed, 1)?;
         return nothing_is_lost(&before, latent).map(|()| tally);
     }
@@ -322,7 +335,7 @@ fn stress(operations: u64, seed: u64, cpus: u32) -> Result<Tally, Violation> {
         end.complete();
     };
     let counted = team::scoped("stress", cpus, &share, || {
-        let before = Free::now();
+        let before = Free::settled()?;
         begin.complete();
         end.wait().map_err(Violation::Atomic)?;
         nothing_is_lost(&before, latent)
