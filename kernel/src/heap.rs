@@ -52,7 +52,8 @@ pub(crate) fn give_back_early() -> Result<EarlyHeapUsage, FreeEarlyError> {
     unsafe { HEAP.give_back_early(first.start()) }
 }
 
-/// The same at the end of the boot, with a line in the log.
+/// The same once the boot is over, with a line in the log: the records of these pages may have to be populated
+/// first, and a boot does not take longer with more memory.
 pub(crate) fn end_early() {
     match give_back_early() {
         Ok(left) => log::info!(

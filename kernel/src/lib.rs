@@ -144,7 +144,6 @@ extern "sysv64" fn on_main_stack(_: *const ()) -> ! {
     memory::kswapd::start();
     memory::populate::start();
     memory::grace::start();
-    heap::end_early();
     match params::get("exec") {
         Some(commands) => shell::execute_and_exit(commands),
         None => shell::interactive(),

@@ -15,7 +15,7 @@ pub mod parse;
 use crate::arch::exit::{self, Status};
 use crate::arch::time;
 use crate::registry::registry;
-use crate::{console, kprint, kprintln, memory};
+use crate::{console, heap, kprint, kprintln, memory};
 use alloc::string::String;
 use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -158,6 +158,7 @@ fn session_status() -> Status {
 /// Reads and runs lines until the machine is powered off.
 pub fn interactive() -> ! {
     READY.store(time::tsc(), Ordering::Relaxed);
+    heap::end_early();
     let (mut editor, mut keys) = (LineEditor::new(), Keys::default());
     kprintln!("Type `help` for a list of commands, `poweroff` to leave; Ctrl-C stops a command.");
     loop {
@@ -186,6 +187,7 @@ fn read_line(editor: &mut LineEditor, keys: &mut Keys) -> Event {
 /// Runs the commands of `exec=` and ends the machine with a status that tells how it went.
 pub fn execute_and_exit(line: &str) -> ! {
     READY.store(time::tsc(), Ordering::Relaxed);
+    heap::end_early();
     memory::populate::begin();
     run_line(line, &FAILED);
     exit::exit(session_status())

@@ -81,7 +81,7 @@ pub(crate) const OBJECTS: &[Ending] = &[
              slabinfo -v; kfree 1; kfree all; slabinfo kmalloc-512",
         ),
         status: 0,
-        says: "  objects    0 in use, of 16 in 1 slabs",
+        says: "52 caches, each slab and each free object: as recorded",
     },
     objects("cpus_4", "--cpus 4 --cmdline seed=4"),
     objects(
@@ -188,7 +188,7 @@ pub(crate) const REPLAYS: &[Boot] = &[
     boot("memory_6G", "--memory 6G"),
     boot(
         "pc_bios_debug",
-        "--machine pc --firmware bios --profile debug --memory 96M",
+        "--machine pc --firmware bios --profile debug --memory 128M",
     ),
     // The stacks of further CPUs would leave pageblocks of another type behind.
     boot("two_nodes", "--numa-node 256M,0 --numa-node 256M"),
