@@ -156,7 +156,7 @@ mod tests {
         assert_eq!(needs(0x54_e000, Firmware::Direct), "6456K");
         assert_eq!(needs(0x54_d801, Firmware::Direct), "6456K");
         assert_eq!(needs(0x54_e000, Firmware::Bios), "36M");
-        assert_eq!(needs(32 << 20, Firmware::Bios), "33M");
+        assert_eq!(needs(40 << 20, Firmware::Bios), "41M");
         assert_eq!(needs(0x54_e000, Firmware::Uefi), "80M");
         let error = super::TooLittleMemory {
             memory: size("5500K"),
