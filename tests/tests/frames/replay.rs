@@ -3,6 +3,7 @@
 
 use mm::buddy::Gfp;
 use mm::platform::NodeId;
+use mm::slab::SlubDebug;
 use mm::system::{PageLists, Populate};
 use mm_tests::for_every_config;
 use mm_tests::sim::{
@@ -63,6 +64,8 @@ fn play_nodes<C: SimConfig>(seed: u64) -> Outcome {
         .ram(0x10_0000, 95 << 20)
         .node(1, 0x800_0000, 64 << 20)
         .cpus_on(&[0, 1])
+        // What the kernel itself takes to look at objects differs by profile.
+        .options(|options| options.slub_debug = SlubDebug::OFF)
         .boot();
     machine.set_interleave_weight(NodeId(1), 3).unwrap();
     let mut slots = vec![None::<Live>; SLOTS];
