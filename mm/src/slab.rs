@@ -39,7 +39,7 @@ pub(crate) use debug::{Ask, Places, Tally, Treatment};
 pub use debug::{BadSlubDebug, NamePattern, SlubDebug};
 pub use definition::Ctor;
 pub use flags::SlabFlags;
-pub(crate) use ground::Ground;
+pub(crate) use ground::{Effort, Ground};
 pub use inspect::CacheStats;
 pub(crate) use inspect::FreeMap;
 pub(crate) use kmalloc::{Family, cache_of, size_for};

@@ -116,7 +116,7 @@ fn frames() -> u64 {
     MEMORY.shrink_caches();
     MEMORY.drain_all_pages();
     let mut frames = MEMORY.free_frames();
-    MEMORY.for_each_cache(|_, cache| frames += cache.slabs * cache.pages_per_slab);
+    MEMORY.for_each_cache(|_, cache| frames += cache.pages);
     frames
 }
 

@@ -167,7 +167,7 @@ pub(crate) fn free_frames() -> u64 {
 pub(crate) fn frames_in_slabs() -> u64 {
     let mut frames: u64 = 0;
     MEMORY.for_each_cache(|_, cache| {
-        frames = frames.saturating_add(cache.slabs.saturating_mul(cache.pages_per_slab));
+        frames = frames.saturating_add(cache.pages);
     });
     frames
 }

@@ -186,17 +186,16 @@ impl<P: Platform> Memory<P> {
                 // SAFETY: the caller owns the object, and asks for as many.
                 unsafe { self.ask_anew(object, new) };
             }
-            object
-        };
-        if fits {
-            let object = stays();
             if gfp.contains(Gfp::ZERO) && new > old {
                 // SAFETY: within the object.
                 let added = unsafe { object.add(old) };
                 // SAFETY: as above; the object is the caller's.
                 unsafe { added.write_bytes(0, new.wrapping_sub(old)) };
             }
-            return Ok(object);
+            object
+        };
+        if fits {
+            return Ok(stays());
         }
         let moved = match self.kmalloc(new, gfp) {
             Ok(moved) => moved,

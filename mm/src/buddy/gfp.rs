@@ -337,6 +337,13 @@ impl Request {
         self.gfp().contains(Gfp::DIRECT_RECLAIM) || self.word & POPULATES != 0
     }
 
+    /// The same request, for which memory may be populated: the caller may wait, only the request must not.
+    #[must_use]
+    pub(crate) const fn populating(&self) -> Self {
+        let word = self.word | POPULATES;
+        Self { word, ..*self }
+    }
+
     /// The same request, without going to trouble: it neither waits nor insists, and fails silently. Who
     /// may have memory populated still may, as that is memory which is free.
     #[must_use]

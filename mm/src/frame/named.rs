@@ -2,15 +2,16 @@
 #![forbid(unsafe_code)]
 
 use super::Frame;
+use crate::sync::RefCount;
 
-/// In the upper byte of `refs`: unlike that of slabs.
-const TAG: u32 = 0x52 << 24;
+/// In the upper byte of `refs`: a note, unlike that of slabs.
+const TAG: u32 = RefCount::note(2 << 24);
 const TAG_MASK: u32 = 0xff << 24;
 
 impl Frame {
     /// Says that the page holds so many addresses, from its start on.
     pub(crate) fn set_named_objects(&self, count: u16) {
-        self.refs().set(TAG | u32::from(count));
+        self.refs().set_note(TAG | u32::from(count));
     }
 
     /// How many addresses the page holds; from now on its record does not say so any more.

@@ -7,13 +7,18 @@
 use super::Frame;
 use crate::addr::Pfn;
 use crate::platform::NodeId;
+use crate::sync::RefCount;
 use crate::sync::atomic::Ordering;
 
-/// In the upper byte of `refs` of every frame of a slab; nodes and caches have ten bits each.
-const TAG: u32 = 0x51 << 24;
+/// In the upper byte of `refs` of every frame of a slab: a note, so that nobody takes it for a count. Nodes and
+/// caches have ten bits each.
+const TAG: u32 = RefCount::note(1 << 24);
 const TAG_MASK: u32 = 0xff << 24;
 const NODE_SHIFT: u32 = 14;
 const ID_MASK: u32 = 0x3ff;
+
+/// The slab is not of its cache's usual order.
+const ODD: u32 = 1 << 12;
 
 /// Whose a frame of a slab is: all of them say the same.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -27,6 +32,12 @@ impl SlabTag {
     #[inline]
     pub(crate) const fn new(cache: u16, node: NodeId) -> Self {
         Self(TAG | wide(node.0) << NODE_SHIFT | wide(cache))
+    }
+
+    /// That of slabs that are not of their cache's usual order: their objects are not among those that a CPU has at
+    /// hand and checks without a look at the slab.
+    pub(crate) const fn odd(self) -> Self {
+        Self(self.0 | ODD)
     }
 
     /// Number of the cache.
@@ -92,7 +103,7 @@ const fn narrow(bits: u32) -> u16 {
 impl Frame {
     /// Says that the frame belongs to a slab, and how many frames of it are before this one.
     pub(crate) fn set_slab_tag(&self, tag: SlabTag, behind: u32) {
-        self.refs().set(tag.0);
+        self.refs().set_note(tag.0);
         self.maps().store(behind, Ordering::Relaxed);
     }
 

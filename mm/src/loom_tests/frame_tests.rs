@@ -5,9 +5,9 @@ use loom::thread;
 
 use super::explore;
 use crate::addr::{Order, Pfn};
-use crate::frame::{CachedWord, Frame, FrameStack, FrameState, Word, ZoneId};
+use crate::frame::{CachedWord, Frame, FrameStack, FrameState, Kind, Word, ZoneId};
 use crate::platform::NodeId;
-use crate::sync::Dropped;
+use crate::sync::{Dropped, RefCount};
 
 const HOME: ZoneId = ZoneId {
     node: NodeId(0),
@@ -20,6 +20,10 @@ fn unique() -> Word {
 
 fn shared() -> Word {
     unique().with_state(FrameState::Shared)
+}
+
+fn slab() -> Word {
+    unique().for_kind(Kind::Slab)
 }
 
 fn free() -> Word {
@@ -157,6 +161,32 @@ fn a_reference_to_a_page_that_lives_again_sees_its_new_life() {
         }
         reader.join().unwrap();
         assert_eq!(page.frame.word(), free());
+    });
+}
+
+/// M2: the page loses its last reference and becomes a slab, whose record has something else where the count was,
+/// while somebody still knows it from before: there is nothing to refer to then, and the record stays as it is.
+#[test]
+fn a_page_that_becomes_a_slab_is_not_referenced() {
+    explore(3, || {
+        let note = RefCount::note(5);
+        let page = Page::new(unique());
+        page.frame.share(unique(), shared());
+        let other = Arc::clone(&page);
+        let reader = thread::spawn(move || {
+            if other.frame.try_get() {
+                assert!(other.frame.word_acquire().is(FrameState::Shared));
+                put(&other);
+            }
+        });
+        if page.frame.put(shared(), unique()) == Dropped::Last {
+            page.frame.publish(slab());
+            page.frame.refs().set_note(note);
+            reader.join().unwrap();
+            assert_eq!((page.frame.word(), page.frame.refs().get()), (slab(), note));
+        } else {
+            reader.join().unwrap();
+        }
     });
 }
 

@@ -60,10 +60,7 @@ pub fn slabtop<P: Platform>(memory: &Memory<P>, out: &mut dyn Write) -> fmt::Res
 
 /// Memory in a cache's slabs.
 const fn bytes(stats: CacheStats) -> u64 {
-    stats
-        .slabs
-        .saturating_mul(stats.pages_per_slab)
-        .saturating_mul(PAGE_SIZE)
+    stats.pages.saturating_mul(PAGE_SIZE)
 }
 
 /// A part of a whole in per cent, and tenths of one; nothing is all of nothing.

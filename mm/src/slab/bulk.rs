@@ -92,7 +92,7 @@ impl Cache {
             let (magazine, gauges) = own.parts();
             for place in objects.iter_mut() {
                 if let Some((slab, object)) = place.take()
-                    && let Err(object) = magazine.put(object, slab.tag(), gauges)
+                    && let Err(object) = magazine.put(object, slab.tag, gauges)
                 {
                     *place = Some((slab, object));
                 }

@@ -12,7 +12,6 @@ use super::partial::Partial;
 use super::shape::Shape;
 use super::slabs::slab_of;
 use super::traced::tell_from_slab;
-use crate::addr::to_index;
 use crate::buddy::{Gfp, Step, Trace};
 use crate::frame::SlabFrame;
 use crate::frame::slab::SlabTag;
@@ -423,7 +422,7 @@ impl Cache {
             if magazine.room(gauges) == 0 {
                 self.spill(ground, magazine, gauges, shape.at_hand().div_ceil(2));
             }
-            left = left.and_then(|object| magazine.put(object, slab.tag(), gauges).err());
+            left = left.and_then(|object| magazine.put(object, slab.tag, gauges).err());
             if own.leave() {
                 self.serve(ground, &pin);
             }

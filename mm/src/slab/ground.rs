@@ -10,6 +10,30 @@ use crate::mem::{EarlyRam, Exclusive};
 use crate::platform::{CpuId, NodeId, Platform};
 use crate::report::Corruption;
 
+/// What trouble a request for pages goes to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Effort {
+    /// None, whatever its flags say: there is another way.
+    Little,
+    /// As much as its flags allow.
+    AsAsked,
+}
+
+impl Effort {
+    /// The flags of a request that goes to that trouble. One that goes to none does not wake background
+    /// reclaim either, if it may do its own (Linux: `allocate_slab`).
+    pub(crate) fn of(self, gfp: Gfp) -> Gfp {
+        let trouble = match gfp.contains(Gfp::DIRECT_RECLAIM) {
+            true => Gfp::RECLAIM | Gfp::NOFAIL,
+            false => Gfp::NOFAIL,
+        };
+        match self {
+            Self::Little => gfp.difference(trouble) | Gfp::NORETRY | Gfp::NOWARN,
+            Self::AsAsked => gfp,
+        }
+    }
+}
+
 /// What a cache stands on: the machine, its frames, and where slabs come from.
 pub(crate) trait Ground {
     /// The machine.
@@ -25,12 +49,17 @@ pub(crate) trait Ground {
     fn node_of(&self, cpu: CpuId) -> NodeId;
 
     /// Pages for a slab that reaches no address above a mask. Context: as [`Self::alloc_slab`].
-    fn alloc_slab_below(&self, gfp: Gfp, order: Order, mask: u64) -> Option<Exclusive>;
+    fn alloc_slab_below(
+        &self,
+        gfp: (Gfp, Effort),
+        order: Order,
+        mask: u64,
+    ) -> Option<Exclusive>;
 
     /// Pages for a slab. Context: as the flags say; no lock held, not pinned.
     fn alloc_slab(
         &self,
-        gfp: Gfp,
+        gfp: (Gfp, Effort),
         order: Order,
         node: NodeId,
         trace: &mut impl Trace,

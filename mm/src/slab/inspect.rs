@@ -21,10 +21,12 @@ pub struct CacheStats {
     pub stride: u64,
     /// Bytes that an owner may use.
     pub object_size: u64,
-    /// Objects in a slab.
+    /// Objects in a slab of that many pages.
     pub objects_per_slab: u64,
-    /// Pages in a slab.
+    /// Pages in a slab, if there is memory for that.
     pub pages_per_slab: u64,
+    /// Pages in all slabs.
+    pub pages: u64,
     /// Slabs.
     pub slabs: u64,
     /// Slabs with a taken object.
@@ -78,6 +80,8 @@ impl Cache {
         for node in rooms.nodes().iter() {
             let one = node.lock(platform).stats();
             sum.slabs = sum.slabs.saturating_add(one.slabs);
+            sum.pages = sum.pages.saturating_add(one.pages);
+            sum.objects = sum.objects.saturating_add(one.objects);
             sum.empty = sum.empty.saturating_add(one.empty);
             sum.taken = sum.taken.saturating_add(one.taken);
         }
@@ -90,11 +94,12 @@ impl Cache {
         let widen = crate::addr::to_count;
         CacheStats {
             active_objects: sum.taken.saturating_sub(at_hand),
-            objects: sum.slabs.saturating_mul(per_slab),
+            objects: sum.objects,
             stride: widen(shape.stride()),
             object_size: widen(shape.size()),
             objects_per_slab: per_slab,
             pages_per_slab: shape.order().frames(),
+            pages: sum.pages,
             slabs: sum.slabs,
             active_slabs: sum.slabs.saturating_sub(sum.empty),
             at_hand,
@@ -125,13 +130,15 @@ impl Cache {
     /// Which objects of a slab of this cache are free; `None` if it is no slab any more, or its list is damaged. Context: any
     /// but NMI.
     pub(crate) fn free_map<G: Ground>(&self, ground: &G, slab: SlabFrame<'_>) -> Option<FreeMap> {
-        let (shape, rooms) = self.parts()?;
+        let rooms = self.rooms().get()?;
         let mut partial = rooms.node_with(slab.home.node)?.lock(ground.platform());
         // It may have gone before the lock was ours.
         let slab = ground.frames().slab_at(slab.pfn)?;
         if slab.cache != self.id() {
             return None;
         }
+        // As long as it has slabs, it is no other cache.
+        let shape = self.shape()?.in_order(slab.order);
         let known = (&shape, self.code::<G>());
         let memory = slab.memory(ground.platform(), known, &mut partial)?;
         let mut map = FreeMap {

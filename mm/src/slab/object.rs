@@ -254,13 +254,14 @@ impl Checks {
 
 impl SlabFrame<'_> {
     /// Its memory. `lock` is that of its list of free objects.
-    pub(super) fn memory<'a, P: Platform>(
+    pub(super) fn memory<P: Platform>(
         &self,
         platform: &P,
-        (shape, code): (&'a Shape, Code),
+        (shape, code): (&Shape, Code),
         _lock: &mut Partial,
-    ) -> Option<SlabMemory<'a>> {
+    ) -> Option<SlabMemory> {
         let base = self.base(platform)?;
+        let shape = shape.in_order(self.order);
         // SAFETY: (1) its record says that it is a slab of the cache that gives its shape, and it stays one
         // while the lock is held; (2) the caller shows what the lock protects.
         Some(unsafe { SlabMemory::new(base, shape, code) })
@@ -279,15 +280,16 @@ impl SlabFrame<'_> {
         object: NonNull<u8>,
     ) -> Option<u16> {
         let base = self.base(platform)?;
+        let shape = shape.in_order(self.order);
         shape.number(object.addr().get().wrapping_sub(base.addr().get()))
     }
 }
 
 /// A slab's memory, as long as its list of free objects is the caller's.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct SlabMemory<'a> {
+pub(super) struct SlabMemory {
     base: NonNull<u8>,
-    shape: &'a Shape,
+    shape: Shape,
     code: Code,
 }
 
@@ -298,14 +300,14 @@ pub(super) struct BadLink {
     pub(super) object: u16,
 }
 
-impl<'a> SlabMemory<'a> {
+impl SlabMemory {
     /// The memory of a slab of a cache of that shape.
     ///
     /// # Safety
     ///
     /// 1. A slab with this shape starts at `base`, and stays one while the value is used.
     /// 2. The caller holds the lock of its list of free objects, or nobody else knows the slab.
-    const unsafe fn new(base: NonNull<u8>, shape: &'a Shape, code: Code) -> Self {
+    const unsafe fn new(base: NonNull<u8>, shape: Shape, code: Code) -> Self {
         Self { base, shape, code }
     }
 
@@ -333,7 +335,7 @@ impl<'a> SlabMemory<'a> {
             let object = Object(at);
             let Some(next) = self
                 .code
-                .read(&object, self.shape)
+                .read(&object, &self.shape)
                 .filter(|next| *next <= END)
             else {
                 result = Err(BadLink { object: now.free });
@@ -386,7 +388,7 @@ impl<'a> SlabMemory<'a> {
             // Only looked at: the list keeps it.
             let object = Object(found.ok_or(bad)?);
             each(next);
-            next = self.code.read(&object, self.shape).ok_or(bad)?;
+            next = self.code.read(&object, &self.shape).ok_or(bad)?;
             count = count.wrapping_add(1);
         }
         Ok(count)
@@ -405,7 +407,7 @@ impl<'a> SlabMemory<'a> {
             let Some((number, mut object)) = number.zip(place.take_if(|_| number.is_some())) else {
                 break;
             };
-            self.code.write(&mut object, self.shape, free);
+            self.code.write(&mut object, &self.shape, free);
             free = number;
             count = count.wrapping_add(1);
         }
@@ -432,7 +434,7 @@ impl<'a> SlabMemory<'a> {
         for &number in order.iter().rev() {
             let Some(at) = self.at(number) else { continue };
             // INVARIANT: the slab is new: nobody has any of its objects.
-            self.code.write(&mut Object(at), self.shape, free);
+            self.code.write(&mut Object(at), &self.shape, free);
             free = number;
         }
         SlabUse {

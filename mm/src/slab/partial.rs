@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use super::debug::Full;
+use super::shape::Shape;
 use crate::addr::Pfn;
 use crate::frame::{FrameTable, SlabFrame};
 
@@ -19,7 +20,11 @@ pub(crate) struct Partial {
     empty: u64,
     /// All slabs, full ones included, …
     slabs: u64,
-    /// … and their objects that are not on lists of free ones.
+    /// … their pages, …
+    pages: u64,
+    /// … and objects, …
+    objects: u64,
+    /// … and those that are not on lists of free ones.
     taken: u64,
     /// Slabs without a free object, if the cache is a debugged one.
     full: Full,
@@ -29,6 +34,8 @@ pub(crate) struct Partial {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct PartialStats {
     pub(crate) slabs: u64,
+    pub(crate) pages: u64,
+    pub(crate) objects: u64,
     pub(crate) partial: u64,
     pub(crate) empty: u64,
     pub(crate) taken: u64,
@@ -42,6 +49,8 @@ impl Partial {
             count: 0,
             empty: 0,
             slabs: 0,
+            pages: 0,
+            objects: 0,
             taken: 0,
             full: Full::new(),
         }
@@ -84,6 +93,8 @@ impl Partial {
     pub(super) const fn stats(&self) -> PartialStats {
         PartialStats {
             slabs: self.slabs,
+            pages: self.pages,
+            objects: self.objects,
             partial: self.count,
             empty: self.empty,
             taken: self.taken,
@@ -100,12 +111,18 @@ impl Partial {
         self.last.filter(|_| self.empty > keep)
     }
 
-    /// Takes note of a slab that came, or of one that is gone.
-    pub(super) fn note_slab(&mut self, came: bool) {
-        self.slabs = match came {
-            true => self.slabs.saturating_add(1),
-            false => self.slabs.saturating_sub(1),
-        };
+    /// Takes note of a slab of that shape that came, …
+    pub(super) fn note_slab(&mut self, shape: &Shape) {
+        self.slabs = self.slabs.saturating_add(1);
+        self.pages = self.pages.saturating_add(shape.order().frames());
+        self.objects = self.objects.saturating_add(u64::from(shape.objects()));
+    }
+
+    /// … or of one that is gone.
+    pub(super) fn note_slab_gone(&mut self, shape: &Shape) {
+        self.slabs = self.slabs.saturating_sub(1);
+        self.pages = self.pages.saturating_sub(shape.order().frames());
+        self.objects = self.objects.saturating_sub(u64::from(shape.objects()));
     }
 
     /// Takes note of objects that went to CPUs and owners, …

@@ -195,9 +195,25 @@ impl Shape {
         self.guarded
     }
 
-    /// The least order of a slab: one object fits.
+    /// The least order of a slab: one object fits (Linux: `kmem_cache.min`).
     pub(super) fn least_order(&self) -> Order {
         Order::for_bytes(to_count(self.stride())).unwrap_or(self.order)
+    }
+
+    /// The shape in a slab of another order, which is no less than the least one and no more than the usual one.
+    #[inline]
+    pub(super) fn in_order(self, order: Order) -> Self {
+        if order == self.order {
+            return self;
+        }
+        let objects = to_index(order.bytes()).checked_div(self.stride());
+        let objects = u16::try_from(objects.unwrap_or(0)).unwrap_or(u16::MAX);
+        // INVARIANT: as many as fit into the block.
+        Self {
+            order,
+            objects: objects.min(self.objects),
+            ..self
+        }
     }
 
     /// Objects in a slab.

@@ -6,7 +6,7 @@ use core::ptr::NonNull;
 use super::SlabFlags;
 use super::cache::{Cache, NoObject};
 use super::debug::Guard;
-use super::ground::Ground;
+use super::ground::{Effort, Ground};
 use super::object::{END, Object};
 use super::partial::Partial;
 use super::shape::Shape;
@@ -14,6 +14,7 @@ use crate::addr::VirtAddr;
 use crate::buddy::{Gfp, Step, Trace};
 use crate::frame::SlabFrame;
 use crate::frame::slab::SlabUse;
+use crate::mem::Exclusive;
 use crate::platform::{NodeId, Platform};
 
 /// Empty slabs that a node keeps for a cache (Linux: `MIN_PARTIAL`).
@@ -41,6 +42,7 @@ impl Cache {
             let Some(memory) = slab.memory(ground.platform(), (&shape, code), partial) else {
                 break;
             };
+            let shape = shape.in_order(slab.order);
             let before = slab.frame.slab_use();
             let mut now = before;
             let (count, result) = memory.pop_into(&mut now, rest);
@@ -84,15 +86,12 @@ impl Cache {
         trace: &mut impl Trace,
     ) -> Result<NodeId, NoObject> {
         let (shape, rooms) = self.parts().ok_or(NoObject)?;
-        let gfp = self.definition().gfp(gfp);
-        let block = match self.definition().mask() {
-            u64::MAX => ground.alloc_slab(gfp, shape.order(), node, trace),
-            mask => ground.alloc_slab_below(gfp, shape.order(), mask),
-        };
-        let block = block.ok_or(NoObject)?;
+        let block = self.alloc_block(ground, gfp, node, trace).ok_or(NoObject)?;
+        let usual = shape.order();
+        let shape = shape.in_order(block.order());
         let block = self.constructed(ground, shape, block);
         let frames = ground.frames();
-        let slab = match frames.make_slab(block, self.id()) {
+        let slab = match frames.make_slab(block, (self.id(), usual)) {
             Ok(slab) => slab,
             Err(block) => {
                 ground.free_slab(block);
@@ -111,7 +110,7 @@ impl Cache {
             if shape.is_guarded() {
                 Guard::new(self, ground, (slab, &shape), &mut partial)?.make_new();
             }
-            partial.note_slab(true);
+            partial.note_slab(&shape);
             partial.insert(slab, true, frames);
             Some(slab.home.node)
         });
@@ -125,6 +124,28 @@ impl Cache {
             objects: shape.objects(),
         });
         added.ok_or(NoObject)
+    }
+
+    /// Memory for a slab: of the usual order if that is to be had without any trouble, or of the least one
+    /// (Linux: `allocate_slab`).
+    fn alloc_block<G: Ground>(
+        &self,
+        ground: &G,
+        gfp: Gfp,
+        node: NodeId,
+        trace: &mut impl Trace,
+    ) -> Option<Exclusive> {
+        let (shape, _) = self.parts()?;
+        let gfp = self.definition().gfp(gfp);
+        let mut alloc = |order, effort| match self.definition().mask() {
+            u64::MAX => ground.alloc_slab((gfp, effort), order, node, trace),
+            mask => ground.alloc_slab_below((gfp, effort), order, mask),
+        };
+        let (usual, least) = (shape.order(), shape.least_order());
+        if least >= usual {
+            return alloc(usual, Effort::AsAsked);
+        }
+        alloc(usual, Effort::Little).or_else(|| alloc(least, Effort::AsAsked))
     }
 
     pub(super) fn end_slab<G: Ground>(&self, ground: &G, slab: SlabFrame<'_>) {
@@ -169,7 +190,8 @@ impl Cache {
                 let count = memory.map_or(0, |memory| memory.push_all(&mut now, rest));
                 slab.frame.set_slab_use(now);
                 partial.note_back(crate::addr::to_count(count));
-                if before.taken >= shape.objects() && count > 0 {
+                let objects = shape.in_order(slab.order).objects();
+                if before.taken >= objects && count > 0 {
                     partial.insert(slab, now.taken == 0, frames);
                 } else if now.taken == 0 && before.taken > 0 {
                     partial.remove(slab, false, frames);
@@ -208,13 +230,13 @@ impl Cache {
             Guard::new(self, ground, (slab, &shape), partial)?.check_last();
         }
         partial.remove(slab, true, frames);
-        partial.note_slab(false);
+        partial.note_slab_gone(&self.shape()?.in_order(slab.order));
         Some(slab)
     }
 
     /// Gives all empty slabs back. Answers how many pages they were. Context: any but NMI; no lock held.
     pub(crate) fn shrink<G: Ground>(&self, ground: &G) -> u64 {
-        let Some((shape, rooms)) = self.parts() else {
+        let Some(rooms) = self.rooms().get() else {
             return 0;
         };
         let mut pages: u64 = 0;
@@ -224,8 +246,8 @@ impl Cache {
                 let slab = self.take_empty(ground, &mut partial, 0);
                 drop(partial);
                 let Some(slab) = slab else { break };
+                pages = pages.saturating_add(slab.order.frames());
                 self.end_slab(ground, slab);
-                pages = pages.saturating_add(shape.order().frames());
             }
         }
         pages

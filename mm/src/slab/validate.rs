@@ -28,13 +28,11 @@ impl Cache {
         ground: &G,
         node: &SpinLock<Partial>,
     ) -> Result<(), Corruption> {
-        let Some(shape) = self.shape() else {
-            return Ok(());
-        };
         let mut partial = node.lock(ground.platform());
         let damage = self.check_all(ground, &mut partial);
         let stats = partial.stats();
         let (mut count, mut empty, mut taken) = (0_u64, 0_u64, 0_u64);
+        let mut objects: u64 = 0;
         let (mut next, mut before) = (partial.first(), None);
         while let Some(pfn) = next {
             let slab = ground
@@ -50,21 +48,15 @@ impl Cache {
                 });
             };
             let its = u64::from(slab.frame.slab_use().taken);
-            let free = self.free_objects(ground, slab, &mut partial)?;
-            same(
-                Check::SlabObjects,
-                u64::from(shape.objects()),
-                its.saturating_add(free),
-            )?;
+            let (all, free) = self.free_objects(ground, slab, &mut partial)?;
+            same(Check::SlabObjects, all, its.saturating_add(free))?;
+            objects = objects.saturating_add(all);
             count = count.saturating_add(1);
             empty = empty.saturating_add(u64::from(its == 0));
             taken = taken.saturating_add(its);
             (next, before) = (after, Some(pfn));
         }
-        let full = stats
-            .slabs
-            .saturating_sub(count)
-            .saturating_mul(u64::from(shape.objects()));
+        let full = stats.objects.saturating_sub(objects);
         same(Check::Slabs, stats.partial, count)?;
         same(Check::Slabs, stats.empty, empty)?;
         // A damaged slab counts as full, but for its objects that nobody has.
@@ -75,19 +67,20 @@ impl Cache {
         damage.map_or(Ok(()), Err)
     }
 
-    /// How many objects of a slab are free.
+    /// How many objects a slab has, and how many of them are free.
     fn free_objects<G: Ground>(
         &self,
         ground: &G,
         slab: SlabFrame<'_>,
         partial: &mut Partial,
-    ) -> Result<u64, Corruption> {
+    ) -> Result<(u64, u64), Corruption> {
         let lost = |object| Corruption::FreeObject {
             slab: slab.pfn,
             object,
             cache: self.id(),
         };
-        let shape = self.shape().ok_or(lost(0))?;
+        // As long as it has slabs, it is no other cache.
+        let shape = self.shape().ok_or(lost(0))?.in_order(slab.order);
         let known = (&shape, self.code::<G>());
         let memory = slab
             .memory(ground.platform(), known, partial)
@@ -97,7 +90,8 @@ impl Cache {
             .walk(now.free, drop)
             .map_err(|bad| lost(bad.object))?;
         let fresh = shape.objects().saturating_sub(now.fresh);
-        Ok(listed.saturating_add(u64::from(fresh)))
+        let free = listed.saturating_add(u64::from(fresh));
+        Ok((u64::from(shape.objects()), free))
     }
 }
 

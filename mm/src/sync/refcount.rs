@@ -11,6 +11,15 @@ use super::atomic::{AtomicU32, Ordering};
 const SATURATED: u32 = 0xc000_0000;
 /// The largest count that is still believed (Linux: `REFCOUNT_MAX`).
 const MAX: u32 = 0x7fff_ffff;
+/// The upper four bits of what is no count: a note that the user of the word leaves there while there is nothing to
+/// count. No count becomes one, since those past their limit are all pinned at [`SATURATED`].
+const NOTE: u32 = 0xd << 28;
+const NOTE_MASK: u32 = 0xf << 28;
+
+/// Whether the word holds a note.
+const fn is_note(bits: u32) -> bool {
+    bits & NOTE_MASK == NOTE
+}
 
 /// What a decrement found.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -50,10 +59,23 @@ impl RefCount {
         self.0.store(count, Ordering::Release);
     }
 
+    /// The note with these 28 bits.
+    pub(crate) const fn note(bits: u32) -> u32 {
+        NOTE | bits & !NOTE_MASK
+    }
+
+    /// Leaves a [note](Self::note): nobody can take a reference until counting starts anew. Only while the count is zero,
+    /// or a note.
+    #[inline]
+    pub(crate) fn set_note(&self, note: u32) {
+        self.0.store(note, Ordering::Release);
+    }
+
     /// Whether the count is stuck.
     #[must_use]
     pub fn is_saturated(&self) -> bool {
-        self.get() > MAX
+        let bits = self.get();
+        bits > MAX && !is_note(bits)
     }
 
     /// Adds a reference unless there is none left to copy. Answers whether it was added; a
@@ -63,7 +85,8 @@ impl RefCount {
     pub fn inc_not_zero(&self) -> bool {
         let mut old = self.get();
         loop {
-            if old == 0 {
+            // Whoever knows the word from when it was a count may come late.
+            if old == 0 || is_note(old) {
                 return false;
             }
             let new = if old >= MAX {
@@ -90,6 +113,7 @@ impl RefCount {
             let (new, outcome) = match old {
                 1 => (0, Dropped::Last),
                 2..=MAX => (old.wrapping_sub(1), Dropped::Shared),
+                note if is_note(note) => return Dropped::Saturated,
                 _ => (SATURATED, Dropped::Saturated),
             };
             match self
@@ -139,6 +163,17 @@ mod tests {
                 assert!(count.inc_not_zero());
                 assert_eq!(count.get(), SATURATED, "from {start:#x}");
             }
+        }
+    }
+
+    #[test]
+    fn a_note_is_no_count() {
+        for note in [RefCount::note(0), RefCount::note(1), RefCount::note(u32::MAX)] {
+            let count = RefCount::new(0);
+            count.set_note(note);
+            assert!(!count.inc_not_zero() && !count.is_saturated());
+            assert_eq!(count.dec(), Dropped::Saturated);
+            assert_eq!(count.get(), note);
         }
     }
 

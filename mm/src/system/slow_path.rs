@@ -46,6 +46,9 @@ impl<P: Platform> Memory<P> {
         if found.is_none() && flags.contains(last) {
             found = self.alloc_with(core, place, request, flags, trace);
         }
+        if found.is_none() && !may_wait && gfp.contains(Gfp::NORETRY) {
+            return Err(self.failed(core, place, request));
+        }
         // Free pages may hide in the lists of CPUs.
         if found.is_none() {
             self.drain_for(core, may_wait);
@@ -61,10 +64,13 @@ impl<P: Platform> Memory<P> {
         if found.is_none() && gfp.contains(Gfp::NOFAIL) {
             found = self.alloc_with(core, place, request, flags.union(last), trace);
         }
-        found.ok_or_else(|| {
-            self.report_failure(core, place, request);
-            AllocError::OutOfMemory
-        })
+        found.ok_or_else(|| self.failed(core, place, request))
+    }
+
+    /// What a request gets that cannot be served.
+    fn failed(&self, core: &Core, place: Place<'_>, request: &Request) -> AllocError {
+        self.report_failure(core, place, request);
+        AllocError::OutOfMemory
     }
 
     /// Reclaims and looks again, for as long as there is hope.

@@ -8,7 +8,7 @@ use crate::frame::FrameTable;
 use crate::mem::{EarlyRam, Exclusive};
 use crate::platform::{CpuId, NodeId, Platform};
 use crate::report::Corruption;
-use crate::slab::{Cache, Ground, Places, Treatment};
+use crate::slab::{Cache, Effort, Ground, Places, Treatment};
 use crate::sync::Pin;
 
 /// What caches stand on.
@@ -32,18 +32,28 @@ impl<P: Platform> Ground for Soil<'_, P> {
         self.core.cpus.node(cpu)
     }
 
-    fn alloc_slab_below(&self, gfp: Gfp, order: Order, mask: u64) -> Option<Exclusive> {
-        self.memory.alloc_below(self.core, (gfp, order), mask).ok()
+    fn alloc_slab_below(
+        &self,
+        (gfp, effort): (Gfp, Effort),
+        order: Order,
+        mask: u64,
+    ) -> Option<Exclusive> {
+        let wanted = (effort.of(gfp), order);
+        self.memory.alloc_below(self.core, wanted, mask).ok()
     }
 
     fn alloc_slab(
         &self,
-        gfp: Gfp,
+        (gfp, effort): (Gfp, Effort),
         order: Order,
         node: NodeId,
         trace: &mut impl Trace,
     ) -> Option<Exclusive> {
-        let request = Request::new(gfp, order).ok()?;
+        let request = Request::new(effort.of(gfp), order).ok()?;
+        let request = match gfp.contains(Gfp::DIRECT_RECLAIM) {
+            true => request.populating(),
+            false => request,
+        };
         let here = self.core.cpus.node(Pin::new(self.platform()).cpu());
         if here == node && !gfp.contains(Gfp::THISNODE) {
             // It may come from what this CPU has at hand; a task's policy is asked too.

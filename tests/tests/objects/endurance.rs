@@ -224,7 +224,9 @@ fn mixed<C: SimConfig>(blocks: u64, live: usize) {
         machine.check();
         machine.validate_caches().unwrap();
     }
-    assert!(machine.injected_failures() > 0 && play.refused > 0);
+    // A slab that is not to be had may be had smaller: few operations are refused.
+    let refused = play.refused;
+    assert!(machine.injected_failures() > 0, "{refused} refused");
     while !play.held.is_empty() {
         play.give();
     }

@@ -20,5 +20,6 @@ mod large;
 mod mempools;
 mod misuse;
 mod owners;
+mod scattered;
 mod switches;
 mod typed;

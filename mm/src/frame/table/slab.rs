@@ -10,28 +10,24 @@ use crate::mem::Exclusive;
 pub(crate) struct SlabFrame<'a> {
     pub(crate) pfn: Pfn,
     pub(crate) frame: &'a Frame,
+    /// What its records say.
+    pub(crate) tag: SlabTag,
     /// Number of the cache.
     pub(crate) cache: u16,
     pub(crate) home: ZoneId,
     pub(crate) order: Order,
 }
 
-impl SlabFrame<'_> {
-    /// What the records of the slab say.
-    pub(crate) const fn tag(&self) -> SlabTag {
-        SlabTag::new(self.cache, self.home.node)
-    }
-}
-
 impl FrameTable {
-    /// Makes a block a slab of a cache: its token is given up, its records say so.
+    /// Makes a block a slab of a cache, whose slabs are usually of an order: its token is given up, its records say
+    /// so.
     ///
     /// # Errors
     /// The token, if it is not for a block of this table.
     pub(crate) fn make_slab(
         &self,
         block: Exclusive,
-        cache: u16,
+        (cache, usual): (u16, Order),
     ) -> Result<SlabFrame<'_>, Exclusive> {
         let (frames, order) = (block.frames(), block.order());
         let Some(head) = self.frame(frames.first()) else {
@@ -39,6 +35,7 @@ impl FrameTable {
         };
         let word = head.word().for_kind(Kind::Slab);
         let tag = SlabTag::new(cache, word.zone_id().node);
+        let tag = if order == usual { tag } else { tag.odd() };
         for (behind, pfn) in (0..).zip(frames.iter()) {
             if let Some(frame) = self.frame(pfn) {
                 frame.set_slab_tag(tag, behind);
@@ -49,6 +46,7 @@ impl FrameTable {
         Ok(SlabFrame {
             pfn: frames.first(),
             frame: head,
+            tag,
             cache,
             home: word.zone_id(),
             order,
@@ -73,6 +71,7 @@ impl FrameTable {
         word.is_slab().then(|| SlabFrame {
             pfn,
             frame,
+            tag,
             cache: tag.cache(),
             home: word.zone_id(),
             order: word.order(),

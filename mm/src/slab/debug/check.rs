@@ -33,9 +33,9 @@ pub(in crate::slab) struct Guard<'a, G: Ground> {
     pub(super) ground: &'a G,
     pub(super) cache: &'a Cache,
     pub(super) slab: SlabFrame<'a>,
-    pub(super) shape: &'a Shape,
+    pub(super) shape: Shape,
     pub(super) layout: Layout,
-    pub(super) memory: SlabMemory<'a>,
+    pub(super) memory: SlabMemory,
     flags: SlabFlags,
 }
 
@@ -44,7 +44,7 @@ impl<'a, G: Ground> Guard<'a, G> {
     pub(in crate::slab) fn new(
         cache: &'a Cache,
         ground: &'a G,
-        (slab, shape): (SlabFrame<'a>, &'a Shape),
+        (slab, shape): (SlabFrame<'a>, &Shape),
         partial: &mut Partial,
     ) -> Option<Self> {
         let known = (shape, cache.code::<G>());
@@ -53,7 +53,7 @@ impl<'a, G: Ground> Guard<'a, G> {
             ground,
             cache,
             slab,
-            shape,
+            shape: shape.in_order(slab.order),
             layout: Layout::of(shape),
             memory,
             flags: cache.definition().flags(),
@@ -245,6 +245,6 @@ impl<'a, G: Ground> Guard<'a, G> {
     /// The number of an object as its list knows it.
     pub(super) fn number(&self, object: &Object) -> Option<u16> {
         self.slab
-            .number_of(self.ground.platform(), self.shape, object.as_ptr())
+            .number_of(self.ground.platform(), &self.shape, object.as_ptr())
     }
 }

@@ -214,7 +214,6 @@ impl Cache {
     fn for_each_slab<G: Ground>(
         &self,
         ground: &G,
-        shape: &Shape,
         partial: &mut Partial,
         mut body: impl FnMut(&Guard<'_, G>, &mut Partial),
     ) {
@@ -228,7 +227,11 @@ impl Cache {
                     break;
                 };
                 next = slab.frame.slab_links().0;
-                if let Some(guard) = Guard::new(self, ground, (slab, shape), partial) {
+                // As long as it has slabs, it is no other cache.
+                let shape = self.shape().filter(Shape::is_guarded);
+                let guard = shape
+                    .and_then(|shape| Guard::new(self, ground, (slab, &shape), partial));
+                if let Some(guard) = guard {
                     body(&guard, partial);
                 }
             }
@@ -242,9 +245,8 @@ impl Cache {
         ground: &G,
         partial: &mut Partial,
     ) -> Option<Corruption> {
-        let shape = self.shape().filter(Shape::is_guarded)?;
         let mut damage = None;
-        self.for_each_slab(ground, &shape, partial, |guard, partial| {
+        self.for_each_slab(ground, partial, |guard, partial| {
             let found = guard.check_slab(partial);
             damage = damage.or(found);
         });
@@ -253,13 +255,11 @@ impl Cache {
 
     /// Counts the objects that have owners, by who allocated them. Context: any but NMI.
     pub(crate) fn tally<G: Ground>(&self, ground: &G, tally: &mut Tally) {
-        let Some((shape, rooms)) = self.parts().filter(|(shape, _)| shape.is_guarded()) else {
-            return;
-        };
-        for node in rooms.nodes() {
+        let nodes = self.rooms().get().map(|rooms| rooms.nodes());
+        for node in nodes.into_iter().flatten() {
             let mut partial = node.lock(ground.platform());
-            self.for_each_slab(ground, &shape, &mut partial, |guard, _| {
-                for number in 0..shape.objects() {
+            self.for_each_slab(ground, &mut partial, |guard, _| {
+                for number in 0..guard.shape.objects() {
                     if let Record::Live(size) = guard.record(number) {
                         let track = guard.memory.word(number, guard.layout.allocated());
                         tally.count(track, size);

@@ -20,7 +20,7 @@ unsafe fn bytes<'a>(first: NonNull<u8>, range: Range<usize>) -> &'a mut [u8] {
     unsafe { slice::from_raw_parts_mut(start.as_ptr(), range.len()) }
 }
 
-impl SlabMemory<'_> {
+impl SlabMemory {
     /// The place of an object of a debugged cache; nothing for others, whose objects have nothing around
     /// them.
     fn place(&self, number: u16) -> Option<NonNull<u8>> {
@@ -97,7 +97,7 @@ impl SlabMemory<'_> {
             if !found.insert(next) {
                 return Err(bad);
             }
-            next = self.code.read(&object, self.shape).ok_or(bad)?;
+            next = self.code.read(&object, &self.shape).ok_or(bad)?;
         }
         Ok(found)
     }
@@ -109,7 +109,7 @@ impl SlabMemory<'_> {
             let place = self.place(number).filter(|_| objects.contains(number));
             if let Some(place) = place {
                 // INVARIANT: the caller's word; the link is not the owner's anyway (`Layout`).
-                self.code.write(&mut Object(place), self.shape, first);
+                self.code.write(&mut Object(place), &self.shape, first);
                 first = number;
             }
         }
