@@ -210,6 +210,9 @@ impl<P: Platform> Memory<P> {
         if gfp.contains(Gfp::ZERO) && cache.has_ctor() {
             return Err(AllocError::Constructed);
         }
+        if let Some(object) = self.sampled(core, cache, (gfp, node), ask) {
+            return Ok(object.into_raw());
+        }
         let object = cache.alloc(&self.soil(core), gfp, node, (ask, trace));
         object
             .map(Object::into_raw)

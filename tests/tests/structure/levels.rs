@@ -39,8 +39,8 @@ const ROOMS: [(&str, usize, usize); 6] = [
     ("sync", 860, 22),
     ("mem", 292, 17),
     ("frame/table", 870, 27),
-    ("slab/object", 435, 36),
-    ("adapters", 1020, 106),
+    ("slab/object", 560, 46),
+    ("adapters", 1050, 110),
 ];
 
 /// Heads of modules that have a room below them: they cannot forbid `unsafe` for it, so they must
