@@ -88,12 +88,13 @@ fn text(error: impl Display) -> String {
 type Cache = KmemCache<Kernel>;
 
 /// An object of the pool, at the start of its page or at its end.
+#[track_caller]
 fn alloc(cache: &Cache, is_left: bool) -> Result<NonNull<u8>, String> {
     for _ in 0..KFENCE_OBJECTS {
         let before = MEMORY.kfence_stats().map_err(text)?.allocations;
         let object = cache.alloc(Gfp::KERNEL).map_err(text)?;
         let is_sampled = MEMORY.kfence_stats().map_err(text)?.allocations > before;
-        if is_sampled && is_left == (to_u64(object.addr().get()) % PAGE == 0) {
+        if is_sampled && is_left == (to_u64(object.addr().get()).is_multiple_of(PAGE)) {
             return Ok(object);
         }
         free(cache, object)?;
@@ -101,6 +102,7 @@ fn alloc(cache: &Cache, is_left: bool) -> Result<NonNull<u8>, String> {
     Err(String::from("no object came from the pool"))
 }
 
+#[track_caller]
 fn free(cache: &Cache, object: NonNull<u8>) -> Result<(), String> {
     // SAFETY: an object of the cache that nobody else has; a second free is refused.
     unsafe { cache.free(object) }.map_err(text)

@@ -12,8 +12,8 @@
 //! ```
 //!
 //! Which objects these are is decided where a cache has none at hand, so that what is at hand costs as much as it does
-//! without. One in so many allocations is to be sampled, and each such place stands for as many as objects come to
-//! those at hand then. A CPU that takes and puts the same objects over and over is not seen.
+//! without. One in so many allocations is to be sampled, and each such request stands for as many as objects are at
+//! hand behind it. A CPU that takes and puts the same objects over and over is not seen.
 #![forbid(unsafe_code)]
 
 mod slots;
@@ -63,7 +63,7 @@ pub(crate) struct Kfence {
     range: PhysRange,
     /// One allocation in so many is sampled; none, if it is 0.
     interval: AtomicU64,
-    /// Allocations until the next one is.
+    /// Allocations before the next one that is; signed, for more are seen at a time than are missing.
     left: AtomicU64,
     incompatible: AtomicU64,
 }
@@ -104,7 +104,7 @@ impl Kfence {
             slots: SpinLock::new(rank::SLAB, Slots::new(memory, table, seed)),
             range,
             interval: AtomicU64::new(interval),
-            left: AtomicU64::new(interval),
+            left: AtomicU64::new(interval.saturating_sub(1)),
             incompatible: AtomicU64::new(0),
         })
     }
@@ -118,23 +118,33 @@ impl Kfence {
     /// One allocation in so many is sampled from now on; none, if it is 0. Context: any.
     pub(crate) fn set_interval(&self, interval: u64) {
         self.interval.store(interval, Ordering::Relaxed);
-        self.left.store(interval, Ordering::Relaxed);
+        self.left
+            .store(interval.saturating_sub(1), Ordering::Relaxed);
     }
 
-    /// Whether one of the next `many` allocations is to be sampled: then it is this one, and the others are asked
-    /// about again.
-    fn is_due(&self, many: u64) -> bool {
+    /// Whether this allocation is to be sampled.
+    fn is_due(&self) -> bool {
         let interval = self.interval.load(Ordering::Relaxed);
         if interval == 0 {
             return false;
         }
-        let pass = |left: u64| match left <= many {
-            true => left.checked_add(interval)?.checked_sub(1),
-            false => left.checked_sub(many),
+        let next = |left: u64| {
+            let is_due = left.cast_signed() <= 0;
+            is_due.then(|| left.wrapping_add(interval).wrapping_sub(1))
         };
         let (set, load) = (Ordering::Relaxed, Ordering::Relaxed);
-        let before = self.left.fetch_update(set, load, pass);
-        before.is_ok_and(|left| left <= many)
+        self.left.fetch_update(set, load, next).is_ok()
+    }
+
+    /// Takes note of an allocation that was not, and of those to come that will not be seen: this CPU has objects at
+    /// hand for them.
+    #[cold]
+    pub(crate) fn pass<P: Platform>(&self, platform: &P, cache: &Cache) {
+        let at_hand = cache.at_hand_of(Pin::new(platform).cpu());
+        let seen = u64::from(at_hand).saturating_add(1);
+        let next = |left: u64| Some(left.wrapping_sub(seen)).filter(|_| left.cast_signed() > 0);
+        let (set, load) = (Ordering::Relaxed, Ordering::Relaxed);
+        let _ = self.left.fetch_update(set, load, next);
     }
 
     /// Takes an object for an owner, if it is one's turn and the request can have one. Context: as the
@@ -149,7 +159,7 @@ impl Kfence {
         ask: Ask,
     ) -> Option<Object> {
         let shape = cache.shape()?;
-        if !self.is_due(u64::from(shape.at_hand().div_ceil(2)).max(1)) {
+        if !self.is_due() {
             return None;
         }
         let size = ask.size.unwrap_or(shape.size()).max(1);

@@ -214,6 +214,9 @@ impl<P: Platform> Memory<P> {
             return Ok(object.into_raw());
         }
         let object = cache.alloc(&self.soil(core), gfp, node, (ask, trace));
+        if let Some(kfence) = &core.kfence {
+            kfence.pass(&self.platform, cache);
+        }
         object
             .map(Object::into_raw)
             .map_err(|_| AllocError::OutOfMemory)

@@ -49,26 +49,20 @@ pub(crate) fn machine<C: SimConfig>(words: &str) -> Machine<C> {
 /// Where objects come from.
 enum Door<'m, C: SimConfig> {
     Kmalloc(&'m Machine<C>),
-    Cache(&'m Machine<C>, KmemCache<&'m Memory<SimPlatform<C>>>),
+    Cache(KmemCache<&'m Memory<SimPlatform<C>>>),
 }
 
 impl<'m, C: SimConfig> Door<'m, C> {
     /// Both, for objects of a size.
     fn both(machine: &'m Machine<C>, size: usize) -> [Self; 2] {
         let cache = KmemCache::create(&**machine, "kfence", (size, 8), SlabFlags::NO_MERGE);
-        [Self::Kmalloc(machine), Self::Cache(machine, cache.unwrap())]
-    }
-
-    fn machine(&self) -> &'m Machine<C> {
-        match self {
-            Self::Kmalloc(machine) | Self::Cache(machine, _) => machine,
-        }
+        [Self::Kmalloc(machine), Self::Cache(cache.unwrap())]
     }
 
     fn alloc(&self, size: usize, gfp: Gfp) -> NonNull<u8> {
         let made = match self {
             Self::Kmalloc(machine) => machine.kmalloc(size, gfp),
-            Self::Cache(_, cache) => cache.alloc(gfp),
+            Self::Cache(cache) => cache.alloc(gfp),
         };
         made.unwrap()
     }
@@ -78,7 +72,7 @@ impl<'m, C: SimConfig> Door<'m, C> {
             // SAFETY: the test's own, or it is refused.
             Self::Kmalloc(machine) => unsafe { machine.kfree(object) },
             // SAFETY: as above.
-            Self::Cache(_, cache) => unsafe { cache.free(object) },
+            Self::Cache(cache) => unsafe { cache.free(object) },
         }
     }
 
@@ -86,7 +80,7 @@ impl<'m, C: SimConfig> Door<'m, C> {
     fn on_side(&self, size: usize, is_left: bool) -> NonNull<u8> {
         for _ in 0..200 {
             let object = self.alloc(size, Gfp::KERNEL);
-            if (object.addr().get() % PAGE == 0) == is_left {
+            if object.addr().get().is_multiple_of(PAGE) == is_left {
                 return object;
             }
             self.free(object).unwrap();
@@ -96,7 +90,7 @@ impl<'m, C: SimConfig> Door<'m, C> {
 
     /// Gives the cache up.
     fn end(self) {
-        if let Self::Cache(_, cache) = self {
+        if let Self::Cache(cache) = self {
             cache.destroy().unwrap();
         }
     }
@@ -256,7 +250,7 @@ fn bytes_around_an_object_are_looked_at<C: SimConfig>() {
 fn many_at_once_come_from_the_pool_and_go_back<C: SimConfig>() {
     let machine = machine::<C>("");
     let [kmalloc, door] = Door::both(&machine, SIZE);
-    let Door::Cache(_, cache) = &door else {
+    let Door::Cache(cache) = &door else {
         panic!("a cache")
     };
     // More than the pool has.
@@ -328,7 +322,7 @@ fn caches_shrink_and_end_around_their_objects<C: SimConfig>() {
     let machine = machine::<C>("");
     let [_, door] = Door::both(&machine, SIZE);
     let object = door.on_side(SIZE, false);
-    let Door::Cache(_, cache) = door else {
+    let Door::Cache(cache) = door else {
         panic!("a cache")
     };
     cache.shrink();

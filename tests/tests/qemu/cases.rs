@@ -105,7 +105,7 @@ pub(crate) const OBJECTS: &[Ending] = &[
     ),
     guard_pool(
         "guard_pool_debug",
-        "--profile debug --cpus 2 --memory 128M --cmdline kfence.sample_interval=50",
+        "--profile debug --cpus 2 --cmdline kfence.sample_interval=50",
     ),
     damage("damage_all_caches", "--cmdline slub_debug --memory 256M"),
 ];
@@ -262,7 +262,7 @@ const fn guard_pool(name: &'static str, options: &'static str) -> Ending {
     Ending {
         name,
         options,
-        exec: Some("kfencetest; stress slab 20000; kfencetest; kfence; programs"),
+        exec: Some("kfencetest; stress slab 20000; kfencetest; kfence; programs 2"),
         status: 0,
         says: "the guard pool found 6 of 6 faults",
     }
