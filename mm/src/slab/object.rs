@@ -5,6 +5,8 @@
 //! too: whoever gives back what is free already, or wrote to it meanwhile, is found out.
 
 mod guarded;
+#[cfg(test)]
+mod hijack_tests;
 mod pool;
 
 use core::ptr::NonNull;
