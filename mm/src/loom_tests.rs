@@ -4,9 +4,11 @@
 //! themselves, over loom's atomics and cells. Compiler fences are nothing to loom: what nests on one
 //! CPU is the affair of `nesting_tests`, and of the single-step test in the kernel.
 
+mod deferred_tests;
 mod frame_tests;
 mod grace_tests;
 mod nesting_tests;
+mod object_tests;
 mod page_list_tests;
 mod under_way_tests;
 mod wake_tests;

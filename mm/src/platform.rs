@@ -113,6 +113,35 @@ pub enum MapFrameTableError {
     Occupied(VirtAddr),
 }
 
+/// Whether a page of the direct map can be touched.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PageAccess {
+    /// Whoever does has a page fault.
+    None,
+    /// It can, as all RAM.
+    ReadWrite,
+}
+
+/// Why [`Platform::protect_page`] could not do that.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ProtectPageError {
+    /// This platform cannot change how single pages are mapped.
+    Unsupported,
+    /// No memory for page tables.
+    OutOfTables,
+}
+
+impl fmt::Display for ProtectPageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Unsupported => "single pages cannot be put out of reach here",
+            Self::OutOfTables => "no page table left to put a page out of reach with",
+        })
+    }
+}
+
+impl core::error::Error for ProtectPageError {}
+
 /// The machine under the library.
 ///
 /// # Safety
@@ -120,7 +149,8 @@ pub enum MapFrameTableError {
 /// Every safe call of the library rests on the implementor's word that
 ///
 /// 1. [`direct_map`](Self::direct_map) answers `Some(p)` only if all bytes of the range are
-///    mapped RAM, readable and writable at `p` for as long as the platform lives, and nothing
+///    mapped RAM, readable and writable at `p` for as long as the platform lives, but for pages
+///    that [`protect_page`](Self::protect_page) put out of reach, and nothing
 ///    outside the library uses those bytes while the library owns them; the same range always
 ///    gives the same pointer;
 /// 2. [`virt_to_phys`](Self::virt_to_phys) is its inverse, and so is the distance to
@@ -405,6 +435,21 @@ pub unsafe trait Platform: Sync + 'static {
     ) -> Result<(), MapFrameTableError> {
         let _ = (at, ram, tables);
         Err(MapFrameTableError::Unsupported)
+    }
+
+    /// Has a page of RAM that the library owns be out of reach in the direct map, or within reach again (Linux:
+    /// `kfence_protect_page`). It holds on this CPU when the answer comes; another CPU that touched the page
+    /// before may do so for some time, and whoever waits for others here waits for ever: locks are held. The first
+    /// call for a page of a 2 MiB range may need page tables, others of the range do not. Default: unsupported.
+    /// Context: any but NMI, interrupts masked; also from [`kfence_page_fault`], which is called in any.
+    ///
+    /// # Errors
+    /// [`ProtectPageError`]; nothing is changed then.
+    ///
+    /// [`kfence_page_fault`]: crate::system::Memory::kfence_page_fault
+    fn protect_page(&self, page: PhysAddr, access: PageAccess) -> Result<(), ProtectPageError> {
+        let _ = (page, access);
+        Err(ProtectPageError::Unsupported)
     }
 
     /// A lock was taken (`debug` profile only). Default: not tracked.

@@ -4,8 +4,10 @@
 //! them or panics.
 #![forbid(unsafe_code)]
 
+mod kfence;
 mod object;
 
+pub use kfence::{AccessKind, KfenceError, KfenceObject, KfenceReport};
 pub use object::{CacheName, ObjectDamage, ObjectOrigin, ObjectPart, ObjectRepair};
 
 use core::fmt;
@@ -103,6 +105,8 @@ pub enum Corruption {
     },
     /// An object of a cache that checks its objects, or what is around it, was written to.
     Object(ObjectDamage),
+    /// An object of the sampling guard pool was used wrongly.
+    Kfence(KfenceReport),
 }
 
 /// What a validation was looking at.
@@ -204,6 +208,7 @@ impl fmt::Display for Corruption {
             }
             Self::FreeObject { .. } | Self::LostObject { .. } => write_object(f, *self),
             Self::Object(damage) => damage.fmt(f),
+            Self::Kfence(report) => report.fmt(f),
         }
     }
 }

@@ -4,8 +4,8 @@
 //! constructors, no allocation.
 //!
 //! With `--cfg loom` the protocols between CPUs are built over loom's atomics and cells, to be
-//! checked in every order that the memory model allows (`loom_tests`, run by `cargo test`). Locks and what needs
-//! constant constructors are left out then.
+//! checked in every order that the memory model allows (`loom_tests`, run by `cargo test`). Cells that are filled
+//! once are left out then.
 
 mod bell;
 pub mod grace;
@@ -18,7 +18,6 @@ pub mod rank;
 #[cfg(all(test, loom))]
 pub(crate) mod recorded_for_tests;
 mod refcount;
-#[cfg(not(loom))]
 mod spin;
 mod under_way;
 
@@ -30,16 +29,19 @@ pub use percpu::Pin;
 pub(crate) use percpu::{Anchors, Here, PerCpu, Resident, Row, Shortcuts, Vacant};
 pub use presence::{Presence, Seized, State as PresenceState};
 pub use refcount::{Dropped, RefCount};
-#[cfg(not(loom))]
 pub use spin::{IrqGuard, SpinLock};
 pub(crate) use under_way::{Line, Turns, UnderWay};
 
 /// The atomics that the algorithms use: `core`'s, or loom's when a model checker runs them.
 pub mod atomic {
     #[cfg(not(loom))]
+    pub(crate) use core::hint::spin_loop;
+    #[cfg(not(loom))]
     pub use core::sync::atomic::{
         AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering, compiler_fence, fence,
     };
+    #[cfg(loom)]
+    pub(crate) use loom::hint::spin_loop;
     #[cfg(loom)]
     pub use loom::sync::atomic::{AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering, fence};
 

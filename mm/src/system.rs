@@ -20,6 +20,7 @@ mod faults;
 mod free;
 mod grace;
 mod held;
+mod kfence;
 mod kmem_cache;
 mod ksize;
 mod large;
@@ -56,6 +57,7 @@ pub use defer::DeferError;
 pub use dma::{DmaBuffer, DmaError, DmaRequest};
 pub use faults::{BadFaultRule, FailPageAlloc, Times};
 pub use grace::{GraceError, GracePeriods, QueueFull};
+pub use kfence::NoKfence;
 pub use mempool::{Elements, KmallocElements, Mempool, PageElements};
 pub use object_owners::ObjectOwner;
 pub use objects::{KmemCache, StillInUse};
@@ -73,8 +75,8 @@ use crate::frame::{FrameTable, Origins, Page, ZoneId};
 use crate::mem::Array;
 use crate::platform::{CpuId, NodeId, Platform};
 use crate::report::Corruption;
-use crate::slab::Caches;
 use crate::slab::at_hand as objects_at_hand;
+use crate::slab::{Caches, Kfence};
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::grace::Grace;
 use crate::sync::{Once, Pin, Presence, SpinLock};
@@ -127,6 +129,7 @@ pub(crate) struct Core {
     pub(crate) cma: Option<cma::CmaArea>,
     faults: Option<faults::Faults>,
     slab_faults: slab_faults::SlabFaults,
+    pub(crate) kfence: Option<Kfence>,
     tuning: SpinLock<Tuning>,
     reclaim: reclaim::Counters,
     /// Frames left out of circulation because they were found damaged.

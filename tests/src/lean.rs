@@ -124,6 +124,7 @@ where
         fail_page_alloc: None,
         slub_debug: SlubDebug::OFF,
         failslab: None,
+        kfence_sample_interval: 0,
     };
     memory.bring_up(memblock, &plan, options).unwrap();
     reserved

@@ -25,8 +25,9 @@ const LARGE: u64 = 1 << 7;
 const UNCACHED: u64 = 1 << 3 | 1 << 4;
 const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 
-/// Page tables for splitting: one per 2 MiB of image that has guard pages, and one per 1 GiB.
-const SPARE_TABLES: usize = 6;
+/// Page tables for splitting: one per 2 MiB of image that has guard pages, and one per 1 GiB; two more for the sampling
+/// guard pool in the map of memory.
+const SPARE_TABLES: usize = 8;
 
 static SPARE: [Table; SPARE_TABLES] = [const { Table::new() }; SPARE_TABLES];
 static SPARE_USED: AtomicUsize = AtomicUsize::new(0);
@@ -205,6 +206,38 @@ pub(super) unsafe fn unmap(tables: Tables, page: VirtAddr) -> Result<(), GuardEr
             return Ok(());
         }
         split(tables, entry, level)?;
+    }
+}
+
+/// Makes a page that nobody can touch, or one that everybody can, splitting large pages on the way. Other CPUs
+/// may know it as it was for some time.
+///
+/// # Safety
+///
+/// 1. Whoever touches the page while nobody can expects the page fault.
+/// 2. `tables` describes the current address space, and nobody else splits pages meanwhile.
+pub(super) unsafe fn set_present(
+    tables: Tables,
+    page: VirtAddr,
+    is_present: bool,
+) -> Result<(), GuardError> {
+    loop {
+        let (entries, level) = tables.look_up(page).ok_or(GuardError::NotMapped)?;
+        let entry = entries.first().ok_or(GuardError::NotMapped)?;
+        let bits = entry.load(Ordering::Relaxed);
+        if level == Level::PAGE {
+            match is_present {
+                true => entry.fetch_or(PRESENT, Ordering::Relaxed),
+                false => entry.fetch_and(!PRESENT, Ordering::Relaxed),
+            };
+            tlb::flush(page);
+            return Ok(());
+        }
+        match (bits & PRESENT != 0, is_present) {
+            (false, _) => return Err(GuardError::NotMapped),
+            (true, true) => return Ok(()),
+            (true, false) => split(tables, entry, level)?,
+        }
     }
 }
 

@@ -106,6 +106,28 @@ pub(crate) fn unmap_guard_pages(physical_offset: u64) -> Result<usize, GuardErro
     Ok(unmapped)
 }
 
+/// Makes a page of the map of memory one that nobody can touch, or one that everybody can.
+///
+/// # Errors
+///
+/// There is no page table to split a large page with, or it is not mapped; nothing is changed.
+///
+/// # Safety
+///
+/// 1. Whoever touches the page while nobody can expects the page fault.
+/// 2. Pages of one 2 MiB range only are put out of reach, the first one while no other CPU runs.
+pub(crate) unsafe fn set_page_present(
+    physical_offset: u64,
+    page: mm::addr::PhysAddr,
+    is_present: bool,
+) -> Result<(), GuardError> {
+    let tables = guard::Tables { physical_offset };
+    let page = VirtAddr::new_truncate(page.as_u64().wrapping_add(physical_offset));
+    // SAFETY: (1) the caller's word; (2) the offset maps all physical memory; pages of one range are split
+    // once, before there are others.
+    unsafe { guard::set_present(tables, page, is_present) }
+}
+
 /// Leaves the boot loader's stack for the kernel's own and goes on with `next` there.
 pub(crate) fn enter_main_stack(next: extern "sysv64" fn(*const ()) -> !) -> ! {
     let top = local::boot_cpu().main_stack().top;

@@ -5,7 +5,7 @@
 )]
 
 use super::firmware::Firmware;
-use super::{MEMORY, cma, frame_table, nodes};
+use super::{MEMORY, cma, frame_table, kfence, nodes};
 use crate::arch::exit::Status;
 use crate::arch::{self, cpu, image, smp};
 use crate::{boot_info, panic, params};
@@ -134,6 +134,7 @@ fn try_bring_up(info: &'static BootInfo) -> Result<(), Failure> {
     let boot_cpu = arch::local::boot_cpu();
     arch::anchor::set(boot_cpu, MEMORY.anchor(CpuId(boot_cpu.id())));
     cma::log(&params, &summary);
+    kfence::watch(&summary);
     nodes::log_orders();
     let ready_tsc = arch::time::tsc();
     BOOT_MAP.call_once(|| BootMap {

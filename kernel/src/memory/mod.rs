@@ -27,6 +27,7 @@ mod frame_table;
 pub(crate) mod grace;
 mod heap_benches;
 mod holder;
+mod kfence;
 pub(crate) mod kswapd;
 pub(crate) mod ledger;
 mod node_files;
@@ -108,6 +109,11 @@ kernel_param!(
     "failslab",
     "INTERVAL,PERCENT,COUNT,TIMES[,MIN-MAX[,CACHE]]",
     "have requests for objects fail on purpose"
+);
+kernel_param!(
+    "kfence.sample_interval",
+    "ALLOCATIONS",
+    "one object in so many is from a pool where wrong accesses to it fault"
 );
 kernel_param!(
     "slub_debug",

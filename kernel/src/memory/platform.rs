@@ -4,19 +4,22 @@
     reason = "`mm::platform::Platform` is an unsafe trait: this is its implementation"
 )]
 
-use super::{frame_table, grace, kswapd, nodes, object_damage, populate};
-use crate::acpi;
+use super::{frame_table, grace, kfence, kswapd, nodes, object_damage, populate};
 use crate::arch::{anchor, irq, local, pin, running, smp, time};
 use crate::panic;
 use crate::sched::thread::Thread;
 use crate::sched::{self, Atomic};
+use crate::{acpi, arch};
 use alloc::vec::Vec;
 use core::ptr::NonNull;
 use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering::Relaxed;
 use mm::addr::{DirectMap, PhysAddr, PhysRange, VirtAddr};
 use mm::numa::Policy;
-use mm::platform::{CpuId, IrqState, MapFrameTableError, MemoryModel, NodeId, Platform, Profile};
+use mm::platform::{
+    CpuId, IrqState, MapFrameTableError, MemoryModel, NodeId, PageAccess, Platform, Profile,
+    ProtectPageError,
+};
 use mm::report::{
     AllocFailure, Corruption, ForcedFailure, ForcedObjectFailure, GraceStall, SleepInAtomic,
 };
@@ -245,10 +248,10 @@ unsafe impl Platform for KernelPlatform {
 
     /// Reported, and the machine goes on unless it runs with the `debug` profile.
     fn corruption(&self, report: &Corruption) {
-        let is_on_purpose = object_damage::is_on_purpose(report);
+        let is_on_purpose = object_damage::is_on_purpose(report) || kfence::is_on_purpose(report);
         if PROFILE.is_debug() && !is_on_purpose {
             panic::fatal(
-                crate::arch::exit::Status::Panic,
+                arch::exit::Status::Panic,
                 // With frame numbers, which others need not know.
                 format_args!("memory corruption: {report:#}"),
             );
@@ -267,6 +270,18 @@ unsafe impl Platform for KernelPlatform {
 
     fn object_failure_forced(&self, failure: &ForcedObjectFailure) {
         self.warn_now_and_then(failure);
+    }
+
+    /// Other CPUs are not interrupted: whoever frees an object may hold any lock (so it is in Linux).
+    fn protect_page(&self, page: PhysAddr, access: PageAccess) -> Result<(), ProtectPageError> {
+        let offset = self
+            .physical_offset()
+            .ok_or(ProtectPageError::Unsupported)?;
+        let is_present = access == PageAccess::ReadWrite;
+        // SAFETY: (1) what asks is the library, for pages that nobody but their wrong users touches; (2) it has one
+        // pool of 2 MiB, which it makes when memory comes up.
+        let done = unsafe { arch::set_page_present(offset, page, is_present) };
+        done.map_err(|_| ProtectPageError::OutOfTables)
     }
 
     fn frame_table_base(&self) -> Option<VirtAddr> {

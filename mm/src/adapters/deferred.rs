@@ -5,7 +5,7 @@ use core::ptr::NonNull;
 use crate::addr::{PhysAddr, PhysRange};
 use crate::mem::Exclusive;
 use crate::platform::Platform;
-use crate::slab::BadFree;
+use crate::slab::{BadFree, Object};
 use crate::system::{DeferError, Memory};
 
 /// Bytes of an address.
@@ -47,6 +47,17 @@ impl<P: Platform> Memory<P> {
             let Some(object) = self.platform().direct_map(PhysRange::from_size(at, 1)) else {
                 continue;
             };
+            if let Some(core) = self.core()
+                && let Some(kfence) = core.kfence_at(at)
+            {
+                // SAFETY: its owner gave it up, and the page's grace period is over.
+                let object = unsafe { Object::given_up(object) };
+                let place = object.as_ptr();
+                if self.free_unseen(core, kfence, object).is_err() {
+                    self.lose_object(place);
+                }
+                continue;
+            }
             // SAFETY: its owner gave it up to `kfree_deferred`, and the page's grace period is over.
             if unsafe { self.kfree(object) }.is_err() {
                 self.lose_object(object);

@@ -85,6 +85,11 @@ impl<P: Platform> Memory<P> {
     unsafe fn kfree_slow(&self, object: NonNull<u8>) -> Result<(), BadFree> {
         let core = self.core().ok_or(BadFree::NotASlab)?;
         let at = self.physical(object).ok_or(BadFree::NotASlab)?;
+        if let Some(kfence) = core.kfence_at(at) {
+            // SAFETY: the caller owns it, and gives it up; the pool knows which cache it is of.
+            let object = unsafe { Object::given_up(object) };
+            return self.free_sampled(core, kfence, object, (Ask::whole(), None));
+        }
         let frame = core.frames.frame(at.frame()).ok_or(BadFree::NotASlab)?;
         let word = frame.word();
         if word.is_compound_block() && at == at.frame().addr() {
@@ -295,7 +300,8 @@ impl<H: Home> KmemCache<H> {
         let none = (0, BadFree::NotASlab);
         let core = memory.core().ok_or(none)?;
         let cache = core.caches.get(self.id()).ok_or(none)?;
-        if cache.shape().is_some_and(|shape| shape.is_guarded()) {
+        let is_guarded = cache.shape().is_some_and(|shape| shape.is_guarded());
+        if is_guarded || memory.are_sampled(core, objects) {
             for (number, place) in objects.iter_mut().enumerate() {
                 let Some(object) = *place else { continue };
                 // SAFETY: the caller's word.
@@ -358,6 +364,12 @@ impl<H: Home> KmemCache<H> {
     #[track_caller]
     unsafe fn free_slow(&self, object: NonNull<u8>) -> Result<(), BadFree> {
         let memory = self.memory();
+        let at = memory.core().zip(memory.physical(object));
+        if let Some((core, kfence)) = at.and_then(|(core, at)| Some((core, core.kfence_at(at)?))) {
+            // SAFETY: as in `kfree`; the pool looks whether it is of this cache.
+            let object = unsafe { Object::given_up(object) };
+            return memory.free_sampled(core, kfence, object, (Ask::whole(), Some(self.id())));
+        }
         let slab = memory.slab_of(object).ok_or(BadFree::NotASlab)?;
         if slab.cache != self.id() {
             return Err(BadFree::OtherCache);

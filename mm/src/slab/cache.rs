@@ -140,6 +140,11 @@ impl Cache {
         &self.users
     }
 
+    /// Whether it ends when one more handle is given up.
+    pub(crate) fn is_last_user(&self) -> bool {
+        self.users.load(crate::sync::atomic::Ordering::Acquire) <= 1
+    }
+
     /// What it is.
     pub(super) const fn definition(&self) -> &Place {
         &self.definition

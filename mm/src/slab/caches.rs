@@ -119,7 +119,10 @@ impl<'a> Wish<'a> {
 
     /// The flags that a cache has for good.
     fn flags(&self) -> SlabFlags {
-        let own = SlabFlags::from_bits_truncate(self.flags.bits()).difference(SlabFlags::PANIC);
+        let mut own = SlabFlags::from_bits_truncate(self.flags.bits()).difference(SlabFlags::PANIC);
+        if self.reach != Reach::ALL {
+            own.insert(SlabFlags::SKIP_KFENCE);
+        }
         match self.ctor {
             Some(_) => own | SlabFlags::CTOR,
             None => own,

@@ -22,6 +22,8 @@ bitflags::bitflags! {
         const TYPESAFE_BY_RCU = 1 << 5;
         /// Without the cache there is no going on: a failure to make it is a panic.
         const PANIC = 1 << 6;
+        /// Objects never come from the sampling guard pool: it matters where they lie.
+        const SKIP_KFENCE = 1 << 7;
         /// Bytes before and behind each object hold a pattern, which is checked: who runs over an end
         /// is found.
         const RED_ZONE = 1 << 16;

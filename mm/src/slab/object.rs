@@ -5,8 +5,13 @@
 //! too: whoever gives back what is free already, or wrote to it meanwhile, is found out.
 
 mod guarded;
+#[cfg(test)]
+mod hijack_tests;
+mod pool;
 
 use core::ptr::NonNull;
+
+pub(super) use pool::{BadCanary, Fresh, PoolMemory};
 
 use super::debug::Treatment;
 use super::partial::Partial;

@@ -79,6 +79,13 @@ impl<T: Send, S: Sync> PerCpu<T, S> {
         Self { cells }
     }
 
+    /// The same in a model.
+    #[cfg(all(test, loom))]
+    pub(crate) fn of_a_model(cells: Vec<OwnerCell<T, S>>) -> Self {
+        let cells = cells.leak();
+        Self { cells }
+    }
+
     /// Whether no CPU has one.
     #[must_use]
     pub(crate) const fn is_empty(&self) -> bool {

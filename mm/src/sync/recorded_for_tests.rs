@@ -71,4 +71,25 @@ impl AtomicBool {
     pub fn swap(&self, value: bool, order: Ordering) -> bool {
         self.0.swap(value, order)
     }
+    /// Exchanges it if it is as expected. No owner of a cell does that, so no note is taken.
+    pub fn compare_exchange(
+        &self,
+        current: bool,
+        new: bool,
+        success: Ordering,
+        failure: Ordering,
+    ) -> Result<bool, bool> {
+        self.0.compare_exchange(current, new, success, failure)
+    }
+
+    /// The same; it may fail for no reason.
+    pub fn compare_exchange_weak(
+        &self,
+        current: bool,
+        new: bool,
+        success: Ordering,
+        failure: Ordering,
+    ) -> Result<bool, bool> {
+        self.0.compare_exchange_weak(current, new, success, failure)
+    }
 }

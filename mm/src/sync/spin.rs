@@ -5,7 +5,7 @@ use core::fmt;
 use core::marker::PhantomData;
 use core::ops::{Deref, DerefMut};
 
-use super::atomic::{AtomicBool, Ordering};
+use super::atomic::{AtomicBool, Ordering, spin_loop};
 use crate::platform::{IrqState, LockClass, Platform};
 
 /// A lock around `T`. Holding it masks interrupts on this CPU, so that an interrupt handler
@@ -23,7 +23,18 @@ unsafe impl<T: Send> Sync for SpinLock<T> {}
 
 impl<T> SpinLock<T> {
     /// An unlocked lock of `class` around `value`.
+    #[cfg(not(loom))]
     pub const fn new(class: LockClass, value: T) -> Self {
+        Self {
+            locked: AtomicBool::new(false),
+            class,
+            value: UnsafeCell::new(value),
+        }
+    }
+
+    /// The same for models, whose flags have no constant constructors.
+    #[cfg(loom)]
+    pub fn new(class: LockClass, value: T) -> Self {
         Self {
             locked: AtomicBool::new(false),
             class,
@@ -41,7 +52,7 @@ impl<T> SpinLock<T> {
             .is_err()
         {
             while self.locked.load(Ordering::Relaxed) {
-                core::hint::spin_loop();
+                spin_loop();
             }
         }
         if P::PROFILE.is_debug() {

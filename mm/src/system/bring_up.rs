@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod caches;
+mod kfence;
 mod latent;
 mod ways;
 
@@ -25,7 +26,7 @@ use crate::frame::{AddSectionError, FrameTable, Origin, Origins, ZoneId};
 use crate::mem::{Array, CarveError, EarlyRam};
 use crate::memblock::{AllocError, Memblock, NodeChoice, NodeFrames, Request};
 use crate::numa::MAX_NODES;
-use crate::platform::{CpuId, MemoryModel, NodeId, Platform};
+use crate::platform::{CpuId, MemoryModel, NodeId, Platform, ProtectPageError};
 use crate::report::Corruption;
 use crate::sync::atomic::{AtomicU8, AtomicU64};
 use crate::sync::grace::{Grace, Seat};
@@ -110,6 +111,8 @@ pub struct Summary {
     /// CPUs that [`Platform::node_of`] puts on a node that does not exist. They count as node 0's; the
     /// firmware, or who reads it, is wrong about them, and a kernel should say so.
     pub misplaced_cpus: u32,
+    /// Why there is no sampling guard pool, though it was asked for.
+    pub no_kfence: Option<ProtectPageError>,
 }
 
 /// Building in progress.
@@ -145,6 +148,7 @@ impl<P: Platform> Memory<P> {
         let backlogs = builder.backlogs()?;
         builder.page_lists(&mut nodes, options.page_lists)?;
         let caches = builder.caches(nodes.len(), &cpus, &options)?;
+        let kfence = builder.kfence(&options)?;
         let origins = builder.origins(&frames, options.page_owner)?;
         let (cma, lent) = builder.cma(plan, options.cma_bytes)?.unzip();
         let room = builder.room_for_map(&frames, &nodes, populate)?;
@@ -164,6 +168,7 @@ impl<P: Platform> Memory<P> {
             latent: None,
             faults: options.fail_page_alloc.map(Faults::new),
             slab_faults: SlabFaults::new(options.failslab),
+            kfence,
             tuning: SpinLock::new(rank::SETTINGS, Tuning::INITIAL),
             reclaim: super::reclaim::Counters::default(),
             quarantined: AtomicU64::new(0),

@@ -112,7 +112,14 @@ impl<H: Home> KmemCache<H> {
         let _ = self.shrink();
         self.wait_for_deferred();
         let given_up = self.parts().map_or(Ok(()), |(memory, core, cache)| {
-            core.caches.give_up(&memory.soil(core), cache)
+            let sampled = memory.sampled_of(core, cache);
+            match sampled {
+                0 => core.caches.give_up(&memory.soil(core), cache),
+                _ => Err(cache
+                    .stats(&memory.platform)
+                    .active_objects
+                    .saturating_add(sampled)),
+            }
         });
         given_up.map_err(|objects| StillInUse {
             objects,
@@ -122,13 +129,12 @@ impl<H: Home> KmemCache<H> {
 
     /// Waits until objects are free that readers may still see, if that is what keeps slabs from going.
     pub(super) fn wait_for_deferred(&self) {
-        let Some((memory, _, cache)) = self.parts() else {
+        let Some((memory, core, cache)) = self.parts() else {
             return;
         };
-        if cache.stats(memory.platform()).slabs > 0
-            && memory.grace().pending() > 0
-            && memory.grace().barrier().is_ok()
-        {
+        let is_used =
+            cache.stats(memory.platform()).slabs > 0 || memory.sampled_of(core, cache) > 0;
+        if is_used && memory.grace().pending() > 0 && memory.grace().barrier().is_ok() {
             let _ = self.shrink();
         }
     }

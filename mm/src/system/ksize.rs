@@ -22,7 +22,11 @@ impl<P: Platform> Memory<P> {
     /// How many bytes an object has, and whether its cache is a debugged one.
     pub(crate) fn room_of(&self, object: NonNull<u8>) -> Option<(usize, bool)> {
         let core = self.core()?;
-        let pfn = self.physical(object)?.frame();
+        let at = self.physical(object)?;
+        if let Some(kfence) = core.kfence_at(at) {
+            return Some((kfence.size_of(&self.platform, at)?, false));
+        }
+        let pfn = at.frame();
         if let Some(slab) = core.frames.slab_at(pfn) {
             let shape = core.caches.get(slab.cache)?.shape()?;
             return Some((shape.size(), shape.is_guarded()));

@@ -210,7 +210,13 @@ impl<P: Platform> Memory<P> {
         if gfp.contains(Gfp::ZERO) && cache.has_ctor() {
             return Err(AllocError::Constructed);
         }
+        if let Some(object) = self.sampled(core, cache, (gfp, node), ask) {
+            return Ok(object.into_raw());
+        }
         let object = cache.alloc(&self.soil(core), gfp, node, (ask, trace));
+        if let Some(kfence) = &core.kfence {
+            kfence.pass(&self.platform, cache);
+        }
         object
             .map(Object::into_raw)
             .map_err(|_| AllocError::OutOfMemory)

@@ -35,6 +35,9 @@ pub struct Options {
     pub slub_debug: SlubDebug,
     /// `failslab=`: which requests for objects fail on purpose.
     pub failslab: Option<FailSlab>,
+    /// `kfence.sample_interval=`: one allocation of an object in so many is from the sampling guard pool; 0 stands
+    /// for no pool, which takes 2 MiB.
+    pub kfence_sample_interval: u64,
 }
 
 /// When sections of memory get their frame records and go to the allocator.
@@ -117,6 +120,7 @@ impl Options {
                 false => SlubDebug::OFF,
             },
             failslab: None,
+            kfence_sample_interval: 0,
         }
     }
 
@@ -143,7 +147,7 @@ impl Options {
     /// The same with what the kernel command line says: `init_on_alloc=`, `init_on_free=` and
     /// `page_poison=`, each `0`/`1`/`off`/`on`; `transparent_hugepage=`, which is `always`,
     /// `madvise` or `never`; `percpu_pagelists=`, which is `off`, `tuned` or `classic`;
-    /// `fail_page_alloc=`, as [`FailPageAlloc`] reads it; `failslab=`, as [`FailSlab`] does; `slub_debug=`, as
+    /// `fail_page_alloc=`, as [`FailPageAlloc`] reads it; `failslab=`, as [`FailSlab`] does; `kfence.sample_interval=`, a number; `slub_debug=`, as
     /// [`SlubDebug`] does, or without a value; `page_owner=`, which is
     /// `off` or `on`; and `populate=`, which is `ondemand` or `boot`. Other words are
     /// left to others; a value that is none of these goes to `refused` and changes nothing.
@@ -170,6 +174,7 @@ impl Options {
                 }
                 "fail_page_alloc" => rule(&mut self.fail_page_alloc, value),
                 "failslab" => rule(&mut self.failslab, value),
+                "kfence.sample_interval" => number(&mut self.kfence_sample_interval, value),
                 "slub_debug" => match self.slub_debug.with(value) {
                     Ok(debug) => {
                         self.slub_debug = debug;
@@ -222,6 +227,11 @@ fn choice<T, const N: usize>(place: &mut T, value: &str, choices: [(&str, T); N]
     }
 }
 
+/// Sets what is a number; answers whether it is one.
+fn number(place: &mut u64, value: &str) -> bool {
+    value.parse().map(|number| *place = number).is_ok()
+}
+
 /// Sets what has a language of its own; answers whether the value is in it.
 fn rule<T: FromStr>(place: &mut Option<T>, value: &str) -> bool {
     match value.parse() {
@@ -242,7 +252,8 @@ mod tests {
         let mut refused = [""; 1];
         let options = Options::for_profile(Profile::Hardened).with_command_line(
             "quiet init_on_alloc=0 page_poison=maybe init_on_free=on transparent_hugepage=never page_owner=on \
-             populate=boot fail_page_alloc=1,5,0,-1 slub_debug=FZ,kmalloc-* failslab=1,5,0,-1",
+             populate=boot fail_page_alloc=1,5,0,-1 slub_debug=FZ,kmalloc-* failslab=1,5,0,-1 \
+             kfence.sample_interval=100",
             |word| refused = [word],
         );
         assert_eq!(
@@ -259,6 +270,7 @@ mod tests {
                 fail_page_alloc: "1,5,0,-1".parse().ok(),
                 slub_debug: "FZ,kmalloc-*".parse().unwrap(),
                 failslab: "1,5,0,-1".parse().ok(),
+                kfence_sample_interval: 100,
             }
         );
         assert_eq!(refused, ["page_poison=maybe"]);

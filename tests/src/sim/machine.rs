@@ -54,6 +54,7 @@ pub struct Builder<C: SimConfig> {
     early_limit: PhysAddr,
     held_back: Vec<PhysRange>,
     panics: bool,
+    protections: u64,
     config: core::marker::PhantomData<C>,
 }
 
@@ -130,6 +131,7 @@ impl<C: SimConfig> Machine<C> {
             early_limit: PhysAddr::MAX,
             held_back: Vec::new(),
             panics: false,
+            protections: u64::MAX,
             config: core::marker::PhantomData,
         }
     }
@@ -382,6 +384,13 @@ impl<C: SimConfig> Builder<C> {
         self
     }
 
+    /// Makes the machine one that puts only so many pages out of reach.
+    #[must_use]
+    pub const fn protections(mut self, pages: u64) -> Self {
+        self.protections = pages;
+        self
+    }
+
     /// Boots: memblock, plan, frames, zones.
     ///
     /// # Panics
@@ -451,7 +460,9 @@ impl<C: SimConfig> Builder<C> {
             .max();
         let frames = last.unwrap_or(0).next_multiple_of(SECTION_FRAMES);
         let ram = Ram::new(&ranges, frames * 32);
-        SimPlatform::new(ram, self.cpus, self.cpu_nodes.clone(), self.panics)
+        let platform = SimPlatform::new(ram, self.cpus, self.cpu_nodes.clone(), self.panics);
+        platform.refuse_to_protect(self.protections);
+        platform
     }
 
     /// Fills memblock's tables.

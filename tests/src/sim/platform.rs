@@ -13,7 +13,8 @@ use mm::mem::{EarlyRam, RamClaim};
 use mm::memblock::{Floor, Memblock, Request};
 use mm::numa::Policy;
 use mm::platform::{
-    CpuId, IrqState, LockClass, MapFrameTableError, MemoryModel, NodeId, Platform, Profile,
+    CpuId, IrqState, LockClass, MapFrameTableError, MemoryModel, NodeId, PageAccess, Platform,
+    Profile, ProtectPageError,
 };
 use mm::report::{
     AllocFailure, Corruption, ForcedFailure, ForcedObjectFailure, GraceStall, SleepInAtomic,
@@ -76,6 +77,8 @@ pub struct SimPlatform<C: SimConfig> {
     anchors: OnceLock<Vec<Anchor>>,
     /// What the platform does about damage: goes on, or panics.
     panics: bool,
+    /// How many pages it puts out of reach from now on.
+    protections: AtomicU64,
     config: PhantomData<C>,
 }
 
@@ -100,6 +103,7 @@ impl<C: SimConfig> SimPlatform<C> {
             stops: Stops::new(),
             anchors: OnceLock::new(),
             panics,
+            protections: AtomicU64::new(u64::MAX),
             config: PhantomData,
         }
     }
@@ -245,6 +249,11 @@ impl<C: SimConfig> SimPlatform<C> {
     /// Does not map the records of the next so many sections.
     pub fn refuse_to_map(&self, sections: u64) {
         self.refusals.store(sections, Ordering::Relaxed);
+    }
+
+    /// Puts only so many pages more out of reach.
+    pub fn refuse_to_protect(&self, after: u64) {
+        self.protections.store(after, Ordering::Relaxed);
     }
 
     /// Takes the CPUs that grace periods waited for for long, oldest report first.
@@ -477,6 +486,17 @@ unsafe impl<C: SimConfig> Platform for SimPlatform<C> {
                 .scribble(tables.start().checked_add(at).unwrap(), 0xa5);
         }
         self.ram.alias(at, ram)
+    }
+
+    fn protect_page(&self, page: PhysAddr, access: PageAccess) -> Result<(), ProtectPageError> {
+        if access == PageAccess::None {
+            let take = |left: u64| left.checked_sub(1);
+            let left = &self.protections;
+            left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take)
+                .map_err(|_| ProtectPageError::Unsupported)?;
+        }
+        self.ram.protect(page, access);
+        Ok(())
     }
 
     fn lock_acquired(&self, class: LockClass) {

@@ -4,16 +4,18 @@
 //! ([`MemoryModel::Vmemmap`](mm::platform::MemoryModel)), so that the table really is an alias of
 //! the RAM behind it. Holes are not mapped at all: a stray access there ends the test with SIGSEGV.
 
+use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 use std::ptr::{self, NonNull};
 use std::slice;
 use std::sync::Mutex;
 
 use mm::addr::{PhysAddr, PhysRange, VirtAddr};
-use mm::platform::MapFrameTableError;
+use mm::config::PAGE_SIZE;
+use mm::platform::{MapFrameTableError, PageAccess};
 use rustix::fs::{MemfdFlags, SeekFrom, ftruncate, memfd_create, seek};
 use rustix::io::Errno;
-use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
+use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap, mmap_anonymous, mprotect, munmap};
 
 /// A contiguous range of RAM.
 #[derive(Debug)]
@@ -56,6 +58,8 @@ pub struct Ram {
     file: OwnedFd,
     banks: Vec<Bank>,
     window: Option<Window>,
+    /// Pages that nobody can touch.
+    protected: Mutex<BTreeSet<PhysAddr>>,
 }
 
 /// The virtual range for the frame table.
@@ -96,6 +100,7 @@ impl Ram {
             file,
             banks,
             window,
+            protected: Mutex::default(),
         }
     }
 
@@ -136,6 +141,31 @@ impl Ram {
     /// The ranges that are RAM, lowest first, neighbours joined.
     pub fn ranges(&self) -> impl Iterator<Item = PhysRange> {
         self.banks.iter().map(|bank| bank.phys)
+    }
+
+    /// Puts a page out of reach of everybody, or within it again.
+    pub(super) fn protect(&self, page: PhysAddr, access: PageAccess) {
+        let first = self.at(PhysRange::from_size(page, PAGE_SIZE)).expect("RAM");
+        let (flags, mut protected) = match access {
+            PageAccess::None => (MprotectFlags::empty(), self.protected.lock().unwrap()),
+            PageAccess::ReadWrite => {
+                let both = MprotectFlags::READ | MprotectFlags::WRITE;
+                (both, self.protected.lock().unwrap())
+            }
+        };
+        // SAFETY: a whole page of a mapping that is ours; who touches it without asking ends with SIGSEGV.
+        unsafe { mprotect(first.as_ptr().cast(), PAGE_SIZE as usize, flags) }.unwrap();
+        match access {
+            PageAccess::None => protected.insert(page),
+            PageAccess::ReadWrite => protected.remove(&page),
+        };
+    }
+
+    /// Whether whoever touches an address has a page fault.
+    #[must_use]
+    pub fn is_protected(&self, address: PhysAddr) -> bool {
+        let page = address.align_down(PAGE_SIZE);
+        self.protected.lock().unwrap().contains(&page)
     }
 
     /// Copies bytes that nobody is writing to right now.

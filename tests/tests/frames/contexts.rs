@@ -9,13 +9,14 @@ use std::fs;
 use std::path::Path;
 use std::ptr::NonNull;
 
-use mm::addr::{Order, Pfn, PfnRange, PhysAddr, PhysRange};
+use mm::addr::{Order, Pfn, PfnRange, PhysAddr, PhysRange, VirtAddr};
 use mm::buddy::Gfp;
 use mm::buddy::relief::{Freed, OomNotifier, OutOfMemory, Relief, ShrinkControl, Shrinker};
 use mm::numa::{Mode, NodeMask, NodeState, Policy};
 use mm::platform::{CpuId, NodeId, Platform};
+use mm::report::AccessKind;
 use mm::sync::Pin;
-use mm::system::{DmaRequest, Memory, NoFailSlab, PageLists, PageRun, SharedBlock};
+use mm::system::{DmaRequest, Memory, NoFailSlab, NoKfence, PageLists, PageRun, SharedBlock};
 use mm::zone::watermark::policy::RESERVE_RATIO;
 use mm_tests::oracles;
 use mm_tests::sim::{Checked, Listed, Machine, SimPlatform};
@@ -404,6 +405,16 @@ const CALLS: &[(&str, Action)] = &[
     }),
     ("set_failslab", |call| {
         assert_eq!(call.world.set_failslab(None), Err(NoFailSlab));
+    }),
+    ("kfence_page_fault", |call| {
+        let (address, kind) = (VirtAddr::new(0x1000), AccessKind::Read);
+        assert!(!call.world.kfence_page_fault(address, kind));
+    }),
+    ("kfence_stats", |call| {
+        assert_eq!(call.world.kfence_stats(), Err(NoKfence));
+    }),
+    ("set_kfence_interval", |call| {
+        assert_eq!(call.world.set_kfence_interval(1), Err(NoKfence));
     }),
     ("kcalloc", |call| {
         call.kfree(call.world.kcalloc(4, 8, call.gfp).unwrap());

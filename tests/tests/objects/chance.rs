@@ -1,6 +1,6 @@
 //! R22: nobody can tell which object of a new slab comes next.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use mm::buddy::Gfp;
 use mm::slab::SlabFlags;
@@ -66,5 +66,41 @@ fn objects_of_new_slabs_come_in_an_order_that_is_any() {
     machine.shrink_caches();
     machine.drain_all_pages();
     machine.rebase();
+    machine.finish();
+}
+
+/// R21: a free object's word is its mark, the address of the word and the cache's secret, combined; no two caches have
+/// the same.
+#[test]
+fn no_two_caches_have_the_same_secret() {
+    const AT_HAND: u64 = u16::MAX as u64 - 1;
+    let mut machine = Machine::<Usual>::with_ram(96 << 20);
+    // What caches need stays for the next ones.
+    for round in 0..2 {
+        if round == 1 {
+            machine.rebase();
+        }
+        let caches: Vec<_> = (0..100)
+            .map(|_| KmemCache::create(&*machine, "test", (64, 8), SlabFlags::NO_MERGE).unwrap())
+            .collect();
+        let secrets: HashSet<u64> = caches
+            .iter()
+            .map(|cache| {
+                let object = cache.alloc(Gfp::KERNEL).unwrap();
+                // SAFETY: allocated above.
+                unsafe { cache.free(object) }.unwrap();
+                // SAFETY: the middle of an object, which nobody uses.
+                let word = unsafe { object.add(32) }.cast::<u64>();
+                // SAFETY: as above.
+                let found = unsafe { word.read() };
+                found ^ AT_HAND ^ (word.addr().get() as u64).swap_bytes()
+            })
+            .collect();
+        assert_eq!(secrets.len(), 100);
+        assert!(!secrets.contains(&0));
+        caches
+            .into_iter()
+            .for_each(|cache| cache.destroy().unwrap());
+    }
     machine.finish();
 }

@@ -5,8 +5,8 @@ use std::ptr::NonNull;
 
 use mm::buddy::Gfp;
 use mm::platform::NodeId;
-use mm::slab::{NamePattern, SlabFlags};
-use mm::system::{AllocError, FailSlab, KBytes, KmemCache, NoFailSlab, Times};
+use mm::slab::{CacheError, NamePattern, SlabFlags};
+use mm::system::{AllocError, FailPageAlloc, FailSlab, KBytes, KmemCache, NoFailSlab, Times};
 use mm_tests::sim::{Machine, Usual};
 
 const MIB: u64 = 1 << 20;
@@ -170,7 +170,11 @@ const OPERATIONS: [Operation; 8] = [
     },
     // A cache of its own, of which one object is taken.
     |machine, size, gfp| {
-        let cache = KmemCache::create(&**machine, "swept", (size, 8), SlabFlags::NO_MERGE).unwrap();
+        let cache = KmemCache::create(&**machine, "swept", (size, 8), SlabFlags::NO_MERGE);
+        let cache = cache.map_err(|error| match error {
+            CacheError::OutOfMemory => AllocError::OutOfMemory,
+            error => panic!("{error}"),
+        })?;
         let taken = cache.alloc(gfp & !(Gfp::DMA | Gfp::RECLAIMABLE | Gfp::ACCOUNT));
         let back = taken.map(|object| {
             // SAFETY: allocated above.
@@ -219,4 +223,47 @@ fn whatever_fails_nothing_has_changed_and_the_next_try_succeeds() {
     machine.drain_all_pages();
     machine.rebase();
     machine.finish();
+}
+
+/// R61 one level below: the first, the second, … request for pages of an operation fails, for a slab or for what a new
+/// cache needs, until none does. Whoever can do without those pages succeeds.
+#[test]
+fn whatever_pages_are_refused_nothing_has_changed_and_the_next_try_succeeds() {
+    let mut injections = 0;
+    for size in [8, 100, 700, 3000, 8000, 20_000] {
+        for operation in OPERATIONS {
+            for number in 1.. {
+                let rule = FailPageAlloc {
+                    interval: number,
+                    times: Times::AtMost(1),
+                    ..FailPageAlloc::per_cent(100, 0)
+                };
+                let builder = Machine::<Usual>::new().ram(0, 16 * MIB);
+                let mut machine = builder
+                    .options(|options| options.fail_page_alloc = Some(rule))
+                    .boot();
+                let gfp = Gfp::KERNEL | Gfp::NOWARN;
+                let result = operation(&machine, size, gfp);
+                let failed = machine.injected_failures();
+                assert!(result.is_ok() || result == Err(AllocError::OutOfMemory));
+                assert!(failed > 0 || result.is_ok());
+                assert_eq!(active(&machine), 0, "{size} {number}");
+                machine.check();
+                if failed > 0 {
+                    operation(&machine, size, gfp).unwrap();
+                    assert_eq!(active(&machine), 0, "{size} {number}");
+                }
+                machine.shrink_caches();
+                // What caches need stays.
+                machine.rebase();
+                machine.finish();
+                injections += failed;
+                if failed == 0 {
+                    break;
+                }
+            }
+        }
+    }
+    println!("{injections} injections");
+    assert!(injections >= 48, "{injections}");
 }

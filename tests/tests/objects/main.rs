@@ -15,6 +15,8 @@ mod failing;
 mod guarded;
 mod heap;
 mod init;
+mod kfence;
+mod kfence_pool;
 mod kmalloc;
 mod large;
 mod mempools;

@@ -95,6 +95,18 @@ pub(crate) const OBJECTS: &[Ending] = &[
     objects("64M", "--cpus 4 --memory 64M"),
     damage("damage_plain", "--profile plain"),
     damage("damage_debug", "--profile debug --cpus 2"),
+    guard_pool(
+        "guard_pool",
+        "--cpus 2 --cmdline kfence.sample_interval=100",
+    ),
+    guard_pool(
+        "guard_pool_plain_la57",
+        "--profile plain --cpu max --cmdline kfence.sample_interval=10",
+    ),
+    guard_pool(
+        "guard_pool_debug",
+        "--profile debug --cpus 2 --cmdline kfence.sample_interval=50",
+    ),
     damage("damage_all_caches", "--cmdline slub_debug --memory 256M"),
 ];
 
@@ -243,6 +255,16 @@ const fn damage(name: &'static str, options: &'static str) -> Ending {
         exec: Some("slabtest; leaks; stress slab 5000; slabtest"),
         status: 0,
         says: "the cache could not end: 1 objects of cache slabtest have not come back",
+    }
+}
+
+const fn guard_pool(name: &'static str, options: &'static str) -> Ending {
+    Ending {
+        name,
+        options,
+        exec: Some("kfencetest; stress slab 20000; kfencetest; kfence; programs 2"),
+        status: 0,
+        says: "the guard pool found 6 of 6 faults",
     }
 }
 

@@ -35,12 +35,12 @@ const EQUALS: [&[&str]; 4] = [
 /// A room grows by changing this table, where a reviewer sees it. Files in a room that forbid
 /// `unsafe` do not count.
 const ROOMS: [(&str, usize, usize); 6] = [
-    ("platform", 200, 1),
-    ("sync", 860, 22),
+    ("platform", 215, 1),
+    ("sync", 880, 22),
     ("mem", 292, 17),
     ("frame/table", 870, 27),
-    ("slab/object", 435, 36),
-    ("adapters", 1020, 106),
+    ("slab/object", 560, 46),
+    ("adapters", 1075, 115),
 ];
 
 /// Heads of modules that have a room below them: they cannot forbid `unsafe` for it, so they must
