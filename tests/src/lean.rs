@@ -22,13 +22,19 @@ use mm::zone::plan::{CoreWish, NodePlan, Plan};
 const START: PhysAddr = PhysAddr::new(1 << 32);
 /// RAM begins at a multiple of this on the host too.
 const ALIGN: usize = 2 << 20;
+/// CPUs of a machine.
+const CPUS: usize = 2;
 
 thread_local! {
     static CPU: Cell<u32> = const { Cell::new(0) };
 }
 
-/// Says which CPU this thread is, for all lean machines.
+/// Says which CPU this thread is, 0 or 1, for all lean machines.
+///
+/// # Panics
+/// If there is no such CPU.
 pub fn set_cpu(cpu: u32) {
+    assert!((cpu as usize) < CPUS, "lean machines have {CPUS} CPUs");
     CPU.set(cpu);
 }
 
@@ -131,7 +137,7 @@ where
 
 // SAFETY: (1, 2) RAM is one leaked allocation at one offset, used by the library alone; (3) no
 // interrupt handlers exist here, and a thread keeps its CPU number; (4) whoever runs two threads
-// on one machine gives them different numbers; (5, 6) no frame table is mapped.
+// on one machine gives them different numbers; (5, 6) no frame table is mapped; (9) `set_cpu` knows no other.
 unsafe impl Platform for Lean {
     const PROFILE: Profile = Profile::Plain;
 
@@ -155,8 +161,24 @@ unsafe impl Platform for Lean {
     }
 
     #[inline]
+    fn direct_map_base(&self) -> Option<VirtAddr> {
+        let first = VirtAddr::from_ptr(self.first.load(Ordering::Relaxed));
+        let base = first.as_u64().wrapping_sub(START.as_u64());
+        Some(VirtAddr::new(base))
+    }
+
+    #[inline]
     fn current_cpu(&self) -> CpuId {
         CpuId(cpu())
+    }
+
+    fn cpus(&self) -> u32 {
+        CPUS as u32
+    }
+
+    /// A CPU whose thread does something else answers nobody.
+    fn relax(&self, _: u32) -> bool {
+        false
     }
 
     #[inline]

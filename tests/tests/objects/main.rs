@@ -21,4 +21,5 @@ mod mempools;
 mod misuse;
 mod owners;
 mod switches;
+mod traces;
 mod typed;
