@@ -56,17 +56,19 @@ fn with_cache(
 
 fn pairs(bencher: &mut Bencher) -> Result<(), BenchError> {
     with_cache(|cache| {
-        let pair = |_| {
-            if let Ok(object) = cache.alloc(Gfp::KERNEL) {
-                // SAFETY: allocated just now.
-                let freed = unsafe { cache.free(black_box(object)) };
-                let _ = black_box(freed);
-            }
-        };
-        pair(0);
-        bencher.each("", PAIRS, pair);
+        pair(cache);
+        bencher.each("", PAIRS, |_| pair(cache));
         Ok(())
     })
+}
+
+#[inline(always)]
+fn pair(cache: &KmemCache<Kernel>) {
+    if let Ok(object) = cache.alloc(Gfp::KERNEL) {
+        // SAFETY: allocated just now.
+        let freed = unsafe { cache.free(black_box(object)) };
+        let _ = black_box(freed);
+    }
 }
 
 fn typed(bencher: &mut Bencher) -> Result<(), BenchError> {

@@ -2,7 +2,10 @@
 
 use core::ptr::NonNull;
 
+use crate::addr::{PhysAddr, to_count, to_index};
 use crate::buddy::Gfp;
+use crate::config::PAGE_SIZE;
+use crate::frame::slab::SlabTag;
 use crate::frame::{FrameState, FrameTable, Offer, SlabFrame};
 use crate::platform::Platform;
 use crate::slab::{Ask, BadFree, Object};
@@ -10,6 +13,46 @@ use crate::system::{AllocError, Home, KmemCache, Memory};
 
 /// Objects that are given back under one pin.
 const BULK: usize = 32;
+
+/// What is known of a page whose record was looked at.
+struct Page {
+    /// Where it is mapped, …
+    mapped: usize,
+    /// … and where it is.
+    at: u64,
+    tag: SlabTag,
+}
+
+impl Page {
+    const BYTES: usize = to_index(PAGE_SIZE);
+    const NONE: Self = Self {
+        // No page starts there.
+        mapped: usize::MAX,
+        at: 0,
+        tag: SlabTag::NONE,
+    };
+
+    #[inline(always)]
+    fn around(object: NonNull<u8>, at: PhysAddr, tag: SlabTag) -> Self {
+        Self {
+            mapped: object.addr().get() & !(Self::BYTES - 1),
+            at: at.frame().addr().as_u64(),
+            tag,
+        }
+    }
+
+    #[inline(always)]
+    fn contains(&self, object: NonNull<u8>) -> bool {
+        object.addr().get() ^ self.mapped < Self::BYTES
+    }
+
+    /// What the record says of an object in it, and its address.
+    #[inline(always)]
+    fn known_of(&self, object: NonNull<u8>) -> (SlabTag, u64) {
+        let offset = object.addr().get() & (Self::BYTES - 1);
+        (self.tag, self.at | to_count(offset))
+    }
+}
 
 impl<P: Platform> Memory<P> {
     /// Gives back what [`Memory::kmalloc`] or a cache handed out (Linux: `kfree`). Context: any but NMI.
@@ -263,16 +306,22 @@ impl<H: Home> KmemCache<H> {
             return Ok(());
         }
         let soil = memory.soil(core);
-        let known = |object: NonNull<u8>| {
-            let at = memory.physical(object)?;
-            let tag = core.frames.slab_tag_at(at)?;
+        // Neighbours are in the same page more often than not.
+        let mut page = Page::NONE;
+        let offered = objects.iter_mut().map_while(|place| {
+            let object = (*place)?;
+            if !page.contains(object) {
+                let at = memory.physical(object)?;
+                page = Page::around(object, at, core.frames.slab_tag_at(at)?);
+            }
+            *place = None;
             // SAFETY: the caller's word; those whose record names another cache are not taken.
-            Some((unsafe { Object::given_up(object) }, (tag, at.as_u64())))
-        };
-        let offered = objects.iter().map_while(|place| known((*place)?));
-        let done = cache.put_back_many(&soil, offered);
-        let rest = objects.get_mut(..done).unwrap_or_default();
-        rest.fill(None);
+            Some((unsafe { Object::given_up(object) }, page.known_of(object)))
+        });
+        let (done, refused) = cache.put_back_many(&soil, offered);
+        if let (Some(place), Some(object)) = (objects.get_mut(done), refused) {
+            *place = Some(object.into_raw());
+        }
         let rest = objects.get_mut(done..).unwrap_or_default();
         for (first, some) in (done..).step_by(BULK).zip(rest.chunks_mut(BULK)) {
             let mut given = [const { None }; BULK];

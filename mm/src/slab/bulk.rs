@@ -12,8 +12,8 @@ use crate::platform::Platform;
 use crate::sync::Pin;
 
 impl Cache {
-    /// Hands out objects that this CPU has at hand into empty places, as many as there are or fit, up to the first that
-    /// somebody wrote to. Answers how many. Context: any but NMI.
+    /// Hands out objects that this CPU has at hand into the empty places in front, up to the first that somebody
+    /// wrote to. Answers how many. Context: any but NMI.
     pub(crate) fn take_many<G: Ground>(
         &self,
         ground: &G,
@@ -33,24 +33,24 @@ impl Cache {
     }
 
     /// Puts objects that their owner gives up to those that this CPU has at hand, each with what the record of its frame
-    /// says and its address, up to the first that does not belong there or has no room. Answers how many. Context:
-    /// any but NMI.
+    /// says and its address, up to the first that does not belong there, which is answered, or for which there is no room.
+    /// Answers how many, too. Context: any but NMI.
     pub(crate) fn put_back_many<G: Ground>(
         &self,
         ground: &G,
         objects: impl Iterator<Item = (Object, (SlabTag, u64))>,
-    ) -> usize {
+    ) -> (usize, Option<Object>) {
         let pin = Pin::new(ground.platform());
         let cells = self.rooms().get().map(Rooms::cells);
         let Some(mut own) = cells.and_then(|cells| cells.enter(&pin)) else {
-            return 0;
+            return (0, None);
         };
         let (magazine, gauges) = own.parts();
-        let count = magazine.put_back_many(objects, G::P::PROFILE, gauges);
+        let outcome = magazine.put_back_many(objects, G::P::PROFILE, gauges);
         if own.leave() {
             self.serve(ground, &pin);
         }
-        count
+        outcome
     }
 
     /// Takes objects back that their owner gives up, each with its slab; those that fit go to this CPU's at hand, the

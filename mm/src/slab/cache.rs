@@ -22,7 +22,7 @@ use crate::sync::atomic::AtomicU32;
 use crate::sync::{Once, OwnerCell, PerCpu, Pin, SpinLock, rank};
 
 /// Objects that move under one hold of a lock.
-pub(super) const BATCH: usize = 32;
+pub(super) const BATCH: usize = 64;
 
 /// There is no object, nor memory for one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -444,11 +444,10 @@ impl Cache {
         gauges: &Gauges,
         count: u32,
     ) {
-        let mut old = [const { None }; BATCH];
-        let most = to_index(u64::from(count)).min(BATCH);
-        let taken = magazine.take_old(&mut old[..most], gauges);
-        self.give_back(ground, &mut old[..to_index(u64::from(taken))]);
-        magazine.note_gone(taken, gauges);
+        let old = magazine.oldest(count, gauges);
+        self.give_back(ground, old);
+        let count = old.len();
+        magazine.note_oldest_gone(count, gauges);
     }
 
     /// An object at hand was written to while it was free: it stays out of use.

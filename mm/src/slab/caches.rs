@@ -348,7 +348,7 @@ impl Caches {
         // Nothing is written to objects that keep what is in them, and none lies across a boundary.
         if own.keep_contents() || wish.reach.boundary != 0 {
             let own = own.difference(SlabFlags::DEBUG);
-            return Ok((Shape::new(size, align, own, self.cpus)?, own));
+            return Ok((Shape::new(size, align, own)?, own));
         }
         let setup = Setup {
             seed: self.seed,
@@ -357,14 +357,14 @@ impl Caches {
             failing: self.failing.as_ref(),
         };
         let flags = own | setup.flags(wish.name);
-        let plain = Shape::new(size, align, own, self.cpus)?;
+        let plain = Shape::new(size, align, own)?;
         // Without hardening, the short way treats no objects, so they all go the long one.
         let is_treated = self.treatment != Treatment::default() && !P::PROFILE.is_hardened();
         if !is_treated && !flags.intersects(SlabFlags::DEBUG) {
             return Ok((plain, flags));
         }
-        let guarded = Shape::guarded(size, align, flags, self.cpus)?;
-        let is_spared = self.debug.spares_orders() && guarded.order() > plain.order();
+        let guarded = Shape::guarded(size, align, flags)?;
+        let is_spared = self.debug.spares_orders() && guarded.least_order() > plain.least_order();
         match is_spared && !is_treated && !own.intersects(SlabFlags::DEBUG) {
             true => Ok((plain, own)),
             false => Ok((guarded, flags)),

@@ -8,7 +8,7 @@ use crate::platform::CpuId;
 use crate::sync::{OwnerCell, Pin, Seized};
 
 /// More than a CPU has at hand.
-const ALL: u32 = 64;
+const ALL: u32 = 128;
 
 impl Cache {
     /// Gives back what this CPU has at hand, if somebody asked for it.

@@ -10,7 +10,7 @@ use crate::platform::Profile;
 use crate::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 /// Places in a magazine; one is not used.
-pub(super) const PLACES: usize = 64;
+pub(super) const PLACES: usize = 128;
 
 /// What everybody may know of a CPU's objects at hand. Written by the CPU itself with plain stores.
 #[derive(Debug)]
@@ -68,8 +68,8 @@ fn place(count: u32) -> usize {
 /// How many there are: a mask instead of a check.
 #[inline(always)]
 fn count(gauges: &Gauges) -> u32 {
-    const { assert!(PLACES == 64, "as the mask says") };
-    gauges.count() & 63
+    const { assert!(PLACES == 128, "as the mask says") };
+    gauges.count() & 127
 }
 
 impl Magazine {
@@ -96,7 +96,7 @@ impl Magazine {
         Some(object)
     }
 
-    /// As [`Self::take`], into empty places, as long as there are any. Answers how many.
+    /// As [`Self::take`], into the empty places in front. Answers how many those were.
     #[inline]
     pub(super) fn take_many(
         &mut self,
@@ -104,48 +104,51 @@ impl Magazine {
         places: &mut [Option<NonNull<u8>>],
         gauges: &Gauges,
     ) -> usize {
-        let before = count(gauges);
-        let mut count = before;
-        for empty in places.iter_mut().filter(|place| place.is_none()) {
-            let newest = &mut self.objects[place(count)];
-            let Some(mut object) = newest.take() else {
-                break;
-            };
-            if profile.is_hardened() && !self.checks.unmark(&mut object) {
-                *newest = Some(object);
+        let there = place(count(gauges));
+        let many = there.min(places.len());
+        let newest = &mut self.objects[1..=there];
+        let (_, newest) = newest.split_at_mut(there.wrapping_sub(many));
+        let mut full: usize = 0;
+        for (object, place) in newest.iter_mut().zip(&mut *places) {
+            let is_good = |object: &mut Object| self.checks.unmark(object);
+            if place.is_some() || profile.is_hardened() && !object.as_mut().is_some_and(is_good) {
                 break;
             }
-            *empty = Some(object.into_raw());
-            count = count.wrapping_sub(1);
+            *place = object.take().map(Object::into_raw);
+            full = full.wrapping_add(1);
         }
-        gauges.set_count(count);
-        to_index(u64::from(before.wrapping_sub(count)))
+        newest.rotate_left(full);
+        self.note_gone(u32::try_from(full).unwrap_or(0), gauges);
+        full
     }
 
-    /// As [`Self::put_back`], up to the first that does not belong here. Answers how many.
+    /// As [`Self::put_back`], up to the first that does not belong here, which is answered, or for which there
+    /// is no room. Answers how many came, too.
     #[inline]
     pub(super) fn put_back_many(
         &mut self,
         objects: impl Iterator<Item = (Object, (SlabTag, u64))>,
         profile: Profile,
         gauges: &Gauges,
-    ) -> usize {
-        let before = count(gauges);
-        let mut count = before;
-        for (mut object, (tag, at)) in objects {
-            if !self.takes(tag, count) {
+    ) -> (usize, Option<Object>) {
+        let first = place(count(gauges).wrapping_add(1));
+        let most = place(self.most);
+        let places = self.objects.get_mut(first..=most).unwrap_or_default();
+        let mut came: usize = 0;
+        let mut refused = None;
+        for (place, (mut object, (tag, at))) in places.iter_mut().zip(objects) {
+            let is_good = self.tag == tag
+                && (!profile.is_hardened()
+                    || self.checks.is_place(at) && self.checks.mark_if_taken(&mut object));
+            if !is_good {
+                refused = Some(object);
                 break;
             }
-            if profile.is_hardened()
-                && !(self.checks.is_place(at) && self.checks.mark_if_taken(&mut object))
-            {
-                break;
-            }
-            count = count.wrapping_add(1);
-            self.objects[place(count)] = Some(object);
+            *place = Some(object);
+            came = came.wrapping_add(1);
         }
-        gauges.set_count(count);
-        to_index(u64::from(count.wrapping_sub(before)))
+        self.note_came(came, gauges);
+        (came, refused)
     }
 
     /// The same whoever wrote to it: for who looks himself.
@@ -247,27 +250,28 @@ impl Magazine {
         self.most.saturating_sub(gauges.count())
     }
 
-    /// Moves the oldest objects out. [`Self::note_gone`] tells when they are back in their slabs; nothing else
-    /// is done here until then.
-    pub(super) fn take_old(&mut self, places: &mut [Option<Object>], gauges: &Gauges) -> u32 {
+    /// The places of the oldest objects, to be emptied. [`Self::note_oldest_gone`] tells when that is done; nothing
+    /// else is done here until then.
+    pub(super) fn oldest(&mut self, most: u32, gauges: &Gauges) -> &mut [Option<Object>] {
+        let count = most.min(gauges.count());
+        self.objects.get_mut(1..=place(count)).unwrap_or_default()
+    }
+
+    /// The oldest are gone: the others move down, and others are told.
+    pub(super) fn note_oldest_gone(&mut self, count: usize, gauges: &Gauges) {
         let there = place(gauges.count());
-        let count = places.len().min(there);
-        let (old, new) = self.objects[1..=there].split_at_mut(count);
-        for (to, from) in places.iter_mut().zip(old.iter_mut()) {
-            *to = from.take();
+        if let Some(all) = self
+            .objects
+            .get_mut(1..=there)
+            .filter(|all| count <= all.len())
+        {
+            all.rotate_left(count);
         }
-        // The others move down.
-        for (to, from) in old.iter_mut().zip(new.iter_mut()) {
-            *to = from.take();
-        }
-        if new.len() > count {
-            self.objects[1_usize.wrapping_add(count)..=there].rotate_left(count);
-        }
-        u32::try_from(count).unwrap_or(0)
+        self.note_gone(u32::try_from(count).unwrap_or(0), gauges);
     }
 
     /// Tells others how many are gone.
-    pub(super) fn note_gone(&self, count: u32, gauges: &Gauges) {
+    fn note_gone(&self, count: u32, gauges: &Gauges) {
         gauges.set_count(gauges.count().wrapping_sub(count));
     }
 }

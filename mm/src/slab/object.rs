@@ -319,7 +319,7 @@ impl<'a> SlabMemory<'a> {
     ///
     /// # Errors
     /// [`BadLink`], after those before it.
-    #[inline]
+    #[inline(never)]
     pub(super) fn pop_into(
         &self,
         now: &mut SlabUse,
@@ -393,7 +393,7 @@ impl<'a> SlabMemory<'a> {
     }
 
     /// Puts objects on the list, up to the first that is none of this slab. Answers how many they were.
-    #[inline]
+    #[inline(never)]
     pub(super) fn push_all(&self, now: &mut SlabUse, objects: &mut [Option<Object>]) -> usize {
         let base = self.base.addr().get();
         let (mut free, mut count) = (now.free, 0_usize);

@@ -8,6 +8,9 @@ use crate::config::PAGE_SIZE;
 
 /// The largest order that is used to waste less (Linux: `slab_max_order`, `PAGE_ALLOC_COSTLY_ORDER`).
 const USUAL_ORDER: u8 = 3;
+/// Objects that a slab should hold, so that slabs come and go seldom: as many as Linux wants on 64 CPUs
+/// (`calculate_order`).
+const WANTED: usize = 32;
 /// Objects in a slab, at most; there are fewer in all slabs of usual orders.
 pub(super) const MOST: usize = 512;
 /// A word: how a free object names the next one.
@@ -53,12 +56,7 @@ impl Shape {
     ///
     /// # Errors
     /// [`ShapeError`].
-    pub(crate) fn new(
-        size: usize,
-        align: usize,
-        flags: SlabFlags,
-        cpus: u32,
-    ) -> Result<Self, ShapeError> {
+    pub(crate) fn new(size: usize, align: usize, flags: SlabFlags) -> Result<Self, ShapeError> {
         if size == 0 {
             return Err(ShapeError::Empty);
         }
@@ -74,23 +72,18 @@ impl Shape {
             true => (own, own.saturating_add(WORD)),
             false => ((own / 2) & !(WORD - 1), own),
         };
-        Self::with([size, own, free_at], align, cpus)
+        Self::with([size, own, free_at], align)
     }
 
     /// The same with what a cache needs that looks at its objects whenever they come or go.
     ///
     /// # Errors
     /// [`ShapeError`].
-    pub(super) fn guarded(
-        size: usize,
-        align: usize,
-        flags: SlabFlags,
-        cpus: u32,
-    ) -> Result<Self, ShapeError> {
-        let plain = Self::new(size, align, flags, cpus)?;
+    pub(super) fn guarded(size: usize, align: usize, flags: SlabFlags) -> Result<Self, ShapeError> {
+        let plain = Self::new(size, align, flags)?;
         let align = alignment(size, align, flags);
         let (own, free_at) = Layout::room(plain.size(), align);
-        let shape = Self::with([size, own, free_at], align, cpus)?;
+        let shape = Self::with([size, own, free_at], align)?;
         Ok(Self {
             guarded: true,
             ..shape
@@ -98,11 +91,11 @@ impl Shape {
     }
 
     /// Objects of `size` bytes in places of `own` bytes, the word of free ones at `free_at`.
-    fn with([size, own, free_at]: [usize; 3], align: usize, cpus: u32) -> Result<Self, ShapeError> {
+    fn with([size, own, free_at]: [usize; 3], align: usize) -> Result<Self, ShapeError> {
         let stride = own
             .checked_next_multiple_of(align)
             .ok_or(ShapeError::TooLarge)?;
-        let order = order_for(stride, cpus).ok_or(ShapeError::TooLarge)?;
+        let order = order_for(stride).ok_or(ShapeError::TooLarge)?;
         let objects = to_index(order.bytes())
             .checked_div(stride)
             .unwrap_or_default();
@@ -202,6 +195,11 @@ impl Shape {
         self.guarded
     }
 
+    /// The least order of a slab: one object fits.
+    pub(super) fn least_order(&self) -> Order {
+        Order::for_bytes(to_count(self.stride())).unwrap_or(self.order)
+    }
+
     /// Objects in a slab.
     pub(crate) const fn objects(&self) -> u16 {
         self.objects
@@ -237,17 +235,17 @@ impl Shape {
         self.divider
     }
 
-    /// How many objects a CPU has at hand at most: many small ones, few large ones, and none that are
-    /// looked at whenever they come or go.
+    /// How many objects a CPU has at hand at most: many small ones, few large ones (Linux has about as many of its own
+    /// on a CPU's slabs: `set_cpu_partial`), and none that are looked at whenever they come or go.
     pub(super) const fn at_hand(&self) -> u32 {
         if self.guarded {
             return 0;
         }
         match self.stride {
-            0..=256 => 63,
-            257..=1024 => 31,
-            1025..=2048 => 15,
-            _ => 7,
+            0..=256 => 126,
+            257..=1024 => 62,
+            1025..=2048 => 30,
+            _ => 14,
         }
     }
 }
@@ -277,13 +275,11 @@ fn alignment(size: usize, align: usize, flags: SlabFlags) -> usize {
     align.max(line).max(WORD)
 }
 
-/// The smallest order that wastes little (Linux: `calculate_order`).
-fn order_for(stride: usize, cpus: u32) -> Option<Order> {
-    let bits = u32::BITS.saturating_sub(cpus.leading_zeros());
-    let wanted = to_index(u64::from(bits.saturating_add(1).saturating_mul(4)));
+/// The smallest order that wastes little and holds many objects.
+fn order_for(stride: usize) -> Option<Order> {
     let of = |bytes: usize| Order::for_bytes(to_count(bytes));
     let usual = Order::new(USUAL_ORDER).unwrap_or_default();
-    let least = of(stride.saturating_mul(wanted))
+    let least = of(stride.saturating_mul(WANTED))
         .unwrap_or(usual)
         .min(usual);
     for share in [16, 8, 4, 2] {
@@ -311,12 +307,12 @@ mod tests {
     use super::*;
 
     fn shape(size: usize, align: usize, flags: SlabFlags) -> Shape {
-        Shape::new(size, align, flags, 1).unwrap()
+        Shape::new(size, align, flags).unwrap()
     }
 
     #[test]
     fn objects_lie_as_linux_lays_them() {
-        // On one CPU, as /proc/slabinfo of Linux 6.1 shows: objects and pages in a slab.
+        // As Linux 6.1 computes them for 64 CPUs: objects and pages in a slab.
         let at = |size, align| {
             let shape = shape(size, align, SlabFlags::empty());
             (shape.stride(), shape.objects(), shape.order().frames())
@@ -324,8 +320,8 @@ mod tests {
         assert_eq!(at(8, 8), (8, 512, 1));
         assert_eq!(at(64, 64), (64, 64, 1));
         assert_eq!(at(96, 8), (96, 42, 1));
-        assert_eq!(at(192, 8), (192, 21, 1));
-        assert_eq!(at(1024, 1024), (1024, 8, 2));
+        assert_eq!(at(192, 8), (192, 42, 2));
+        assert_eq!(at(1024, 1024), (1024, 32, 8));
         assert_eq!(at(8192, 4096), (8192, 4, 8));
     }
 
@@ -344,7 +340,7 @@ mod tests {
                 }
                 assert!(shape.free_at() + WORD <= shape.stride());
                 let flags = flags | SlabFlags::TYPESAFE_BY_RCU;
-                let behind = Shape::new(size, 1, flags, 1).unwrap();
+                let behind = Shape::new(size, 1, flags).unwrap();
                 assert!(behind.free_at() >= size && behind.free_at() + WORD <= behind.stride());
                 assert_eq!(Shape::from_words(shape.words()), Some(shape));
                 assert_eq!(shape.offset(shape.objects()), None);
@@ -354,7 +350,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_is_refused() {
-        let new = |size, align| Shape::new(size, align, SlabFlags::empty(), 1);
+        let new = |size, align| Shape::new(size, align, SlabFlags::empty());
         assert_eq!(new(0, 8), Err(ShapeError::Empty));
         assert_eq!(new(8, 3), Err(ShapeError::Align));
         assert_eq!(new(8, 8192), Err(ShapeError::Align));

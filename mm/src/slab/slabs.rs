@@ -4,7 +4,7 @@
 use core::ptr::NonNull;
 
 use super::SlabFlags;
-use super::cache::{BATCH, Cache, NoObject};
+use super::cache::{Cache, NoObject};
 use super::debug::Guard;
 use super::ground::Ground;
 use super::object::{END, Object};
@@ -18,6 +18,8 @@ use crate::platform::{NodeId, Platform};
 
 /// Empty slabs that a node keeps for a cache (Linux: `MIN_PARTIAL`).
 pub(super) const KEPT: u64 = 5;
+/// Empty slabs that go back to the page allocator after one hold of a lock.
+const SURPLUS: usize = 8;
 
 impl Cache {
     /// Takes objects from slabs on the list into empty places. Answers how many there were.
@@ -139,7 +141,8 @@ impl Cache {
         }
     }
 
-    /// Gives objects back to their slabs; empty slabs that are too many go back to the page allocator.
+    /// Gives objects back to their slabs, and empties their places; empty slabs that are too many go back to the page
+    /// allocator.
     /// Context: any but NMI; no lock held.
     #[inline(never)]
     pub(super) fn give_back<G: Ground>(&self, ground: &G, objects: &mut [Option<Object>]) {
@@ -155,16 +158,15 @@ impl Cache {
             let Some(lock) = rooms.node_with(node) else {
                 return;
             };
-            let mut surplus = [const { None }; BATCH];
+            let mut surplus = [const { None }; SURPLUS];
             let mut many: usize = 0;
             let mut partial = lock.lock(ground.platform());
-            while let Some(slab) = next.filter(|slab| slab.home.node == node) {
-                let Some(memory) = slab.memory(ground.platform(), known, &mut partial) else {
-                    break;
-                };
+            let is_next = |slab: &SlabFrame<'_>, many| slab.home.node == node && many < SURPLUS;
+            while let Some(slab) = next.filter(|slab| is_next(slab, many)) {
+                let memory = slab.memory(ground.platform(), known, &mut partial);
                 let before = slab.frame.slab_use();
                 let mut now = before;
-                let count = memory.push_all(&mut now, rest);
+                let count = memory.map_or(0, |memory| memory.push_all(&mut now, rest));
                 slab.frame.set_slab_use(now);
                 partial.note_back(crate::addr::to_count(count));
                 if before.taken >= shape.objects() && count > 0 {
@@ -180,6 +182,9 @@ impl Cache {
                     many = many.wrapping_add(1);
                 }
                 // One that starts nowhere is lost: `free` looks at that where it matters.
+                if count == 0 {
+                    let _ = rest.first_mut().and_then(Option::take);
+                }
                 rest = rest.get_mut(count.max(1)..).unwrap_or_default();
                 next = first_slab(ground, rest);
             }

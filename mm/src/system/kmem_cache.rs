@@ -58,16 +58,20 @@ impl<H: Home> KmemCache<H> {
         objects: &mut [Option<NonNull<u8>>],
     ) -> Result<usize, AllocError> {
         let (memory, core, cache) = self.parts().ok_or(AllocError::NotUp)?;
-        let mut filled: usize = 0;
+        let mut done: usize = 0;
         loop {
-            let rest = objects.get_mut(filled..).unwrap_or_default();
+            let rest = objects.get_mut(done..).unwrap_or_default();
             let Some(next) = rest.iter().position(Option::is_none) else {
                 return Ok(objects.len());
             };
-            filled = filled.saturating_add(next);
             let rest = rest.get_mut(next..).unwrap_or_default();
-            if !gfp.contains(Gfp::ZERO) && cache.take_many(&memory.soil(core), rest) > 0 {
-                continue;
+            done = done.wrapping_add(next);
+            if !gfp.contains(Gfp::ZERO) {
+                let came = cache.take_many(&memory.soil(core), rest);
+                done = done.wrapping_add(came);
+                if came > 0 {
+                    continue;
+                }
             }
             // This fetches more of them, too.
             match memory.alloc_object(core, cache, (gfp, None), (Ask::whole(), &mut ())) {

@@ -179,7 +179,7 @@ mod tests {
             .map(|size| (size, 8))
             .chain([(64, 64), (4096, 4096)])
         {
-            let shape = Shape::guarded(size, align, SlabFlags::RED_ZONE, 1).unwrap();
+            let shape = Shape::guarded(size, align, SlabFlags::RED_ZONE).unwrap();
             let layout = Layout::of(&shape);
             assert_eq!(layout.left % align, 0);
             assert!(layout.left >= RED_ZONE);
