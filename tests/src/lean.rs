@@ -15,7 +15,7 @@ use mm::memblock::Memblock;
 use mm::platform::{CpuId, IrqState, NodeId, Platform, Profile};
 use mm::report::Corruption;
 use mm::slab::SlubDebug;
-use mm::system::{HugePages, Memory, Options, PageLists, PageOwner, Populate};
+use mm::system::{HugePages, Memory, Options, PageLists, PageOwner, Populate, no_anchor};
 use mm::zone::plan::{CoreWish, NodePlan, Plan};
 
 /// Where RAM begins: above 4 GiB, so that all of it is in the Normal zone.
@@ -50,6 +50,7 @@ pub fn cpu() -> u32 {
 pub struct Lean {
     first: AtomicPtr<u8>,
     bytes: AtomicU64,
+    anchors: [AtomicPtr<()>; CPUS],
 }
 
 impl Lean {
@@ -60,6 +61,7 @@ impl Lean {
         Self {
             first: AtomicPtr::new(null_mut()),
             bytes: AtomicU64::new(0),
+            anchors: [const { AtomicPtr::new(no_anchor().as_ptr()) }; CPUS],
         }
     }
 
@@ -132,12 +134,17 @@ where
         failslab: None,
     };
     memory.bring_up(memblock, &plan, options).unwrap();
+    for (cpu, kept) in (0..).zip(&memory.platform().as_ref().anchors) {
+        let anchor = memory.anchor(CpuId(cpu)).unwrap_or(no_anchor());
+        kept.store(anchor.as_ptr(), Ordering::Relaxed);
+    }
     reserved
 }
 
 // SAFETY: (1, 2) RAM is one leaked allocation at one offset, used by the library alone; (3) no
 // interrupt handlers exist here, and a thread keeps its CPU number; (4) whoever runs two threads
-// on one machine gives them different numbers; (5, 6) no frame table is mapped; (9) `set_cpu` knows no other.
+// on one machine gives them different numbers; (5, 6) no frame table is mapped; (9) `set_cpu` knows no other; (10) `bring_up` keeps
+// what the one memory of this machine says.
 unsafe impl Platform for Lean {
     const PROFILE: Profile = Profile::Plain;
 
@@ -174,6 +181,13 @@ unsafe impl Platform for Lean {
 
     fn cpus(&self) -> u32 {
         CPUS as u32
+    }
+
+    const HAS_ANCHORS: bool = true;
+
+    #[inline]
+    fn anchor(&self) -> Option<NonNull<()>> {
+        NonNull::new(self.anchors[cpu() as usize % CPUS].load(Ordering::Relaxed))
     }
 
     /// A CPU whose thread does something else answers nobody.

@@ -1,6 +1,7 @@
 //! What memory contestants take: each row of each contestant in a process of its own, so that nothing that was done
 //! before is in it.
 
+use std::alloc::Layout;
 use std::fs;
 use std::process::{Command, ExitCode};
 
@@ -24,8 +25,8 @@ pub(crate) enum Share {
     Churned,
     /// Live bytes over the arena, when it first has no room.
     Full,
-    /// What can be had as 64 KiB blocks once the oldest 80 % of the objects that fill the arena are back, over 80 % of
-    /// the arena.
+    /// How many 64 KiB blocks can be had once the oldest 80 % of the objects that fill an arena are back, over 80 % of
+    /// those that an empty one has.
     GivenBack,
     /// The most memory taken over the most live bytes, of a trace.
     Peak(usize),
@@ -131,7 +132,7 @@ fn resident() -> usize {
 }
 
 fn churned<C: Contestant>(effort: Effort) -> f64 {
-    let mut churn = Churn::new(effort.live, 2 * effort.live);
+    let mut churn = Churn::new(effort.live, effort.live);
     let mut ops = C::new(BYTES);
     let before = resident();
     churn.fill(&mut ops, Touch::All);
@@ -162,16 +163,17 @@ fn full<C: Contestant>() -> f64 {
 }
 
 fn given_back<C: Contestant>() -> f64 {
+    let block = Layout::from_size_align(BLOCK, 8).unwrap();
+    let blocks = |ops: &mut C| std::iter::from_fn(|| ops.alloc(block)).count();
+    let before = blocks(&mut C::new(ARENA));
+
     let mut ops = C::new(ARENA);
     let objects: Vec<_> = std::iter::from_fn(|| ops.alloc(SMALL)).collect();
-    let dropped = objects.len() / 5 * 4;
-    for &object in &objects[..dropped] {
+    for &object in &objects[..objects.len() / 5 * 4] {
         ops.free(object, SMALL);
     }
     ops.shrink();
-    let block = std::alloc::Layout::from_size_align(BLOCK, 8).unwrap();
-    let blocks = std::iter::from_fn(|| ops.alloc(block)).count();
-    (blocks * BLOCK) as f64 / (ARENA / 5 * 4) as f64
+    blocks(&mut ops) as f64 / (0.8 * before as f64)
 }
 
 /// Memory is looked at two hundred times.

@@ -24,7 +24,7 @@ pub(crate) trait Machine: Platform + AsRef<Lean> {
 pub(crate) type Plain = Lean;
 
 impl Machine for Plain {
-    const NAME: &'static str = "mm, plain";
+    const NAME: &'static str = "mm-plain";
 
     fn bare() -> Self {
         Self::new()
@@ -41,7 +41,7 @@ impl AsRef<Lean> for Hardened {
 }
 
 impl Machine for Hardened {
-    const NAME: &'static str = "mm, hardened";
+    const NAME: &'static str = "mm-hardened";
 
     fn bare() -> Self {
         Self(Lean::new())
@@ -74,6 +74,13 @@ unsafe impl Platform for Hardened {
 
     fn cpus(&self) -> u32 {
         self.0.cpus()
+    }
+
+    const HAS_ANCHORS: bool = true;
+
+    #[inline]
+    fn anchor(&self) -> Option<NonNull<()>> {
+        self.0.anchor()
     }
 
     fn relax(&self, rounds: u32) -> bool {
