@@ -18,6 +18,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub(crate) enum Row {
     /// 64 bytes, alloc and free.
     Pair,
+    /// The same by way of what two CPUs would use: under a lock, for those that need one.
+    Ready,
     /// Batches of objects, freed in another order.
     Batch,
     /// Objects of any size, of which many are alive.
@@ -31,8 +33,9 @@ pub(crate) enum Row {
 }
 
 impl Row {
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 8] = [
         Self::Pair,
+        Self::Ready,
         Self::Batch,
         Self::Churn,
         Self::Trace(0),
@@ -44,6 +47,7 @@ impl Row {
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Pair => "64 B pair",
+            Self::Ready => "pair, ready for 2 CPUs",
             Self::Batch => "batch of 1,024",
             Self::Churn => "churn of 100k",
             Self::Trace(number) => mm_tests::traces::NAMES[number],
@@ -147,6 +151,7 @@ impl<C: Contestant> Runner for Entrant<C> {
         } = self.effort;
         match row {
             Row::Pair => timed(count, || pairs(&mut self.fresh, count)),
+            Row::Ready => timed(count, || pairs(&mut self.shared[0], count)),
             Row::Batch => timed(times * BATCH, || {
                 batches(&mut self.fresh, &self.sequence, times);
             }),

@@ -59,14 +59,15 @@ enum Aim {
     Least(usize),
 }
 
-const AIMS: [Aim; 12] = [
+const AIMS: [Aim; 13] = [
     Aim::Time(0, 1.1, true),
     Aim::Time(1, 1.1, true),
     Aim::Time(2, 1.1, true),
     Aim::Time(3, 1.1, true),
     Aim::Time(4, 1.1, true),
-    Aim::Against(5, 0, 1.1),
-    Aim::Time(6, 0.6, false),
+    Aim::Time(5, 1.1, true),
+    Aim::Against(6, 1, 1.1),
+    Aim::Time(7, 0.6, false),
     Aim::AtMost(0, 1.15),
     Aim::AtLeast(1, 0.93),
     Aim::AtLeast(2, 0.9),
