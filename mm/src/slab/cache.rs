@@ -12,7 +12,6 @@ use super::partial::Partial;
 use super::shape::Shape;
 use super::slabs::slab_of;
 use super::traced::tell_from_slab;
-use crate::addr::to_index;
 use crate::buddy::{Gfp, Step, Trace};
 use crate::frame::SlabFrame;
 use crate::frame::slab::SlabTag;

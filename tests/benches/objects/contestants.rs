@@ -77,7 +77,7 @@ pub(crate) struct Talent {
 }
 
 impl Talent {
-    fn of<C: Contestant>() -> Self {
+    pub(crate) fn of<C: Contestant>() -> Self {
         Self {
             name: C::NAME,
             kind: C::KIND,

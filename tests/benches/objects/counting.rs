@@ -2,11 +2,14 @@
 //!
 //! The tool looks at [`counted`] alone; what is made ready before it is not counted.
 
+use std::alloc::Layout;
 use std::process::ExitCode;
+use std::ptr::NonNull;
 
 use mm_tests::traces::{NAMES, Trace};
 
-use crate::contestants::{self, Contestant, Ops};
+use crate::contestants::{self, Contestant, Kind, Ops, Talent};
+use crate::crates::arena;
 use crate::race::BYTES;
 use crate::workloads::{BATCH, Churn, LIVE, Replay, Touch, Work, batches, pairs, shuffled};
 
@@ -24,7 +27,7 @@ pub(crate) fn list() {
     for (name, operations, _) in WORKLOADS {
         println!("workload {name} {operations}");
     }
-    for talent in contestants::all() {
+    for talent in talents() {
         println!("contestant {}", talent.name);
     }
 }
@@ -32,7 +35,7 @@ pub(crate) fn list() {
 /// Runs a workload for a contestant.
 pub(crate) fn run(workload: &str, contestant: &str, times: &str) -> ExitCode {
     let chosen = WORKLOADS.iter().find(|(name, ..)| *name == workload);
-    let talents = contestants::all();
+    let talents = talents();
     let talent = talents.iter().find(|talent| talent.name == contestant);
     let (Some((_, _, work)), Some(talent), Ok(times)) = (chosen, talent, times.parse()) else {
         eprintln!("--count WORKLOAD CONTESTANT TIMES; --list-counts shows the words");
@@ -40,6 +43,49 @@ pub(crate) fn run(workload: &str, contestant: &str, times: &str) -> ExitCode {
     };
     (talent.count)(*work, times);
     ExitCode::SUCCESS
+}
+
+/// An allocator that does nothing: what a workload costs by itself.
+struct Nothing(NonNull<u8>);
+
+impl Ops for Nothing {
+    #[inline]
+    fn alloc(&mut self, _: Layout) -> Option<NonNull<u8>> {
+        Some(self.0)
+    }
+
+    #[inline]
+    fn free(&mut self, _: NonNull<u8>, _: Layout) {}
+
+    #[inline]
+    fn resize(&mut self, object: NonNull<u8>, _: Layout, _: usize) -> Option<NonNull<u8>> {
+        Some(object)
+    }
+}
+
+impl Contestant for Nothing {
+    const NAME: &'static str = "nothing";
+    const KIND: Kind = Kind::NoStd;
+    type Cpu = Self;
+
+    fn new(bytes: usize) -> Self {
+        Self(arena(bytes))
+    }
+
+    fn on_two_cpus(self) -> [Self; 2] {
+        let twin = Self(self.0);
+        [self, twin]
+    }
+}
+
+// SAFETY: nobody asks what is in its object.
+unsafe impl Send for Nothing {}
+
+/// All that can be counted.
+fn talents() -> Vec<Talent> {
+    let mut talents = contestants::all();
+    talents.push(Talent::of::<Nothing>());
+    talents
 }
 
 /// A workload that is ready.
