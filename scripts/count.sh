@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Counts host instructions per operation of the page paths, with valgrind: where they go, and how
+# Counts host instructions per operation of the page and object paths, with valgrind: where they go, and how
 # many they are, whatever else the machine does meanwhile.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -9,19 +9,29 @@ usage() {
 usage: scripts/count.sh [WORKLOAD [CONTESTANT]]    instructions per operation
        scripts/count.sh --lines WORKLOAD [CONTESTANT]
                                                    the source lines they are spent on
+       scripts/count.sh --objects [--lines] WORKLOAD [CONTESTANT]
+                                                   the same of objects
 
-Without words: every workload for every contestant. CONTESTANT is `mm` unless given. An operation
-is an allocation and its free; the workload's own loop is counted apart and taken off.
+Without words: every workload for every contestant. CONTESTANT is `mm` unless given, `mm-plain` of
+objects. An operation is an allocation and its free, or an event of a trace; the workload's own loop is
+counted apart and taken off.
 END
 }
 
 lines=no
-case "${1-}" in
--h | --help) usage && exit 0 ;;
---lines) lines=yes && shift ;;
--*) usage >&2 && exit 2 ;;
-esac
-if [ "$lines" = yes ] && [ $# -eq 0 ]; then
+benchmark=(--bench frames)
+ours=mm
+while [ $# -gt 0 ]; do
+    case "$1" in
+    -h | --help) usage && exit 0 ;;
+    --lines) lines=yes ;;
+    --objects) benchmark=(--features peers --bench objects) ours=mm-plain ;;
+    -*) usage >&2 && exit 2 ;;
+    *) break ;;
+    esac
+    shift
+done
+if [ $# -eq 0 ] && [ "$lines$ours" != nomm ]; then
     usage >&2 && exit 2
 fi
 if ! command -v valgrind >/dev/null; then
@@ -29,11 +39,10 @@ if ! command -v valgrind >/dev/null; then
     exit 1
 fi
 
-bench=$(cargo bench --quiet --package mm-tests --bench frames --no-run --message-format=json |
+bench=$(cargo bench --quiet --package mm-tests "${benchmark[@]}" --no-run --message-format=json |
     sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | tail -n 1)
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
-times=200
 
 # Runs WORKLOAD for CONTESTANT under callgrind and prints the instructions of all times together.
 collect() {
@@ -48,28 +57,36 @@ operations() {
     "$bench" --list-counts | awk -v name="$1" '$1 == "workload" && $2 == name { print $3 }'
 }
 
+# Says how many times a workload of so many operations is run.
+choose_times() {
+    times=$((200000 / $1))
+    times=$((times > 200 ? 200 : times > 1 ? times : 1))
+}
+
 words() {
     "$bench" --list-counts | awk -v kind="$1" '$1 == kind && $2 != "nothing" { print $2 }'
 }
 
 if [ "$lines" = yes ]; then
-    collect "$1" "${2-mm}" >/dev/null
+    choose_times "$(operations "$1" | grep . || echo 1)"
+    collect "$1" "${2-$ours}" >/dev/null
     callgrind_annotate --auto=yes --show-percs=yes --context=1 --threshold=95 "$folder/out"
     exit
 fi
 
-printf '%-12s %-14s %14s\n' workload contestant instructions
+printf '%-14s %-22s %14s\n' workload contestant instructions
 for workload in ${1-$(words workload)}; do
     each=$(operations "$workload")
     if [ -z "$each" ]; then
         echo "count.sh: no workload \`$workload\`; there are: $(words workload | xargs)" >&2
         exit 2
     fi
+    choose_times "$each"
     loop=$(collect "$workload" nothing)
-    contestants=$([ $# -eq 0 ] && words contestant || echo "${2-mm}")
+    contestants=$([ $# -eq 0 ] && words contestant || echo "${2-$ours}")
     for contestant in $contestants; do
         total=$(collect "$workload" "$contestant")
         awk -v w="$workload" -v c="$contestant" -v t="$total" -v l="$loop" -v n="$((each * times))" \
-            'BEGIN { printf "%-12s %-14s %14.1f\n", w, c, (t - l) / n }'
+            'BEGIN { printf "%-14s %-22s %14.1f\n", w, c, (t - l) / n }'
     done
 done

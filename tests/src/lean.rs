@@ -15,20 +15,26 @@ use mm::memblock::Memblock;
 use mm::platform::{CpuId, IrqState, NodeId, Platform, Profile};
 use mm::report::Corruption;
 use mm::slab::SlubDebug;
-use mm::system::{HugePages, Memory, Options, PageLists, PageOwner, Populate};
+use mm::system::{HugePages, Memory, Options, PageLists, PageOwner, Populate, no_anchor};
 use mm::zone::plan::{CoreWish, NodePlan, Plan};
 
 /// Where RAM begins: above 4 GiB, so that all of it is in the Normal zone.
 const START: PhysAddr = PhysAddr::new(1 << 32);
 /// RAM begins at a multiple of this on the host too.
 const ALIGN: usize = 2 << 20;
+/// CPUs of a machine.
+const CPUS: usize = 2;
 
 thread_local! {
     static CPU: Cell<u32> = const { Cell::new(0) };
 }
 
-/// Says which CPU this thread is, for all lean machines.
+/// Says which CPU this thread is, 0 or 1, for all lean machines.
+///
+/// # Panics
+/// If there is no such CPU.
 pub fn set_cpu(cpu: u32) {
+    assert!((cpu as usize) < CPUS, "lean machines have {CPUS} CPUs");
     CPU.set(cpu);
 }
 
@@ -44,6 +50,7 @@ pub fn cpu() -> u32 {
 pub struct Lean {
     first: AtomicPtr<u8>,
     bytes: AtomicU64,
+    anchors: [AtomicPtr<()>; CPUS],
 }
 
 impl Lean {
@@ -54,6 +61,7 @@ impl Lean {
         Self {
             first: AtomicPtr::new(null_mut()),
             bytes: AtomicU64::new(0),
+            anchors: [const { AtomicPtr::new(no_anchor().as_ptr()) }; CPUS],
         }
     }
 
@@ -127,12 +135,17 @@ where
         kfence_sample_interval: 0,
     };
     memory.bring_up(memblock, &plan, options).unwrap();
+    for (cpu, kept) in (0..).zip(&memory.platform().as_ref().anchors) {
+        let anchor = memory.anchor(CpuId(cpu)).unwrap_or(no_anchor());
+        kept.store(anchor.as_ptr(), Ordering::Relaxed);
+    }
     reserved
 }
 
 // SAFETY: (1, 2) RAM is one leaked allocation at one offset, used by the library alone; (3) no
 // interrupt handlers exist here, and a thread keeps its CPU number; (4) whoever runs two threads
-// on one machine gives them different numbers; (5, 6) no frame table is mapped.
+// on one machine gives them different numbers; (5, 6) no frame table is mapped; (9) `set_cpu` knows no other; (10) `bring_up` keeps
+// what the one memory of this machine says.
 unsafe impl Platform for Lean {
     const PROFILE: Profile = Profile::Plain;
 
@@ -156,8 +169,31 @@ unsafe impl Platform for Lean {
     }
 
     #[inline]
+    fn direct_map_base(&self) -> Option<VirtAddr> {
+        let first = VirtAddr::from_ptr(self.first.load(Ordering::Relaxed));
+        let base = first.as_u64().wrapping_sub(START.as_u64());
+        Some(VirtAddr::new(base))
+    }
+
+    #[inline]
     fn current_cpu(&self) -> CpuId {
         CpuId(cpu())
+    }
+
+    fn cpus(&self) -> u32 {
+        CPUS as u32
+    }
+
+    const HAS_ANCHORS: bool = true;
+
+    #[inline]
+    fn anchor(&self) -> Option<NonNull<()>> {
+        NonNull::new(self.anchors[cpu() as usize % CPUS].load(Ordering::Relaxed))
+    }
+
+    /// A CPU whose thread does something else answers nobody.
+    fn relax(&self, _: u32) -> bool {
+        false
     }
 
     #[inline]

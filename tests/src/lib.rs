@@ -5,6 +5,8 @@ pub mod ktest;
 pub mod lean;
 pub mod maps;
 pub mod oracles;
+pub mod race;
 pub mod seed;
 pub mod sim;
+pub mod traces;
 pub mod window;

@@ -49,12 +49,7 @@ pub(crate) trait Ground {
     fn node_of(&self, cpu: CpuId) -> NodeId;
 
     /// Pages for a slab that reaches no address above a mask. Context: as [`Self::alloc_slab`].
-    fn alloc_slab_below(
-        &self,
-        gfp: (Gfp, Effort),
-        order: Order,
-        mask: u64,
-    ) -> Option<Exclusive>;
+    fn alloc_slab_below(&self, gfp: (Gfp, Effort), order: Order, mask: u64) -> Option<Exclusive>;
 
     /// Pages for a slab. Context: as the flags say; no lock held, not pinned.
     fn alloc_slab(

@@ -168,7 +168,11 @@ mod tests {
 
     #[test]
     fn a_note_is_no_count() {
-        for note in [RefCount::note(0), RefCount::note(1), RefCount::note(u32::MAX)] {
+        for note in [
+            RefCount::note(0),
+            RefCount::note(1),
+            RefCount::note(u32::MAX),
+        ] {
             let count = RefCount::new(0);
             count.set_note(note);
             assert!(!count.inc_not_zero() && !count.is_saturated());

@@ -15,6 +15,7 @@ mod workloads;
 use std::process::ExitCode;
 
 use contestants::{Bitmap, BuddyFrames, BuddyHeap, Contestant, Floor, Ours};
+use mm_tests::race::{heading, line};
 use race::{Effort, Entrant, Row, Runner};
 
 fn main() -> ExitCode {
@@ -46,21 +47,21 @@ fn compare(effort: Effort) {
 
     let rounds = effort.rounds;
     println!("Medians of {rounds} rounds: time, times the floor, times ours.\n");
-    table::heading("row", &runners);
+    heading("row", runners.iter().map(|runner| runner.name()));
     for row in Row::ALL {
         let samples = race::run(row, effort, &mut runners);
         table::times(row, &samples, floor, ours);
     }
 
     println!();
-    table::heading("quality", &runners);
+    heading("quality", runners.iter().map(|runner| runner.name()));
     let reach = runners.iter().map(|runner| runner.reach());
-    table::line(
+    line(
         "pages that CPU 0 gets of those that CPU 1 gave back",
         reach.map(per_cent),
     );
     let usable = runners.iter_mut().map(|runner| runner.usable());
-    table::line(
+    line(
         "free memory usable as 2 MiB blocks after churn at 50 % use",
         usable.map(|usable| usable.map_or_else(|| String::from("–"), per_cent)),
     );

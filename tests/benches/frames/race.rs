@@ -1,10 +1,10 @@
-//! The race: every row for every contestant, round by round in turns, so that what disturbs the
-//! machine disturbs all of them.
+//! The race: every row for every contestant.
+
+use mm_tests::race::{elapsed, in_turns, on_two_cpus, run_on, timed};
 
 use crate::contestants::Contestant;
 use crate::workloads::{
-    BATCH, CHURN_ROUNDS, HUGE, age, batches, on_two_cpus, pairs, reach, run_on, shuffled,
-    time_on_cpu, usable_as_huge,
+    BATCH, CHURN_ROUNDS, HUGE, age, batches, pairs, reach, shuffled, usable_as_huge,
 };
 
 /// Bytes that each contestant has to give.
@@ -125,7 +125,8 @@ impl<C: Contestant> Runner for Entrant<C> {
                 batches(&mut self.aged, &self.sequence, times);
             }),
             Row::TwoCpus => {
-                let taken = on_two_cpus(&mut self.shared, |cpu| pairs(cpu, 0, count));
+                let taken =
+                    on_two_cpus(&mut self.shared, |_, cpu| elapsed(|| pairs(cpu, 0, count)));
                 taken.as_nanos() as f64 / count as f64
             }
         }
@@ -140,24 +141,7 @@ impl<C: Contestant> Runner for Entrant<C> {
     }
 }
 
-/// Nanoseconds per operation.
-fn timed(operations: usize, work: impl FnOnce()) -> f64 {
-    let start = time_on_cpu();
-    work();
-    time_on_cpu().saturating_sub(start).as_nanos() as f64 / operations as f64
-}
-
 /// The samples of one row, contestant by contestant.
 pub(crate) fn run(row: Row, effort: Effort, runners: &mut [Box<dyn Runner>]) -> Vec<Vec<f64>> {
-    let mut samples = vec![Vec::new(); runners.len()];
-    // The first round warms up.
-    for round in 0..=effort.rounds {
-        for (runner, samples) in runners.iter_mut().zip(&mut samples) {
-            let sample = runner.sample(row);
-            if round > 0 {
-                samples.push(sample);
-            }
-        }
-    }
-    samples
+    in_turns(effort.rounds, runners, |runner| runner.sample(row))
 }

@@ -4,13 +4,9 @@
 //! compiler that inlined the smallest one into the loop would measure something else.
 
 use std::hint::black_box;
-use std::sync::Barrier;
-use std::thread;
-use std::time::Duration;
 
 use mm_tests::lean;
-use rustix::thread::{CpuSet, sched_setaffinity};
-use rustix::time::{ClockId, clock_gettime};
+use mm_tests::race::Random;
 
 use crate::contestants::Ops;
 
@@ -20,30 +16,6 @@ pub(crate) const HUGE: u8 = 9;
 pub(crate) const BATCH: usize = 1_024;
 /// Rounds of churn that make memory old.
 pub(crate) const CHURN_ROUNDS: usize = 250;
-
-/// Numbers that look random and are the same in each run (xorshift64*).
-pub(crate) struct Random(u64);
-
-impl Random {
-    pub(crate) const fn new(seed: u64) -> Self {
-        Self(seed | 1)
-    }
-
-    /// A number below `limit`.
-    pub(crate) fn below(&mut self, limit: usize) -> usize {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        let mixed = self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 32;
-        ((mixed * limit as u64) >> 32) as usize
-    }
-
-    pub(crate) fn shuffle<T>(&mut self, items: &mut [T]) {
-        for last in (1..items.len()).rev() {
-            items.swap(last, self.below(last + 1));
-        }
-    }
-}
 
 /// Takes a block and gives it back, again and again.
 #[inline(never)]
@@ -73,49 +45,6 @@ pub(crate) fn shuffled() -> Vec<usize> {
     let mut sequence: Vec<usize> = (0..BATCH).collect();
     Random::new(1).shuffle(&mut sequence);
     sequence
-}
-
-/// Runs `work` on two CPUs at once, each on a thread of its own; the longer time.
-pub(crate) fn on_two_cpus<C: Ops + Send>(
-    cpus: &mut [C; 2],
-    work: impl Fn(&mut dyn Ops) + Sync,
-) -> Duration {
-    let barrier = Barrier::new(2);
-    let run = |number: usize, ops: &mut C| {
-        run_on(number);
-        barrier.wait();
-        let start = time_on_cpu();
-        work(ops);
-        time_on_cpu().saturating_sub(start)
-    };
-    let run = &run;
-    thread::scope(|scope| {
-        let [first, second] = cpus;
-        let threads = [
-            scope.spawn(move || run(0, first)),
-            scope.spawn(move || run(1, second)),
-        ];
-        threads
-            .map(|thread| thread.join().unwrap())
-            .into_iter()
-            .max()
-            .unwrap()
-    })
-}
-
-/// How long this thread has run so far: time in which the host ran others is not in it.
-pub(crate) fn time_on_cpu() -> Duration {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
-}
-
-/// Keeps this thread on one CPU of the host, and makes it that CPU of the simulated machine.
-pub(crate) fn run_on(number: usize) {
-    lean::set_cpu(number as u32);
-    let mut set = CpuSet::new();
-    set.set(number);
-    // Where it is not allowed, figures are a little noisier.
-    let _ = sched_setaffinity(None, &set);
 }
 
 /// Makes memory old: takes all pages there are, gives a random half back, and then, round by round,

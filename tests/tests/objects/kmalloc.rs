@@ -197,6 +197,33 @@ fn an_object_grows_and_shrinks_in_place_where_it_fits() {
 }
 
 #[test]
+fn an_object_that_cannot_move_grows_with_zeroes_all_the_same() {
+    let machine = Machine::<Usual>::with_ram(16 * MIB);
+    let gfp = Gfp::KERNEL | Gfp::NOWARN;
+    let object = machine.kmalloc(8192, gfp).unwrap();
+    fill(&machine, object, 8192, 7);
+    // Every smaller size is out of memory: the object stays where it is.
+    let sizes = [8192, 4096, 2048, 1024, 512, 256, 192, 128, 96, 64];
+    let mut all = Vec::new();
+    for size in sizes {
+        all.extend(std::iter::from_fn(|| machine.kmalloc(size, gfp).ok()));
+    }
+    let change = |old, new| {
+        // SAFETY: the test owns the object, which has `old` bytes.
+        unsafe { machine.krealloc(object, (old, new), gfp | Gfp::ZERO) }.unwrap()
+    };
+    assert_eq!((change(8192, 64), change(64, 128)), (object, object));
+    // SAFETY: within the object.
+    let added = unsafe { object.add(64) };
+    assert!(holds(&machine, object, 64, 7) && holds(&machine, added, 64, 0));
+    all.into_iter()
+        .chain([object])
+        .for_each(|object| free(&machine, object));
+    machine.shrink_caches();
+    machine.finish();
+}
+
+#[test]
 fn objects_of_a_node_come_from_it_and_go_back_there() {
     let builder = Machine::<Listed<Usual>>::new();
     let builder = builder

@@ -24,4 +24,5 @@ mod misuse;
 mod owners;
 mod scattered;
 mod switches;
+mod traces;
 mod typed;

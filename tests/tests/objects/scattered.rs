@@ -53,7 +53,8 @@ fn objects_come_and_go<C: SimConfig>(sizes: &[usize]) {
         let size = sizes[random.below(sizes.len() as u64) as usize];
         if random.below(100) < 55 {
             let object = machine.kmalloc(size, Gfp::KERNEL | Gfp::NOWARN);
-            let object = object.unwrap_or_else(|_| panic!("{size} bytes, round {round}, {:?}", C::PROFILE));
+            let object =
+                object.unwrap_or_else(|_| panic!("{size} bytes, round {round}, {:?}", C::PROFILE));
             let stamp = round as u8;
             // SAFETY: the test's own object.
             unsafe { object.write_bytes(stamp, size) };
@@ -101,7 +102,9 @@ fn what_is_no_object_of_a_small_slab_is_refused() {
             assert_eq!(free(&machine, inside), Err(BadFree::NotAnObject));
         }
     }
-    let mut numbers = objects.iter().map(|object| object.addr().get() % 4096 / 1024);
+    let mut numbers = objects
+        .iter()
+        .map(|object| object.addr().get() % 4096 / 1024);
     assert!(numbers.any(|number| number == 3), "slabs of one page");
     for object in objects {
         free(&machine, object).unwrap();

@@ -229,8 +229,8 @@ impl Cache {
                 next = slab.frame.slab_links().0;
                 // As long as it has slabs, it is no other cache.
                 let shape = self.shape().filter(Shape::is_guarded);
-                let guard = shape
-                    .and_then(|shape| Guard::new(self, ground, (slab, &shape), partial));
+                let guard =
+                    shape.and_then(|shape| Guard::new(self, ground, (slab, &shape), partial));
                 if let Some(guard) = guard {
                     body(&guard, partial);
                 }
