@@ -185,6 +185,13 @@ impl<H: Home, const EARLY_PAGES: usize> KernelHeap<H, EARLY_PAGES> {
         offset.filter(|&offset| offset < Self::EARLY_BYTES)
     }
 
+    /// The same of a block that is an early one. Pages that went to the page allocator may hold blocks of `kmalloc` at the
+    /// same addresses, where the early pages are seen through the direct map.
+    fn early_block(&self, block: NonNull<u8>) -> Option<usize> {
+        let offset = self.early_offset(block)?;
+        self.home.memory().ksize(block).is_none().then_some(offset)
+    }
+
     fn alloc_early(&self, layout: Layout) -> Option<NonNull<u8>> {
         let take = |granules: &mut Granules<_>| granules.take(layout.size(), layout.align());
         let offset = self.with_early(take).flatten()?;
@@ -235,8 +242,7 @@ impl<H: Home, const EARLY_PAGES: usize> KernelHeap<H, EARLY_PAGES> {
         let Ok(new) = Layout::from_size_align(new_size, layout.align()) else {
             return null_mut();
         };
-        let offset = self.early_offset(block);
-        if let Some(offset) = offset {
+        if let Some(offset) = self.early_block(block) {
             let sizes = (layout.size(), new_size);
             if self.with_early(|granules| granules.resize(offset, sizes)) == Some(true) {
                 return block.as_ptr();
@@ -305,7 +311,7 @@ unsafe impl<H: Home, const EARLY_PAGES: usize> GlobalAlloc for KernelHeap<H, EAR
             // SAFETY: the caller's word, passed on.
             return unsafe { self.move_block(block, layout, new_size) };
         };
-        if self.early_offset(block).is_none() {
+        if self.early_block(block).is_none() {
             let memory = self.home.memory();
             for gfp in [Gfp::NOWAIT, gfp_here(memory)] {
                 let sizes = (layout.size(), size);

@@ -2,57 +2,14 @@
 
 use core::ptr::NonNull;
 
-use crate::addr::{PhysAddr, to_count, to_index};
 use crate::buddy::Gfp;
-use crate::config::PAGE_SIZE;
-use crate::frame::slab::SlabTag;
 use crate::frame::{FrameState, FrameTable, Offer, SlabFrame};
 use crate::platform::Platform;
-use crate::slab::{Ask, BadFree, Object};
+use crate::slab::{Ask, BadFree, Neighbours, Object};
 use crate::system::{AllocError, Home, KmemCache, Memory};
 
 /// Objects that are given back under one pin.
 const BULK: usize = 32;
-
-/// What is known of a page whose record was looked at.
-struct Page {
-    /// Where it is mapped, …
-    mapped: usize,
-    /// … and where it is.
-    at: u64,
-    tag: SlabTag,
-}
-
-impl Page {
-    const BYTES: usize = to_index(PAGE_SIZE);
-    const NONE: Self = Self {
-        // No page starts there.
-        mapped: usize::MAX,
-        at: 0,
-        tag: SlabTag::NONE,
-    };
-
-    #[inline(always)]
-    fn around(object: NonNull<u8>, at: PhysAddr, tag: SlabTag) -> Self {
-        Self {
-            mapped: object.addr().get() & !(Self::BYTES - 1),
-            at: at.frame().addr().as_u64(),
-            tag,
-        }
-    }
-
-    #[inline(always)]
-    fn contains(&self, object: NonNull<u8>) -> bool {
-        object.addr().get() ^ self.mapped < Self::BYTES
-    }
-
-    /// What the record says of an object in it, and its address.
-    #[inline(always)]
-    fn known_of(&self, object: NonNull<u8>) -> (SlabTag, u64) {
-        let offset = object.addr().get() & (Self::BYTES - 1);
-        (self.tag, self.at | to_count(offset))
-    }
-}
 
 impl<P: Platform> Memory<P> {
     /// Gives back what [`Memory::kmalloc`] or a cache handed out (Linux: `kfree`). Context: any but NMI.
@@ -147,6 +104,16 @@ impl<P: Platform> Memory<P> {
         }
     }
 
+    /// Whether an object holds what only free ones hold.
+    fn is_marked_free(&self, object: NonNull<u8>) -> bool {
+        let slab = self.core().zip(self.slab_of(object));
+        let cache = slab.and_then(|(core, slab)| Some((core, core.caches.get(slab.cache)?)));
+        // Only looked at: whoever has it keeps it.
+        // SAFETY: its frame says which cache it is of.
+        let offered = unsafe { Object::given_up(object) };
+        cache.is_some_and(|(core, cache)| cache.is_marked_free(&self.soil(core), &offered))
+    }
+
     /// # Safety
     ///
     /// As [`Self::kfree`].
@@ -211,7 +178,9 @@ impl<P: Platform> Memory<P> {
         // SAFETY: both are that large, and different objects.
         unsafe { moved.copy_from_nonoverlapping(object, old.min(new)) };
         // SAFETY: the caller gives it up.
-        let _ = unsafe { self.kfree(object) };
+        if unsafe { self.kfree(object) }.is_err() {
+            self.lose_object(object);
+        }
         Ok(moved)
     }
 
@@ -226,6 +195,10 @@ impl<P: Platform> Memory<P> {
     #[track_caller]
     pub unsafe fn kfree_sensitive(&self, object: NonNull<u8>) -> Result<(), BadFree> {
         let size = self.ksize(object).ok_or(BadFree::NotASlab)?;
+        // It would not be known any more if it were wiped.
+        if self.is_marked_free(object) {
+            return Err(BadFree::AlreadyFree);
+        }
         for at in 0..size {
             // SAFETY: within the object.
             let byte = unsafe { object.add(at) };
@@ -312,12 +285,12 @@ impl<H: Home> KmemCache<H> {
         }
         let soil = memory.soil(core);
         // Neighbours are in the same page more often than not.
-        let mut page = Page::NONE;
+        let mut page = Neighbours::NONE;
         let offered = objects.iter_mut().map_while(|place| {
             let object = (*place)?;
             if !page.contains(object) {
                 let at = memory.physical(object)?;
-                page = Page::around(object, at, core.frames.slab_tag_at(at)?);
+                page = Neighbours::around(object, at, core.frames.slab_tag_at(at)?);
             }
             *place = None;
             // SAFETY: the caller's word; those whose record names another cache are not taken.

@@ -411,6 +411,17 @@ impl Cache {
         Ok(object)
     }
 
+    /// Whether an object holds what only free ones hold, if that is marked in it.
+    pub(crate) fn is_marked_free<G: Ground>(&self, ground: &G, object: &Object) -> bool {
+        let shape = self.shape().filter(|shape| !shape.is_guarded());
+        let slab = slab_of(ground, object);
+        shape.zip(slab).is_some_and(|(shape, slab)| {
+            slab.number_of(ground.platform(), &shape, object.as_ptr())
+                .is_some()
+                && self.code::<G>().is_free(object, &shape)
+        })
+    }
+
     /// Takes an object of a slab back: to those at hand, where the oldest make room if they must, or to the slab.
     fn free_checked<G: Ground>(&self, ground: &G, slab: SlabFrame<'_>, object: Object) {
         let Some((shape, rooms)) = self.parts() else {

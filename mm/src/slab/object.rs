@@ -147,7 +147,10 @@ impl Code {
             return true;
         }
         let was_marked = self.read(object, shape) == Some(AT_HAND);
-        self.clear(object, shape);
+        // What has no mark may be an owner's.
+        if was_marked {
+            self.clear(object, shape);
+        }
         was_marked
     }
 

@@ -6,6 +6,7 @@ use std::ptr::NonNull;
 use mm::adapters::{EarlyHeapUsage, EarlyPages, KernelHeap};
 use mm::addr::PhysRange;
 use mm::buddy::Gfp;
+use mm::platform::Platform;
 use mm::system::{FreeEarlyError, Memory};
 use mm_tests::for_every_config;
 use mm_tests::lean::{self, Lean};
@@ -313,4 +314,34 @@ fn a_block_of_nobody_is_reported() {
     unsafe { heap.dealloc(heap.early_pages().as_ptr(), layout) };
     assert_eq!(machine.hardware().take_reports().len(), 2);
     machine.finish();
+}
+
+/// Where the kernel's image is seen through the direct map, `kmalloc` hands early pages out again where they were.
+#[test]
+fn a_block_where_an_early_page_was_has_the_room_that_kmalloc_gave_it() {
+    let memory = Memory::new(Lean::new());
+    let reserved = lean::bring_up(&memory, 64 * MIB, 17 * 4096);
+    let pages = memory.platform().direct_map(reserved).unwrap();
+    // SAFETY: reserved RAM, which lives as long as the machine; zeroes are no block.
+    let pages = unsafe { pages.cast::<EarlyPages<16>>().as_ref() };
+    let heap = Early::new(&memory, pages);
+    let early = heap.early_pages().addr().get();
+    // SAFETY: (1) they are where the direct map shows them; (2) they were reserved, and are the test's.
+    let left = unsafe { heap.give_back_early(reserved.start()) };
+    assert_eq!(left, Ok(usage(0, 16)));
+    let small = layout(20, 8);
+    let block = std::iter::from_fn(|| {
+        // SAFETY: the size is not zero.
+        NonNull::new(unsafe { heap.alloc(small) })
+    })
+    .find(|block| {
+        let at = block.addr().get();
+        (early..early + 16 * 4096).contains(&at) && at.is_multiple_of(64)
+    });
+    let block = block.expect("no block where the early pages were");
+    // SAFETY: allocated just now, with that layout.
+    let grown = unsafe { heap.realloc(block.as_ptr(), small, 60) };
+    let room = NonNull::new(grown).and_then(|grown| memory.ksize(grown));
+    assert!(room >= Some(60), "{room:?}");
+    memory.validate().unwrap();
 }

@@ -133,3 +133,16 @@ fn a_slab_is_no_block_of_pages() {
     free(&machine, object).unwrap();
     machine.finish();
 }
+
+#[test]
+fn what_is_wiped_is_refused_the_second_time_too() {
+    let machine = machine();
+    for size in SIZES {
+        let object = machine.kmalloc(size, Gfp::KERNEL).unwrap();
+        // SAFETY: the test's own; what is refused changes nothing.
+        let free = || unsafe { machine.kfree_sensitive(object) };
+        assert_eq!((free(), free()), (Ok(()), Err(BadFree::AlreadyFree)));
+    }
+    machine.check();
+    machine.finish();
+}
