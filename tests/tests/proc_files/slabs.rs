@@ -82,13 +82,13 @@ fn a_cache_is_shown_with_its_nodes_cpus_and_aliases() {
     expect![[r#"
         inodes
           object     600 bytes, one every 640
-          slab       12 objects, order 1
+          slab       51 objects, order 3
           flags      HWCACHE_ALIGN|RECLAIM_ACCOUNT
           aliases    1
-          objects    31 in use, of 48 in 4 slabs
-          node 0     3 slabs full, 0 partial, 0 empty
+          objects    31 in use, of 102 in 2 slabs
+          node 0     0 slabs full, 1 partial, 0 empty
           node 1     0 slabs full, 1 partial, 0 empty
-          at hand    at most 31 of a CPU: 6 0
+          at hand    at most 62 of a CPU: 2 0
     "#]]
     .assert_eq(&shown());
     for object in held.into_iter().chain([node_1]) {
@@ -106,7 +106,7 @@ fn a_cache_is_shown_with_its_nodes_cpus_and_aliases() {
 #[test]
 fn a_frame_of_a_slab_shows_which_objects_are_taken() {
     let machine = machine();
-    let objects = objects(&machine, 256, 5);
+    let objects = objects(&machine, 128, 5);
     let address = VirtAddr::from_ptr(objects[0].as_ptr());
     let physical = machine.platform().virt_to_phys(address).unwrap();
     let shown = || text(|out| proc::page(&machine, physical.frame(), out));
@@ -118,18 +118,18 @@ fn a_frame_of_a_slab_shows_which_objects_are_taken() {
     };
     let one_line = text(|out| proc::object(&machine, objects[0], out));
     assert!(
-        one_line.ends_with(", cache kmalloc-256, 256 bytes\n"),
+        one_line.ends_with(", cache kmalloc-128, 128 bytes\n"),
         "{one_line}"
     );
     assert!(one_line.starts_with(&format!("frame {}, offset ", physical.frame())));
 
     let text = shown();
-    assert!(text.contains("  slab       of cache kmalloc-256, objects of 256 bytes\n"));
+    assert!(text.contains("  slab       of cache kmalloc-128, objects of 128 bytes\n"));
     let (numbers, taken, all) = map(&text);
-    assert_eq!(all, 16);
+    assert_eq!(all, 32);
     assert_eq!(
         numbers,
-        format!("{taken} of 16 taken (#), those at hand of CPUs too")
+        format!("{taken} of 32 taken (#), those at hand of CPUs too")
     );
     // What is at hand goes back: what is left is what owners have, each in its place.
     let kept = objects[2];
@@ -138,7 +138,7 @@ fn a_frame_of_a_slab_shows_which_objects_are_taken() {
     let _ = machine.shrink_caches();
     let text = shown();
     assert_eq!(map(&text).1, 1, "{text}");
-    let place = (kept.addr().get() - objects[0].addr().get().div_euclid(4096) * 4096) / 256;
+    let place = (kept.addr().get() - objects[0].addr().get().div_euclid(4096) * 4096) / 128;
     let (_, drawn) = text.rsplit_once("  objects ").unwrap();
     let drawn = drawn.lines().nth(1).unwrap().trim();
     assert_eq!(drawn.find('#'), Some(place));
@@ -171,7 +171,7 @@ fn an_allocation_of_an_object_explains_itself() {
         panic!("{steps:?}")
     };
     assert!(matches!(made, Step::SlabMade { pfn: slab, objects: 64, .. } if *slab == pfn));
-    assert_eq!(*refilled, Step::ObjectsRefilled { objects: 32 });
+    assert_eq!(*refilled, Step::ObjectsRefilled { objects: 63 });
     let is_it = |offset: u16, its| (its, u64::from(offset)) == (pfn, at);
     assert!(matches!(taken, Step::ObjectAtHand { pfn, offset } if is_it(*offset, *pfn)));
     // It came back to this CPU.
