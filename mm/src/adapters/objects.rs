@@ -5,8 +5,8 @@ use core::ptr::NonNull;
 use crate::buddy::Gfp;
 use crate::frame::{FrameState, FrameTable, Offer, SlabFrame};
 use crate::platform::Platform;
-use crate::slab::{Ask, BadFree, Neighbours, Object};
-use crate::system::{AllocError, Home, KmemCache, Memory};
+use crate::slab::{Ask, BadFree, Cache, Neighbours, Object};
+use crate::system::{AllocError, Core, Home, KmemCache, Memory};
 
 /// Objects that are given back under one pin.
 const BULK: usize = 32;
@@ -84,9 +84,14 @@ impl<P: Platform> Memory<P> {
 
     /// How many bytes the owner of an object of a debugged cache asked for.
     pub(crate) fn asked_size(&self, object: NonNull<u8>) -> Option<usize> {
-        let core = self.core()?;
-        let cache = core.caches.get(self.slab_of(object)?.cache)?;
+        let (core, cache) = self.cache_around(object)?;
         cache.asked(&self.soil(core), object)
+    }
+
+    /// The cache that an object is of, as its frame says.
+    fn cache_around(&self, object: NonNull<u8>) -> Option<(&Core, &Cache)> {
+        let (core, slab) = self.core().zip(self.slab_of(object))?;
+        Some((core, core.caches.get(slab.cache)?))
     }
 
     /// From now on its owner has so many bytes of an object of a debugged cache.
@@ -95,9 +100,7 @@ impl<P: Platform> Memory<P> {
     ///
     /// The caller owns the object, and does not use what is behind these bytes.
     unsafe fn ask_anew(&self, object: NonNull<u8>, size: usize) {
-        let slab = self.core().zip(self.slab_of(object));
-        let cache = slab.and_then(|(core, slab)| Some((core, core.caches.get(slab.cache)?)));
-        if let Some((core, cache)) = cache {
+        if let Some((core, cache)) = self.cache_around(object) {
             // SAFETY: the caller owns it, and has it again right here.
             let object = unsafe { Object::given_up(object) };
             let _ = cache.ask_anew(&self.soil(core), object, size).into_raw();
@@ -106,12 +109,11 @@ impl<P: Platform> Memory<P> {
 
     /// Whether an object holds what only free ones hold.
     fn is_marked_free(&self, object: NonNull<u8>) -> bool {
-        let slab = self.core().zip(self.slab_of(object));
-        let cache = slab.and_then(|(core, slab)| Some((core, core.caches.get(slab.cache)?)));
-        // Only looked at: whoever has it keeps it.
-        // SAFETY: its frame says which cache it is of.
-        let offered = unsafe { Object::given_up(object) };
-        cache.is_some_and(|(core, cache)| cache.is_marked_free(&self.soil(core), &offered))
+        self.cache_around(object).is_some_and(|(core, cache)| {
+            // SAFETY: its frame says which cache it is of. It is only looked at: whoever has it keeps it.
+            let offered = unsafe { Object::given_up(object) };
+            cache.is_marked_free(&self.soil(core), &offered)
+        })
     }
 
     /// # Safety

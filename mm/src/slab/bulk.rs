@@ -11,6 +11,9 @@ use crate::frame::slab::SlabTag;
 use crate::platform::Platform;
 use crate::sync::Pin;
 
+/// Objects that go back to their slabs under one hold of a lock.
+const BATCH: usize = 32;
+
 impl Cache {
     /// Hands out objects that this CPU has at hand into the empty places in front, up to the first that somebody
     /// wrote to. Answers how many. Context: any but NMI.
@@ -107,7 +110,7 @@ impl Cache {
             .filter_map(Option::take)
             .map(|(_, object)| object);
         loop {
-            let mut some = [const { None }; super::cache::BATCH];
+            let mut some = [const { None }; BATCH];
             let mut count: usize = 0;
             for (place, object) in some.iter_mut().zip(&mut left) {
                 *place = Some(object);

@@ -20,9 +20,6 @@ use crate::platform::{CpuId, NodeId, Platform};
 use crate::sync::atomic::AtomicU32;
 use crate::sync::{Once, OwnerCell, PerCpu, Pin, SpinLock, rank};
 
-/// Objects that move under one hold of a lock.
-pub(super) const BATCH: usize = 64;
-
 /// There is no object, nor memory for one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct NoObject;

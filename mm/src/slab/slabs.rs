@@ -9,7 +9,6 @@ use super::debug::Guard;
 use super::ground::{Effort, Ground};
 use super::object::{END, Object};
 use super::partial::Partial;
-use super::shape::Shape;
 use crate::addr::VirtAddr;
 use crate::buddy::{Gfp, Step, Trace};
 use crate::frame::SlabFrame;
@@ -226,11 +225,12 @@ impl Cache {
     ) -> Option<SlabFrame<'a>> {
         let frames = ground.frames();
         let slab = frames.slab_at(partial.surplus(keep)?)?;
-        if let Some(shape) = self.shape().filter(Shape::is_guarded) {
+        let shape = self.shape()?.in_order(slab.order);
+        if shape.is_guarded() {
             Guard::new(self, ground, (slab, &shape), partial)?.check_last();
         }
         partial.remove(slab, true, frames);
-        partial.note_slab_gone(&self.shape()?.in_order(slab.order));
+        partial.note_slab_gone(&shape);
         Some(slab)
     }
 

@@ -99,6 +99,20 @@ fn lies_within(boundary: u64, first: u64, bytes: u64) -> bool {
     cell(first) == cell(first + bytes - 1)
 }
 
+/// A request for so many bytes with some boundary, which is told, and within so many bits.
+fn wished(random: &mut Random, bytes: u64, align: u64) -> (DmaRequest, u64, u32) {
+    let boundary = match random.below(3) {
+        0 => 0,
+        _ => bytes.next_power_of_two() << random.below(4),
+    };
+    let bits = 24 + random.below(12) as u32;
+    let request = DmaRequest::new(bytes)
+        .bits(bits)
+        .align(align)
+        .boundary(boundary);
+    (request, boundary, bits)
+}
+
 fn buffers_lie_as_they_were_asked_for<C: SimConfig>() {
     let machine = Machine::<C>::with_ram(64 * MIB);
     let mut random = Random::new(seed("objects_dma"));
@@ -113,15 +127,7 @@ fn buffers_lie_as_they_were_asked_for<C: SimConfig>() {
         let largest = 1 << random.below(17);
         let bytes = 1 + random.below(largest);
         let align = 1 << random.below(18);
-        let boundary = match random.below(3) {
-            0 => 0,
-            _ => bytes.next_power_of_two() << random.below(4),
-        };
-        let bits = 24 + random.below(12) as u32;
-        let request = DmaRequest::new(bytes)
-            .bits(bits)
-            .align(align)
-            .boundary(boundary);
+        let (request, boundary, bits) = wished(&mut random, bytes, align);
         let gfp = if random.below(2) == 0 {
             Gfp::KERNEL
         } else {
@@ -183,15 +189,7 @@ fn pools_lie_as_they_were_asked_for<C: SimConfig>() {
     for _ in 0..60 {
         let bytes = 1 + random.below(3000);
         let align = 1 << random.below(9);
-        let boundary = match random.below(3) {
-            0 => 0,
-            _ => bytes.next_power_of_two() << random.below(4),
-        };
-        let bits = 24 + random.below(12) as u32;
-        let request = DmaRequest::new(bytes)
-            .bits(bits)
-            .align(align)
-            .boundary(boundary);
+        let (request, boundary, bits) = wished(&mut random, bytes, align);
         let pool = DmaPool::create(&*machine, "pool", request).unwrap();
         let mut live = Vec::new();
         for number in 0..100_u8 {
