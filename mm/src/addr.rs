@@ -15,7 +15,7 @@ pub use direct_map::DirectMap;
 pub use frame_number::{Pfn, PfnRange};
 pub use order::Order;
 pub use phys::{PhysAddr, PhysRange};
-pub use virt::VirtAddr;
+pub use virt::{VirtAddr, VirtRange};
 
 const _: () = assert!(usize::BITS == 64, "x86_64 only");
 

@@ -4,6 +4,10 @@
 //! from what is present; see [`crate::platform::Platform`].
 #![forbid(unsafe_code)]
 
+mod layout;
+
+pub use layout::{Layout, LayoutError};
+
 /// log2 of [`PAGE_SIZE`].
 pub const PAGE_SHIFT: u32 = 12;
 /// Bytes in one page frame.
