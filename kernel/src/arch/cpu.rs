@@ -83,15 +83,6 @@ pub(super) fn init() {
     unsafe { Efer::update(|flags| flags.insert(EferFlags::NO_EXECUTE_ENABLE)) };
 }
 
-/// Makes this CPU forget all translations, global ones included (SDM vol. 3A, "Invalidation of
-/// TLBs").
-pub(crate) fn flush_all_translations() {
-    // SAFETY: the tables stay as they are; without the bit nothing is global for a moment.
-    unsafe { Cr4::update(|flags| flags.remove(Cr4Flags::PAGE_GLOBAL)) };
-    // SAFETY: `check` saw global pages.
-    unsafe { Cr4::update(|flags| flags.insert(Cr4Flags::PAGE_GLOBAL)) };
-}
-
 /// The TSC's rate in Hz, where CPUID gives it.
 pub(super) fn tsc_rate() -> Option<u64> {
     if max_leaf(0) >= 0x15 {

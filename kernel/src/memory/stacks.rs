@@ -7,25 +7,23 @@
 use super::tables::{self, Root};
 use super::{Kernel, MEMORY, Pages};
 use crate::arch::lock::IrqLock;
-use crate::arch::smp;
 use crate::arch::stack::{GUARD_BYTES, StackExtent};
 use crate::num::to_u64;
 use alloc::vec::Vec;
 use core::fmt;
 use core::iter::Peekable;
 use core::sync::atomic::AtomicU64;
-use mm::addr::{Order, PhysAddr, VirtAddr};
+use mm::addr::{Order, PhysAddr, VirtAddr, VirtRange};
 use mm::buddy::Gfp;
 use mm::config::PAGE_SIZE;
 use mm::platform::MapFrameTableError;
 use mm::system::AllocError;
-use x86_64::instructions::tlb;
 
 /// Where the first stack's guard page lies, and where the range ends.
 const START: u64 = 0xffff_c880_0000_0000;
 const END: u64 = 0xffff_c900_0000_0000;
 
-/// Stacks that are given back with one interruption of all CPUs.
+/// Stacks that are given back with one flush of all CPUs.
 const AT_ONCE: usize = 16;
 
 /// What of the range is in use. The lock also orders changes of the tables.
@@ -153,7 +151,7 @@ pub(crate) fn allocate(bytes: u64) -> Result<StackExtent, StackError> {
 /// Gives stacks back that nobody runs on any more, their pages and their addresses.
 ///
 /// # Context
-/// Task, holding no lock: all CPUs are interrupted, once for [`AT_ONCE`] of the stacks. Takes no memory.
+/// Task, holding no lock: all CPUs flush, once for [`AT_ONCE`] of the stacks. Takes no memory.
 pub(crate) fn free(stacks: impl IntoIterator<Item = Stack>) {
     let mut stacks = stacks.into_iter();
     loop {
@@ -174,16 +172,18 @@ fn free_some(stacks: [Option<Stack>; AT_ONCE]) {
         let _range = RANGE.lock();
         extents().for_each(unmap);
     }
-    smp::call_on_all(&|_| {
-        for page in extents().flat_map(pages_of) {
-            tlb::flush(x86_64::VirtAddr::new_truncate(page.as_u64()));
-        }
-    });
+    // One request for all: those that were made one after the other are neighbours.
+    let ranges = extents().map(range_of);
+    MEMORY.flush_tlb(ranges.fold(VirtRange::EMPTY, VirtRange::hull));
     // Nobody has a way to the pages any more.
     for stack in stacks.into_iter().flatten() {
         drop(stack.pages);
         RANGE.lock().put(stack.extent);
     }
+}
+
+fn range_of(extent: StackExtent) -> VirtRange {
+    VirtRange::new(VirtAddr::new(extent.bottom), VirtAddr::new(extent.top)).unwrap_or_default()
 }
 
 fn pages_of(extent: StackExtent) -> impl Iterator<Item = VirtAddr> {

@@ -2,7 +2,7 @@
 //! Information").
 //!
 //! A real TLB forgets for lack of room, so a flush that is missing is seldom noticed. This one forgets only what it is told to.
-//! With each translation, and each table on the way to it, it keeps the [generation](Generations) of the frame; one that is used
+//! With each translation, and each table on the way to it, it keeps how often the frame was freed before; one that is used
 //! after the frame was freed ends the test.
 
 use std::collections::HashMap;
