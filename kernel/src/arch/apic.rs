@@ -20,6 +20,8 @@ use x86_64::registers::model_specific::Msr;
 pub mod vector {
     /// The timer of a CPU.
     pub const TIMER: u8 = 0xec;
+    /// Somebody waits for this CPU to flush its TLB.
+    pub const TLB: u8 = 0xfa;
     /// Somebody has left a call in this CPU's inbox.
     pub const CALL: u8 = 0xfb;
     /// Somebody has given this CPU a thread to run, or wants it to let one go.
@@ -151,6 +153,8 @@ pub(crate) fn init() -> Result<(), ApicError> {
     // SAFETY: the handlers take no lock that code with interrupts on holds, and leave the frame.
     unsafe { set_handler(vector::CALL, Some(on_call)) };
     // SAFETY: as above.
+    unsafe { set_handler(vector::TLB, Some(on_tlb)) };
+    // SAFETY: as above.
     unsafe { set_handler(vector::TIMER, Some(on_timer)) };
     // SAFETY: as above.
     unsafe { set_handler(vector::RESCHEDULE, Some(on_reschedule)) };
@@ -235,6 +239,13 @@ fn on_call(_: &mut TrapFrame) -> Handled {
     // First: a call that comes while the others are served must raise a new interrupt.
     end_of_interrupt();
     smp::call::serve();
+    Handled::Yes
+}
+
+fn on_tlb(_: &mut TrapFrame) -> Handled {
+    // As above.
+    end_of_interrupt();
+    crate::memory::tlb::catch_up();
     Handled::Yes
 }
 

@@ -135,15 +135,6 @@ pub(crate) fn has_gigabyte_pages() -> bool {
     max_leaf(0x8000_0000) >= 0x8000_0001 && cpuid(0x8000_0001).edx & (1 << 26) != 0
 }
 
-/// Makes this CPU forget all translations, global ones included (SDM vol. 3A, "Invalidation of
-/// TLBs").
-pub(crate) fn flush_all_translations() {
-    // SAFETY: the tables stay as they are; without the bit nothing is global for a moment.
-    unsafe { Cr4::update(|flags| flags.remove(Cr4Flags::PAGE_GLOBAL)) };
-    // SAFETY: `check` saw global pages.
-    unsafe { Cr4::update(|flags| flags.insert(Cr4Flags::PAGE_GLOBAL)) };
-}
-
 /// The TSC's rate in Hz, where CPUID gives it.
 pub(super) fn tsc_rate() -> Option<u64> {
     if max_leaf(0) >= 0x15 {

@@ -13,7 +13,7 @@
 //! | `context`, `running`, [`presence`] | from thread to thread; the running one; CPUs that have none |
 //! | `anchor` | what the memory core has for each CPU |
 //! | [`cpu`], [`time`], `pit`, [`pic`] | CPUID and control registers, the clock, old chips |
-//! | [`apic`], [`smp`] | the local APIC; the other CPUs |
+//! | [`apic`], [`smp`], `tlb` | the local APIC; the other CPUs; what CPUs forget of page tables |
 //! | `physmem` | physical memory for those who parse tables in it |
 //! | [`serial`], [`exit`], `port` | the terminal and the ways to end |
 #![expect(
@@ -50,6 +50,7 @@ pub mod stack;
 pub mod step;
 pub mod stubs;
 pub mod time;
+pub(crate) mod tlb;
 pub mod trap;
 
 use x86_64::VirtAddr;
@@ -156,7 +157,7 @@ pub(crate) unsafe fn use_tables(root: mm::addr::Pfn) {
     let root = x86_64::structures::paging::PhysFrame::containing_address(root);
     // SAFETY: (1) the caller's word.
     unsafe { Cr3::write(root, Cr3Flags::empty()) };
-    cpu::flush_all_translations();
+    tlb::flush(mm::platform::TlbFlush::All);
 }
 
 /// Makes a page of the map of memory one that nobody can touch, or one that everybody can.

@@ -8,6 +8,7 @@
 //! | `bring_up` | from the map to a page allocator, with Linux's boot lines |
 //! | `nodes` | which memory and CPUs are near to each other |
 //! | `tables`, `frame_table`, `stacks` | page tables; those of the frame table and of kernel stacks |
+//! | `tlb` | CPUs that forget translations when others have changed them |
 //! | `attendant` | threads that sleep until somebody rings |
 //! | `grace` | a thread for what waits until no CPU can see it any more |
 //! | `kswapd` | a thread for each node that reclaims when little is left |
@@ -54,12 +55,15 @@ mod stress;
 mod sysctl;
 mod tables;
 pub(crate) mod tests;
+pub(crate) mod tlb;
+mod tlb_tests;
 mod workload;
 
 pub(crate) use bring_up::bring_up;
 pub use platform::KernelPlatform;
 
 use crate::kernel_param;
+use mm::sync::shootdown::Lazy;
 use mm::system::{Block, Home, Memory};
 
 kernel_param!("mem", "SIZE", "use no RAM above");
@@ -195,6 +199,9 @@ pub(crate) fn cpu_leaves() {
     // ends the idle time calls `Presence::leave`, and with it `cpu_returns`, before anything else.
     // NMI and machine-check handlers use no memory.
     unsafe { MEMORY.leave_cpu() };
+    // SAFETY: as above; idle threads and the stacks of interrupts stay mapped, and so does the kernel. NMI handlers leave that
+    // state while they run.
+    unsafe { MEMORY.tlb_lazy_enter(Lazy::Idle) };
 }
 
 /// A moment at which this CPU is not reading, at the end of an interrupt, on its stack: what the CPU
@@ -213,5 +220,6 @@ pub(crate) fn note_quiescent() {
 
 /// This CPU is back.
 pub(crate) fn cpu_returns() {
+    MEMORY.tlb_lazy_leave();
     MEMORY.return_cpu();
 }

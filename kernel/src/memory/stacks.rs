@@ -21,7 +21,7 @@ use mm::system::{AllocError, Memory};
 const START: u64 = 0xffff_c880_0000_0000;
 const END: u64 = 0xffff_c900_0000_0000;
 
-/// Stacks that are given back with one interruption of all CPUs.
+/// Stacks that are given back with one flush of all CPUs.
 const AT_ONCE: usize = 16;
 
 /// What of the range is in use.
@@ -149,7 +149,7 @@ pub(crate) fn allocate(bytes: u64) -> Result<StackExtent, StackError> {
 /// Gives stacks back that nobody runs on any more, their pages and their addresses.
 ///
 /// # Context
-/// Task, holding no lock: all CPUs are interrupted, once for [`AT_ONCE`] of the stacks. Takes no memory.
+/// Task, holding no lock: all CPUs flush, once for [`AT_ONCE`] of the stacks. Takes no memory.
 pub(crate) fn free(stacks: impl IntoIterator<Item = Stack>) {
     let mut stacks = stacks.into_iter();
     loop {

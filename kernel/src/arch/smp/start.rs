@@ -273,6 +273,7 @@ extern "sysv64" fn enter(cpu: &'static CpuLocal) -> ! {
     idt::load();
     cpu::init();
     apic::enable();
+    crate::memory::tlb::cpu_starts();
     cpu.set_online();
     crate::sched::idle::run()
 }
