@@ -38,7 +38,7 @@ pub(crate) use map::EachBy;
 pub use memory::{OutOfTables, TableMemory};
 pub use receipt::FlushReceipt;
 pub use validate::TableDamage;
-pub use walk::{Step, Walk};
+pub use walk::{Span, Step, Walk};
 
 use crate::addr::{Pfn, VirtRange};
 use cursor::ForeignTable;

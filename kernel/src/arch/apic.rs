@@ -1,16 +1,18 @@
 //! The local APIC of each CPU: interrupts between CPUs, and a timer (SDM vol. 3A, chapter 12).
 //!
-//! The registers are memory below 4 GiB, at the same address on each CPU, each seeing its own. The
-//! boot loader maps them uncached. A firmware that has switched the APICs to x2APIC mode, where
+//! The registers are memory, at the same address on each CPU, each seeing its own, mapped uncached in a
+//! slot of the fixmap. A firmware that has switched the APICs to x2APIC mode, where
 //! there are no such registers, leaves the kernel with one CPU.
 
 use super::irq::IrqGuard;
 use super::time::{self, NS_PER_SECOND};
 use super::trap::{Handled, TrapFrame, set_handler};
 use super::{cpu, smp};
+use crate::memory::fixmap;
 use crate::num::to_usize;
 use core::fmt;
 use core::hint::spin_loop;
+use mm::addr::PhysAddr;
 use spin::Once;
 use x86_64::registers::model_specific::Msr;
 
@@ -76,7 +78,7 @@ pub enum ApicError {
     Missing,
     /// The firmware has switched it to x2APIC mode.
     X2Apic,
-    /// Its registers lie where the boot loader maps nothing.
+    /// Its registers cannot be mapped.
     OutOfReach(u64),
 }
 
@@ -128,11 +130,11 @@ impl Message {
     }
 }
 
-/// Switches the boot CPU's APIC on; `offset` is where physical memory is mapped.
+/// Switches the boot CPU's APIC on.
 ///
 /// # Errors
 /// [`ApicError`]; the kernel then runs on this CPU alone and has no timer.
-pub(crate) fn init(offset: u64) -> Result<(), ApicError> {
+pub(crate) fn init() -> Result<(), ApicError> {
     if cpu::cpuid(1).edx & (1 << 9) == 0 {
         return Err(ApicError::Missing);
     }
@@ -142,10 +144,12 @@ pub(crate) fn init(offset: u64) -> Result<(), ApicError> {
         return Err(ApicError::X2Apic);
     }
     let physical = base & BASE_ADDRESS;
-    if physical == 0 || physical >= 1 << 32 {
+    if physical == 0 {
         return Err(ApicError::OutOfReach(physical));
     }
-    REGISTERS.call_once(|| offset.wrapping_add(physical));
+    let registers = fixmap::map_device(fixmap::Slot::LocalApic, PhysAddr::new(physical));
+    let registers = registers.ok_or(ApicError::OutOfReach(physical))?;
+    REGISTERS.call_once(|| registers);
     // SAFETY: the handlers take no lock that code with interrupts on holds, and leave the frame.
     unsafe { set_handler(vector::CALL, Some(on_call)) };
     // SAFETY: as above.

@@ -2,6 +2,7 @@
 //!
 //! | Module | What |
 //! |---|---|
+//! | `address_space`, `fixmap` | the kernel's own page tables; slots with fixed addresses |
 //! | `platform` | what `mm` asks of the machine |
 //! | `firmware` | the boot loader's map as `mm` wants it, and what must be reserved |
 //! | `bring_up` | from the map to a page allocator, with Linux's boot lines |
@@ -13,10 +14,11 @@
 //! | `kswapd` | a thread for each node that reclaims when little is left |
 //! | `populate` | a thread for each node that populates memory ahead of requests |
 //! | `holder` | whose a frame is that the page allocator never had |
-//! | `files`, `node_files`, `numactl`, `objects`, `oomtest`, `pages`, `pcp`, `sections`, `stress`, `sysctl`, `workload` | `/proc` files and shell commands |
+//! | `files`, `node_files`, `numactl`, `objects`, `oomtest`, `page_tables`, `pages`, `pcp`, `sections`, `stress`, `sysctl`, `workload` | `/proc` files and shell commands |
 //! | `object_damage` | what is told of objects that were written to, or never came back |
 //! | `benches`, `heap_benches`, `object_benches`, `cache_benches`, `tests` | benchmarks and in-kernel tests |
 
+mod address_space;
 mod attendant;
 mod benches;
 mod bring_up;
@@ -24,6 +26,7 @@ mod cache_benches;
 mod cma;
 mod files;
 mod firmware;
+pub(crate) mod fixmap;
 mod frame_table;
 pub(crate) mod grace;
 mod heap_benches;
@@ -39,6 +42,7 @@ mod object_damage;
 mod object_stress;
 mod objects;
 mod oomtest;
+mod page_tables;
 mod pages;
 mod pcp;
 mod platform;

@@ -4,7 +4,7 @@
     reason = "`mm::platform::Platform` is an unsafe trait: this is its implementation"
 )]
 
-use super::{frame_table, grace, kfence, kswapd, nodes, object_damage, populate};
+use super::{address_space, frame_table, grace, kfence, kswapd, nodes, object_damage, populate};
 use crate::arch::{anchor, irq, local, pin, running, smp, time};
 use crate::panic;
 use crate::sched::thread::Thread;
@@ -94,6 +94,11 @@ impl KernelPlatform {
         self.base.store(offset, Relaxed);
         self.map
             .call_once(|| DirectMap::new(VirtAddr::new(offset), ram.leak()));
+    }
+
+    /// RAM that is mapped at the offset.
+    pub(super) fn mapped(&self) -> &'static [PhysRange] {
+        self.map.get().map_or(&[], DirectMap::ram)
     }
 
     /// Virtual address of physical address 0, once it is known.
@@ -281,6 +286,10 @@ unsafe impl Platform for KernelPlatform {
             .physical_offset()
             .ok_or(ProtectPageError::Unsupported)?;
         let is_present = access == PageAccess::ReadWrite;
+        if let Some(space) = super::MEMORY.kernel_space() {
+            let done = address_space::protect(&space.tables, page, is_present);
+            return done.map_err(|_| ProtectPageError::OutOfTables);
+        }
         // SAFETY: (1) what asks is the library, for pages that nobody but their wrong users touches; (2) it has one
         // pool of 2 MiB, which it makes when memory comes up.
         let done = unsafe { arch::set_page_present(offset, page, is_present) };

@@ -79,12 +79,6 @@ impl<'a, M: TableMemory> Cursor<'a, M> {
         self.held.top
     }
 
-    /// The range.
-    #[inline]
-    pub(super) const fn range(&self) -> VirtRange {
-        self.held.range
-    }
-
     /// Clears the way to the top table if that is without entries, and so on upwards; lets go of all locks.
     ///
     /// The tables that the root leads to stay for good: other roots may lead to them too.

@@ -57,6 +57,15 @@ impl<'a, M: TableMemory> FlushReceipt<'a, M> {
         self
     }
 
+    /// Lets CPUs forget what was changed when they like; dead tables wait for all of them even so. Only for changes that do no
+    /// harm as long as some CPUs have not noticed: a page that becomes reachable, or is guarded a little later. Context: any
+    /// that may hold a table's lock; without dead tables, any.
+    pub fn leave_stale(mut self) {
+        if self.dead == END {
+            self.range = VirtRange::EMPTY;
+        }
+    }
+
     fn pop(&mut self) -> Option<TablePage<'a>> {
         if self.dead == END {
             return None;

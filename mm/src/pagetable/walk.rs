@@ -2,11 +2,11 @@
 #![forbid(unsafe_code)]
 
 use super::PageTable;
-use super::entry::{Entry, Leaf};
+use super::entry::{Decoded, Entry, Leaf};
 use super::entry_io::Table;
-use super::level::Level;
+use super::level::{ENTRIES, Level};
 use super::memory::TableMemory;
-use crate::addr::{Pfn, PhysAddr, VirtAddr};
+use crate::addr::{Pfn, PhysAddr, VirtAddr, VirtRange};
 use crate::sync::Pin;
 
 /// A step of the walk that the CPU makes for an address.
@@ -45,7 +45,7 @@ impl Walk {
     pub fn leaf(&self) -> Option<Leaf> {
         let last = self.last()?;
         match last.entry.decode(last.level) {
-            super::Decoded::Leaf(leaf) => Some(leaf),
+            Decoded::Leaf(leaf) => Some(leaf),
             _ => None,
         }
     }
@@ -91,29 +91,102 @@ impl PageTable {
         walk
     }
 
-    /// The first page at or behind an address that can be used, and where it starts: what is mapped is passed over in the
-    /// largest steps that there are.
+    /// The first page at or behind an address that can be used, and where it starts.
     pub(crate) fn next_leaf<M: TableMemory>(
         &self,
         memory: &M,
         from: VirtAddr,
     ) -> Option<(VirtAddr, Leaf)> {
+        let span = self.next_span(memory, from)?;
+        Some((span.range.start(), span.first))
+    }
+
+    /// The first pages at or behind an address that can be used: as many in a row as one table maps with the same rights.
+    pub(crate) fn next_span<M: TableMemory>(&self, memory: &M, from: VirtAddr) -> Option<Span> {
         let mut at = from;
         loop {
             if !at.is_canonical(self.levels) {
-                let lower_end = self.top_level().entry_bytes().wrapping_shl(8);
-                // The hole: go on behind it.
-                at = VirtAddr::new(lower_end.wrapping_neg());
+                // Behind the hole.
+                let half = self.top_level().entry_bytes().wrapping_shl(8);
+                at = VirtAddr::new(half.wrapping_neg());
                 if at < from {
                     return None;
                 }
             }
-            let last = self.walk(memory, at).last()?;
-            let start = at.align_down(last.level.entry_bytes());
-            if let super::Decoded::Leaf(leaf) = last.entry.decode(last.level) {
-                return Some((start, leaf));
+            // For one table at a time: others may have to wait until nobody is pinned.
+            let _pin = Pin::new(memory.platform());
+            let (table, level) = self.lowest(memory, at)?;
+            match scan(table, level, at) {
+                Found::Span(span) => return Some(span),
+                Found::GoOn(next) => at = next?,
             }
-            at = start.checked_add(last.level.entry_bytes())?;
         }
     }
+
+    /// The lowest table on the way to an address.
+    fn lowest<'a, M: TableMemory>(
+        &self,
+        memory: &'a M,
+        at: VirtAddr,
+    ) -> Option<(Table<'a>, Level)> {
+        let mut level = self.top_level();
+        let mut table = self.top(memory)?.table;
+        while let Some(lower) = level.below() {
+            let entry = table.slot(level.index(at)).load();
+            let Some(below) = table.below(memory.platform(), entry) else {
+                break;
+            };
+            (table, level) = (below, lower);
+        }
+        Some((table, level))
+    }
+}
+
+/// Pages in a row that one table maps with the same rights.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Span {
+    /// Their addresses.
+    pub range: VirtRange,
+    /// The first of them; the others have its size and attributes.
+    pub first: Leaf,
+}
+
+/// What a table has from an entry on.
+enum Found {
+    Span(Span),
+    /// Nothing before this address, if there is one.
+    GoOn(Option<VirtAddr>),
+}
+
+/// Looks for pages from the entry for `at` on, as far as no other table has to be looked at.
+fn scan(table: Table<'_>, level: Level, at: VirtAddr) -> Found {
+    let bytes = level.entry_bytes();
+    let mut start = at.align_down(bytes);
+    let mut found: Option<Span> = None;
+    for index in level.index(at)..ENTRIES {
+        let entry = table.slot(index).load();
+        let leaf = match entry.decode(level) {
+            Decoded::Leaf(leaf) => Some(leaf),
+            Decoded::Table(_) if found.is_none() => return Found::GoOn(Some(start)),
+            _ => None,
+        };
+        let next = start.checked_add(bytes);
+        match (&mut found, leaf) {
+            (Some(span), Some(leaf)) if span.first.attributes == leaf.attributes => {
+                span.range =
+                    VirtRange::new(span.range.start(), next.unwrap_or(start)).unwrap_or(span.range);
+            }
+            (Some(span), _) => return Found::Span(*span),
+            (None, Some(first)) => {
+                let range = VirtRange::new(start, next.unwrap_or(start));
+                let range = range.unwrap_or_default();
+                found = Some(Span { range, first });
+            }
+            (None, None) => {}
+        }
+        let Some(next) = next else { break };
+        start = next;
+    }
+    let end = Some(start).filter(|&end| end > at);
+    found.map_or(Found::GoOn(end), Found::Span)
 }

@@ -7,7 +7,7 @@ use crate::buddy::{Gfp, Request};
 use crate::config::{Layout, LayoutError};
 use crate::frame::FrameTable;
 use crate::mem::Exclusive;
-use crate::pagetable::{Leaf, Level, OutOfTables, PageTable, TableDamage, TableMemory, Walk};
+use crate::pagetable::{Leaf, Level, OutOfTables, PageTable, Span, TableDamage, TableMemory, Walk};
 use crate::platform::Platform;
 
 /// The kernel's half of the address space, as the library knows it.
@@ -111,6 +111,13 @@ impl<P: Platform> Memory<P> {
     #[must_use]
     pub fn next_leaf(&self, tables: &PageTable, from: VirtAddr) -> Option<(VirtAddr, Leaf)> {
         tables.next_leaf(self, from)
+    }
+
+    /// The first pages at or behind an address that can be used: as many in a row as one table maps with the same rights.
+    /// Context: any but NMI.
+    #[must_use]
+    pub fn next_span(&self, tables: &PageTable, from: VirtAddr) -> Option<Span> {
+        tables.next_span(self, from)
     }
 
     /// Recounts tables; answers how many there are. Context: nothing else changes them.

@@ -83,7 +83,7 @@ pub(crate) fn bring_up(firmware: &Firmware<'_>) -> Result<(), SmpError> {
 }
 
 fn start_all(firmware: &Firmware<'_>) -> Result<(), SmpError> {
-    let apic = apic::init(firmware.offset);
+    let apic = apic::init();
     if apic.is_ok() {
         let boot_cpu = local::boot_cpu();
         boot_cpu.set_apic_id(apic::id());
