@@ -150,9 +150,8 @@ fn lock_below<M: TableMemory>(
     node: Node<'_>,
     range: VirtRange,
 ) -> Option<ForeignTable> {
-    let _ = node.level.below()?;
     let mut foreign = None;
-    for (slot, part) in node.parts(range) {
+    for (slot, part) in node.tables(range) {
         loop {
             let entry = slot.load();
             if !entry.leads_to_table() {
@@ -174,10 +173,7 @@ fn lock_below<M: TableMemory>(
 
 /// Unlocks what [`lock_below`] locked, and what was made since.
 fn unlock_below<M: TableMemory>(memory: &M, node: Node<'_>, range: VirtRange) {
-    if node.level.below().is_none() {
-        return;
-    }
-    for (slot, part) in node.parts(range) {
+    for (slot, part) in node.tables(range) {
         if let Some(below) = node.below(memory, slot.load()) {
             unlock_below(memory, below, part);
             below.lock().unlock();

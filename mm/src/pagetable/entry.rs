@@ -216,6 +216,16 @@ impl Entry {
         self.is_present() || self.is_protnone()
     }
 
+    /// Whether another entry of a table of `level` maps a page with the same rights and caching, wherever it is.
+    #[inline]
+    #[must_use]
+    pub(super) const fn is_like(self, other: Self, level: Level) -> bool {
+        // Bit 7 is the attribute table's in small pages.
+        let caching = if level.number() == 1 { 0 } else { PAT_HUGE };
+        let mask = attribute_mask() | PRESENT | HUGE | caching;
+        (self.0 ^ other.0) & mask == 0
+    }
+
     /// Whether user code may go here.
     #[inline]
     #[must_use]

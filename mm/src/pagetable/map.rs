@@ -12,7 +12,7 @@ use super::memory::TableMemory;
 use super::node::{Node, first_part, whole};
 use super::stash::Stash;
 use crate::addr::{Pfn, PfnRange, VirtAddr, VirtRange, to_index};
-use crate::config::{MAX_PHYS_BITS, PAGE_SHIFT, PAGE_SIZE};
+use crate::config::{MAX_PHYS_BITS, PAGE_SHIFT};
 use crate::frame::TablePage;
 
 /// What is to be mapped, page by page of the range.
@@ -24,14 +24,14 @@ pub(crate) trait Frames {
     /// The frame for the page number `at` of the range. Asked in ascending order, once for each page that is mapped.
     fn next(&mut self, at: u64) -> Pfn;
 
-    /// Writes the entries of pages from the page number `at` on: `bits`, and the frame's address.
+    /// Writes the entries of pages of `size` from the page number `at` on: `bits`, and the frame's address.
     #[inline]
-    fn write(&mut self, at: u64, slots: &[Slot], bits: u64) {
+    fn write(&mut self, at: u64, slots: &[Slot], (size, bits): (PageSize, u64)) {
         let mut at = at;
         for slot in slots {
             let frame = self.next(at).as_u64() << PAGE_SHIFT;
             slot.store(Entry::from_bits(frame | bits));
-            at = at.wrapping_add(1);
+            at = at.wrapping_add(size.frames());
         }
     }
 }
@@ -56,11 +56,11 @@ impl Frames for InARow {
     }
 
     #[inline]
-    fn write(&mut self, at: u64, slots: &[Slot], bits: u64) {
+    fn write(&mut self, at: u64, slots: &[Slot], (size, bits): (PageSize, u64)) {
         let mut entry = self.next(at).as_u64() << PAGE_SHIFT | bits;
         for slot in slots {
             slot.store(Entry::from_bits(entry));
-            entry = entry.wrapping_add(PAGE_SIZE);
+            entry = entry.wrapping_add(size.bytes());
         }
     }
 }
@@ -203,7 +203,7 @@ fn missing<M: TableMemory>(
 ) -> Result<usize, MapError> {
     let Some(below) = node.level.below() else {
         if node.lock().live() != 0 {
-            let mut slots = node.pages(range).iter();
+            let mut slots = node.slots(range).iter();
             if let Some(index) = slots.position(|slot| !slot.load().is_none()) {
                 let offset = crate::addr::to_count(index) << PAGE_SHIFT;
                 let at = range.start().checked_add(offset);
@@ -213,7 +213,15 @@ fn missing<M: TableMemory>(
         return Ok(0);
     };
     let mut count: usize = 0;
-    for (slot, part) in node.parts(range) {
+    let (range, large) = apart(node.level, (origin, range), frames);
+    if let Some((large, _)) = large {
+        let taken = node.slots(large).iter().any(|slot| !slot.load().is_none());
+        if taken {
+            return Err(first_taken(memory, node, large));
+        }
+    }
+    let ends = range.into_iter().flat_map(|range| node.parts(range));
+    for (slot, part) in ends {
         let entry = slot.load();
         let more = if entry.is_none() {
             let at = page_number(origin, part.start());
@@ -228,6 +236,44 @@ fn missing<M: TableMemory>(
         count = count.saturating_add(more);
     }
     Ok(count)
+}
+
+/// What of a range large pages of a level can map, with their size, and what is left of it before and behind.
+fn apart(
+    level: Level,
+    (origin, range): (VirtAddr, VirtRange),
+    frames: &impl Frames,
+) -> ([VirtRange; 2], Option<(VirtRange, PageSize)>) {
+    let all = [range, VirtRange::EMPTY];
+    let Some(size) = level.page_size() else {
+        return (all, None);
+    };
+    let start = range.start().align_up(size.bytes());
+    let end = range.end().align_down(size.bytes());
+    let large = start.and_then(|start| VirtRange::new(start, end));
+    let large = large
+        .filter(|large| !large.is_empty() && frames.fits(page_number(origin, large.start()), size));
+    let Some(large) = large else {
+        return (all, None);
+    };
+    let before = VirtRange::new(range.start(), large.start());
+    let behind = VirtRange::new(large.end(), range.end());
+    let left = [before.unwrap_or_default(), behind.unwrap_or_default()];
+    (left, Some((large, size)))
+}
+
+/// The first address of a range where something is mapped, or might be. Context: locked; there is such a thing.
+fn first_taken<M: TableMemory>(memory: &M, node: Node<'_>, range: VirtRange) -> MapError {
+    for (slot, part) in node.parts(range) {
+        let entry = slot.load();
+        match node.below(memory, entry) {
+            Some(below) if below.lock().live() != 0 => return first_taken(memory, below, part),
+            None if entry.leads_to_table() => return MapError::Foreign(part.start()),
+            _ if !entry.is_none() => return MapError::Occupied(part.start()),
+            _ => {}
+        }
+    }
+    MapError::Occupied(range.start())
 }
 
 /// How many tables an entry needs that leads nowhere yet.
@@ -282,18 +328,22 @@ impl<'a, M: TableMemory, F: Frames> Fill<'_, 'a, M, F> {
             return;
         }
         let mut new: u32 = 0;
-        for (slot, part) in node.parts(range) {
+        let (range, large) = apart(node.level, (self.origin, range), self.frames);
+        if let Some((large, size)) = large {
+            let at = page_number(self.origin, large.start());
+            let slots = node.slots(large);
+            let bits = (size, leaf_bits(size, self.attributes));
+            self.frames.write(at, slots, bits);
+            new = u32::try_from(slots.len()).unwrap_or(0);
+        }
+        let ends = range.into_iter().flat_map(|range| node.parts(range));
+        for (slot, part) in ends {
             let entry = slot.load();
             if let Some(below) = node.below(self.memory, entry) {
                 self.fill(below, part);
                 continue;
             }
-            let at = page_number(self.origin, part.start());
-            let size = whole(part, node.level).filter(|&size| self.frames.fits(at, size));
-            if let Some(size) = size {
-                let leaf = Entry::leaf(self.frames.next(at), size, self.attributes);
-                slot.store(leaf);
-            } else if let Some(below) = self.make_table(node.level) {
+            if let Some(below) = self.make_table(node.level) {
                 self.fill(below, part);
                 // The lower half is user code's.
                 let user = part.start().as_u64() >> 63 == 0;
@@ -309,9 +359,10 @@ impl<'a, M: TableMemory, F: Frames> Fill<'_, 'a, M, F> {
     }
 
     fn fill_pages(&mut self, node: Node<'a>, range: VirtRange) {
-        let slots = node.pages(range);
+        let slots = node.slots(range);
         let at = page_number(self.origin, range.start());
-        self.frames.write(at, slots, self.bits);
+        let bits = (PageSize::Size4K, self.bits);
+        self.frames.write(at, slots, bits);
         let new = u32::try_from(slots.len()).unwrap_or(0);
         node.lock().add(new);
     }

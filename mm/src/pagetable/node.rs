@@ -5,7 +5,7 @@ use super::entry::Entry;
 use super::entry_io::{Slot, Table};
 use super::level::{Level, PageSize};
 use super::memory::TableMemory;
-use crate::addr::{Pfn, VirtAddr, VirtRange};
+use crate::addr::{Pfn, VirtAddr, VirtRange, to_count};
 use crate::frame::{TableLock, TablePage};
 
 /// A table of the library's own.
@@ -49,9 +49,30 @@ impl<'a> Node<'a> {
         }
     }
 
-    /// The places for `range` in a table of level 1.
+    /// The places for `range` that lead to tables, each with the part of the range that it is for: as [`Self::parts`], but
+    /// passes quickly over the others.
     #[inline]
-    pub(super) fn pages(self, range: VirtRange) -> &'a [Slot] {
+    pub(super) fn tables(self, range: VirtRange) -> impl Iterator<Item = (&'a Slot, VirtRange)> {
+        let slots = if self.level.below().is_some() {
+            self.slots(range)
+        } else {
+            &[]
+        };
+        let bytes = self.level.entry_bytes();
+        let origin = range.start().align_down(bytes).as_u64();
+        let with_index = slots.iter().enumerate();
+        let found = with_index.filter(|(_, slot)| slot.load().leads_to_table());
+        found.map(move |(index, slot)| {
+            let start = to_count(index).wrapping_mul(bytes).wrapping_add(origin);
+            let start = VirtAddr::new(start.max(range.start().as_u64()));
+            let left = VirtRange::new(start, range.end()).unwrap_or_default();
+            (slot, first_part(left, self.level))
+        })
+    }
+
+    /// The places for `range`.
+    #[inline]
+    pub(super) fn slots(self, range: VirtRange) -> &'a [Slot] {
         let first = self.level.index(range.start());
         let last = self.level.index(last_of(range));
         self.table.slots().get(first..=last).unwrap_or_default()

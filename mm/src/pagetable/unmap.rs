@@ -86,7 +86,7 @@ impl<'a, M: TableMemory, S: FnMut(VirtAddr, Leaf)> Clear<'_, 'a, M, S> {
     fn clear_pages(&mut self, node: Node<'a>, range: VirtRange) {
         let mut gone: u32 = 0;
         let mut at = range.start().as_u64();
-        for slot in node.pages(range) {
+        for slot in node.slots(range) {
             let entry = slot.load();
             if entry.is_present() {
                 slot.store(Entry::NONE);

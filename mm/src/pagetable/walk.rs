@@ -4,9 +4,9 @@
 use super::PageTable;
 use super::entry::{Decoded, Entry, Leaf};
 use super::entry_io::Table;
-use super::level::{ENTRIES, Level};
+use super::level::Level;
 use super::memory::TableMemory;
-use crate::addr::{Pfn, PhysAddr, VirtAddr, VirtRange};
+use crate::addr::{Pfn, PhysAddr, VirtAddr, VirtRange, to_count};
 use crate::sync::Pin;
 
 /// A step of the walk that the CPU makes for an address.
@@ -161,32 +161,37 @@ enum Found {
 /// Looks for pages from the entry for `at` on, as far as no other table has to be looked at.
 fn scan(table: Table<'_>, level: Level, at: VirtAddr) -> Found {
     let bytes = level.entry_bytes();
-    let mut start = at.align_down(bytes);
-    let mut found: Option<Span> = None;
-    for index in level.index(at)..ENTRIES {
-        let entry = table.slot(index).load();
-        let leaf = match entry.decode(level) {
-            Decoded::Leaf(leaf) => Some(leaf),
-            Decoded::Table(_) if found.is_none() => return Found::GoOn(Some(start)),
-            _ => None,
+    let origin = at.align_down(bytes);
+    let slots = table.slots().get(level.index(at)..).unwrap_or_default();
+    // Where the entry with a number starts: the last entry of the space ends behind it.
+    let start_of = |index: usize| {
+        let offset = to_count(index).wrapping_mul(bytes);
+        origin.checked_add(offset)
+    };
+    let Some(index) = slots.iter().position(|slot| slot.load().is_present()) else {
+        return Found::GoOn(start_of(slots.len()));
+    };
+    let (Some(first), Some(start)) = (slots.get(index), start_of(index)) else {
+        return Found::GoOn(None);
+    };
+    let entry = first.load();
+    let Decoded::Leaf(leaf) = entry.decode(level) else {
+        // A table: at the entry itself only if that is where the walk went wrong.
+        let next = if start > at {
+            Some(start)
+        } else {
+            start_of(index.wrapping_add(1))
         };
-        let next = start.checked_add(bytes);
-        match (&mut found, leaf) {
-            (Some(span), Some(leaf)) if span.first.attributes == leaf.attributes => {
-                span.range =
-                    VirtRange::new(span.range.start(), next.unwrap_or(start)).unwrap_or(span.range);
-            }
-            (Some(span), _) => return Found::Span(*span),
-            (None, Some(first)) => {
-                let range = VirtRange::new(start, next.unwrap_or(start));
-                let range = range.unwrap_or_default();
-                found = Some(Span { range, first });
-            }
-            (None, None) => {}
-        }
-        let Some(next) = next else { break };
-        start = next;
-    }
-    let end = Some(start).filter(|&end| end > at);
-    found.map_or(Found::GoOn(end), Found::Span)
+        return Found::GoOn(next);
+    };
+    let rest = slots.get(index..).unwrap_or_default();
+    let alike = rest
+        .iter()
+        .take_while(|slot| slot.load().is_like(entry, level));
+    let end = start_of(index.wrapping_add(alike.count()));
+    let range = VirtRange::new(start, end.unwrap_or(VirtAddr::new(u64::MAX)));
+    Found::Span(Span {
+        range: range.unwrap_or_default(),
+        first: leaf,
+    })
 }
