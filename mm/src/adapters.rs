@@ -13,6 +13,7 @@ mod home;
 #[cfg(feature = "allocator-api2")]
 mod kmalloc_in;
 mod objects;
+mod percpu;
 mod pooled;
 mod raw_pages;
 mod reserved;
@@ -24,6 +25,7 @@ pub use heap::{EarlyHeapUsage, EarlyPages, KernelHeap};
 pub use home::Home;
 #[cfg(feature = "allocator-api2")]
 pub use kmalloc_in::KmallocIn;
+pub use percpu::PerCpuBox;
 pub use pooled::Pooled;
 pub use raw_pages::GetPagesError;
 pub use typed::{CacheBox, NoRoom, TypedCache};

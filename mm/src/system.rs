@@ -31,6 +31,7 @@ mod object_owners;
 mod objects;
 mod options;
 mod origins;
+mod percpu;
 mod policy;
 mod populate;
 mod reclaim;
@@ -68,10 +69,14 @@ pub use shared::{Destructor, SharedBlock, ToZone};
 pub use slab_faults::{FailSlab, NoFailSlab};
 pub use tuning::{Tuning, TuningError};
 
-pub use crate::adapters::{CacheBox, DmaBytes, DmaPool, Home, KBytes, NoRoom, Pooled, TypedCache};
+pub use crate::adapters::{
+    CacheBox, DmaBytes, DmaPool, Home, KBytes, NoRoom, PerCpuBox, Pooled, TypedCache,
+};
 use crate::addr::Pfn;
 use crate::buddy::{Census, Gfp, Request};
 use crate::frame::{FrameTable, Origins, Page, ZoneId};
+use crate::kspace::percpu::PerCpuMemory;
+pub use crate::kspace::percpu::{BadPerCpuFree, PerCpuError, PerCpuStats};
 use crate::mem::Array;
 use crate::platform::{CpuId, NodeId, Platform};
 use crate::report::Corruption;
@@ -124,6 +129,7 @@ pub(crate) struct Core {
     backlogs: defer::Backlogs,
     pub(crate) origins: Origins,
     pub(crate) caches: Caches,
+    pub(crate) percpu: PerCpuMemory,
     /// What was not populated at boot, if anything can be left.
     latent: Option<populate::Latent>,
     pub(crate) cma: Option<cma::CmaArea>,
@@ -293,6 +299,7 @@ impl<P: Platform> Memory<P> {
             self.validate_latent(core)?;
         }
         self.validate_caches()?;
+        self.validate_percpu()?;
         Ok(total)
     }
 }

@@ -5,6 +5,7 @@
 mod caches;
 mod kfence;
 mod latent;
+mod percpu;
 mod ways;
 
 use core::fmt;
@@ -146,6 +147,7 @@ impl<P: Platform> Memory<P> {
         let cpus = builder.cpus(&mut nodes, &frames)?;
         let grace = builder.grace()?;
         let backlogs = builder.backlogs()?;
+        let percpu = builder.percpu()?;
         builder.page_lists(&mut nodes, options.page_lists)?;
         let caches = builder.caches(nodes.len(), &cpus, &options)?;
         let kfence = builder.kfence(&options)?;
@@ -164,6 +166,7 @@ impl<P: Platform> Memory<P> {
             backlogs,
             origins,
             caches,
+            percpu,
             cma,
             latent: None,
             faults: options.fail_page_alloc.map(Faults::new),

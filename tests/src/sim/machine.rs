@@ -193,6 +193,7 @@ impl<C: SimConfig> Machine<C> {
         self.finished = true;
         oracles::check(&self.memory);
         self.memory.shrink_caches();
+        self.memory.shrink_percpu();
         self.give_up_reserves();
         assert!(self.memory.drain_all_pages(), "a CPU keeps its pages");
         oracles::check(&self.memory);
