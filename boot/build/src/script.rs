@@ -74,6 +74,13 @@ PHDRS
 
 SECTIONS
 {
+    /* In no segment: addresses are offsets into what each CPU has of its own. */
+    .percpu 0 (INFO) : {
+        KEEP(*(.percpu))
+        . = ALIGN(64);
+    }
+    __percpu_size = SIZEOF(.percpu);
+
     . = OFFSET + @BASE@;
     __kernel_start = .;
     __text_start = .;
@@ -110,6 +117,10 @@ SECTIONS
     .data : AT(ADDR(.data) - OFFSET) {
         *(.data .data.*)
         *(.data.rel.ro .data.rel.ro.*)
+    } :data
+    .percpu_boot : AT(ADDR(.percpu_boot) - OFFSET) ALIGN(64) {
+        KEEP(*(.percpu_boot))
+        . += SIZEOF(.percpu);
     } :data
     .got : AT(ADDR(.got) - OFFSET) {
         *(.got .got.plt)

@@ -12,7 +12,7 @@
 //! | `kswapd` | a thread for each node that reclaims when little is left |
 //! | `populate` | a thread for each node that populates memory ahead of requests |
 //! | `holder` | whose a frame is that the page allocator never had |
-//! | `files`, `node_files`, `numactl`, `objects`, `oomtest`, `pages`, `pcp`, `sections`, `stress`, `sysctl`, `workload` | `/proc` files and shell commands |
+//! | `files`, `node_files`, `numactl`, `objects`, `oomtest`, `pages`, `pcp`, `percpu`, `sections`, `stress`, `sysctl`, `workload` | `/proc` files and shell commands |
 //! | `object_damage` | what is told of objects that were written to, or never came back |
 //! | `benches`, `heap_benches`, `object_benches`, `cache_benches`, `tests` | benchmarks and in-kernel tests |
 
@@ -40,6 +40,7 @@ mod objects;
 mod oomtest;
 mod pages;
 mod pcp;
+mod percpu;
 mod platform;
 pub(crate) mod populate;
 mod random;
