@@ -6,6 +6,7 @@ mod caches;
 mod kfence;
 mod latent;
 mod percpu;
+mod tlb;
 mod ways;
 
 use core::fmt;
@@ -148,6 +149,7 @@ impl<P: Platform> Memory<P> {
         let grace = builder.grace()?;
         let backlogs = builder.backlogs()?;
         let percpu = builder.percpu()?;
+        let tlb = builder.tlb()?;
         builder.page_lists(&mut nodes, options.page_lists)?;
         let caches = builder.caches(nodes.len(), &cpus, &options)?;
         let kfence = builder.kfence(&options)?;
@@ -164,6 +166,7 @@ impl<P: Platform> Memory<P> {
             cpus,
             grace,
             backlogs,
+            tlb,
             origins,
             caches,
             percpu,
