@@ -88,17 +88,18 @@ impl<P: Platform> Memory<P> {
         (size, align): (usize, usize),
         gfp: Gfp,
     ) -> Result<NonNull<u8>, PerCpuError> {
-        if let Some((mut piece, geometry)) = self.percpu_at_hand((size, align)) {
-            piece.zero(geometry);
+        if let Some((mut piece, bytes, geometry)) = self.percpu_at_hand((size, align)) {
+            piece.zero_expected(bytes, geometry);
             return Ok(piece.into_raw());
         }
         self.alloc_percpu_slow((size, align), gfp)
     }
 
-    /// A piece that this CPU has at hand.
+    /// A piece that this CPU has at hand, and how large it is.
     #[inline(always)]
-    fn percpu_at_hand(&self, (size, align): (usize, usize)) -> Option<(Piece, Geometry)> {
-        let class = u32::try_from(size).ok().and_then(front::class_of)?;
+    fn percpu_at_hand(&self, (size, align): (usize, usize)) -> Option<(Piece, u32, Geometry)> {
+        let bytes = u32::try_from(size).ok()?;
+        let class = front::class_of(bytes)?;
         // Alignments that are none go the longer way, which says so.
         if align > size || !align.is_power_of_two() {
             return None;
@@ -112,7 +113,7 @@ impl<P: Platform> Memory<P> {
             self.serve_drains_here();
         }
         drop(pin);
-        Some((piece?, core.percpu.geometry()))
+        Some((piece?, bytes, core.percpu.geometry()))
     }
 
     #[cold]

@@ -122,9 +122,11 @@ impl Front {
     /// Whether a piece is here already: then it was given up twice.
     #[inline(always)]
     pub(crate) fn has(&self, class: usize, piece: &Piece) -> bool {
-        let stack = self.0.get(class).map(|stack| &stack.pieces);
-        let mut pieces = stack.into_iter().flatten().flatten();
-        pieces.any(|kept| kept.first() == piece.first())
+        let Some(stack) = self.0.get(class) else {
+            return false;
+        };
+        let mut pieces = stack.pieces.iter().take(stack.count);
+        pieces.any(|kept| matches!(kept, Some(kept) if kept.first() == piece.first()))
     }
 
     /// Takes any piece.

@@ -79,6 +79,20 @@ impl Piece {
         self.bytes
     }
 
+    /// Writes zeroes over every copy, which the caller expects to have so many bytes: where that is a constant, no
+    /// more than the stores is left.
+    #[inline(always)]
+    pub(crate) fn zero_expected(&mut self, bytes: u32, geometry: Geometry) {
+        match bytes == self.bytes {
+            true => Self {
+                first: self.first,
+                bytes,
+            }
+            .zero(geometry),
+            false => self.zero_bytes(geometry),
+        }
+    }
+
     /// Writes zeroes over every copy.
     #[inline(always)]
     pub(crate) fn zero(&mut self, geometry: Geometry) {
@@ -97,9 +111,15 @@ impl Piece {
     #[inline(always)]
     fn fill<T: Copy>(&mut self, geometry: Geometry, value: T) {
         let mut copy = self.first.as_ptr();
-        for _ in 0..geometry.cpus {
-            // SAFETY: the invariant: each copy is ours, and as large as a `T`; it need not be aligned.
+        let mut left = geometry.cpus;
+        loop {
+            // SAFETY: the invariant: each copy is ours, and as large as a `T`; it need not be aligned. There is one
+            // CPU at least, which runs this.
             unsafe { copy.cast::<T>().write_unaligned(value) };
+            left = left.saturating_sub(1);
+            if left == 0 {
+                return;
+            }
             copy = copy.wrapping_add(geometry.unit);
         }
     }
