@@ -11,10 +11,10 @@
 //!             ^ address      ^ address + unit
 //! ```
 //!
-//! Which bytes are taken is in one map for all units of a chunk ([`raw::percpu`](crate::kspace::raw::percpu));
+//! Which bytes are taken is in one map for all units of a chunk (`kspace::raw::percpu`);
 //! chunks are listed by what they have room for, and the fullest that may fit is searched first, from its lowest
 //! address on. One chunk without objects is kept, others go back. Small pieces that come back stay at hand of the
-//! CPU that gave them up, to be handed out again without a lock: [`front`].
+//! CPU that gave them up, to be handed out again without a lock (`front`).
 #![forbid(unsafe_code)]
 
 pub(crate) mod bits;
@@ -38,7 +38,7 @@ use crate::report::Corruption;
 use crate::sync::{PerCpu, SpinLock, rank};
 use core::ptr::NonNull;
 
-/// The largest copy: 32 KiB (Linux: `PCPU_MIN_UNIT_SIZE`), or less where [more than 128 CPUs](unit_bytes) share a
+/// The largest copy: 32 KiB (Linux: `PCPU_MIN_UNIT_SIZE`), or less where more than 128 CPUs share a
 /// block of the largest order.
 pub const PERCPU_MAX_SIZE: usize = 32 << 10;
 /// The largest alignment: a page.
