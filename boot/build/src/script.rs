@@ -162,6 +162,18 @@ mod tests {
         assert!(!script.contains('@'));
     }
 
+    /// Its addresses are offsets, and there is room for it behind what the boot CPU has.
+    #[test]
+    fn what_each_cpu_has_is_in_no_segment() {
+        let script = Kernel::new().linker_script().unwrap();
+        let (percpu, rest) = script
+            .split_once("__percpu_size = SIZEOF(.percpu);")
+            .unwrap();
+        assert!(percpu.contains(".percpu 0 (INFO) : {") && !percpu.contains(". = OFFSET"));
+        let (_, room) = rest.split_once("KEEP(*(.percpu_boot))").unwrap();
+        assert!(room.trim_start().starts_with(". += SIZEOF(.percpu);"));
+    }
+
     #[test]
     fn names_that_are_no_identifiers_are_refused() {
         for name in ["", "1st", "has space", "a-b", "ktests", ".text"] {
