@@ -13,6 +13,7 @@ mod home;
 #[cfg(feature = "allocator-api2")]
 mod kmalloc_in;
 mod objects;
+mod page_tables;
 mod percpu;
 mod pooled;
 mod raw_pages;
