@@ -187,7 +187,7 @@ struct Suite {
 }
 
 /// In the order in which they are asked, unless a mutant lies in the area of a later one.
-const SUITES: [Suite; 8] = [
+const SUITES: [Suite; 9] = [
     Suite {
         areas: &[],
         is_loom: false,
@@ -271,6 +271,12 @@ const SUITES: [Suite; 8] = [
         ],
         is_loom: false,
         tests: &["--package", "mm-tests", "--test", "grace"],
+        arguments: &[],
+    },
+    Suite {
+        areas: &["mm/src/system/tlb.rs"],
+        is_loom: false,
+        tests: &["--package", "mm-tests", "--test", "virtual_memory"],
         arguments: &[],
     },
     Suite {
