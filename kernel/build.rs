@@ -3,6 +3,7 @@
 fn main() {
     boot_build::Kernel::new()
         .registry("kernel_params")
+        .registry("percpu_variables")
         .registry("proc_files")
         .registry("numbered_files")
         .configure();

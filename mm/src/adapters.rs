@@ -14,6 +14,7 @@ mod home;
 mod kmalloc_in;
 mod objects;
 mod page_tables;
+mod percpu;
 mod pooled;
 mod raw_pages;
 mod reserved;
@@ -25,6 +26,7 @@ pub use heap::{EarlyHeapUsage, EarlyPages, KernelHeap};
 pub use home::Home;
 #[cfg(feature = "allocator-api2")]
 pub use kmalloc_in::KmallocIn;
+pub use percpu::PerCpuBox;
 pub use pooled::Pooled;
 pub use raw_pages::GetPagesError;
 pub use typed::{CacheBox, NoRoom, TypedCache};

@@ -149,6 +149,8 @@ pub enum Check {
     Slabs,
     /// Objects of slabs: taken, and on lists of free ones.
     SlabObjects,
+    /// Chunks that each CPU has a unit of, and what is taken of them.
+    PerCpu,
 }
 
 impl fmt::Display for Corruption {

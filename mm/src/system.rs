@@ -32,6 +32,7 @@ mod objects;
 mod options;
 mod origins;
 mod page_tables;
+mod percpu;
 mod policy;
 mod populate;
 mod reclaim;
@@ -72,10 +73,14 @@ pub use slab_faults::{FailSlab, NoFailSlab};
 pub use tlb::TlbOfCpu;
 pub use tuning::{Tuning, TuningError};
 
-pub use crate::adapters::{CacheBox, DmaBytes, DmaPool, Home, KBytes, NoRoom, Pooled, TypedCache};
+pub use crate::adapters::{
+    CacheBox, DmaBytes, DmaPool, Home, KBytes, NoRoom, PerCpuBox, Pooled, TypedCache,
+};
 use crate::addr::Pfn;
 use crate::buddy::{Census, Gfp, Request};
 use crate::frame::{FrameTable, Origins, Page, ZoneId};
+use crate::kspace::percpu::PerCpuMemory;
+pub use crate::kspace::percpu::{BadPerCpuFree, PerCpuError, PerCpuStats};
 use crate::mem::Array;
 use crate::platform::{CpuId, NodeId, Platform};
 use crate::report::Corruption;
@@ -131,6 +136,7 @@ pub(crate) struct Core {
     pub(crate) tlb: Shootdown,
     pub(crate) origins: Origins,
     pub(crate) caches: Caches,
+    pub(crate) percpu: PerCpuMemory,
     /// What was not populated at boot, if anything can be left.
     latent: Option<populate::Latent>,
     pub(crate) cma: Option<cma::CmaArea>,
@@ -301,6 +307,7 @@ impl<P: Platform> Memory<P> {
             self.validate_latent(core)?;
         }
         self.validate_caches()?;
+        self.validate_percpu()?;
         Ok(total)
     }
 }

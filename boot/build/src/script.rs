@@ -74,6 +74,13 @@ PHDRS
 
 SECTIONS
 {
+    /* In no segment: addresses are offsets into what each CPU has of its own. */
+    .percpu 0 (INFO) : {
+        KEEP(*(.percpu))
+        . = ALIGN(64);
+    }
+    __percpu_size = SIZEOF(.percpu);
+
     . = OFFSET + @BASE@;
     __kernel_start = .;
     __text_start = .;
@@ -110,6 +117,10 @@ SECTIONS
     .data : AT(ADDR(.data) - OFFSET) {
         *(.data .data.*)
         *(.data.rel.ro .data.rel.ro.*)
+    } :data
+    .percpu_boot : AT(ADDR(.percpu_boot) - OFFSET) ALIGN(64) {
+        KEEP(*(.percpu_boot))
+        . += SIZEOF(.percpu);
     } :data
     .got : AT(ADDR(.got) - OFFSET) {
         *(.got .got.plt)
@@ -149,6 +160,18 @@ mod tests {
             assert!(script.contains(&format!("__stop_{name} = .;")));
         }
         assert!(!script.contains('@'));
+    }
+
+    /// Its addresses are offsets, and there is room for it behind what the boot CPU has.
+    #[test]
+    fn what_each_cpu_has_is_in_no_segment() {
+        let script = Kernel::new().linker_script().unwrap();
+        let (percpu, rest) = script
+            .split_once("__percpu_size = SIZEOF(.percpu);")
+            .unwrap();
+        assert!(percpu.contains(".percpu 0 (INFO) : {") && !percpu.contains(". = OFFSET"));
+        let (_, room) = rest.split_once("KEEP(*(.percpu_boot))").unwrap();
+        assert!(room.trim_start().starts_with(". += SIZEOF(.percpu);"));
     }
 
     #[test]

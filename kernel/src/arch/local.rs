@@ -6,6 +6,7 @@
 use super::anchor;
 use super::expect::Expectation;
 use super::gdt::{Ist, Segments};
+use super::percpu::{self, Variable as _};
 use super::presence::Presence;
 use super::smp::call::Inbox;
 use super::stack::{GuardedStack, StackExtent};
@@ -31,7 +32,15 @@ const MAIN_STACK_BYTES: usize = 320 * 1024;
 /// Bytes of each interrupt stack: a report in an unoptimised kernel needs about half.
 pub(super) const IST_STACK_BYTES: usize = 32 * 1024;
 
+/// The linker script leaves room for its variables behind it.
+#[unsafe(link_section = ".percpu_boot")]
 static BOOT_CPU: CpuLocal = CpuLocal::new(0);
+
+crate::percpu! {
+    /// Interrupts and exceptions taken, by vector.
+    pub(super) counters Interrupts[256];
+}
+
 static BOOT_MAIN_STACK: GuardedStack<MAIN_STACK_BYTES> = GuardedStack::new();
 /// The boot CPU came up on the shell's stack, so its idle thread needs another.
 static BOOT_IDLE_STACK: GuardedStack<IST_STACK_BYTES> = GuardedStack::new();
@@ -47,8 +56,9 @@ pub(super) struct Stacks {
     pub(super) interrupt: [StackExtent; 7],
 }
 
-/// The state of one CPU.
+/// The state of one CPU. Behind it are its [variables](super::percpu).
 #[derive(Debug)]
+#[repr(align(64))]
 pub struct CpuLocal {
     /// The address of this very struct, for [`current`]: `gs:` can be read through, but its base
     /// is only to be had from a slow model-specific register.
@@ -85,15 +95,15 @@ pub struct CpuLocal {
     pub(super) work: Inbox,
     /// Fatal reports begun: a fault inside a report must not start another full one.
     reports: AtomicU32,
-    /// Interrupts and exceptions taken, by vector.
-    counts: [AtomicU64; 256],
+    /// How far what this CPU has of an object is from what CPU 0 has of it ([`super::percpu::add`]).
+    pub(super) percpu_offset: AtomicU64,
     stacks: Once<Stacks>,
 }
 
 impl CpuLocal {
     /// The state of the CPU with number `id`, before it is used.
     #[must_use]
-    pub const fn new(id: u32) -> Self {
+    pub(super) const fn new(id: u32) -> Self {
         Self {
             this: AtomicU64::new(0),
             id,
@@ -112,7 +122,7 @@ impl CpuLocal {
             calls: Inbox::new(),
             work: Inbox::new(),
             reports: AtomicU32::new(0),
-            counts: [const { AtomicU64::new(0) }; 256],
+            percpu_offset: AtomicU64::new(0),
             stacks: Once::new(),
         }
     }
@@ -186,15 +196,9 @@ impl CpuLocal {
     /// How often `vector` was taken.
     #[must_use]
     pub fn count(&self, vector: u8) -> u64 {
-        self.counts
+        Interrupts::of(self)
             .get(usize::from(vector))
             .map_or(0, |count| count.load(Ordering::Relaxed))
-    }
-
-    pub(super) fn count_one(&self, vector: u8) {
-        if let Some(count) = self.counts.get(usize::from(vector)) {
-            count.fetch_add(1, Ordering::Relaxed);
-        }
     }
 
     /// Asks for another thread to run here, as soon as that may be. For the CPU itself.
@@ -258,6 +262,8 @@ impl CpuLocal {
 
 /// Gives the boot CPU its stacks and makes this CPU it.
 pub(super) fn adopt_boot_cpu() {
+    // SAFETY: the linker script leaves room behind it; this comes before everything else.
+    unsafe { percpu::init(&BOOT_CPU) };
     BOOT_CPU.set_stacks(Stacks {
         main: BOOT_MAIN_STACK.extent(),
         interrupt: BOOT_INTERRUPT_STACKS.each_ref().map(GuardedStack::extent),

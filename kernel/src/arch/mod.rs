@@ -11,7 +11,7 @@
 //! | [`step`], [`probe`], [`crash`] | single-stepping, probing and failing, for tests |
 //! | [`irq`], [`lock`], [`pin`] | interrupts off; a spin lock that keeps them off; no switch of threads |
 //! | `context`, `running`, [`presence`] | from thread to thread; the running one; CPUs that have none |
-//! | `anchor` | what the memory core has for each CPU |
+//! | `anchor`, [`percpu`] | what the memory core has for each CPU; variables of each CPU |
 //! | [`cpu`], [`time`], `pit`, [`pic`] | CPUID and control registers, the clock, old chips |
 //! | [`apic`], [`smp`], `tlb` | the local APIC; the other CPUs; what CPUs forget of page tables |
 //! | `physmem` | physical memory for those who parse tables in it |
@@ -35,6 +35,7 @@ pub mod image;
 pub mod irq;
 pub mod local;
 pub mod lock;
+pub mod percpu;
 pub(crate) mod physmem;
 pub mod pic;
 pub mod pin;

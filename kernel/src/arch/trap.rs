@@ -137,7 +137,7 @@ fn handler(vector: u8) -> Option<Handler> {
 pub(super) extern "sysv64" fn dispatch(frame: &mut TrapFrame) {
     let vector = crate::num::low_byte(frame.vector);
     let cpu = local::current();
-    cpu.count_one(vector);
+    local::Interrupts::inc(vector);
 
     if vector == vector::NMI && smp::stop::is_wanted(cpu) {
         smp::stop::stop_here();

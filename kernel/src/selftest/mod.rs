@@ -9,6 +9,7 @@ mod hotplug;
 mod idle;
 mod memory_symbols;
 mod object_steps;
+mod percpu;
 mod preemption;
 mod shell;
 mod smp;

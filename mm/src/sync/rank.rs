@@ -9,6 +9,7 @@
 //!     populate    (46)  one section at a time gets its records; interrupts off
 //!       zone      (50)  free areas of one zone; interrupts off
 //!         slab    (60)  slabs of a cache on one node; interrupts off
+//!           percpu  (65)  which bytes are taken of what each CPU has a copy of
 //!           mempool (70)  the reserve of a pool
 //! early heap      (72)  blocks that Rust's `alloc` has from before memory was up; interrupts off
 //! ```
@@ -65,6 +66,12 @@ pub const EARLY_HEAP: LockClass = LockClass {
 pub const ZONE: LockClass = LockClass {
     name: "zone",
     rank: 50,
+};
+
+/// Chunks of what each CPU has a copy of; nothing is allocated or freed while it is held.
+pub const PERCPU: LockClass = LockClass {
+    name: "percpu",
+    rank: 65,
 };
 
 /// The reserve of a pool; nothing is allocated or freed while it is held.

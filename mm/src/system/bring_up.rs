@@ -5,6 +5,7 @@
 mod caches;
 mod kfence;
 mod latent;
+mod percpu;
 mod tlb;
 mod ways;
 
@@ -147,6 +148,7 @@ impl<P: Platform> Memory<P> {
         let cpus = builder.cpus(&mut nodes, &frames)?;
         let grace = builder.grace()?;
         let backlogs = builder.backlogs()?;
+        let percpu = builder.percpu()?;
         let tlb = builder.tlb()?;
         builder.page_lists(&mut nodes, options.page_lists)?;
         let caches = builder.caches(nodes.len(), &cpus, &options)?;
@@ -167,6 +169,7 @@ impl<P: Platform> Memory<P> {
             tlb,
             origins,
             caches,
+            percpu,
             cma,
             latent: None,
             faults: options.fail_page_alloc.map(Faults::new),

@@ -48,6 +48,7 @@ impl<P: Platform> Memory<P> {
         let pin = Pin::new(&self.platform);
         core.serve_drains(&pin);
         core.caches.serve(&self.soil(core), &pin);
+        self.serve_percpu(core, &pin);
     }
 
     /// Drains lists for a request: all if it may wait, otherwise those of its own CPU and of CPUs that are

@@ -225,6 +225,7 @@ impl<C: SimConfig> Machine<C> {
         oracles::check(&self.memory);
         self.check_tlbs();
         self.memory.shrink_caches();
+        self.memory.shrink_percpu();
         self.give_up_reserves();
         assert!(self.memory.drain_all_pages(), "a CPU keeps its pages");
         oracles::check(&self.memory);

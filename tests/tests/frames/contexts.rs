@@ -470,6 +470,28 @@ const CALLS: &[(&str, Action)] = &[
     ("shrink_caches", |call| {
         call.world.shrink_caches();
     }),
+    ("alloc_percpu", |call| {
+        let first = call.world.alloc_percpu((40, 8), call.gfp).unwrap();
+        // SAFETY: allocated just now.
+        unsafe { call.world.free_percpu(first, 40) }.unwrap();
+    }),
+    ("free_percpu", |call| {
+        let first = call.world.alloc_percpu((8, 8), call.gfp).unwrap();
+        // SAFETY: allocated just now.
+        unsafe { call.world.free_percpu(first, 8) }.unwrap();
+    }),
+    ("percpu_offset", |call| {
+        assert_eq!(call.world.percpu_offset(CpuId(0)), Some(0))
+    }),
+    ("percpu_stats", |call| {
+        assert!(call.world.percpu_stats().cpus > 0)
+    }),
+    ("shrink_percpu", |call| {
+        call.world.shrink_percpu();
+    }),
+    ("validate_percpu", |call| {
+        assert_eq!(call.world.validate_percpu(), Ok(()))
+    }),
     ("validate_caches", |call| {
         assert_eq!(call.world.validate_caches(), Ok(()))
     }),

@@ -187,7 +187,7 @@ struct Suite {
 }
 
 /// In the order in which they are asked, unless a mutant lies in the area of a later one.
-const SUITES: [Suite; 8] = [
+const SUITES: [Suite; 9] = [
     Suite {
         areas: &[],
         is_loom: false,
@@ -210,6 +210,17 @@ const SUITES: [Suite; 8] = [
         ],
         is_loom: false,
         tests: &["--package", "mm-tests", "--test", "objects"],
+        arguments: &[],
+    },
+    Suite {
+        areas: &[
+            "mm/src/kspace/percpu",
+            "mm/src/kspace/raw/percpu",
+            "mm/src/system/percpu",
+            "mm/src/adapters/percpu",
+        ],
+        is_loom: false,
+        tests: &["--package", "mm-tests", "--test", "percpu"],
         arguments: &[],
     },
     Suite {

@@ -3,7 +3,7 @@
 use super::super::apic::{self, ApicError, Message};
 use super::super::local::{self, CpuLocal, IST_STACK_BYTES, Stacks};
 use super::super::stack::StackExtent;
-use super::super::{anchor, cpu, idt, registers, time};
+use super::super::{anchor, cpu, idt, percpu, registers, time};
 use super::trampoline::{Trampoline, TrampolineError, use_kernel_tables};
 use super::{LOW_PAGE, MAX_CPUS, RECORDS, Record, State, count, publish};
 use crate::memory::stacks::{self, StackError};
@@ -194,7 +194,7 @@ enum Answer {
 
 /// Makes the state and the stacks of the CPU with number `id`.
 fn prepare(id: u32) -> Result<&'static CpuLocal, StackError> {
-    let bytes = size_of::<CpuLocal>().max(align_of::<CpuLocal>());
+    let bytes = size_of::<CpuLocal>().saturating_add(percpu::bytes());
     let order = Order::for_bytes(to_u64(bytes)).unwrap_or(Order::MAX);
     let mut pages = Pages::alloc(Kernel, Gfp::KERNEL, order).map_err(StackError::OutOfMemory)?;
     let place = pages.bytes_mut().as_mut_ptr().cast::<CpuLocal>();
@@ -204,6 +204,8 @@ fn prepare(id: u32) -> Result<&'static CpuLocal, StackError> {
     unsafe { place.write(CpuLocal::new(id)) };
     // SAFETY: initialised in the line before; nobody else has the address.
     let cpu: &'static CpuLocal = unsafe { &*place };
+    // SAFETY: the pages are as large as that, and nobody else has the address.
+    unsafe { percpu::init(cpu) };
 
     let main = stacks::allocate(MAIN_STACK_BYTES)?;
     let mut interrupt = [StackExtent::NONE; 7];
@@ -212,6 +214,7 @@ fn prepare(id: u32) -> Result<&'static CpuLocal, StackError> {
     }
     cpu.set_stacks(Stacks { main, interrupt });
     anchor::set(cpu, MEMORY.anchor(CpuId(id)));
+    percpu::set_offset(cpu, MEMORY.percpu_offset(CpuId(id)));
     crate::sched::prepare_cpu(cpu).map_err(|_| StackError::OutOfMemory(AllocError::OutOfMemory))?;
     Ok(cpu)
 }

@@ -1,0 +1,327 @@
+//! Memory of which each CPU has a copy, on this machine's pages.
+#![forbid(unsafe_code)]
+
+use core::ptr::NonNull;
+
+use super::{AllocError, Core, ExactError, Memory};
+use crate::addr::{VirtAddr, to_count};
+use crate::buddy::Gfp;
+use crate::config::PAGE_SIZE;
+use crate::kspace::percpu::front::{self, Front, Gauges};
+use crate::kspace::percpu::{Backing, BadPerCpuFree, PerCpuError, PerCpuStats};
+use crate::kspace::raw::percpu::{Geometry, Piece, Units};
+use crate::mem::Exclusive;
+use crate::platform::{CpuId, Platform};
+use crate::report::Corruption;
+use crate::sync::{OwnerCell, Pin};
+
+/// Chunks in the direct map, in one block each (Linux: `percpu-km.c`). The private words of the frames of CPU 0's
+/// unit say which chunk they are of.
+struct Embedded<'m, P: Platform> {
+    memory: &'m Memory<P>,
+    core: &'m Core,
+    gfp: Gfp,
+}
+
+impl<P: Platform> Backing for Embedded<'_, P> {
+    type P = P;
+
+    fn platform(&self) -> &P {
+        &self.memory.platform
+    }
+
+    fn pages(&self, bytes: usize) -> Result<Exclusive, PerCpuError> {
+        let run = self.memory.alloc_pages_exact(self.gfp, to_count(bytes));
+        let run = run.map_err(|error| match error {
+            ExactError::Alloc(AllocError::Flags(error)) => PerCpuError::Flags(error),
+            ExactError::Alloc(_) | ExactError::Empty | ExactError::TooLarge => {
+                PerCpuError::OutOfMemory
+            }
+        })?;
+        run.into_frames().ok_or(PerCpuError::OutOfMemory)
+    }
+
+    fn give_back(&self, pages: Exclusive) {
+        self.memory.release_run(self.core, pages);
+    }
+
+    fn set_chunk(&self, units: &Units, unit: usize, chunk: Option<u32>) {
+        let frames = units.frames().iter();
+        for pfn in frames.take(crate::addr::to_index(to_count(unit).div_ceil(PAGE_SIZE))) {
+            // A block has one word for all of its frames; there may be several blocks.
+            if let Some(head) = self.core.frames.head(pfn) {
+                let number = chunk.map_or(0, |chunk| u64::from(chunk).saturating_add(1));
+                head.frame().set_private(number);
+            }
+        }
+    }
+
+    fn chunk_of(&self, first: NonNull<u8>) -> Option<u32> {
+        let at = self
+            .memory
+            .platform
+            .virt_to_phys(VirtAddr::from_ptr(first.as_ptr()))?;
+        let head = self.core.frames.head(at.frame())?;
+        u32::try_from(head.frame().private().checked_sub(1)?).ok()
+    }
+}
+
+impl<P: Platform> Memory<P> {
+    const fn embedded<'m>(&'m self, core: &'m Core, gfp: Gfp) -> Embedded<'m, P> {
+        Embedded {
+            memory: self,
+            core,
+            gfp,
+        }
+    }
+
+    /// Allocates `size` bytes with an alignment for every CPU there can be, zeroed (Linux: `alloc_percpu_gfp`).
+    /// Answers CPU 0's copy; another CPU's is [`Self::percpu_offset`] bytes further on. They go back by
+    /// [`Memory::free_percpu`]; [`PerCpuBox`](super::PerCpuBox) does that by itself. Sizes of 4, 8, 16, 32 and 64 bytes
+    /// are handed out again by the CPU that gave them back, without a lock. Context: as the flags say; any but NMI.
+    ///
+    /// # Errors
+    /// [`PerCpuError`]; nothing is changed then.
+    #[inline(always)]
+    pub fn alloc_percpu(
+        &self,
+        (size, align): (usize, usize),
+        gfp: Gfp,
+    ) -> Result<NonNull<u8>, PerCpuError> {
+        if let Some((mut piece, bytes, geometry)) = self.percpu_at_hand((size, align)) {
+            piece.zero_expected(bytes, geometry);
+            return Ok(piece.into_raw());
+        }
+        self.alloc_percpu_slow((size, align), gfp)
+    }
+
+    /// A piece that this CPU has at hand, and how large it is.
+    #[inline(always)]
+    fn percpu_at_hand(&self, (size, align): (usize, usize)) -> Option<(Piece, u32, Geometry)> {
+        let bytes = u32::try_from(size).ok()?;
+        let class = front::class_of(bytes)?;
+        // Alignments that are none go the longer way, which says so.
+        if align > size || !align.is_power_of_two() {
+            return None;
+        }
+        let core = self.core()?;
+        let pin = Pin::new(&self.platform);
+        let mut own = core.percpu.fronts().enter(&pin)?;
+        let (front, gauges) = own.parts();
+        let piece = front.pop(class, gauges);
+        if own.leave() {
+            self.serve_drains_here();
+        }
+        drop(pin);
+        Some((piece?, bytes, core.percpu.geometry()))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn alloc_percpu_slow(
+        &self,
+        layout: (usize, usize),
+        gfp: Gfp,
+    ) -> Result<NonNull<u8>, PerCpuError> {
+        let core = self.core().ok_or(PerCpuError::NotUp)?;
+        let ask = core.percpu.ask(layout)?;
+        // Copies are zeroed one by one, and chunks never move.
+        let gfp = gfp.difference(Gfp::ZERO | Gfp::MOVABLE) | Gfp::NOWARN;
+        let mut piece = core.percpu.alloc(&self.embedded(core, gfp), &ask)?;
+        piece.zero(core.percpu.geometry());
+        Ok(piece.into_raw())
+    }
+
+    /// Keeps a piece at hand of this CPU, or takes it back into its chunk.
+    ///
+    /// # Errors
+    /// Why it is none.
+    #[inline(always)]
+    pub(crate) fn put_percpu(&self, piece: Piece) -> Result<(), BadPerCpuFree> {
+        let Some(class) = front::class_of(piece.bytes()).filter(|_| !P::PROFILE.is_debug()) else {
+            return self.put_percpu_slow(piece);
+        };
+        match self.keep_percpu(class, piece) {
+            Ok(()) => Ok(()),
+            Err(piece) => self.put_percpu_slow(piece),
+        }
+    }
+
+    #[inline(always)]
+    fn keep_percpu(&self, class: usize, piece: Piece) -> Result<(), Piece> {
+        let Some(core) = self.core() else {
+            return Err(piece);
+        };
+        let pin = Pin::new(&self.platform);
+        let Some(mut own) = core.percpu.fronts().enter(&pin) else {
+            return Err(piece);
+        };
+        let (front, gauges) = own.parts();
+        let kept = match P::PROFILE.is_hardened() && front.has(class, &piece) {
+            true => Err(piece),
+            false => front.push(class, piece, gauges),
+        };
+        if own.leave() {
+            self.serve_drains_here();
+        }
+        drop(pin);
+        kept
+    }
+
+    /// Takes a piece back into its chunk, with others that this CPU has too many of. In the debug profile it is
+    /// looked at before it is kept.
+    #[cold]
+    #[inline(never)]
+    fn put_percpu_slow(&self, piece: Piece) -> Result<(), BadPerCpuFree> {
+        let core = self.core().ok_or(BadPerCpuFree::NotPerCpu)?;
+        let backing = self.embedded(core, Gfp::NOWAIT);
+        let class = front::class_of(piece.bytes());
+        if let Some(class) = class {
+            core.percpu.check(&backing, &piece)?;
+            if self.is_at_hand(core, class, &piece) {
+                return Err(BadPerCpuFree::NoObject);
+            }
+        }
+        let kept = match class {
+            Some(class) if P::PROFILE.is_debug() => self.keep_percpu(class, piece),
+            _ => Err(piece),
+        };
+        match kept {
+            Ok(()) => Ok(()),
+            Err(piece) => core.percpu.free(&backing, piece).map_err(|(_, why)| why),
+        }
+    }
+
+    /// Whether this CPU has it at hand already.
+    fn is_at_hand(&self, core: &Core, class: usize, piece: &Piece) -> bool {
+        let pin = Pin::new(&self.platform);
+        let Some(mut own) = core.percpu.fronts().enter(&pin) else {
+            return false;
+        };
+        let (front, _) = own.parts();
+        let found = front.has(class, piece);
+        if own.leave() {
+            self.serve_drains_here();
+        }
+        found
+    }
+
+    /// What leads from CPU 0's copy of anything to another CPU's, in bytes (Linux: `per_cpu_offset`); the same for
+    /// all objects. Nothing before memory is up, and for CPUs that there are no copies for. Context: any.
+    #[must_use]
+    pub fn percpu_offset(&self, cpu: CpuId) -> Option<usize> {
+        let Geometry { cpus, unit } = self.core()?.percpu.geometry();
+        let cpu = usize::try_from(cpu.0).ok().filter(|cpu| *cpu < cpus)?;
+        cpu.checked_mul(unit)
+    }
+
+    /// What there are copies of for each CPU, in numbers; nothing before memory is up. Context: any but NMI.
+    #[must_use]
+    pub fn percpu_stats(&self) -> PerCpuStats {
+        self.core().map_or_else(PerCpuStats::default, |core| {
+            core.percpu.stats(&self.platform)
+        })
+    }
+
+    /// Takes back what CPUs have at hand, and gives chunks without objects to the page allocator. Answers how many
+    /// chunks those were. Context: task.
+    pub fn shrink_percpu(&self) -> usize {
+        let Some(core) = self.core() else { return 0 };
+        let _ = self.drain_percpu(core);
+        core.percpu.shrink(&self.embedded(core, Gfp::NOWAIT))
+    }
+
+    /// The same without waiting for anybody: of this CPU and of those that are away. Answers how many pages those
+    /// were. Context: any but NMI.
+    pub(super) fn shrink_percpu_here(&self, core: &Core) -> u64 {
+        let pin = Pin::new(&self.platform);
+        self.spill_percpu_here(core, &pin);
+        let here = pin.cpu();
+        drop(pin);
+        for cpu in core.cpus.presence.cpus().filter(|cpu| *cpu != here) {
+            let _ = self.spill_percpu_of(core, cpu);
+        }
+        let chunks = core.percpu.shrink(&self.embedded(core, Gfp::NOWAIT));
+        let pages = to_count(core.percpu.geometry().bytes()) / PAGE_SIZE;
+        pages.saturating_mul(to_count(chunks))
+    }
+
+    /// Recounts what each CPU has a copy of. Context: task.
+    ///
+    /// # Errors
+    /// The first [`Corruption`].
+    pub fn validate_percpu(&self) -> Result<(), Corruption> {
+        self.core()
+            .map_or(Ok(()), |core| core.percpu.validate(&self.platform))
+    }
+
+    /// Has all CPUs give back what they have at hand. Answers whether all did.
+    fn drain_percpu(&self, core: &Core) -> bool {
+        let pin = Pin::new(&self.platform);
+        self.spill_percpu_here(core, &pin);
+        let here = pin.cpu();
+        drop(pin);
+        let others = || core.cpus.presence.cpus().filter(|&cpu| cpu != here);
+        for cpu in others().filter(|cpu| !self.spill_percpu_of(core, *cpu)) {
+            let cell = core.percpu.fronts().cell(cpu);
+            let Some(cell) = cell.filter(|cell| cell.shared().count() > 0) else {
+                continue;
+            };
+            cell.want_drain();
+            let _ = self.platform.kick(cpu);
+        }
+        let is_drained = |cpu| {
+            let cell = core.percpu.fronts().cell(cpu);
+            cell.is_none_or(OwnerCell::is_drained)
+        };
+        let mut rounds: u32 = 0;
+        while !others().all(is_drained) {
+            if !self.platform.relax(rounds) {
+                return false;
+            }
+            rounds = rounds.saturating_add(1);
+            self.drain_wanted();
+            for cpu in others().filter(|&cpu| !core.cpus.presence.is_present(cpu)) {
+                let _ = self.spill_percpu_of(core, cpu);
+            }
+        }
+        true
+    }
+
+    /// Takes back what a CPU that is away has at hand. `false` if it is there.
+    fn spill_percpu_of(&self, core: &Core, cpu: CpuId) -> bool {
+        let irq = self.platform.irq_save();
+        let seized = core.cpus.presence.seize(cpu);
+        let is_away = seized.as_ref().is_some_and(|seized| {
+            let fronts = core.percpu.fronts();
+            fronts.with_seized(seized, |front, gauges| self.spill(core, front, gauges))
+        });
+        drop(seized);
+        self.platform.irq_restore(irq);
+        is_away
+    }
+
+    /// Takes back what this CPU has at hand.
+    fn spill_percpu_here(&self, core: &Core, pin: &Pin<'_, P>) {
+        if let Some(cell) = core.percpu.fronts().cell(pin.cpu()) {
+            cell.want_drain();
+        }
+        self.serve_percpu(core, pin);
+    }
+
+    /// The same if somebody wants it.
+    pub(super) fn serve_percpu(&self, core: &Core, pin: &Pin<'_, P>) {
+        let fronts = core.percpu.fronts();
+        fronts.serve(pin, |front, gauges| self.spill(core, front, gauges));
+    }
+
+    fn spill(&self, core: &Core, front: &mut Front, gauges: &Gauges) {
+        let backing = self.embedded(core, Gfp::NOWAIT);
+        while let Some(piece) = front.pop_any(gauges) {
+            let first = piece.first();
+            if core.percpu.free(&backing, piece).is_err() {
+                self.lose_object(first);
+            }
+        }
+    }
+}
