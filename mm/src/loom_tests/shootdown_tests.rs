@@ -142,6 +142,28 @@ fn what_is_freed_after_a_shootdown_is_read_by_no_cpu() {
     });
 }
 
+/// A handler that cannot be masked comes just before the CPU forgets, and goes by what it has.
+#[test]
+fn a_cpu_has_not_flushed_before_it_has_forgotten() {
+    explore(3, || {
+        let world = World::new();
+        let reader = {
+            let world = Arc::clone(&world);
+            thread::spawn(move || {
+                world.read(1, 0);
+                let mut flush = world.flush(1);
+                let seat = &world.cpus[1].seat;
+                seat.catch_up(&world.requests, &mut |what| {
+                    world.read(1, 0);
+                    flush(what);
+                });
+            })
+        };
+        let _ = world.replace(0, 0, 2);
+        reader.join().unwrap();
+    });
+}
+
 /// The CPU goes idle, and is back, before it is asked, while it is, or afterwards.
 #[test]
 fn a_lazy_cpu_flushes_before_it_reads_again() {

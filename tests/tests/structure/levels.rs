@@ -37,7 +37,7 @@ const EQUALS: [&[&str]; 4] = [
 /// A room grows by changing this table, where a reviewer sees it. Files in a room that forbid
 /// `unsafe` do not count.
 const ROOMS: [(&str, usize, usize); 8] = [
-    ("platform", 232, 1),
+    ("platform", 240, 1),
     ("sync", 920, 22),
     ("mem", 292, 17),
     ("frame/table", 870, 27),
