@@ -16,7 +16,9 @@ mod objects;
 mod pooled;
 mod raw_pages;
 mod reserved;
+mod supply;
 mod typed;
+mod vmalloc;
 
 pub use bytes::KBytes;
 pub use dma_pool::{DmaBytes, DmaPool};
@@ -26,4 +28,6 @@ pub use home::Home;
 pub use kmalloc_in::KmallocIn;
 pub use pooled::Pooled;
 pub use raw_pages::GetPagesError;
+pub(crate) use supply::Store;
 pub use typed::{CacheBox, NoRoom, TypedCache};
+pub use vmalloc::{BadVfree, Vmalloc};

@@ -20,6 +20,7 @@
 //! | 3 | [`zone`] | nodes, zones and their [`Plan`](zone::plan::Plan) | `pg_data_t`, `mm_init.c` |
 //! | 3 | [`buddy`] | free blocks, migrate types, [`Gfp`](buddy::Gfp) | `page_alloc.c` |
 //! | 4 | [`slab`] | objects smaller than pages: caches, `kmalloc` | `slub.c` |
+//! | 5 | [`kspace`] | kernel addresses: areas that are virtually contiguous | `vmalloc.c` |
 //! | 8 | [`system`] | [`Memory`](system::Memory) and its handles | `alloc_pages` and its kin |
 //! | 8 | [`adapters`] | doors for code that keeps raw numbers | `free_pages`, `put_page` |
 //! | 8 | [`proc`] | texts of the `/proc` files | `/proc` |
@@ -48,6 +49,8 @@ pub mod buddy;
 pub mod collections;
 pub mod config;
 pub mod frame;
+#[cfg(not(loom))]
+pub mod kspace;
 #[cfg(all(test, loom))]
 mod loom_tests;
 pub mod mem;

@@ -149,6 +149,8 @@ pub enum Check {
     Slabs,
     /// Objects of slabs: taken, and on lists of free ones.
     SlabObjects,
+    /// Areas of kernel addresses: their order, the gaps between them, and those that wait.
+    Areas,
 }
 
 impl fmt::Display for Corruption {

@@ -44,6 +44,7 @@ mod slow_path;
 mod soil;
 mod traced;
 mod tuning;
+mod vmalloc;
 
 use core::fmt;
 use core::ptr::NonNull;
@@ -67,11 +68,14 @@ pub use run::{ContigError, ExactError, PageRun};
 pub use shared::{Destructor, SharedBlock, ToZone};
 pub use slab_faults::{FailSlab, NoFailSlab};
 pub use tuning::{Tuning, TuningError};
+pub(crate) use vmalloc::{Ask, Frames};
+pub use vmalloc::{VmallocError, VmallocStats};
 
 pub use crate::adapters::{CacheBox, DmaBytes, DmaPool, Home, KBytes, NoRoom, Pooled, TypedCache};
 use crate::addr::Pfn;
 use crate::buddy::{Census, Gfp, Request};
 use crate::frame::{FrameTable, Origins, Page, ZoneId};
+use crate::kspace::Space;
 use crate::mem::Array;
 use crate::platform::{CpuId, NodeId, Platform};
 use crate::report::Corruption;
@@ -106,6 +110,8 @@ pub struct Memory<P: Platform> {
     core: Once<Core>,
     anchors: Anchors,
     helpers: reclaim::Helpers,
+    /// Kernel addresses, if the kernel said which and how they are mapped.
+    kspace: Once<Space>,
 }
 
 /// What exists once memory is up.
@@ -145,6 +151,7 @@ impl<P: Platform> Memory<P> {
             core: Once::new(),
             anchors: Anchors::new(),
             helpers: reclaim::Helpers::new(),
+            kspace: Once::new(),
         }
     }
 

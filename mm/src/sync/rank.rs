@@ -5,6 +5,7 @@
 //! settings        (40)  what the machine's owner chose; watermarks are written under it
 //!   caches        (44)  which caches there are
 //!   cma           (45)  which frames of the CMA area are taken
+//!   vmalloc       (47)  which addresses areas of the kernel have; interrupts off
 //!   populate      (46)  one section at a time gets its records; interrupts off
 //!     zone        (50)  free areas of one zone; interrupts off
 //!       slab      (60)  slabs of a cache on one node; interrupts off
@@ -33,6 +34,12 @@ pub const POPULATE: LockClass = LockClass {
 pub const CMA: LockClass = LockClass {
     name: "cma",
     rank: 45,
+};
+
+/// Which addresses areas of the kernel have; nothing is allocated while it is held.
+pub const VMALLOC: LockClass = LockClass {
+    name: "vmalloc",
+    rank: 47,
 };
 
 /// Slabs of a cache on one node, and what a cache is called.

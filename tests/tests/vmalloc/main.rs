@@ -1,0 +1,7 @@
+//! Kernel addresses on a simulated machine: areas, their frames, their end.
+
+mod areas;
+mod basics;
+mod failing;
+mod purge;
+mod world;
