@@ -10,6 +10,7 @@ mod grace_tests;
 mod nesting_tests;
 mod object_tests;
 mod page_list_tests;
+mod shootdown_tests;
 mod under_way_tests;
 mod wake_tests;
 

@@ -6,7 +6,7 @@
 use core::fmt;
 use core::ptr::NonNull;
 
-use crate::addr::{PhysAddr, PhysRange, VirtAddr};
+use crate::addr::{PhysAddr, PhysRange, VirtAddr, VirtRange};
 use crate::numa::Policy;
 use crate::report::{
     AllocFailure, Corruption, ForcedFailure, ForcedObjectFailure, GraceStall, SleepInAtomic,
@@ -113,6 +113,15 @@ pub enum MapFrameTableError {
     Occupied(VirtAddr),
 }
 
+/// What a CPU is to forget of its translations.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TlbFlush {
+    /// All of them, global ones included.
+    All,
+    /// Those of some whole pages, by whatever page size they are mapped, global ones included.
+    Pages(VirtRange),
+}
+
 /// Whether a page of the direct map can be touched.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PageAccess {
@@ -172,7 +181,10 @@ impl core::error::Error for ProtectPageError {}
 /// 9. [`cpus`](Self::cpus) always gives the same answer, and `current_cpu` one below it;
 /// 10. [`anchor`](Self::anchor) and [`request_anchor`](Self::request_anchor) answer nothing,
 ///     [`no_anchor`](crate::system::no_anchor), or what [`Memory::anchor`](crate::system::Memory::anchor) of
-///     the memory that this platform is part of said for the CPU that runs the caller.
+///     the memory that this platform is part of said for the CPU that runs the caller;
+/// 11. when [`flush_tlb_here`](Self::flush_tlb_here) returns, the CPU uses no translation any more that it had of
+///     those addresses, global or not, and remembers nothing of the page tables above them. The library's word for other
+///     CPUs ([`flush_tlb`](crate::system::Memory::flush_tlb)) rests on it.
 pub unsafe trait Platform: Sync + 'static {
     /// How much checking to compile in.
     const PROFILE: Profile = Profile::Hardened;
@@ -450,6 +462,28 @@ pub unsafe trait Platform: Sync + 'static {
     fn protect_page(&self, page: PhysAddr, access: PageAccess) -> Result<(), ProtectPageError> {
         let _ = (page, access);
         Err(ProtectPageError::Unsupported)
+    }
+
+    /// Has this CPU forget translations. Default: nothing, for a platform whose mappings nobody changes. Context: any,
+    /// pinned; must not wait.
+    fn flush_tlb_here(&self, what: TlbFlush) {
+        let _ = what;
+    }
+
+    /// Has another CPU call [`Memory::tlb_catch_up`](crate::system::Memory::tlb_catch_up) soon, in an interrupt for
+    /// instance; answers whether it will. Default: no; with more than one CPU, all but one are to be lazy then
+    /// where translations are flushed, or serve that by themselves. Context: any but NMI, without locks of the
+    /// library held; must not wait for the CPU.
+    fn kick_tlb(&self, cpu: CpuId) -> bool {
+        let _ = cpu;
+        false
+    }
+
+    /// Waits a moment for a CPU that is to flush, after `rounds` such moments. What CPUs want of each other with
+    /// interrupts off, a platform serves here. Default: one `pause`. Context: as [`kick_tlb`](Self::kick_tlb).
+    fn wait_tlb(&self, cpu: CpuId, rounds: u32) {
+        let _ = (cpu, rounds);
+        core::hint::spin_loop();
     }
 
     /// A lock was taken (`debug` profile only). Default: not tracked.

@@ -18,6 +18,7 @@ pub mod rank;
 #[cfg(all(test, loom))]
 pub(crate) mod recorded_for_tests;
 mod refcount;
+pub mod shootdown;
 mod spin;
 mod under_way;
 

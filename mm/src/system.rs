@@ -42,6 +42,7 @@ mod shrink;
 mod slab_faults;
 mod slow_path;
 mod soil;
+mod tlb;
 mod traced;
 mod tuning;
 mod vmalloc;
@@ -67,6 +68,7 @@ pub use reclaim::{Balance, ReclaimStats};
 pub use run::{ContigError, ExactError, PageRun};
 pub use shared::{Destructor, SharedBlock, ToZone};
 pub use slab_faults::{FailSlab, NoFailSlab};
+pub use tlb::TlbOfCpu;
 pub use tuning::{Tuning, TuningError};
 pub(crate) use vmalloc::{Ask, Frames};
 pub use vmalloc::{VmallocError, VmallocStats};
@@ -83,6 +85,7 @@ use crate::slab::at_hand as objects_at_hand;
 use crate::slab::{Caches, Kfence};
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::grace::Grace;
+use crate::sync::shootdown::Shootdown;
 use crate::sync::{Once, Pin, Presence, SpinLock};
 use crate::zone::{self, Node, Pages, Zone};
 use cpus::Cpus;
@@ -128,6 +131,8 @@ pub(crate) struct Core {
     pub(crate) cpus: Cpus,
     grace: Grace,
     backlogs: defer::Backlogs,
+    /// What CPUs are to forget of their translations.
+    pub(crate) tlb: Shootdown,
     pub(crate) origins: Origins,
     pub(crate) caches: Caches,
     /// What was not populated at boot, if anything can be left.

@@ -1,6 +1,7 @@
 //! CPUs that go idle, park or go offline, and come back.
 
 use crate::platform::Platform;
+use crate::sync::shootdown::Lazy;
 use crate::system::Memory;
 
 impl<P: Platform> Memory<P> {
@@ -18,6 +19,21 @@ impl<P: Platform> Memory<P> {
             let cpu = self.platform().current_cpu();
             // SAFETY: the caller's word.
             unsafe { core.cpus.presence.leave(cpu) };
+        }
+    }
+
+    /// This CPU has nothing to do, or stops: who has others flush their TLBs does not interrupt it from now on, nor
+    /// wait for it, until [`tlb_lazy_leave`](Self::tlb_lazy_leave) (Linux: `is_lazy`). A CPU begins that way, but for the one
+    /// that brings memory up. Context: any, pinned; not NMI, unless that has left it first.
+    ///
+    /// # Safety
+    ///
+    /// Until it leaves, the CPU uses no address that anybody may unmap or map elsewhere; every handler leaves
+    /// first. With [`Lazy::Offline`] it does not even take interrupts but one that starts it, or leaves first.
+    pub unsafe fn tlb_lazy_enter(&self, lazy: Lazy) {
+        let cpu = self.platform().current_cpu();
+        if let Some(seat) = self.core().and_then(|core| core.tlb.seat(cpu)) {
+            seat.enter_lazy(lazy);
         }
     }
 

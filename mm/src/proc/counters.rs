@@ -10,6 +10,7 @@ use core::fmt::{self, Write};
 use super::{free_in_whole_pageblocks, numa_lines};
 use crate::config::PAGE_SHIFT;
 use crate::platform::Platform;
+use crate::sync::shootdown::TlbStats;
 use crate::system::{CmaStats, Memory, ReclaimStats};
 use crate::zone::{NumaStats, Zone, ZoneKind};
 
@@ -55,6 +56,7 @@ struct Totals {
     reclaim: ReclaimStats,
     free_cma: u64,
     cma: CmaStats,
+    tlb: TlbStats,
 }
 
 impl Totals {
@@ -63,6 +65,7 @@ impl Totals {
             records: memory.summary().record_bytes >> PAGE_SHIFT,
             reclaim: memory.reclaim_stats(),
             cma: memory.cma_stats(),
+            tlb: memory.tlb_stats(),
             ..Self::default()
         };
         for zone in memory.zones() {
@@ -114,6 +117,13 @@ impl Totals {
             ("pageoutrun", self.reclaim.pageoutrun),
             ("cma_alloc_success", self.cma.success),
             ("cma_alloc_fail", self.cma.fail),
+            ("nr_tlb_remote_flush", self.tlb.remote_flush),
+            (
+                "nr_tlb_remote_flush_received",
+                self.tlb.remote_flush_received,
+            ),
+            ("nr_tlb_local_flush_all", self.tlb.local_flush_all),
+            ("nr_tlb_local_flush_one", self.tlb.local_flush_one),
         ] {
             writeln!(out, "{name} {count}")?;
         }
@@ -167,10 +177,19 @@ MemFree:               0 kB
                 fail: 22,
                 ..CmaStats::default()
             },
+            tlb: TlbStats {
+                remote_flush: 23,
+                remote_flush_received: 24,
+                local_flush_all: 25,
+                local_flush_one: 26,
+            },
         };
         let mut text = String::new();
         totals.write(&mut text).unwrap();
-        let expected = "\
+        assert_eq!(text, VMSTAT);
+    }
+
+    const VMSTAT: &str = "\
 nr_free_pages 1
 nr_free_pages_blocks 2
 nr_free_cma 20
@@ -197,7 +216,9 @@ pgscan_direct 18
 pageoutrun 19
 cma_alloc_success 21
 cma_alloc_fail 22
+nr_tlb_remote_flush 23
+nr_tlb_remote_flush_received 24
+nr_tlb_local_flush_all 25
+nr_tlb_local_flush_one 26
 ";
-        assert_eq!(text, expected);
-    }
 }

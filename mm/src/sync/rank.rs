@@ -2,14 +2,15 @@
 //! above it in this tree; two of the same rank are never held together.
 //!
 //! ```text
-//! settings        (40)  what the machine's owner chose; watermarks are written under it
-//!   caches        (44)  which caches there are
-//!   cma           (45)  which frames of the CMA area are taken
-//!   vmalloc       (47)  which addresses areas of the kernel have; interrupts off
-//!   populate      (46)  one section at a time gets its records; interrupts off
-//!     zone        (50)  free areas of one zone; interrupts off
-//!       slab      (60)  slabs of a cache on one node; interrupts off
-//!         mempool (70)  the reserve of a pool
+//! tlb             (30)  not a lock: waiting until other CPUs have flushed their TLBs
+//!   settings      (40)  what the machine's owner chose; watermarks are written under it
+//!     caches      (44)  which caches there are
+//!     cma         (45)  which frames of the CMA area are taken
+//!     populate    (46)  one section at a time gets its records; interrupts off
+//!     vmalloc     (47)  which addresses areas of the kernel have; interrupts off
+//!       zone      (50)  free areas of one zone; interrupts off
+//!         slab    (60)  slabs of a cache on one node; interrupts off
+//!           mempool (70)  the reserve of a pool
 //! early heap      (72)  blocks that Rust's `alloc` has from before memory was up; interrupts off
 //! ```
 //!
@@ -17,6 +18,13 @@
 //! ([`Platform::lock_acquired`](crate::platform::Platform::lock_acquired)), which checks the order.
 
 use crate::platform::LockClass;
+
+/// Waiting for other CPUs to flush ([`flush_tlb`](crate::system::Memory::flush_tlb)): outermost, so that whoever
+/// does so with a lock held is found out. A CPU that spins for that lock with interrupts off would never answer.
+pub const TLB: LockClass = LockClass {
+    name: "tlb",
+    rank: 30,
+};
 
 /// Settings of the machine; its holder alone writes watermarks.
 pub const SETTINGS: LockClass = LockClass {

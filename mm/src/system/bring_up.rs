@@ -5,6 +5,7 @@
 mod caches;
 mod kfence;
 mod latent;
+mod tlb;
 mod ways;
 
 use core::fmt;
@@ -146,6 +147,7 @@ impl<P: Platform> Memory<P> {
         let cpus = builder.cpus(&mut nodes, &frames)?;
         let grace = builder.grace()?;
         let backlogs = builder.backlogs()?;
+        let tlb = builder.tlb()?;
         builder.page_lists(&mut nodes, options.page_lists)?;
         let caches = builder.caches(nodes.len(), &cpus, &options)?;
         let kfence = builder.kfence(&options)?;
@@ -162,6 +164,7 @@ impl<P: Platform> Memory<P> {
             cpus,
             grace,
             backlogs,
+            tlb,
             origins,
             caches,
             cma,

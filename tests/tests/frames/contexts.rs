@@ -3,19 +3,22 @@
 //! lock, since the code that was interrupted may hold it; nothing sleeps but for tasks; and who says
 //! that it may sleep where it may not is reported.
 
+mod areas;
+
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::ptr::NonNull;
 
-use mm::addr::{Order, Pfn, PfnRange, PhysAddr, PhysRange, VirtAddr};
+use mm::addr::{Order, Pfn, PfnRange, PhysAddr, PhysRange, VirtAddr, VirtRange};
 use mm::buddy::Gfp;
 use mm::buddy::relief::{Freed, OomNotifier, OutOfMemory, Relief, ShrinkControl, Shrinker};
 use mm::numa::{Mode, NodeMask, NodeState, Policy};
 use mm::platform::{CpuId, NodeId, Platform};
 use mm::report::AccessKind;
 use mm::sync::Pin;
+use mm::sync::shootdown::Lazy;
 use mm::system::{DmaRequest, Memory, NoFailSlab, NoKfence, PageLists, PageRun, SharedBlock};
 use mm::zone::watermark::policy::RESERVE_RATIO;
 use mm_tests::oracles;
@@ -211,6 +214,10 @@ fn notifier() -> &'static OomNotifier {
 /// A frame in the middle of the zone that the tests' pages do not come from.
 fn somewhere() -> PfnRange {
     PfnRange::block(Pfn::new(FREE >> 12), Order::ZERO)
+}
+
+fn somewhere_mapped() -> VirtRange {
+    VirtRange::from_size(VirtAddr::new(0xffff_c900_0000_0000), 4096).unwrap()
 }
 
 type Action = fn(&Call);
@@ -536,6 +543,32 @@ const CALLS: &[(&str, Action)] = &[
         call.world.set_watermark_scale_factor(10).unwrap()
     }),
     ("summary", |call| assert!(call.world.summary().managed > 0)),
+    ("flush_tlb", |call| call.world.flush_tlb(somewhere_mapped())),
+    ("flush_tlb_tables", |call| {
+        call.world.flush_tlb_tables(somewhere_mapped())
+    }),
+    ("flush_tlb_on", |call| {
+        call.world.flush_tlb_on(somewhere_mapped(), |_| true)
+    }),
+    ("flush_tlb_all", |call| call.world.flush_tlb_all()),
+    ("tlb_catch_up", |call| call.world.tlb_catch_up()),
+    ("tlb_lazy_enter", |call| {
+        // SAFETY: it leaves at once.
+        unsafe { call.world.tlb_lazy_enter(Lazy::Idle) };
+        assert_eq!(call.world.tlb_lazy_leave(), Some(Lazy::Idle));
+    }),
+    ("tlb_lazy_leave", |call| {
+        assert_eq!(call.world.tlb_lazy_leave(), None)
+    }),
+    ("tlb_generation", |call| {
+        assert!(call.world.tlb_generation() > 0)
+    }),
+    ("tlb_of", |call| {
+        assert_eq!(call.world.tlb_of(CpuId(0)).unwrap().behind, 0)
+    }),
+    ("tlb_stats", |call| {
+        assert!(call.world.tlb_stats().local_flush_one > 0)
+    }),
     ("tuning", |call| assert!(call.world.tuning().is_some())),
     ("unregister_oom_notifier", |call| {
         let notifier = notifier();
@@ -555,6 +588,10 @@ const CALLS: &[(&str, Action)] = &[
         assert!(call.world.zones().any(|zone| zone.is_managed()))
     }),
 ];
+
+fn calls() -> impl Iterator<Item = &'static (&'static str, Action)> {
+    CALLS.iter().chain(areas::CALLS)
+}
 
 /// Makes a call as if from a context, and looks at what it did.
 fn make(name: &str, action: Action, from: From, call: &Call) {
@@ -589,6 +626,7 @@ fn every_function_of_memory_is_called_in_every_context_that_it_allows() {
     let builder = World::new().ram(0, 64 * MIB).reserve(RESERVED, 2 * 4096);
     let builder = builder.options(|options| options.cma_bytes = 8 * MIB);
     let world: &'static World = Box::leak(Box::new(builder.boot()));
+    areas::init(world).unwrap();
     let documented: BTreeMap<_, _> = functions()
         .into_iter()
         .filter(|function| function.is_memory)
@@ -600,7 +638,7 @@ fn every_function_of_memory_is_called_in_every_context_that_it_allows() {
         if may == May::Boot {
             continue;
         }
-        let known = CALLS.iter().find(|(known, _)| known == name);
+        let known = calls().find(|(known, _)| known == name);
         let (_, action) = known.unwrap_or_else(|| panic!("no call of `{name}`: add one"));
         for &from in may.contexts() {
             let call = Call {
@@ -621,7 +659,7 @@ fn every_function_of_memory_is_called_in_every_context_that_it_allows() {
             made[from as usize] += 1;
         }
     }
-    for (name, _) in CALLS {
+    for (name, _) in calls() {
         assert!(
             documented.contains_key(*name),
             "`{name}` is not there any more"

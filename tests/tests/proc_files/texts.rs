@@ -228,6 +228,10 @@ fn before_memory_is_up_lists_are_empty_and_totals_are_zero() {
                 pageoutrun 0
                 cma_alloc_success 0
                 cma_alloc_fail 0
+                nr_tlb_remote_flush 0
+                nr_tlb_remote_flush_received 0
+                nr_tlb_local_flush_all 0
+                nr_tlb_local_flush_one 0
             "#]],
         ),
     ] {

@@ -3,7 +3,7 @@
 use crate::sources::{Source, sources};
 
 /// Every module's level. A module may use the levels below its own, and itself.
-const LEVELS: [(&str, u32); 16] = [
+const LEVELS: [(&str, u32); 17] = [
     ("addr", 0),
     ("config", 0),
     ("numa", 0),
@@ -17,6 +17,7 @@ const LEVELS: [(&str, u32); 16] = [
     ("buddy", 3),
     ("zone", 3),
     ("slab", 4),
+    ("kspace", 5),
     ("system", 8),
     ("proc", 8),
     ("adapters", 8),
@@ -34,18 +35,19 @@ const EQUALS: [&[&str]; 4] = [
 /// Rooms for `unsafe`, each with how many lines of code and how many uses it may hold at most.
 /// A room grows by changing this table, where a reviewer sees it. Files in a room that forbid
 /// `unsafe` do not count.
-const ROOMS: [(&str, usize, usize); 6] = [
-    ("platform", 215, 1),
+const ROOMS: [(&str, usize, usize); 7] = [
+    ("platform", 226, 1),
     ("sync", 920, 22),
     ("mem", 292, 17),
     ("frame/table", 870, 27),
     ("slab/object", 560, 46),
-    ("adapters", 1075, 115),
+    ("kspace/raw", 300, 24),
+    ("adapters", 1420, 145),
 ];
 
 /// Heads of modules that have a room below them: they cannot forbid `unsafe` for it, so they must
 /// do without.
-const HEADS: [&str; 2] = ["frame", "slab"];
+const HEADS: [&str; 3] = ["frame", "kspace", "slab"];
 
 fn level(module: &str) -> u32 {
     let found = LEVELS.iter().find(|(name, _)| *name == module);

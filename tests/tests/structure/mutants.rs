@@ -237,6 +237,8 @@ const SUITES: [Suite; 7] = [
             "mm/src/sync/owner.rs",
             "mm/src/sync/presence.rs",
             "mm/src/sync/refcount.rs",
+            "mm/src/sync/shootdown.rs",
+            "mm/src/sync/shootdown",
             "mm/src/sync/under_way.rs",
             "mm/src/frame/record.rs",
             "mm/src/frame/stack.rs",
