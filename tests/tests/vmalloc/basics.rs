@@ -48,6 +48,7 @@ fn areas_have_pages_of_their_own_and_one_behind_them_that_is_not_mapped<C: SimCo
     for (area, ..) in areas {
         world.free(area);
         assert_eq!(world.tables.page(at(area, 0)), None, "unmapped at once");
+        // SAFETY: refused, so nothing is given up.
         let second = unsafe { world.vfree(area) };
         assert_eq!(second, Err(BadVfree(at(area, 0))));
     }
