@@ -12,6 +12,7 @@ mod heap;
 mod home;
 #[cfg(feature = "allocator-api2")]
 mod kmalloc_in;
+mod kvmalloc;
 mod objects;
 mod pooled;
 mod raw_pages;
@@ -19,6 +20,7 @@ mod reserved;
 mod supply;
 mod typed;
 mod vmalloc;
+mod vmap;
 
 pub use bytes::KBytes;
 pub use dma_pool::{DmaBytes, DmaPool};

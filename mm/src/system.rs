@@ -46,6 +46,7 @@ mod tlb;
 mod traced;
 mod tuning;
 mod vmalloc;
+mod vmap;
 
 use core::fmt;
 use core::ptr::NonNull;
@@ -72,6 +73,8 @@ pub use tlb::TlbOfCpu;
 pub use tuning::{Tuning, TuningError};
 pub(crate) use vmalloc::{Ask, Frames};
 pub use vmalloc::{VmallocError, VmallocStats};
+pub use vmap::IoremapError;
+pub(crate) use vmap::Others;
 
 pub use crate::adapters::{CacheBox, DmaBytes, DmaPool, Home, KBytes, NoRoom, Pooled, TypedCache};
 use crate::addr::Pfn;

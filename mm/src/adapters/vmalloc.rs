@@ -41,7 +41,7 @@ const fn ask(size: usize, gfp: Gfp) -> Ask {
 }
 
 /// Where an area starts.
-fn start(area: &Area) -> Option<NonNull<u8>> {
+pub(super) fn start(area: &Area) -> Option<NonNull<u8>> {
     let start = to_index(area.whole().start().as_u64());
     NonNull::new(with_exposed_provenance_mut(start))
 }
@@ -140,13 +140,8 @@ impl<P: Platform> Memory<P> {
         self.start_of(slot).ok_or(VmallocError::NotUp)
     }
 
-    fn start_of(&self, slot: Slot) -> Option<NonNull<u8>> {
-        let (space, _) = self.kspace()?;
-        start(space.area(slot)?)
-    }
-
-    /// Gives back what [`Self::vmalloc`] and its kin handed out (Linux: `vfree`). It is unmapped when this returns;
-    /// its pages go back with the next purge. Context: any but NMI.
+    /// Gives back what [`Self::vmalloc`] and its kin handed out (Linux: `vfree`, `vfree_atomic`). It is unmapped when this
+    /// returns, or by the next purge if the caller may not sleep; its pages go back with that purge. Context: any but NMI.
     ///
     /// # Errors
     /// [`BadVfree`]; nothing is changed then.
@@ -155,14 +150,7 @@ impl<P: Platform> Memory<P> {
     ///
     /// The caller owns the area, and nobody uses its bytes any more.
     pub unsafe fn vfree(&self, first: NonNull<u8>) -> Result<(), BadVfree> {
-        let at = VirtAddr::from_ptr(first.as_ptr());
-        let found = self.area_at(at);
-        let found = found.filter(|(_, area)| area.kind() == AreaKind::Vmalloc);
-        let (slot, _) = found.ok_or(BadVfree(at))?;
-        match self.end_area(slot) {
-            true => Ok(()),
-            false => Err(BadVfree(at)),
-        }
+        self.end_by_address(first, AreaKind::Vmalloc)
     }
 }
 

@@ -3,8 +3,9 @@
 
 use core::panic::Location;
 
+use super::CacheMode;
 use super::raw::{Pile, PileSlot};
-use crate::addr::{VirtAddr, VirtRange};
+use crate::addr::{PhysAddr, VirtAddr, VirtRange};
 use crate::collections::range_tree::{RangeNode, Slot};
 use crate::config::{PAGE_SHIFT, PAGE_SIZE};
 use crate::frame::Origin;
@@ -84,6 +85,8 @@ impl AreaState {
 }
 
 const KIND_SHIFT: u32 = 8;
+/// In the state: whoever gave the area up could not unmap it.
+const STILL_MAPPED: u32 = 1 << 16;
 
 /// The record of an area. It lives for ever; what it says changes hands with the area.
 #[derive(Debug)]
@@ -91,13 +94,15 @@ const KIND_SHIFT: u32 = 8;
 pub(crate) struct Area {
     /// The addresses, guard page included.
     pub(super) node: RangeNode,
-    /// State, and kind from bit 8 on.
+    /// State, kind from bit 8 on, and [`STILL_MAPPED`].
     state: AtomicU32,
     /// The next one in a list: of unused ones, of lazy ones, of those on a CPU's shelf, of mapped devices.
     next: AtomicU32,
     /// Bytes that were asked for.
     asked: AtomicU64,
     pub(super) frames: PileSlot,
+    /// What device it reaches: its address, and the cache mode in the lowest bits.
+    device: AtomicU64,
     /// Who asked for it.
     origin: Origin,
 }
@@ -110,6 +115,7 @@ impl Area {
             next: AtomicU32::new(Slot::encode(None)),
             asked: AtomicU64::new(0),
             frames: PileSlot::default(),
+            device: AtomicU64::new(0),
             origin: Origin::default(),
         }
     }
@@ -124,7 +130,7 @@ impl Area {
 
     /// What it is for, if it is busy or was.
     pub(crate) fn kind(&self) -> AreaKind {
-        let bits = self.state.load(Ordering::Relaxed) >> KIND_SHIFT;
+        let bits = self.state.load(Ordering::Relaxed) >> KIND_SHIFT & 0xff;
         let mut found = AreaKind::ALL.into_iter().filter(|kind| kind.bits() == bits);
         found.next().unwrap_or(AreaKind::Vmalloc)
     }
@@ -142,13 +148,19 @@ impl Area {
         self.frames.put(pile);
     }
 
-    /// It is not somebody's any more. One caller gets `true`.
-    pub(super) fn end(&self) -> bool {
+    /// It is not somebody's any more, and unmapped now or later. One caller gets `true`.
+    pub(super) fn end(&self, now: bool) -> bool {
         let word = self.state.load(Ordering::Relaxed);
-        let lazy = word & !0xff | AreaState::Lazy.bits();
+        let later = if now { 0 } else { STILL_MAPPED };
+        let lazy = word & !0xff | AreaState::Lazy.bits() | later;
         let (set, seen) = (Ordering::AcqRel, Ordering::Relaxed);
         word & 0xff == AreaState::Busy.bits()
             && self.state.compare_exchange(word, lazy, set, seen).is_ok()
+    }
+
+    /// Whether it waits to be unmapped, too.
+    pub(super) fn is_still_mapped(&self) -> bool {
+        self.state.load(Ordering::Relaxed) & STILL_MAPPED != 0
     }
 
     pub(super) fn set_state(&self, state: AreaState) {
@@ -185,5 +197,19 @@ impl Area {
     /// Who asked for it.
     pub(crate) fn place(&self) -> Option<&'static Location<'static>> {
         self.origin.get()
+    }
+
+    /// What device it reaches, from which page on, and how that is cached.
+    pub(crate) fn device(&self) -> (PhysAddr, CacheMode) {
+        let word = self.device.load(Ordering::Relaxed);
+        let mode = word & PAGE_SIZE.wrapping_sub(1);
+        let mut modes = CacheMode::ALL.into_iter();
+        let cache = modes.find(|cache| cache.bits() == mode).unwrap_or_default();
+        (PhysAddr::new(word.wrapping_sub(mode)), cache)
+    }
+
+    pub(super) fn set_device(&self, page: PhysAddr, cache: CacheMode) {
+        self.device
+            .store(page.as_u64() | cache.bits(), Ordering::Relaxed);
     }
 }

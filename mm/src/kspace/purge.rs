@@ -5,9 +5,10 @@
 //! nobody else.
 #![forbid(unsafe_code)]
 
-use super::{Space, Supply};
+use super::{AreaKind, Space, Supply};
 use crate::addr::VirtRange;
 use crate::collections::range_tree::Slot;
+use crate::platform::Platform;
 use crate::sync::atomic::Ordering;
 
 /// Ranges that are flushed one by one; if there are more, all that is between the first and the last is.
@@ -16,12 +17,17 @@ const RANGES: usize = 16;
 const BATCH: usize = 32;
 
 impl Space {
-    /// Unmaps an area, and lets it wait for a purge. Answers whether so much waits that somebody should purge; `None`
-    /// if nobody has the area. Context: any but NMI.
-    pub(crate) fn retire(&self, slot: Slot) -> Option<bool> {
-        let area = self.area(slot).filter(|area| area.end())?;
+    /// Unmaps an area, now or with the purge, and lets it wait for that. Answers whether so much waits that somebody
+    /// should purge; `None` if nobody has the area. Context: task, or, to unmap it later, any but NMI.
+    pub(crate) fn retire<P: Platform>(&self, platform: &P, slot: Slot, now: bool) -> Option<bool> {
+        let area = self.area(slot).filter(|area| area.end(now))?;
+        if area.kind() == AreaKind::Ioremap {
+            self.forget_device(platform, slot);
+        }
         let range = area.mapped();
-        self.mapping.unmap(range);
+        if now {
+            self.mapping.unmap(range);
+        }
         let pages = range.pages();
         let most = self.lazy_most.load(Ordering::Relaxed);
         // Counted before it can be taken off.
@@ -63,6 +69,9 @@ impl Space {
         let mut next = first;
         while let Some(area) = next.and_then(|slot| self.area(slot)) {
             let range = area.mapped();
+            if area.is_still_mapped() {
+                self.mapping.unmap(range);
+            }
             hull = hull.hull(range);
             if let Some(place) = ranges.get_mut(areas) {
                 *place = range;

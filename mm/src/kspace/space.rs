@@ -5,8 +5,8 @@ use core::panic::Location;
 
 use super::arena::Arena;
 use super::shelf::{Gauges, Shelf};
-use super::{Area, AreaKind, AreaState, Mapping, Supply};
-use crate::addr::{VirtAddr, VirtRange};
+use super::{Area, AreaKind, AreaState, CacheMode, Mapping, Supply};
+use crate::addr::{PhysAddr, PhysRange, VirtAddr, VirtRange};
 use crate::collections::range_tree::{RangeTree, Slot, Span};
 use crate::config::{PAGE_SHIFT, PAGE_SIZE};
 use crate::mem::{Array, CarveError, EarlyRam};
@@ -44,6 +44,8 @@ pub(crate) struct AreaInfo {
     pub(crate) kind: AreaKind,
     pub(crate) state: AreaState,
     pub(crate) place: Option<&'static Location<'static>>,
+    /// Where the device is, if it is one.
+    pub(crate) device: PhysAddr,
     /// Pages that are mapped.
     pub(crate) pages: u64,
     /// Pages of its own, by node.
@@ -67,6 +69,8 @@ pub(super) struct Index {
     unused: Option<Slot>,
     /// The first record that never was.
     fresh: u32,
+    /// Areas of devices, the newest first.
+    devices: Option<Slot>,
 }
 
 /// Why an area could not be made under the lock.
@@ -128,6 +132,7 @@ impl Space {
                     tree: RangeTree::new(bounds, PAGE_SIZE),
                     unused: None,
                     fresh: 0,
+                    devices: None,
                 },
             ),
             shelves: PerCpu::new(Array::carve(platform, ram, cpus, cell)?),
@@ -317,6 +322,54 @@ impl Space {
             .fold(0, u32::saturating_add)
     }
 
+    /// Notes what device an area reaches.
+    ///
+    /// # Errors
+    /// How part of it is mapped elsewhere, if that is another cache mode.
+    pub(crate) fn note_device<P: Platform>(
+        &self,
+        platform: &P,
+        slot: Slot,
+        page: PhysAddr,
+        cache: CacheMode,
+    ) -> Result<(), CacheMode> {
+        let mut index = self.index.lock(platform);
+        let Some(new) = self.area(slot) else {
+            return Ok(());
+        };
+        let range = PhysRange::from_size(page, new.mapped().size());
+        let mut next = index.devices;
+        while let Some(area) = next.and_then(|slot| self.area(slot)) {
+            let (first, other) = area.device();
+            let its = PhysRange::from_size(first, area.mapped().size());
+            if other != cache && its.overlaps(range) {
+                return Err(other);
+            }
+            next = area.next();
+        }
+        new.set_device(page, cache);
+        new.set_next(index.devices.replace(slot));
+        Ok(())
+    }
+
+    /// Takes an area off the list of devices, if it is on it.
+    pub(super) fn forget_device<P: Platform>(&self, platform: &P, slot: Slot) {
+        let mut index = self.index.lock(platform);
+        let after = self.area(slot).and_then(Area::next);
+        if index.devices == Some(slot) {
+            index.devices = after;
+            return;
+        }
+        let mut next = index.devices;
+        while let Some(area) = next.and_then(|slot| self.area(slot)) {
+            next = area.next();
+            if next == Some(slot) {
+                area.set_next(after);
+                return;
+            }
+        }
+    }
+
     /// How often an area was taken that lay ready.
     pub(crate) fn hits(&self) -> u64 {
         let hits = self.shelves.shared().map(Gauges::hits);
@@ -354,6 +407,7 @@ impl Space {
             kind: area.kind(),
             state,
             place: area.place(),
+            device: area.device().0,
             pages: area.pages(),
             pages_by_node,
         })

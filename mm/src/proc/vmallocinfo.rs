@@ -39,7 +39,11 @@ fn line(out: &mut dyn fmt::Write, area: &AreaInfo) -> fmt::Result {
     if let Some(place) = area.place {
         write!(out, " {}:{}", place.file(), place.line())?;
     }
-    write!(out, " pages={} {}", area.pages, area.kind.name())?;
+    match area.kind {
+        AreaKind::Ioremap => write!(out, " phys={:#018x}", area.device.as_u64())?,
+        _ => write!(out, " pages={}", area.pages)?,
+    }
+    write!(out, " {}", area.kind.name())?;
     for (node, pages) in area.pages_by_node.iter().enumerate() {
         if *pages > 0 {
             write!(out, " N{node}={pages}")?;

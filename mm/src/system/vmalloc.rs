@@ -214,7 +214,7 @@ impl<P: Platform> Memory<P> {
             Ok(()) => Ok(slot),
             Err(error) => {
                 // Nobody was told of the addresses; but some were in the page tables, and CPUs may have looked.
-                let _ = space.retire(slot);
+                let _ = space.retire(&self.platform, slot, true);
                 let _ = space.purge(supply);
                 Err(VmallocError::Map(error))
             }
@@ -246,10 +246,12 @@ impl<P: Platform> Memory<P> {
         let Some((space, supply)) = self.kspace() else {
             return false;
         };
-        let Some(is_much) = space.retire(slot) else {
+        // Page tables may be locked by the code that was interrupted.
+        let may_sleep = self.platform.may_sleep();
+        let Some(is_much) = space.retire(&self.platform, slot, may_sleep) else {
             return false;
         };
-        if is_much && self.platform.may_sleep() {
+        if is_much && may_sleep {
             let _ = space.purge(&supply);
         }
         true

@@ -45,6 +45,8 @@ pub struct SimTables {
     state: Mutex<State>,
     /// How many more blocks can be mapped.
     budget: AtomicU64,
+    /// Where RAM ends: what is above are devices, which nobody owns.
+    ram_end: AtomicU64,
     huge: bool,
 }
 
@@ -55,12 +57,22 @@ impl SimTables {
         Box::leak(Box::new(Self {
             state: Mutex::default(),
             budget: AtomicU64::new(u64::MAX),
+            ram_end: AtomicU64::new(u64::MAX),
             huge,
         }))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap()
+    }
+
+    /// Says where RAM ends.
+    pub fn set_ram_end(&self, end: u64) {
+        self.ram_end.store(end, Ordering::Relaxed);
+    }
+
+    fn is_ram(&self, pfn: Pfn) -> bool {
+        pfn.addr().as_u64() < self.ram_end.load(Ordering::Relaxed)
     }
 
     /// From now on so many blocks can be mapped, and no more.
@@ -106,7 +118,7 @@ impl SimTables {
     pub fn check<C: SimConfig>(&self, memory: &Memory<SimPlatform<C>>) {
         let state = self.state();
         assert_eq!(state.faults, Vec::<String>::new());
-        for (page, pfn) in &state.stale {
+        for (page, pfn) in state.stale.iter().filter(|(_, pfn)| self.is_ram(**pfn)) {
             let head = memory.frames().and_then(|frames| frames.head(*pfn));
             let is_owned = head.is_some_and(|head| head.state() == Some(FrameState::Unique));
             assert!(
@@ -149,7 +161,7 @@ unsafe impl KernelMap for SimTables {
                 let fault = format!("page {page:#x} may still lead to {old}: mapped anew");
                 state.faults.push(fault);
             }
-            if state.stale_frames.contains_key(&pfn) {
+            if self.is_ram(pfn) && state.stale_frames.contains_key(&pfn) {
                 let fault = format!("{pfn} may still be reached elsewhere: mapped at {page:#x}");
                 state.faults.push(fault);
             }

@@ -187,7 +187,7 @@ struct Suite {
 }
 
 /// In the order in which they are asked, unless a mutant lies in the area of a later one.
-const SUITES: [Suite; 7] = [
+const SUITES: [Suite; 8] = [
     Suite {
         areas: &[],
         is_loom: false,
@@ -273,6 +273,21 @@ const SUITES: [Suite; 7] = [
         is_loom: false,
         tests: &["--package", "mm-tests", "--test", "numa"],
         arguments: &[],
+    },
+    Suite {
+        areas: &[
+            "mm/src/collections/range_tree.rs",
+            "mm/src/kspace",
+            "mm/src/adapters/supply.rs",
+            "mm/src/adapters/vmalloc.rs",
+            "mm/src/adapters/vmap.rs",
+            "mm/src/adapters/kvmalloc.rs",
+            "mm/src/system/vmalloc.rs",
+            "mm/src/system/vmap.rs",
+        ],
+        is_loom: false,
+        tests: &["--package", "mm-tests", "--test", "vmalloc"],
+        arguments: &["--skip", "suite::"],
     },
 ];
 

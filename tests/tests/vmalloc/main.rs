@@ -3,5 +3,7 @@
 mod areas;
 mod basics;
 mod failing;
+mod others;
 mod purge;
+mod suite;
 mod world;

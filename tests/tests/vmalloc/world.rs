@@ -28,6 +28,8 @@ impl<C: SimConfig> World<C> {
     pub(crate) fn on(builder: Builder<C>, addresses: u64, areas: u32, huge: bool) -> Self {
         let mut machine = builder.boot();
         let tables = SimTables::leak(huge);
+        let ram = machine.hardware().ram().ranges();
+        tables.set_ram_end(ram.map(|range| range.end().as_u64()).max().unwrap());
         let range = VirtRange::from_size(VirtAddr::new(START), addresses).unwrap();
         // SAFETY: nobody has these addresses on this machine.
         unsafe { machine.vmalloc_init(range, tables) }.unwrap();

@@ -29,6 +29,24 @@ pub enum CacheMode {
 }
 
 impl CacheMode {
+    /// All of them.
+    pub(crate) const ALL: [Self; 4] = [
+        Self::WriteBack,
+        Self::WriteThrough,
+        Self::WriteCombining,
+        Self::Uncached,
+    ];
+
+    /// A number for it.
+    pub(crate) const fn bits(self) -> u64 {
+        match self {
+            Self::WriteBack => 0,
+            Self::WriteThrough => 1,
+            Self::WriteCombining => 2,
+            Self::Uncached => 3,
+        }
+    }
+
     /// The name that Linux's reports use.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -103,7 +121,7 @@ pub unsafe trait KernelMap: Sync {
         how: MapAttributes,
     ) -> Result<(), MapError>;
 
-    /// Takes everything out of the page tables that is mapped in a range. Context: any but NMI.
+    /// Takes everything out of the page tables that is mapped in a range. Context: task.
     ///
     /// # Safety
     ///

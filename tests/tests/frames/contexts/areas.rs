@@ -2,7 +2,8 @@
 
 use std::ptr::NonNull;
 
-use mm::addr::{VirtAddr, VirtRange};
+use mm::addr::{PhysAddr, VirtAddr, VirtRange};
+use mm::kspace::{CacheMode, MapAttributes};
 use mm::system::VmallocError;
 use mm_tests::sim::SimTables;
 
@@ -26,7 +27,67 @@ fn vfree(call: &Call, area: Result<NonNull<u8>, VmallocError>) {
     unsafe { call.world.vfree(area.unwrap()) }.unwrap();
 }
 
+fn kvfree(call: &Call, first: NonNull<u8>) {
+    // SAFETY: it was taken just now.
+    unsafe { call.world.kvfree(first) }.unwrap();
+}
+
+/// Where nothing is.
+const DEVICE: PhysAddr = PhysAddr::new(0xfed0_0000);
+
+fn device(call: &Call) -> NonNull<u8> {
+    // SAFETY: nobody uses the address.
+    unsafe { call.world.ioremap(DEVICE, 100, CacheMode::Uncached) }.unwrap()
+}
+
+fn iounmap(call: &Call) {
+    // SAFETY: nobody uses it.
+    unsafe { call.world.iounmap(device(call)) }.unwrap();
+}
+
+fn memunmap(call: &Call) {
+    // SAFETY: nobody uses the address.
+    let device = unsafe { call.world.memremap(DEVICE, 100, CacheMode::Uncached) };
+    // SAFETY: as above.
+    unsafe { call.world.memunmap(device.unwrap()) }.unwrap();
+}
+
+fn vunmap(call: &Call) {
+    let frames = [call.shared.pfn()];
+    // SAFETY: the page stays, and nobody uses the addresses.
+    let area = unsafe { call.world.vmap(&frames, MapAttributes::default()) };
+    // SAFETY: as above.
+    unsafe { call.world.vunmap(area.unwrap()) }.unwrap();
+}
+
+fn vm_unmap_ram(call: &Call) {
+    // SAFETY: as above.
+    let area = unsafe { call.world.vm_map_ram(&[call.shared.pfn()]) };
+    // SAFETY: as above.
+    unsafe { call.world.vm_unmap_ram(area.unwrap()) }.unwrap();
+}
+
 pub(super) const CALLS: &[(&str, Action)] = &[
+    ("ioremap", iounmap),
+    ("iounmap", iounmap),
+    ("memremap", memunmap),
+    ("memunmap", memunmap),
+    ("vm_map_ram", vm_unmap_ram),
+    ("vm_unmap_ram", vm_unmap_ram),
+    ("vmap", vunmap),
+    ("vunmap", vunmap),
+    ("kvfree", |call| {
+        kvfree(call, call.world.kvmalloc(100, call.gfp).unwrap());
+    }),
+    ("kvmalloc", |call| {
+        kvfree(call, call.world.kvmalloc(10_000, call.gfp).unwrap());
+    }),
+    ("kvrealloc", |call| {
+        let first = call.world.kvmalloc(100, call.gfp).unwrap();
+        // SAFETY: it was taken just now.
+        let moved = unsafe { call.world.kvrealloc(first, (100, 9000), call.gfp) };
+        kvfree(call, moved.unwrap());
+    }),
     ("is_vmalloc_addr", |call| {
         assert!(call.world.is_vmalloc_addr(VirtAddr::new(START)));
     }),
