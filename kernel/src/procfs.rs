@@ -148,7 +148,7 @@ fn uptime(out: &mut dyn Write) -> fmt::Result {
 /// Interrupts taken, for the architecture's own kinds; there are no device interrupts yet.
 fn interrupts(out: &mut dyn Write) -> fmt::Result {
     type Count = fn(&local::CpuLocal) -> u64;
-    let rows: [(&str, Count, &str); 6] = [
+    let rows: [(&str, Count, &str); 7] = [
         (
             "NMI",
             |cpu| cpu.count(trap::vector::NMI),
@@ -174,6 +174,7 @@ fn interrupts(out: &mut dyn Write) -> fmt::Result {
             |cpu| cpu.count(apic::vector::CALL),
             "Function call interrupts",
         ),
+        ("TLB", |cpu| cpu.count(apic::vector::TLB), "TLB shootdowns"),
         (
             "MCE",
             |cpu| cpu.count(trap::vector::MACHINE_CHECK),

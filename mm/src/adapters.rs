@@ -10,10 +10,12 @@ mod deferred;
 mod dma_pool;
 mod heap;
 mod home;
+mod kernel_map;
 #[cfg(feature = "allocator-api2")]
 mod kmalloc_in;
 mod kvmalloc;
 mod objects;
+mod page_tables;
 mod pooled;
 mod raw_pages;
 mod reserved;

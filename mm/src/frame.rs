@@ -11,13 +11,13 @@
 //!
 //! # Layout of a record
 //!
-//! | word | free | cached | unique | shared | slab | anonymous, file *(later)* | page table *(later)* |
+//! | word | free | cached | unique | shared | slab | anonymous, file *(later)* | page table |
 //! |---|---|---|---|---|---|---|---|
 //! | state | state, order, home | + mobility | + kind, flags | same | same | same | same |
-//! | refs (32 bits) | – | number of objects that wait with the page | – | reference count | cache and node, in every frame | reference count | live entries |
-//! | maps (32 bits) | – | – | – | – | objects taken, first free one, first that never had an owner; in other frames the distance to the first | mapping count | – |
-//! | link | neighbours in the pageblock's free list | the next one on the CPU's list | – | – | next slab of the list | mapping | owning table |
-//! | private | – | – | owner's word | owner's word | slab before it | index, or swap slot | – |
+//! | refs (32 bits) | – | number of objects that wait with the page | – | reference count | cache and node, in every frame | reference count | – |
+//! | maps (32 bits) | – | – | – | – | objects taken, first free one, first that never had an owner; in other frames the distance to the first | mapping count | lock, entries in use |
+//! | link | neighbours in the pageblock's free list | the next one on the CPU's list | – | – | next slab of the list | mapping | next one to be freed |
+//! | private | – | – | owner's word | owner's word | slab before it | index, or swap slot | level |
 //!
 //! Pages that reclaim looks at use `link` and `private` for mapping and index; their age is a
 //! generation in the state word's flags, found by scanning a section, so no list links are
@@ -42,6 +42,7 @@ mod stack;
 mod state;
 #[cfg(not(loom))]
 mod table;
+mod table_lock;
 mod word;
 
 #[cfg(not(loom))]
@@ -55,5 +56,6 @@ pub use table::{
     AddSectionError, FrameTable, FreeError, Origin, Origins, PutOutcome, Reference, SectionFrames,
 };
 #[cfg(not(loom))]
-pub(crate) use table::{Offer, Record, SlabFrame};
+pub(crate) use table::{Offer, Record, SlabFrame, TablePage};
+pub(crate) use table_lock::{IsDead, TableLock};
 pub use word::{CachedWord, Kind, PageFlags, Word, ZoneId};

@@ -20,6 +20,7 @@
 //! | 3 | [`zone`] | nodes, zones and their [`Plan`](zone::plan::Plan) | `pg_data_t`, `mm_init.c` |
 //! | 3 | [`buddy`] | free blocks, migrate types, [`Gfp`](buddy::Gfp) | `page_alloc.c` |
 //! | 4 | [`slab`] | objects smaller than pages: caches, `kmalloc` | `slub.c` |
+//! | 4 | [`pagetable`] | entries, tables, and cursors over ranges of them | `pgtable.h` |
 //! | 5 | [`kspace`] | kernel addresses: areas that are virtually contiguous | `vmalloc.c` |
 //! | 8 | [`system`] | [`Memory`](system::Memory) and its handles | `alloc_pages` and its kin |
 //! | 8 | [`adapters`] | doors for code that keeps raw numbers | `free_pages`, `put_page` |
@@ -57,6 +58,8 @@ pub mod mem;
 #[cfg(not(loom))]
 pub mod memblock;
 pub mod numa;
+#[cfg(not(loom))]
+pub mod pagetable;
 pub mod platform;
 #[cfg(not(loom))]
 pub mod proc;

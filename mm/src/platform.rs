@@ -6,7 +6,7 @@
 use core::fmt;
 use core::ptr::NonNull;
 
-use crate::addr::{PhysAddr, PhysRange, VirtAddr, VirtRange};
+use crate::addr::{PfnRange, PhysAddr, PhysRange, VirtAddr, VirtRange};
 use crate::numa::Policy;
 use crate::report::{
     AllocFailure, Corruption, ForcedFailure, ForcedObjectFailure, GraceStall, SleepInAtomic,
@@ -484,6 +484,12 @@ pub unsafe trait Platform: Sync + 'static {
     fn wait_tlb(&self, cpu: CpuId, rounds: u32) {
         let _ = (cpu, rounds);
         core::hint::spin_loop();
+    }
+
+    /// Pages go back to the allocator (`debug` profile only, where free pages are poisoned; Linux: `arch_free_page`): for
+    /// tests that look whether somebody has a way to them. Default: not tracked. Context: any but NMI.
+    fn pages_freed(&self, frames: PfnRange) {
+        let _ = frames;
     }
 
     /// A lock was taken (`debug` profile only). Default: not tracked.

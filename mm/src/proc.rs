@@ -37,8 +37,10 @@ mod iomem;
 mod numa;
 mod page;
 mod page_owner;
+mod page_tables;
 mod slabinfo;
 mod slabs;
+mod textbook;
 mod vmallocinfo;
 mod zones;
 
@@ -49,8 +51,10 @@ pub use iomem::{Resource, firmware_resources, iomem, with_inner};
 pub use numa::{node_distance, node_list, node_meminfo, node_numastat, numastat};
 pub use page::page;
 pub use page_owner::page_owner;
+pub use page_tables::{Violations, check_wx, ptdump, vtop};
 pub use slabinfo::slabinfo;
 pub use slabs::{cache, object, slabtop};
+pub use textbook::TextbookWalk;
 pub use vmallocinfo::vmallocinfo;
 pub use zones::zoneinfo;
 

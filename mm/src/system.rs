@@ -31,6 +31,7 @@ mod object_owners;
 mod objects;
 mod options;
 mod origins;
+mod page_tables;
 mod policy;
 mod populate;
 mod reclaim;
@@ -65,6 +66,7 @@ pub use mempool::{Elements, KmallocElements, Mempool, PageElements};
 pub use object_owners::ObjectOwner;
 pub use objects::{KmemCache, StillInUse};
 pub use options::{HugePages, Options, PageLists, PageOwner, Populate};
+pub use page_tables::{KernelSpace, KernelSpaceError};
 pub use reclaim::{Balance, ReclaimStats};
 pub use run::{ContigError, ExactError, PageRun};
 pub use shared::{Destructor, SharedBlock, ToZone};
@@ -146,6 +148,7 @@ pub(crate) struct Core {
     pub(crate) kfence: Option<Kfence>,
     tuning: SpinLock<Tuning>,
     reclaim: reclaim::Counters,
+    pub(crate) kernel_space: Once<KernelSpace>,
     /// Frames left out of circulation because they were found damaged.
     pub(crate) quarantined: AtomicU64,
     pub(crate) summary: Summary,

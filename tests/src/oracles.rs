@@ -7,6 +7,7 @@
 //! | O3 | counters equal a recount | [`check`] |
 //! | O4 | buddy shape: aligned, merged, on the right lists | [`check`] |
 //! | O5 | nothing leaks: the free blocks are those of the start | [`Shape`] |
+//! | O8 | no CPU remembers what is not in the page tables | [`Machine::finish`](crate::sim::Machine::finish) |
 //! | O9 | free memory holds its poison | [`check`] |
 //! | O11 | the CMA area holds free and movable pages, and what was given out | [`check`] |
 //! | O10 | no lock held, interrupts unmasked, no circle in the lock order, no damage reported | [`check_quiet`] |

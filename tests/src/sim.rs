@@ -7,6 +7,8 @@
 //!   generic over it, and [`for_every_config!`](crate::for_every_config) runs them on all nine.
 //! - A CPU is a token that one host thread holds at a time ([`Machine::cpu`]); the thread
 //!   that boots the machine holds CPU 0.
+//! - Each CPU has an [MMU](mmu) that walks page tables in RAM, and a [TLB](tlb) that never forgets; both are off until
+//!   [`SimPlatform::switch_paging_on`].
 //!
 //! [`Platform`]: mm::platform::Platform
 
@@ -16,10 +18,13 @@ mod explicit;
 mod gaps;
 mod kernel_map;
 mod machine;
+pub mod mmu;
 mod nmi;
 mod pages;
+mod paging;
 mod platform;
 mod ram;
+pub mod tlb;
 
 pub use config::{
     Classic, Debug, Flat, Hardened, Latent, Listed, Plain, SimConfig, Sparse, Vmemmap,

@@ -1,16 +1,18 @@
 //! The local APIC of each CPU: interrupts between CPUs, and a timer (SDM vol. 3A, chapter 12).
 //!
-//! The registers are memory below 4 GiB, at the same address on each CPU, each seeing its own. The
-//! boot loader maps them uncached. A firmware that has switched the APICs to x2APIC mode, where
+//! The registers are memory, at the same address on each CPU, each seeing its own, mapped uncached in a
+//! slot of the fixmap. A firmware that has switched the APICs to x2APIC mode, where
 //! there are no such registers, leaves the kernel with one CPU.
 
 use super::irq::IrqGuard;
 use super::time::{self, NS_PER_SECOND};
 use super::trap::{Handled, TrapFrame, set_handler};
 use super::{cpu, smp};
+use crate::memory::fixmap;
 use crate::num::to_usize;
 use core::fmt;
 use core::hint::spin_loop;
+use mm::addr::PhysAddr;
 use spin::Once;
 use x86_64::registers::model_specific::Msr;
 
@@ -18,6 +20,8 @@ use x86_64::registers::model_specific::Msr;
 pub mod vector {
     /// The timer of a CPU.
     pub const TIMER: u8 = 0xec;
+    /// Somebody waits for this CPU to flush its TLB.
+    pub const TLB: u8 = 0xfa;
     /// Somebody has left a call in this CPU's inbox.
     pub const CALL: u8 = 0xfb;
     /// Somebody has given this CPU a thread to run, or wants it to let one go.
@@ -74,7 +78,7 @@ pub enum ApicError {
     Missing,
     /// The firmware has switched it to x2APIC mode.
     X2Apic,
-    /// Its registers lie where the boot loader maps nothing.
+    /// Its registers cannot be mapped.
     OutOfReach(u64),
 }
 
@@ -126,11 +130,11 @@ impl Message {
     }
 }
 
-/// Switches the boot CPU's APIC on; `offset` is where physical memory is mapped.
+/// Switches the boot CPU's APIC on.
 ///
 /// # Errors
 /// [`ApicError`]; the kernel then runs on this CPU alone and has no timer.
-pub(crate) fn init(offset: u64) -> Result<(), ApicError> {
+pub(crate) fn init() -> Result<(), ApicError> {
     if cpu::cpuid(1).edx & (1 << 9) == 0 {
         return Err(ApicError::Missing);
     }
@@ -140,12 +144,16 @@ pub(crate) fn init(offset: u64) -> Result<(), ApicError> {
         return Err(ApicError::X2Apic);
     }
     let physical = base & BASE_ADDRESS;
-    if physical == 0 || physical >= 1 << 32 {
+    if physical == 0 {
         return Err(ApicError::OutOfReach(physical));
     }
-    REGISTERS.call_once(|| offset.wrapping_add(physical));
+    let registers = fixmap::map_device(fixmap::Slot::LocalApic, PhysAddr::new(physical));
+    let registers = registers.ok_or(ApicError::OutOfReach(physical))?;
+    REGISTERS.call_once(|| registers);
     // SAFETY: the handlers take no lock that code with interrupts on holds, and leave the frame.
     unsafe { set_handler(vector::CALL, Some(on_call)) };
+    // SAFETY: as above.
+    unsafe { set_handler(vector::TLB, Some(on_tlb)) };
     // SAFETY: as above.
     unsafe { set_handler(vector::TIMER, Some(on_timer)) };
     // SAFETY: as above.
@@ -231,6 +239,13 @@ fn on_call(_: &mut TrapFrame) -> Handled {
     // First: a call that comes while the others are served must raise a new interrupt.
     end_of_interrupt();
     smp::call::serve();
+    Handled::Yes
+}
+
+fn on_tlb(_: &mut TrapFrame) -> Handled {
+    // As above.
+    end_of_interrupt();
+    crate::memory::tlb::catch_up();
     Handled::Yes
 }
 

@@ -3,6 +3,7 @@
 use core::arch::x86_64::{__cpuid, CpuidResult};
 use core::fmt;
 use x86_64::registers::control::{Cr0, Cr0Flags, Cr4, Cr4Flags, Efer, EferFlags};
+use x86_64::registers::model_specific::Msr;
 
 /// A feature the kernel cannot run without.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,17 +80,59 @@ pub(super) fn init() {
             flags.set(Cr4Flags::MACHINE_CHECK_EXCEPTION, has_machine_check);
         });
     }
+    protect_from_user_code();
+    if basic_has(PAT_BIT) {
+        // SAFETY: the CPU has the register, and the entries that are in use so far keep their meaning.
+        unsafe { Msr::new(PAT_MSR).write(mm::pagetable::PAT) };
+    }
     // SAFETY: `check` saw NX.
     unsafe { Efer::update(|flags| flags.insert(EferFlags::NO_EXECUTE_ENABLE)) };
 }
 
-/// Makes this CPU forget all translations, global ones included (SDM vol. 3A, "Invalidation of
-/// TLBs").
-pub(crate) fn flush_all_translations() {
-    // SAFETY: the tables stay as they are; without the bit nothing is global for a moment.
-    unsafe { Cr4::update(|flags| flags.remove(Cr4Flags::PAGE_GLOBAL)) };
-    // SAFETY: `check` saw global pages.
-    unsafe { Cr4::update(|flags| flags.insert(Cr4Flags::PAGE_GLOBAL)) };
+/// Bit of CPUID leaf 1, EDX: the page attribute table; and the register (SDM vol. 4, table 2-2).
+const PAT_BIT: u32 = 16;
+const PAT_MSR: u32 = 0x277;
+
+fn basic_has(bit: u32) -> bool {
+    cpuid(1).edx & 1_u32.wrapping_shl(bit) != 0
+}
+
+/// Where the CPU can: the kernel neither executes pages of user code (SMEP) nor touches them unless it says so (SMAP), and
+/// user code does not read where descriptor tables are (UMIP).
+fn protect_from_user_code() {
+    if max_leaf(0) < 7 {
+        return;
+    }
+    let features = cpuid(7);
+    let wanted = [
+        (
+            features.ebx,
+            7,
+            Cr4Flags::SUPERVISOR_MODE_EXECUTION_PROTECTION,
+        ),
+        (
+            features.ebx,
+            20,
+            Cr4Flags::SUPERVISOR_MODE_ACCESS_PREVENTION,
+        ),
+        (features.ecx, 2, Cr4Flags::USER_MODE_INSTRUCTION_PREVENTION),
+    ];
+    for (word, bit, flag) in wanted {
+        if word & (1_u32 << bit) != 0 {
+            // SAFETY: CPUID has it; no page of user code is mapped, so that it takes nothing away.
+            unsafe { Cr4::update(|flags| flags.insert(flag)) };
+        }
+    }
+}
+
+/// Whether page tables have five levels.
+pub(crate) fn has_five_levels() -> bool {
+    Cr4::read().contains(Cr4Flags::L5_PAGING)
+}
+
+/// Whether pages can be 1 GiB large.
+pub(crate) fn has_gigabyte_pages() -> bool {
+    max_leaf(0x8000_0000) >= 0x8000_0001 && cpuid(0x8000_0001).edx & (1 << 26) != 0
 }
 
 /// The TSC's rate in Hz, where CPUID gives it.

@@ -174,7 +174,7 @@ impl Tables {
         &table.0
     }
 
-    fn physical(self, address: VirtAddr) -> Option<u64> {
+    pub(super) fn physical(self, address: VirtAddr) -> Option<u64> {
         let (entry, level) = self.leaf(address)?;
         Some(base_of(entry, level) | address.as_u64() & level.offset_mask())
     }

@@ -69,6 +69,13 @@ pub(crate) fn physical_address(place: *const u8, info: &BootInfo) -> PhysAddr {
     PhysAddr::new(info.kernel_addr).saturating_add(offset)
 }
 
+/// Where something at a physical address in the image lies.
+pub(crate) fn virtual_address(at: PhysAddr, info: &BootInfo) -> u64 {
+    let base = to_u64((&raw const KERNEL_START).addr());
+    let offset = at.offset_from(PhysAddr::new(info.kernel_addr));
+    base.saturating_add(offset.unwrap_or_default())
+}
+
 /// Where the bytes between two symbols lie in physical memory.
 fn range_between(start: *const u8, end: *const u8, info: &BootInfo) -> PhysRange {
     let physical = |symbol: *const u8| physical_address(symbol, info);

@@ -13,7 +13,7 @@
 //! | `context`, `running`, [`presence`] | from thread to thread; the running one; CPUs that have none |
 //! | `anchor` | what the memory core has for each CPU |
 //! | [`cpu`], [`time`], `pit`, [`pic`] | CPUID and control registers, the clock, old chips |
-//! | [`apic`], [`smp`] | the local APIC; the other CPUs |
+//! | [`apic`], [`smp`], `tlb` | the local APIC; the other CPUs; what CPUs forget of page tables |
 //! | `physmem` | physical memory for those who parse tables in it |
 //! | [`serial`], [`exit`], `port` | the terminal and the ways to end |
 #![expect(
@@ -50,9 +50,11 @@ pub mod stack;
 pub mod step;
 pub mod stubs;
 pub mod time;
+pub(crate) mod tlb;
 pub mod trap;
 
 use x86_64::VirtAddr;
+use x86_64::registers::control::{Cr3, Cr3Flags};
 
 pub use guard::GuardError;
 
@@ -104,6 +106,58 @@ pub(crate) fn unmap_guard_pages(physical_offset: u64) -> Result<usize, GuardErro
         }
     }
     Ok(unmapped)
+}
+
+/// The guard pages below the stacks of the boot CPU.
+pub(crate) fn guard_pages() -> impl Iterator<Item = u64> {
+    let idle = ("idle", local::boot_idle_stack());
+    let stacks = local::boot_cpu().stacks().chain([idle]);
+    stacks.map(|(_, stack)| stack.guard)
+}
+
+/// Pages of `ram` that the map of memory has not, though it has those around them.
+pub(crate) fn hidden_pages(
+    physical_offset: u64,
+    ram: &[mm::addr::PhysRange],
+) -> alloc::vec::Vec<mm::addr::PhysAddr> {
+    let mut hidden = alloc::vec::Vec::new();
+    for &range in ram {
+        let mut at = range.start();
+        for run in mapped_runs(physical_offset, range) {
+            while at < run.start() {
+                hidden.push(at);
+                at = at.saturating_add(PAGE_BYTES);
+            }
+            at = run.end();
+        }
+    }
+    hidden
+}
+
+/// Bytes in a page.
+const PAGE_BYTES: u64 = 4096;
+
+/// The physical address behind an address of the tables in use.
+pub(crate) fn physical(physical_offset: u64, at: u64) -> Option<u64> {
+    guard::Tables { physical_offset }.physical(VirtAddr::new_truncate(at))
+}
+
+/// Has this CPU forget how a page is mapped.
+pub(crate) fn forget_page(at: u64) {
+    x86_64::instructions::tlb::flush(VirtAddr::new_truncate(at));
+}
+
+/// Uses the page tables with `root` on this CPU, and forgets all others.
+///
+/// # Safety
+///
+/// 1. Everything that is in use is mapped in the new tables where it was.
+pub(crate) unsafe fn use_tables(root: mm::addr::Pfn) {
+    let root = x86_64::PhysAddr::new_truncate(root.addr().as_u64());
+    let root = x86_64::structures::paging::PhysFrame::containing_address(root);
+    // SAFETY: (1) the caller's word.
+    unsafe { Cr3::write(root, Cr3Flags::empty()) };
+    tlb::flush(mm::platform::TlbFlush::All);
 }
 
 /// Makes a page of the map of memory one that nobody can touch, or one that everybody can.

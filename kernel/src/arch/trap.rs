@@ -144,10 +144,11 @@ pub(super) extern "sysv64" fn dispatch(frame: &mut TrapFrame) {
     }
     // An idle CPU that has to do something is not idle. What cannot be masked must not wait, and
     // does without what the CPU has of its own.
-    if !matches!(vector, vector::NMI | vector::MACHINE_CHECK) {
-        cpu.sched.idle_time.end();
-        cpu.presence.leave();
+    if matches!(vector, vector::NMI | vector::MACHINE_CHECK) {
+        return dispatch_unmaskable(frame, vector, cpu);
     }
+    cpu.sched.idle_time.end();
+    cpu.presence.leave();
     cpu.enter_interrupt();
     handle(frame, vector, cpu);
     if vector >= vector::FIRST_INTERRUPT {
@@ -158,6 +159,15 @@ pub(super) extern "sysv64" fn dispatch(frame: &mut TrapFrame) {
     if vector >= vector::FIRST_INTERRUPT && cpu.is_switch_due() {
         crate::sched::switch::preempt(frame, cpu);
     }
+}
+
+/// The CPU stays idle; but for what it remembers of page tables, which the handler goes by.
+fn dispatch_unmaskable(frame: &mut TrapFrame, vector: u8, cpu: &local::CpuLocal) {
+    let lazy = crate::memory::tlb::nmi_begins();
+    cpu.enter_interrupt();
+    handle(frame, vector, cpu);
+    cpu.leave_interrupt();
+    crate::memory::tlb::nmi_ends(lazy);
 }
 
 fn handle(frame: &mut TrapFrame, vector: u8, cpu: &local::CpuLocal) {

@@ -5,7 +5,7 @@
 )]
 
 use super::firmware::Firmware;
-use super::{MEMORY, cma, frame_table, kfence, nodes};
+use super::{MEMORY, address_space, cma, frame_table, kfence, nodes, page_tables};
 use crate::arch::exit::Status;
 use crate::arch::{self, cpu, image, smp};
 use crate::{boot_info, panic, params};
@@ -50,6 +50,7 @@ enum Failure {
     Plan(PlanError),
     Tables(frame_table::PrepareError),
     BringUp(BringUpError),
+    Space(address_space::SpaceError),
 }
 
 impl fmt::Display for Failure {
@@ -61,6 +62,7 @@ impl fmt::Display for Failure {
             Self::Plan(error) => write!(f, "no zones: {error}"),
             Self::Tables(error) => error.fmt(f),
             Self::BringUp(error) => error.fmt(f),
+            Self::Space(error) => write!(f, "no page tables: {error}"),
         }
     }
 }
@@ -135,6 +137,7 @@ fn try_bring_up(info: &'static BootInfo) -> Result<(), Failure> {
     arch::anchor::set(boot_cpu, MEMORY.anchor(CpuId(boot_cpu.id())));
     cma::log(&params, &summary);
     kfence::watch(&summary);
+    address_space::install().map_err(Failure::Space)?;
     nodes::log_orders();
     let ready_tsc = arch::time::tsc();
     BOOT_MAP.call_once(|| BootMap {
@@ -144,6 +147,7 @@ fn try_bring_up(info: &'static BootInfo) -> Result<(), Failure> {
         ready_tsc,
     });
     log_summary(info, &summary);
+    page_tables::check_at_boot();
     Ok(())
 }
 

@@ -84,6 +84,17 @@ pub(super) fn prepare(
     Ok(())
 }
 
+/// The entries of the root table that lead to the frame table's tables, each with the first address it maps.
+pub(super) fn entries_of_root(bytes: u64) -> impl Iterator<Item = (VirtAddr, u64)> {
+    let region = super::address_space::LAYOUT.vmemmap;
+    let root = Root::find(super::MEMORY.platform()).ok();
+    let count = region.size().checked_div(bytes).unwrap_or_default();
+    (0..count).filter_map(move |index| {
+        let at = BASE.checked_add(index.saturating_mul(bytes))?;
+        Some((at, root?.entry_of(at)))
+    })
+}
+
 /// Which table of the level above the lowest maps the record of a frame.
 fn table_of(pfn: Pfn) -> u64 {
     let offset = pfn.section().saturating_mul(FrameTable::SECTION_BYTES);
@@ -91,7 +102,7 @@ fn table_of(pfn: Pfn) -> u64 {
 }
 
 /// Maps the records of a section, which end in the same 2 MiB as they start, at `at`. `spare` is one page for
-/// a table; every other section does without.
+/// a table; every other section does without, and the page stays as it is.
 pub(super) fn map(
     platform: &KernelPlatform,
     at: VirtAddr,
@@ -101,9 +112,6 @@ pub(super) fn map(
     let mut page = Some(spare.start());
     let root = Root::find(platform)?;
     let entries = root.lowest(at, &mut || page.take())?;
-    if let Some(page) = page {
-        tables::give_spare(platform, page);
-    }
 
     let pages = to_usize(ram.size().checked_div(PAGE_SIZE).unwrap_or_default());
     let entries = entries

@@ -4,7 +4,7 @@
     reason = "`mm::platform::Platform` is an unsafe trait: this is its implementation"
 )]
 
-use super::{frame_table, grace, kfence, kswapd, nodes, object_damage, populate};
+use super::{address_space, frame_table, grace, kfence, kswapd, nodes, object_damage, populate};
 use crate::arch::{anchor, irq, local, pin, running, smp, time};
 use crate::panic;
 use crate::sched::thread::Thread;
@@ -18,7 +18,7 @@ use mm::addr::{DirectMap, PhysAddr, PhysRange, VirtAddr};
 use mm::numa::Policy;
 use mm::platform::{
     CpuId, IrqState, MapFrameTableError, MemoryModel, NodeId, PageAccess, Platform, Profile,
-    ProtectPageError,
+    ProtectPageError, TlbFlush,
 };
 use mm::report::{
     AllocFailure, Corruption, ForcedFailure, ForcedObjectFailure, GraceStall, SleepInAtomic,
@@ -54,6 +54,9 @@ const FAILURE_INTERVAL_NS: u64 = 10_000_000_000;
 const RELAX_NS: u64 = 1_000;
 /// … and how many there are.
 const RELAX_ROUNDS: u32 = 1_000_000;
+
+/// Rounds of waiting for a CPU to flush after which that is told: some seconds.
+const TLB_PATIENCE: u32 = 1 << 28;
 
 /// This machine.
 #[derive(Debug)]
@@ -93,6 +96,11 @@ impl KernelPlatform {
             .call_once(|| DirectMap::new(VirtAddr::new(offset), ram.leak()));
     }
 
+    /// RAM that is mapped at the offset.
+    pub(super) fn mapped(&self) -> &'static [PhysRange] {
+        self.map.get().map_or(&[], DirectMap::ram)
+    }
+
     /// Virtual address of physical address 0, once it is known.
     pub(super) fn physical_offset(&self) -> Option<u64> {
         Some(self.map.get()?.base().as_u64())
@@ -104,7 +112,7 @@ impl KernelPlatform {
 // by `cli`, and nothing but an interrupt could move a task; (4) every CPU has its own GS base;
 // (5, 6) `frame_table` maps fresh pages into a range of the address space that nobody else uses;
 // (8) a pinned thread is neither preempted nor moved; (9) ACPI tables are read once, before memory
-// comes up, and a CPU beyond them has no page lists; (10) there is one platform, `MEMORY`'s, and what
+// comes up, and a CPU beyond them has no page lists; (11) `arch::tlb` does what the CPU's manual says; (10) there is one platform, `MEMORY`'s, and what
 // that says for a CPU is kept in the CPU's own area.
 unsafe impl Platform for KernelPlatform {
     const PROFILE: Profile = PROFILE;
@@ -278,10 +286,31 @@ unsafe impl Platform for KernelPlatform {
             .physical_offset()
             .ok_or(ProtectPageError::Unsupported)?;
         let is_present = access == PageAccess::ReadWrite;
+        if let Some(space) = super::MEMORY.kernel_space() {
+            let done = address_space::protect(&space.tables, page, is_present);
+            return done.map_err(|_| ProtectPageError::OutOfTables);
+        }
         // SAFETY: (1) what asks is the library, for pages that nobody but their wrong users touches; (2) it has one
         // pool of 2 MiB, which it makes when memory comes up.
         let done = unsafe { arch::set_page_present(offset, page, is_present) };
         done.map_err(|_| ProtectPageError::OutOfTables)
+    }
+
+    fn flush_tlb_here(&self, what: TlbFlush) {
+        arch::tlb::flush(what);
+    }
+
+    fn kick_tlb(&self, cpu: CpuId) -> bool {
+        arch::tlb::kick(cpu)
+    }
+
+    /// The CPU may be waiting for a call, with interrupts off.
+    fn wait_tlb(&self, cpu: CpuId, rounds: u32) {
+        smp::call::serve();
+        core::hint::spin_loop();
+        if rounds == TLB_PATIENCE {
+            log::warn!("tlb: CPU {} has not flushed for long", cpu.0);
+        }
     }
 
     fn frame_table_base(&self) -> Option<VirtAddr> {

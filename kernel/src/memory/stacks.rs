@@ -2,33 +2,29 @@
 //!
 //! Linux counterpart: `vmalloc`ed stacks (`CONFIG_VMAP_STACK`). The range lies between the map of
 //! physical memory and vmalloc's. A stack that is given back is unmapped, forgotten by all CPUs, and
-//! only then its pages are free and its addresses may be used again. Page tables stay.
+//! only then its pages are free and its addresses may be used again.
+#![expect(unsafe_code, reason = "maps the stacks that threads run on")]
 
-use super::tables::{self, Root};
-use super::{Kernel, MEMORY, Pages};
+use super::{Kernel, KernelPlatform, MEMORY, Pages};
 use crate::arch::lock::IrqLock;
-use crate::arch::smp;
 use crate::arch::stack::{GUARD_BYTES, StackExtent};
-use crate::num::to_u64;
+use crate::num::{to_u64, to_usize};
 use alloc::vec::Vec;
 use core::fmt;
-use core::iter::Peekable;
-use core::sync::atomic::AtomicU64;
-use mm::addr::{Order, PhysAddr, VirtAddr};
+use mm::addr::{Order, Pfn, VirtAddr, VirtRange};
 use mm::buddy::Gfp;
 use mm::config::PAGE_SIZE;
-use mm::platform::MapFrameTableError;
-use mm::system::AllocError;
-use x86_64::instructions::tlb;
+use mm::pagetable::{Attributes, FlushReceipt, MapError};
+use mm::system::{AllocError, Memory};
 
 /// Where the first stack's guard page lies, and where the range ends.
 const START: u64 = 0xffff_c880_0000_0000;
 const END: u64 = 0xffff_c900_0000_0000;
 
-/// Stacks that are given back with one interruption of all CPUs.
+/// Stacks that are given back with one flush of all CPUs.
 const AT_ONCE: usize = 16;
 
-/// What of the range is in use. The lock also orders changes of the tables.
+/// What of the range is in use.
 static RANGE: IrqLock<Range> = IrqLock::new(Range {
     next: START,
     free: Vec::new(),
@@ -153,7 +149,7 @@ pub(crate) fn allocate(bytes: u64) -> Result<StackExtent, StackError> {
 /// Gives stacks back that nobody runs on any more, their pages and their addresses.
 ///
 /// # Context
-/// Task, holding no lock: all CPUs are interrupted, once for [`AT_ONCE`] of the stacks. Takes no memory.
+/// Task, holding no lock: all CPUs flush, once for [`AT_ONCE`] of the stacks. Takes no memory.
 pub(crate) fn free(stacks: impl IntoIterator<Item = Stack>) {
     let mut stacks = stacks.into_iter();
     loop {
@@ -170,15 +166,11 @@ pub(crate) fn free(stacks: impl IntoIterator<Item = Stack>) {
 
 fn free_some(stacks: [Option<Stack>; AT_ONCE]) {
     let extents = || stacks.iter().flatten().map(Stack::extent);
-    {
-        let _range = RANGE.lock();
-        extents().for_each(unmap);
+    // One flush for all of them.
+    let mut receipts = extents().filter_map(unmap);
+    if let Some(first) = receipts.next() {
+        receipts.fold(first, FlushReceipt::merge).complete();
     }
-    smp::call_on_all(&|_| {
-        for page in extents().flat_map(pages_of) {
-            tlb::flush(x86_64::VirtAddr::new_truncate(page.as_u64()));
-        }
-    });
     // Nobody has a way to the pages any more.
     for stack in stacks.into_iter().flatten() {
         drop(stack.pages);
@@ -186,84 +178,34 @@ fn free_some(stacks: [Option<Stack>; AT_ONCE]) {
     }
 }
 
-fn pages_of(extent: StackExtent) -> impl Iterator<Item = VirtAddr> {
-    let step = usize::try_from(PAGE_SIZE).unwrap_or(GUARD_BYTES);
-    (extent.bottom..extent.top).step_by(step).map(VirtAddr::new)
+/// The addresses of a stack.
+fn range_of(extent: StackExtent) -> VirtRange {
+    let [bottom, top] = [extent.bottom, extent.top].map(VirtAddr::new);
+    VirtRange::new(bottom, top).unwrap_or_default()
 }
 
-/// Maps the pages of a stack. Those of page tables come before the lock: a request for memory may
-/// sleep, and may add to the page tables itself.
+/// Maps the pages of a stack.
 fn map(extent: StackExtent, pages: &[Pages]) -> Result<(), StackError> {
-    let platform = MEMORY.platform();
-    let root = Root::find(platform).map_err(|_| StackError::NoRoom)?;
-    let mut left = pages_of(extent).zip(pages).peekable();
-    let mut spare = None;
-    let outcome = loop {
-        let range = RANGE.lock();
-        let step = map_some(root, &mut left, &mut spare);
-        drop(range);
-        match step {
-            Err(StackError::OutOfTables) => match table_page() {
-                Some(page) => spare = Some(page),
-                None => break Err(StackError::OutOfTables),
-            },
-            outcome => break outcome,
-        }
+    let space = MEMORY.kernel_space().ok_or(StackError::NoRoom)?;
+    let frame_of = |index: u64| pages.get(to_usize(index)).map_or(Pfn::ZERO, Pages::pfn);
+    // SAFETY: the addresses are this stack's alone; the pages are too, and nobody touches them but through the stack.
+    let mapped = unsafe {
+        MEMORY.map_each_page(
+            &space.tables,
+            range_of(extent),
+            frame_of,
+            Attributes::KERNEL,
+        )
     };
-    if let Some(spare) = spare {
-        tables::give_spare(platform, spare);
-    }
-    outcome
+    mapped.map_err(|error| match error {
+        MapError::OutOfTables => StackError::OutOfTables,
+        _ => StackError::NoRoom,
+    })
 }
 
-/// Maps what is left of a stack, as far as one page more for tables goes. The caller holds the lock
-/// of [`RANGE`].
-fn map_some<'p>(
-    root: Root,
-    left: &mut Peekable<impl Iterator<Item = (VirtAddr, &'p Pages)>>,
-    spare: &mut Option<PhysAddr>,
-) -> Result<(), StackError> {
-    while let Some((at, page)) = left.peek() {
-        let entry = entry(root, *at, &mut || spare.take())?;
-        let page = page.pfn().checked_addr().ok_or(StackError::NoRoom)?;
-        // Nothing was mapped here, or all CPUs have forgotten it since.
-        if !tables::set(entry, page) {
-            return Err(StackError::NoRoom);
-        }
-        left.next();
-    }
-    Ok(())
-}
-
-fn entry(
-    root: Root,
-    at: VirtAddr,
-    pages: &mut dyn FnMut() -> Option<PhysAddr>,
-) -> Result<&'static AtomicU64, StackError> {
-    match root.lowest(at, pages) {
-        Ok(entries) => entries.first().ok_or(StackError::NoRoom),
-        Err(MapFrameTableError::OutOfTables) => Err(StackError::OutOfTables),
-        Err(_) => Err(StackError::NoRoom),
-    }
-}
-
-/// A page for a page table: one that the frame table did not need, or from the allocator.
-fn table_page() -> Option<PhysAddr> {
-    if let Some(spare) = tables::take_spare(MEMORY.platform()) {
-        return Some(spare);
-    }
-    MEMORY.alloc_page(Gfp::KERNEL).ok()?.checked_addr()
-}
-
-/// Unmaps what is mapped of a stack; a stack that could be made in part only has pages that are not.
-/// The caller holds the lock of [`RANGE`], and has all CPUs forget the pages.
-fn unmap(extent: StackExtent) {
-    let Ok(root) = Root::find(MEMORY.platform()) else {
-        return;
-    };
-    for at in pages_of(extent) {
-        if let Ok(entry) = entry(root, at, &mut || None) {
-            tables::clear(entry);
-        }
-    }
+/// Unmaps a stack; one that could not be mapped has nothing to unmap.
+fn unmap(extent: StackExtent) -> Option<FlushReceipt<'static, Memory<KernelPlatform>>> {
+    let space = MEMORY.kernel_space()?;
+    // SAFETY: nobody runs on the stack any more.
+    unsafe { MEMORY.unmap_pages(&space.tables, range_of(extent), |_, _| ()) }.ok()
 }

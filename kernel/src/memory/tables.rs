@@ -1,17 +1,14 @@
-//! The page tables in use: a walk that makes what is missing, and pages for that.
+//! The frame table's page tables: a walk that makes what is missing.
 //!
-//! Until the kernel has page tables of its own, these are the boot loader's. Entries are read and written
-//! as atomics here and nowhere else after boot, so a walk may meet another one anywhere. Who adds or
-//! clears entries does so in a range of addresses of its own, with an entry of the root table to itself,
-//! and under a lock of its own: the frame table's under the populate lock, kernel stacks' under theirs.
-//! A walk takes no memory: who makes tables brings the pages.
+//! They are made before there is memory, in the boot loader's tables, and the kernel's own tables take them over
+//! (`address_space`). Entries are written as atomics, under the populate lock, in entries of the root table that nothing else
+//! uses. A walk takes no memory: who makes tables brings the pages.
 #![expect(
     unsafe_code,
     reason = "walks and changes the page tables that the CPU uses"
 )]
 
 use super::KernelPlatform;
-use crate::arch::lock::IrqLock;
 use crate::num::to_usize;
 use core::sync::atomic::{AtomicU64, Ordering};
 use mm::addr::{PhysAddr, VirtAddr};
@@ -38,31 +35,6 @@ const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 /// A page table.
 pub(super) type Table = [AtomicU64; ENTRIES];
 
-/// Tables that nobody needed yet: each names the next one in its first entry.
-static SPARE: IrqLock<Option<PhysAddr>> = IrqLock::new(None);
-
-/// Keeps a page for a table that somebody will need.
-pub(super) fn give_spare(platform: &KernelPlatform, page: PhysAddr) {
-    let Some(offset) = platform.physical_offset() else {
-        return;
-    };
-    let mut first = SPARE.lock();
-    let [link, ..] = table_at(offset, page.as_u64());
-    link.store(first.map_or(0, PhysAddr::as_u64), Ordering::Relaxed);
-    *first = Some(page);
-}
-
-/// A page for a page table that was not needed elsewhere. It holds anything.
-pub(super) fn take_spare(platform: &KernelPlatform) -> Option<PhysAddr> {
-    let offset = platform.physical_offset()?;
-    let mut first = SPARE.lock();
-    let page = (*first)?;
-    let [link, ..] = table_at(offset, page.as_u64());
-    let next = link.load(Ordering::Relaxed);
-    *first = (next != 0).then_some(PhysAddr::new(next));
-    Some(page)
-}
-
 /// The tables in use.
 #[derive(Clone, Copy)]
 pub(super) struct Root {
@@ -85,6 +57,12 @@ impl Root {
         let (root, _) = Cr3::read();
         let table = table_at(offset, root.start_address().as_u64());
         Ok(Self { offset, table })
+    }
+
+    /// The entry of the root table for an address.
+    pub(super) fn entry_of(self, at: VirtAddr) -> u64 {
+        let entry = self.table.get(index(at, UPPERMOST_ENTRY));
+        entry.map_or(0, |entry| entry.load(Ordering::Acquire))
     }
 
     /// The table above the lowest level on the way to `at`. Tables that are missing are made of `pages`.
@@ -142,17 +120,12 @@ impl Root {
     }
 }
 
-/// Maps `page` for data, for good or until [`clear`]; answers false where something is mapped.
+/// Maps `page` for data, for good; answers false where something is mapped.
 pub(super) fn set(entry: &AtomicU64, page: PhysAddr) -> bool {
     let data = page.as_u64() | PRESENT | WRITABLE | GLOBAL | NO_EXECUTE;
     entry
         .compare_exchange(0, data, Ordering::Release, Ordering::Relaxed)
         .is_ok()
-}
-
-/// Unmaps a page; CPUs may still know it.
-pub(super) fn clear(entry: &AtomicU64) {
-    entry.store(0, Ordering::Relaxed);
 }
 
 /// The table at a physical address.

@@ -4,13 +4,13 @@
 //! running one go with the next interrupt. What is bound to it keeps it online: a thread by
 //! its [`Visit`], work by the visit of whoever waits for it. The idle thread then hands its
 //! deadlines over, marks the CPU offline and halts. An offline CPU still answers calls that were made
-//! before; whoever makes new ones leaves it out, and so when it comes back it forgets all
-//! translations first. The boot CPU stays.
+//! before; whoever makes new ones leaves it out. What it is to forget of page tables it does when it wakes, as an
+//! idle CPU does. The boot CPU stays.
 
 use super::mutex::Mutex;
 use super::{Atomic, queue, sleep_ms, tick};
 use crate::arch::local::CpuLocal;
-use crate::arch::{cpu as processor, smp, time};
+use crate::arch::{smp, time};
 use core::fmt;
 use core::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use x86_64::instructions::interrupts;
@@ -229,7 +229,6 @@ pub(super) fn park(cpu: &CpuLocal) {
         }
         cpu.presence.leave();
     }
-    processor::flush_all_translations();
     plug.go(RETURNING, ACTIVE);
 }
 

@@ -31,6 +31,12 @@ impl DirectMap {
         self.base
     }
 
+    /// The RAM that is mapped, in the order it was given.
+    #[must_use]
+    pub const fn ram(&self) -> &'static [PhysRange] {
+        self.ram
+    }
+
     /// Where `range` is mapped, or `None` if part of it is not RAM of this map (Linux: `__va`).
     /// Context: any.
     #[inline]

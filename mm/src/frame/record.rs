@@ -102,7 +102,7 @@ impl Frame {
 
     /// The third field; see the table in the [module](super).
     #[inline]
-    pub(super) const fn maps(&self) -> &AtomicU32 {
+    pub(in crate::frame) const fn maps(&self) -> &AtomicU32 {
         &self.maps
     }
 

@@ -11,6 +11,7 @@
 mod cached;
 mod claim;
 mod origin;
+mod page_table;
 mod run;
 mod section;
 mod slab;
@@ -20,6 +21,7 @@ use core::ptr::NonNull;
 pub(crate) use self::cached::{Offer, Record};
 pub use self::claim::{FreeError, PutOutcome, Reference};
 pub use self::origin::{Origin, Origins};
+pub(crate) use self::page_table::TablePage;
 pub use self::section::SectionFrames;
 pub(crate) use self::slab::SlabFrame;
 use super::{Frame, FrameState, Page};

@@ -106,6 +106,8 @@ pub enum Kind {
     Slab = 1,
     /// One of several blocks in a row that are one piece: what `kmalloc` hands out above the largest order.
     Run = 2,
+    /// A page table ([`crate::pagetable`]).
+    Table = 3,
 }
 
 impl Kind {
@@ -261,6 +263,13 @@ impl Word {
     #[must_use]
     pub(crate) const fn is_run(self) -> bool {
         self.0 & (KIND_MASK | NIBBLE) == Kind::Run.bits() | FrameState::Unique.bits()
+    }
+
+    /// Whether this is the frame of a page table.
+    #[inline]
+    #[must_use]
+    pub(crate) const fn is_table(self) -> bool {
+        self.0 & (KIND_MASK | NIBBLE) == Kind::Table.bits() | FrameState::Unique.bits()
     }
 
     /// Whether this is the first frame of a compound block with one owner, for plain use: one comparison.

@@ -178,6 +178,9 @@ impl Core {
     /// What happens to the bytes of a block on its way in, before the zone's lock is taken.
     #[inline]
     pub(super) fn wipe<P: Platform>(&self, platform: &P, block: &mut Exclusive) {
+        if P::PROFILE.is_debug() {
+            platform.pages_freed(block.frames());
+        }
         if self.options.page_poison {
             block.poison(platform);
         } else if self.options.init_on_free {

@@ -81,9 +81,7 @@ impl<P: Platform> Memory<P> {
         // While they do it.
         let own = core.tlb.seat(here);
         match own {
-            Some(seat) if is_wanted(here) => {
-                self.catch_up(core, seat);
-            }
+            Some(seat) if is_wanted(here) => self.catch_up(core, seat),
             None => platform.flush_tlb_here(what),
             _ => {}
         }
@@ -116,8 +114,8 @@ impl<P: Platform> Memory<P> {
     fn wait_for(&self, core: &Core, own: Option<&Seat>, (cpu, seat): (CpuId, &Seat), order: Order) {
         let mut rounds: u32 = 0;
         while !seat.has_flushed(order.generation, order.reach) {
-            if own.is_some_and(|own| self.catch_up(core, own)) {
-                own.into_iter().for_each(Seat::count_received);
+            if let Some(own) = own {
+                self.serve(core, own);
             }
             self.platform.wait_tlb(cpu, rounds);
             rounds = rounds.wrapping_add(1);
@@ -128,10 +126,22 @@ impl<P: Platform> Memory<P> {
         }
     }
 
-    fn catch_up(&self, core: &Core, seat: &Seat) -> bool {
+    fn catch_up(&self, core: &Core, seat: &Seat) {
         seat.catch_up(core.tlb.requests(), &mut |what| {
             self.platform.flush_tlb_here(what);
-        })
+        });
+    }
+
+    /// The same for others: it is counted before they are told that it is done.
+    fn serve(&self, core: &Core, seat: &Seat) {
+        let mut is_counted = false;
+        seat.catch_up(core.tlb.requests(), &mut |what| {
+            if !is_counted {
+                seat.count_received();
+                is_counted = true;
+            }
+            self.platform.flush_tlb_here(what);
+        });
     }
 
     /// Forgets what other CPUs asked this one to: to be called in the interrupt that [`Platform::kick_tlb`] sends.
@@ -139,10 +149,8 @@ impl<P: Platform> Memory<P> {
     pub fn tlb_catch_up(&self) {
         let Some(core) = self.core() else { return };
         let pin = Pin::new(&self.platform);
-        if let Some(seat) = core.tlb.seat(pin.cpu())
-            && self.catch_up(core, seat)
-        {
-            seat.count_received();
+        if let Some(seat) = core.tlb.seat(pin.cpu()) {
+            self.serve(core, seat);
         }
     }
 

@@ -3,7 +3,7 @@
 use std::ops::Deref;
 use std::thread;
 
-use mm::addr::{Order, PhysAddr, PhysRange};
+use mm::addr::{Order, PhysAddr, PhysRange, VirtAddr};
 use mm::buddy::Gfp;
 use mm::config::{PAGE_SIZE, SECTION_FRAMES};
 use mm::mem::{EarlyRam, RamClaim};
@@ -12,11 +12,13 @@ use mm::memblock::params::{CoreSize, Params};
 use mm::memblock::setup::{self, LowMemory, SetupError, SetupPolicy};
 use mm::memblock::{Direction, GrowError, Memblock};
 use mm::platform::{CpuId, NodeId, Platform};
+use mm::sync::shootdown::Lazy;
 use mm::system::{BringUpError, FreeEarlyError, Memory, Options, Summary};
 use mm::zone::Zone;
 use mm::zone::distance::Distances;
 use mm::zone::plan::{CoreWish, NodePlan, Plan, PlanError};
 
+use super::mmu::{Access, Fault};
 use super::{OnCpu, SimConfig, SimPlatform};
 use crate::oracles::{self, Shape};
 use crate::sim::Ram;
@@ -151,11 +153,40 @@ impl<C: SimConfig> Machine<C> {
     /// others may take what it has on its page lists.
     pub fn cpu(&self, cpu: u32) -> Running<'_, C> {
         let token = self.hardware().cpu(cpu);
+        self.memory.tlb_lazy_leave();
         self.memory.return_cpu();
         Running {
             memory: &self.memory,
             token,
         }
+    }
+
+    /// An access by this thread's CPU, after the interrupts that have come: where it comes to.
+    ///
+    /// # Errors
+    /// The fault that it has.
+    ///
+    /// # Panics
+    /// If the CPU goes by something that it should have flushed.
+    pub fn touch(&self, addr: VirtAddr, access: Access) -> Result<PhysAddr, Fault> {
+        self.serve_tlb();
+        self.hardware().touch(addr, access)
+    }
+
+    /// Serves an interrupt that asks for a flush, if one has come.
+    pub fn serve_tlb(&self) {
+        if self.hardware().is_tlb_kicked() {
+            self.memory.tlb_catch_up();
+        }
+    }
+
+    /// Does something with this thread's CPU lazy: others do not wait for it.
+    pub fn idle<R>(&self, lazy: Lazy, body: impl FnOnce() -> R) -> R {
+        // SAFETY: a thread that touches simulated memory on this CPU leaves first, and `body` has another one for that.
+        unsafe { self.memory.tlb_lazy_enter(lazy) };
+        let result = body();
+        self.memory.tlb_lazy_leave();
+        result
     }
 
     /// The free blocks right after boot.
@@ -192,6 +223,7 @@ impl<C: SimConfig> Machine<C> {
     pub fn finish(mut self) {
         self.finished = true;
         oracles::check(&self.memory);
+        self.check_tlbs();
         self.memory.shrink_caches();
         self.give_up_reserves();
         assert!(self.memory.drain_all_pages(), "a CPU keeps its pages");
@@ -201,6 +233,21 @@ impl<C: SimConfig> Machine<C> {
         let now = Shape::of(&self.memory);
         self.initial.assert_same(&now.outside(&self.latent));
         oracles::check_all_free(&self.memory, &self.latent);
+    }
+
+    /// O8: each CPU comes, catches up, and goes; nothing that it remembers then is old.
+    fn check_tlbs(&self) {
+        if !self.hardware().is_paging_on() {
+            return;
+        }
+        let CpuId(here) = self.hardware().current_cpu();
+        for cpu in (0..self.hardware().cpus()).filter(|cpu| *cpu != here) {
+            drop(self.cpu(cpu));
+        }
+        self.memory.tlb_catch_up();
+        if let Err(error) = self.hardware().check_tlbs() {
+            panic!("O8: {error}");
+        }
     }
 
     /// Has zones give up the pageblocks that they keep for large requests which cannot wait: a
@@ -259,6 +306,8 @@ impl<C: SimConfig> Drop for Running<'_, C> {
         // SAFETY: this thread holds the CPU's token until the field is dropped, after this; the
         // next one to take it returns first, in `Machine::cpu`.
         unsafe { self.memory.leave_cpu() };
+        // SAFETY: as above.
+        unsafe { self.memory.tlb_lazy_enter(Lazy::Offline) };
     }
 }
 

@@ -7,14 +7,14 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock};
 
-use mm::addr::{PhysAddr, PhysRange, VirtAddr};
+use mm::addr::{PfnRange, PhysAddr, PhysRange, VirtAddr, VirtRange};
 use mm::config::PAGE_SIZE;
 use mm::mem::{EarlyRam, RamClaim};
 use mm::memblock::{Floor, Memblock, Request};
 use mm::numa::Policy;
 use mm::platform::{
     CpuId, IrqState, LockClass, MapFrameTableError, MemoryModel, NodeId, PageAccess, Platform,
-    Profile, ProtectPageError,
+    Profile, ProtectPageError, TlbFlush,
 };
 use mm::report::{
     AllocFailure, Corruption, ForcedFailure, ForcedObjectFailure, GraceStall, SleepInAtomic,
@@ -23,6 +23,9 @@ use mm::system::Populate;
 
 use super::cpus::Cpus;
 use super::gaps::Stops;
+use super::mmu::{Access, Fault, Registers};
+use super::paging::Paging;
+use super::tlb::Tlb;
 use super::{Gaps, OnCpu, Ram, SimConfig, Trouble, nmi};
 
 thread_local! {
@@ -50,6 +53,7 @@ unsafe impl Sync for Anchor {}
 pub struct SimPlatform<C: SimConfig> {
     pub(super) ram: Ram,
     pub(super) cpus: Cpus,
+    paging: Paging,
     /// By CPU; node 0 for those that are not named.
     cpu_nodes: Vec<NodeId>,
     reports: Mutex<Vec<Corruption>>,
@@ -87,6 +91,7 @@ impl<C: SimConfig> SimPlatform<C> {
         Self {
             ram,
             cpus: Cpus::new(cpus),
+            paging: Paging::new(cpus),
             cpu_nodes,
             reports: Mutex::default(),
             failures: Mutex::default(),
@@ -296,6 +301,55 @@ impl<C: SimConfig> SimPlatform<C> {
         calls.get_mut(&CpuId(cpu)).is_some_and(std::mem::take)
     }
 
+    /// Switches paging on, on all CPUs. Frames behind `permanent` stay mapped whoever has them, as in a direct map.
+    pub fn switch_paging_on(&self, registers: Registers, permanent: VirtRange) {
+        self.paging.switch_on(registers, permanent);
+    }
+
+    /// Whether it is.
+    #[must_use]
+    pub fn is_paging_on(&self) -> bool {
+        self.paging.is_on()
+    }
+
+    /// An access by this thread's CPU: where it comes to. Interrupts that ask for a flush are not served:
+    /// see [`Machine::touch`](super::Machine::touch).
+    ///
+    /// # Errors
+    /// The fault that it has.
+    ///
+    /// # Panics
+    /// If the CPU goes by something that it should have flushed.
+    pub fn touch(&self, addr: VirtAddr, access: Access) -> Result<PhysAddr, Fault> {
+        self.paging
+            .touch(&self.ram, self.cpus.current(), addr, access)
+    }
+
+    /// Shows registers and TLB of this thread's CPU.
+    pub fn with_tlb<R>(&self, body: impl FnOnce(&mut Registers, &mut Tlb) -> R) -> R {
+        self.paging.with(self.cpus.current(), body)
+    }
+
+    /// Whether an interrupt that asks for a flush has come to this thread's CPU since the last time.
+    #[must_use]
+    pub fn is_tlb_kicked(&self) -> bool {
+        self.cpus.irqs_are_on() && self.paging.is_kicked(self.cpus.current())
+    }
+
+    /// How many such interrupts were sent so far.
+    #[must_use]
+    pub fn tlb_kicks(&self) -> u64 {
+        self.paging.kicks()
+    }
+
+    /// O8: no CPU remembers what is not in the page tables.
+    ///
+    /// # Errors
+    /// What one remembers.
+    pub fn check_tlbs(&self) -> Result<(), String> {
+        self.paging.check(&self.ram)
+    }
+
     /// Takes what was found wrong with interrupts and locks so far, and what a machine at rest
     /// must not show.
     #[must_use]
@@ -309,7 +363,8 @@ impl<C: SimConfig> SimPlatform<C> {
 // host thread in this process; (4) a CPU token is held by one thread at a time; (5, 6) the window
 // is reserved for the frame table alone, as large as the machine's last frame needs, and `alias`
 // maps each place of it once; (7) bytes of a memory file that were never written are zero; (8) a thread keeps
-// its CPU token; (9) tokens are numbered from 0; (10) `set_anchors` got nothing else, for each CPU.
+// its CPU token; (9) tokens are numbered from 0; (10) `set_anchors` got nothing else, for each CPU; (11) the simulated
+// TLBs do what the CPU's manual says of the instructions, and nothing of the host's is mapped by these tables.
 unsafe impl<C: SimConfig> Platform for SimPlatform<C> {
     const PROFILE: Profile = C::PROFILE;
     const MODEL: MemoryModel = C::MODEL;
@@ -497,6 +552,28 @@ unsafe impl<C: SimConfig> Platform for SimPlatform<C> {
         }
         self.ram.protect(page, access);
         Ok(())
+    }
+
+    fn flush_tlb_here(&self, what: TlbFlush) {
+        nmi::point();
+        self.paging.flush(self.cpus.current(), what);
+        nmi::point();
+    }
+
+    fn kick_tlb(&self, cpu: CpuId) -> bool {
+        nmi::point();
+        self.paging.kick(cpu);
+        true
+    }
+
+    /// The other thread gets the host's CPU.
+    fn wait_tlb(&self, _: CpuId, _: u32) {
+        nmi::point();
+        std::thread::yield_now();
+    }
+
+    fn pages_freed(&self, frames: PfnRange) {
+        self.paging.generations.freed(frames);
     }
 
     fn lock_acquired(&self, class: LockClass) {

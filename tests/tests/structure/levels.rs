@@ -3,7 +3,7 @@
 use crate::sources::{Source, sources};
 
 /// Every module's level. A module may use the levels below its own, and itself.
-const LEVELS: [(&str, u32); 17] = [
+const LEVELS: [(&str, u32); 18] = [
     ("addr", 0),
     ("config", 0),
     ("numa", 0),
@@ -17,6 +17,7 @@ const LEVELS: [(&str, u32); 17] = [
     ("buddy", 3),
     ("zone", 3),
     ("slab", 4),
+    ("pagetable", 4),
     ("kspace", 5),
     ("system", 8),
     ("proc", 8),
@@ -35,19 +36,20 @@ const EQUALS: [&[&str]; 4] = [
 /// Rooms for `unsafe`, each with how many lines of code and how many uses it may hold at most.
 /// A room grows by changing this table, where a reviewer sees it. Files in a room that forbid
 /// `unsafe` do not count.
-const ROOMS: [(&str, usize, usize); 7] = [
+const ROOMS: [(&str, usize, usize); 8] = [
     ("platform", 226, 1),
     ("sync", 920, 22),
     ("mem", 292, 17),
     ("frame/table", 870, 27),
     ("slab/object", 560, 46),
+    ("pagetable/entry_io", 60, 4),
     ("kspace/raw", 320, 24),
-    ("adapters", 1640, 190),
+    ("adapters", 1860, 220),
 ];
 
 /// Heads of modules that have a room below them: they cannot forbid `unsafe` for it, so they must
 /// do without.
-const HEADS: [&str; 3] = ["frame", "kspace", "slab"];
+const HEADS: [&str; 4] = ["frame", "kspace", "slab", "pagetable"];
 
 fn level(module: &str) -> u32 {
     let found = LEVELS.iter().find(|(name, _)| *name == module);

@@ -136,7 +136,7 @@ impl Inbox {
 }
 
 /// Makes the interrupting calls that wait for this CPU.
-pub(in crate::arch) fn serve() {
+pub(crate) fn serve() {
     let _irq = IrqGuard::new();
     local::current().calls.serve();
 }
@@ -364,6 +364,8 @@ fn spin_until_done(target: &CpuLocal, is_done: &impl Fn() -> bool) {
     let mut since = time::tsc();
     while !is_done() {
         serve();
+        // It may be waiting for this CPU to flush.
+        crate::memory::tlb::catch_up();
         spin_loop();
         if time::tsc().wrapping_sub(since) < second {
             continue;

@@ -83,7 +83,7 @@ pub(crate) fn bring_up(firmware: &Firmware<'_>) -> Result<(), SmpError> {
 }
 
 fn start_all(firmware: &Firmware<'_>) -> Result<(), SmpError> {
-    let apic = apic::init(firmware.offset);
+    let apic = apic::init();
     if apic.is_ok() {
         let boot_cpu = local::boot_cpu();
         boot_cpu.set_apic_id(apic::id());
@@ -273,6 +273,7 @@ extern "sysv64" fn enter(cpu: &'static CpuLocal) -> ! {
     idt::load();
     cpu::init();
     apic::enable();
+    crate::memory::tlb::cpu_starts();
     cpu.set_online();
     crate::sched::idle::run()
 }

@@ -1,0 +1,81 @@
+//! TLB shootdown in this kernel: when CPUs are lazy, what NMI handlers do about it, and `tlb`, which tells.
+//!
+//! Idle CPUs are lazy ([`super::cpu_leaves`]). Who is asked gets an interrupt of its own vector; who waits makes the
+//! calls that come to its CPU meanwhile, and who waits for a call flushes, so that neither waits for the other.
+#![expect(
+    unsafe_code,
+    reason = "what a lazy CPU does until it is back is the caller's word"
+)]
+
+use super::MEMORY;
+use crate::arch::smp;
+use crate::arch::tlb::Way;
+use crate::shell::{CommandResult, no_arguments};
+use crate::{command, kprintln};
+use alloc::string::String;
+use mm::platform::CpuId;
+use mm::sync::shootdown::{CEILING, Lazy};
+use mm::system::TlbOfCpu;
+
+command! { "tlb", "", "flushes of translations that were asked for, and what each CPU did about them", tlb }
+
+/// Serves who waits for this CPU to flush.
+///
+/// # Context
+/// Any.
+pub(crate) fn catch_up() {
+    MEMORY.tlb_catch_up();
+}
+
+/// This CPU has been started: others wait for it from now on.
+///
+/// # Context
+/// The CPU itself, before it uses anything that may be unmapped.
+pub(crate) fn cpu_starts() {
+    MEMORY.tlb_lazy_leave();
+}
+
+/// An NMI or machine check begins: what its handler uses is looked up anew. The CPU may be lazy, or in the midst of
+/// coming back.
+pub(crate) fn nmi_begins() -> Option<Lazy> {
+    let was = MEMORY.tlb_lazy_leave();
+    MEMORY.tlb_catch_up();
+    was
+}
+
+/// It ends: the CPU is what it was.
+pub(crate) fn nmi_ends(was: Option<Lazy>) {
+    if let Some(lazy) = was {
+        // SAFETY: the code that was interrupted was lazy, and leaves that before it uses anything.
+        unsafe { MEMORY.tlb_lazy_enter(lazy) };
+    }
+}
+
+fn tlb(arguments: &[String]) -> CommandResult {
+    no_arguments(arguments)?;
+    kprintln!("{} flushes were asked for", MEMORY.tlb_generation());
+    kprintln!(
+        "a range of more than {CEILING} pages is flushed as a whole, by {}",
+        Way::current().name()
+    );
+    kprintln!("cpu  state   behind      asked     served  flushes  pages");
+    for cpu in smp::cpus() {
+        if let Some(of_cpu) = MEMORY.tlb_of(CpuId(cpu.id())) {
+            print(cpu.id(), &of_cpu);
+        }
+    }
+    Ok(())
+}
+
+fn print(cpu: u32, of_cpu: &TlbOfCpu) {
+    let state = if of_cpu.is_lazy { "lazy" } else { "runs" };
+    let stats = &of_cpu.stats;
+    kprintln!(
+        "{cpu:>3}  {state}  {:>7} {:>10} {:>10} {:>8} {:>6}",
+        of_cpu.behind,
+        stats.remote_flush,
+        stats.remote_flush_received,
+        stats.local_flush_all,
+        stats.local_flush_one
+    );
+}

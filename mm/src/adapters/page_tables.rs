@@ -1,0 +1,155 @@
+//! Changing page tables: whoever does decides what every reference in the kernel reaches.
+
+use crate::addr::{Pfn, PfnRange, VirtAddr, VirtRange};
+use crate::config::Layout;
+use crate::pagetable::{
+    Attributes, Change, ChangeError, EachBy, FlushReceipt, Leaf, MapError, PageSize, PageTable,
+};
+use crate::platform::Platform;
+use crate::system::{KernelSpace, KernelSpaceError, Memory};
+
+impl<P: Platform> Memory<P> {
+    /// Maps frames in a row, with pages as large as fit, up to `largest`; tables are made as they are needed. Context:
+    /// task, or atomic, where the reserves are asked for tables; not with a lock that a caller of [`Self::unmap_pages`]
+    /// may hold around its sink.
+    ///
+    /// # Errors
+    /// [`MapError`]; nothing is changed then.
+    ///
+    /// # Safety
+    ///
+    /// The addresses are the caller's to map, and what code does through them keeps the rules that hold for the frames.
+    pub unsafe fn map_pages(
+        &self,
+        tables: &PageTable,
+        row: (VirtAddr, PfnRange),
+        attributes: Attributes,
+        largest: PageSize,
+    ) -> Result<(), MapError> {
+        tables.map_row(self, row, attributes, largest)
+    }
+
+    /// Maps one frame after the other, those that `frame_of` names for the page numbers of the range from 0 on; it is asked
+    /// with tables locked. Context: as [`Self::map_pages`].
+    ///
+    /// # Errors
+    /// [`MapError`]; nothing is changed then.
+    ///
+    /// # Safety
+    /// As [`Self::map_pages`].
+    pub unsafe fn map_each_page(
+        &self,
+        tables: &PageTable,
+        range: VirtRange,
+        frame_of: impl FnMut(u64) -> Pfn,
+        attributes: Attributes,
+    ) -> Result<(), MapError> {
+        tables.map(self, range, &mut EachBy(frame_of), attributes)
+    }
+
+    /// Takes away what is mapped in a range and shows each page to `sink`, which runs with tables locked. Large pages that lie
+    /// across an end are split. The frames are the caller's again when the receipt is completed. Context: as
+    /// [`Self::map_pages`].
+    ///
+    /// # Errors
+    /// [`ChangeError`]; nothing is changed then.
+    ///
+    /// # Safety
+    ///
+    /// Nobody uses the addresses any more.
+    pub unsafe fn unmap_pages(
+        &self,
+        tables: &PageTable,
+        range: VirtRange,
+        sink: impl FnMut(VirtAddr, Leaf),
+    ) -> Result<FlushReceipt<'_, Self>, ChangeError> {
+        tables.unmap(self, range, sink)
+    }
+
+    /// Changes what every page of a range may be used for, all of which are mapped. Large pages that lie across an end are
+    /// split. Context: as [`Self::map_pages`].
+    ///
+    /// # Errors
+    /// [`ChangeError`]; nothing is changed then.
+    ///
+    /// # Safety
+    ///
+    /// What is forbidden now nobody does any more, or whoever does expects the page fault; what is allowed now does no
+    /// harm.
+    pub unsafe fn change_pages(
+        &self,
+        tables: &PageTable,
+        range: VirtRange,
+        change: Change,
+    ) -> Result<FlushReceipt<'_, Self>, ChangeError> {
+        tables.change(self, range, change)
+    }
+
+    /// Puts pages of a range together to larger ones, up to `largest`, wherever tables map them in a row with the same rights.
+    /// Addresses mean what they meant. Context: as [`Self::map_pages`].
+    ///
+    /// # Errors
+    /// [`ChangeError`]; nothing is changed then.
+    pub fn join_pages(
+        &self,
+        tables: &PageTable,
+        range: VirtRange,
+        largest: PageSize,
+    ) -> Result<FlushReceipt<'_, Self>, ChangeError> {
+        tables.join(self, range, largest)
+    }
+
+    /// Lets an entry of the root lead to a table that the library did not make, so that what that maps is mapped here too. Its
+    /// addresses stay its maker's affair: requests about them are refused. Context: task.
+    ///
+    /// # Errors
+    /// [`MapError`]; nothing is changed then.
+    ///
+    /// # Safety
+    ///
+    /// `table` is a page table one level below the root, whose entries lead to tables in RAM, all of which stay for good.
+    pub unsafe fn adopt_table(
+        &self,
+        tables: &PageTable,
+        at: VirtAddr,
+        table: Pfn,
+    ) -> Result<(), MapError> {
+        tables.adopt(self, at, table)
+    }
+
+    /// Frees page tables with all that they map: the frames that are mapped stay whose they are. Context: as
+    /// [`Self::map_pages`].
+    ///
+    /// # Safety
+    ///
+    /// No CPU uses the tables, nobody knows them any more, and no table in them was [adopted](Self::adopt_table).
+    pub unsafe fn destroy_page_table(&self, tables: PageTable) {
+        tables.destroy(self);
+    }
+
+    /// Tells the library which tables all CPUs use for the kernel's half of the address space, and what lies where. Context:
+    /// task, once.
+    ///
+    /// # Errors
+    /// [`KernelSpaceError`].
+    ///
+    /// # Safety
+    ///
+    /// All CPUs use these tables, now and later, and the regions of the layout are as their documentation says: the
+    /// library alone maps in those for vmalloc, per-CPU areas and fixed slots.
+    pub unsafe fn adopt_kernel_space(
+        &self,
+        tables: PageTable,
+        layout: Layout,
+    ) -> Result<(), KernelSpaceError> {
+        let core = self.core().ok_or(KernelSpaceError::NotUp)?;
+        layout
+            .check(tables.levels())
+            .map_err(KernelSpaceError::Layout)?;
+        let space = KernelSpace { tables, layout };
+        match core.kernel_space.set(space) {
+            Ok(_) => Ok(()),
+            Err(_) => Err(KernelSpaceError::Known),
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! Changing what may be done with pages that are mapped.
+#![forbid(unsafe_code)]
+
+use super::PageTable;
+use super::attributes::{Cache, Protection};
+use super::entry::Entry;
+use super::error::ChangeError;
+use super::level::PageSize;
+use super::memory::TableMemory;
+use super::node::Node;
+use super::receipt::FlushReceipt;
+use crate::addr::VirtRange;
+
+/// A change of what pages may be used for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Change {
+    /// More is allowed.
+    Allow(Protection),
+    /// Less is allowed.
+    Forbid(Protection),
+    /// They are cached otherwise.
+    Cache(Cache),
+    /// Whoever touches them has a page fault; frames and rights stay noted (Linux: `set_memory_np`).
+    Unreachable,
+    /// They can be touched again (Linux: `set_memory_p`).
+    Reachable,
+}
+
+impl Change {
+    /// The entry of a page of `size` after this.
+    fn of(self, entry: Entry, size: PageSize) -> Entry {
+        let mut attributes = entry.attributes(size);
+        match self {
+            Self::Allow(more) => attributes.protection |= more,
+            Self::Forbid(less) => attributes.protection &= !less,
+            Self::Cache(cache) => attributes.cache = cache,
+            Self::Unreachable => return entry.to_protnone(),
+            // What is out of reach was the kernel's, which is the same everywhere.
+            Self::Reachable if entry.is_protnone() => return entry.from_protnone(true),
+            Self::Reachable => return entry,
+        }
+        entry.with_attributes(size, attributes)
+    }
+}
+
+impl PageTable {
+    /// Changes every page of a range, all of which are mapped. Large pages that lie across an end are split.
+    ///
+    /// # Errors
+    /// [`ChangeError`]; nothing is changed then.
+    pub(crate) fn change<'a, M: TableMemory>(
+        &self,
+        memory: &'a M,
+        range: VirtRange,
+        change: Change,
+    ) -> Result<FlushReceipt<'a, M>, ChangeError> {
+        let mut receipt = FlushReceipt::new(memory);
+        let cursor = self.lock_split(memory, range, &mut receipt)?;
+        is_all_mapped(memory, cursor.top(), range)?;
+        if apply(memory, cursor.top(), range, change) {
+            receipt.add(range);
+        }
+        Ok(receipt)
+    }
+}
+
+/// Looks for something that is not mapped. Context: locked.
+fn is_all_mapped<M: TableMemory>(
+    memory: &M,
+    node: Node<'_>,
+    range: VirtRange,
+) -> Result<(), ChangeError> {
+    for (slot, part) in node.parts(range) {
+        let entry = slot.load();
+        let below = node.below(memory, entry);
+        match below {
+            Some(below) => is_all_mapped(memory, below, part)?,
+            None if !entry.is_mapped() => return Err(ChangeError::NotMapped(part.start())),
+            None => {}
+        }
+    }
+    Ok(())
+}
+
+/// Changes the entries for `range`; answers whether one is another now. Context: locked, no large page across an end.
+fn apply<M: TableMemory>(memory: &M, node: Node<'_>, range: VirtRange, change: Change) -> bool {
+    let mut has_changed = false;
+    for (slot, part) in node.parts(range) {
+        let entry = slot.load();
+        if let Some(below) = node.below(memory, entry) {
+            has_changed |= apply(memory, below, part, change);
+        } else if let Some(size) = node.level.page_size() {
+            let changed = change.of(entry, size);
+            if changed != entry {
+                slot.store(changed);
+                has_changed = true;
+            }
+        }
+    }
+    has_changed
+}

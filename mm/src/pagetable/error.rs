@@ -1,0 +1,109 @@
+//! What can be wrong with a request.
+#![forbid(unsafe_code)]
+
+use core::fmt;
+
+use super::memory::OutOfTables;
+use crate::addr::{VirtAddr, VirtRange};
+
+/// A range that cannot be mapped, or changed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RangeError {
+    /// There is nothing in it.
+    Empty,
+    /// It does not start and end at pages.
+    Misaligned(VirtRange),
+    /// Part of it is not a canonical address, or it reaches from one half of the space into the other.
+    NotCanonical(VirtRange),
+}
+
+impl fmt::Display for RangeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Empty => f.write_str("the range is empty"),
+            Self::Misaligned(range) => write!(f, "{range:?} does not start and end at pages"),
+            Self::NotCanonical(range) => write!(f, "{range:?} is not canonical"),
+        }
+    }
+}
+
+impl core::error::Error for RangeError {}
+
+/// Why something was not mapped. Nothing was changed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum MapError {
+    /// The range is wrong.
+    Range(RangeError),
+    /// Frames above what the architecture can address.
+    Frames,
+    /// Something is mapped here already.
+    Occupied(VirtAddr),
+    /// A table on the way is not the library's own.
+    Foreign(VirtAddr),
+    /// No memory for tables.
+    OutOfTables,
+}
+
+impl From<RangeError> for MapError {
+    fn from(error: RangeError) -> Self {
+        Self::Range(error)
+    }
+}
+
+impl From<OutOfTables> for MapError {
+    fn from(_: OutOfTables) -> Self {
+        Self::OutOfTables
+    }
+}
+
+impl fmt::Display for MapError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Range(error) => error.fmt(f),
+            Self::Frames => f.write_str("frames above the physical address space"),
+            Self::Occupied(at) => write!(f, "{at:?} is mapped already"),
+            Self::Foreign(at) => write!(f, "a table on the way to {at:?} is somebody else's"),
+            Self::OutOfTables => OutOfTables.fmt(f),
+        }
+    }
+}
+
+impl core::error::Error for MapError {}
+
+/// Why mappings were not changed, or taken away. Nothing was changed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ChangeError {
+    /// The range is wrong.
+    Range(RangeError),
+    /// Nothing is mapped here.
+    NotMapped(VirtAddr),
+    /// A table on the way is not the library's own.
+    Foreign(VirtAddr),
+    /// No memory for the tables that a large page is split into.
+    OutOfTables,
+}
+
+impl From<RangeError> for ChangeError {
+    fn from(error: RangeError) -> Self {
+        Self::Range(error)
+    }
+}
+
+impl From<OutOfTables> for ChangeError {
+    fn from(_: OutOfTables) -> Self {
+        Self::OutOfTables
+    }
+}
+
+impl fmt::Display for ChangeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Range(error) => error.fmt(f),
+            Self::NotMapped(at) => write!(f, "nothing is mapped at {at:?}"),
+            Self::Foreign(at) => write!(f, "a table on the way to {at:?} is somebody else's"),
+            Self::OutOfTables => OutOfTables.fmt(f),
+        }
+    }
+}
+
+impl core::error::Error for ChangeError {}

@@ -1,0 +1,310 @@
+//! Mapping: first a look at what is there and what is missing, then the entries, which cannot fail.
+#![forbid(unsafe_code)]
+
+use super::PageTable;
+use super::attributes::Attributes;
+use super::cursor::Cursor;
+use super::entry::{Entry, leaf_bits};
+use super::entry_io::Table;
+use super::error::{MapError, RangeError};
+use super::level::{Level, PageSize};
+use super::memory::TableMemory;
+use super::node::{Node, first_part, whole};
+use super::stash::Stash;
+use crate::addr::{Pfn, PfnRange, VirtAddr, VirtRange};
+use crate::config::{MAX_PHYS_BITS, PAGE_SHIFT};
+use crate::frame::TablePage;
+
+/// What is to be mapped, page by page of the range.
+pub(crate) trait Frames {
+    /// Whether one page of `size` can be mapped for the page number `at` of the range and those behind it.
+    fn fits(&self, at: u64, size: PageSize) -> bool;
+
+    /// The frame for the page number `at` of the range. Asked in ascending order, once for each page that is mapped.
+    fn next(&mut self, at: u64) -> Pfn;
+}
+
+/// Frames in a row, in pages of at most a size.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct InARow {
+    pub(crate) first: Pfn,
+    pub(crate) largest: PageSize,
+}
+
+impl Frames for InARow {
+    #[inline]
+    fn fits(&self, at: u64, size: PageSize) -> bool {
+        let first = self.first.as_u64().wrapping_add(at);
+        size <= self.largest && first & size.frames().wrapping_sub(1) == 0
+    }
+
+    #[inline]
+    fn next(&mut self, at: u64) -> Pfn {
+        self.first.saturating_add(at)
+    }
+}
+
+/// Frames that a function names, one after the other.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct EachBy<F>(pub(crate) F);
+
+impl<F: FnMut(u64) -> Pfn> Frames for EachBy<F> {
+    #[inline]
+    fn fits(&self, _: u64, size: PageSize) -> bool {
+        size == PageSize::Size4K
+    }
+
+    #[inline]
+    fn next(&mut self, at: u64) -> Pfn {
+        (self.0)(at)
+    }
+}
+
+impl PageTable {
+    /// Maps frames in a row, with pages as large as fit, up to `largest`.
+    ///
+    /// # Errors
+    /// [`MapError`]; nothing is changed then.
+    pub(crate) fn map_row<M: TableMemory>(
+        &self,
+        memory: &M,
+        (start, frames): (VirtAddr, PfnRange),
+        attributes: Attributes,
+        largest: PageSize,
+    ) -> Result<(), MapError> {
+        if frames.end().as_u64() > 1 << (MAX_PHYS_BITS - PAGE_SHIFT) {
+            return Err(MapError::Frames);
+        }
+        let bytes = frames.frames().checked_mul(1 << PAGE_SHIFT);
+        let range = bytes.and_then(|bytes| VirtRange::from_size(start, bytes));
+        let range = range.ok_or(RangeError::NotCanonical(VirtRange::EMPTY))?;
+        let first = frames.first();
+        self.map(memory, range, &mut InARow { first, largest }, attributes)
+    }
+
+    /// Maps frames. They go through tables that are locked as far as there are pages for tables at once; whoever looks
+    /// meanwhile finds a part of it.
+    ///
+    /// # Errors
+    /// [`MapError`]; nothing is changed then.
+    pub(crate) fn map<M: TableMemory>(
+        &self,
+        memory: &M,
+        range: VirtRange,
+        frames: &mut impl Frames,
+        attributes: Attributes,
+    ) -> Result<(), MapError> {
+        self.check(range)?;
+        let mut piece = range;
+        while !piece.is_empty() {
+            let outcome = self.map_piece(memory, (range, piece), frames, attributes);
+            let Some(outcome) = outcome.transpose() else {
+                // Too many tables for one piece.
+                let half = halves(piece).0;
+                piece = half;
+                continue;
+            };
+            if let Err(error) = outcome {
+                let done = VirtRange::new(range.start(), piece.start()).unwrap_or_default();
+                if !done.is_empty() {
+                    // What was mapped just now is not part of a large page: this cannot fail.
+                    let _ = self.unmap(memory, done, |_, _| ());
+                }
+                return Err(error);
+            }
+            let size = piece.size();
+            let left = VirtRange::new(piece.end(), range.end()).unwrap_or_default();
+            piece = VirtRange::from_size(left.start(), size.min(left.size())).unwrap_or(left);
+        }
+        Ok(())
+    }
+
+    /// Maps a piece of a range. `None` if it takes more tables than can be had at once.
+    fn map_piece<M: TableMemory>(
+        &self,
+        memory: &M,
+        (range, piece): (VirtRange, VirtRange),
+        frames: &mut impl Frames,
+        attributes: Attributes,
+    ) -> Result<Option<()>, MapError> {
+        let mut stash = Stash::new(memory);
+        loop {
+            let cursor = Cursor::lock(self, memory, piece)?;
+            let origin = range.start();
+            let missing = missing(memory, cursor.top(), (origin, piece), frames)?;
+            if missing <= stash.len() {
+                let mut fill = Fill {
+                    memory,
+                    stash: &mut stash,
+                    frames,
+                    origin,
+                    attributes,
+                    bits: leaf_bits(PageSize::Size4K, attributes),
+                };
+                fill.fill(cursor.top(), piece);
+                return Ok(Some(()));
+            }
+            drop(cursor);
+            if missing > Stash::<M>::ROOM && piece.size() > PageSize::Size2M.bytes() {
+                return Ok(None);
+            }
+            // As much as is missing now; more may be next time.
+            stash.fill(missing)?;
+        }
+    }
+}
+
+/// A range cut in two where tables of pages end.
+fn halves(range: VirtRange) -> (VirtRange, VirtRange) {
+    let middle = range.start().checked_add(range.size() / 2);
+    let border = middle.and_then(|middle| middle.align_up(PageSize::Size2M.bytes()));
+    let border = border.filter(|&border| border < range.end());
+    let first = border.and_then(|border| VirtRange::new(range.start(), border));
+    let second = border.and_then(|border| VirtRange::new(border, range.end()));
+    (first.unwrap_or(range), second.unwrap_or_default())
+}
+
+/// Which page of the range that starts at `origin` an address lies in.
+#[inline]
+fn page_number(origin: VirtAddr, at: VirtAddr) -> u64 {
+    at.as_u64().wrapping_sub(origin.as_u64()) >> PAGE_SHIFT
+}
+
+/// How many tables are missing. Context: locked.
+///
+/// # Errors
+/// Something is mapped.
+fn missing<M: TableMemory>(
+    memory: &M,
+    node: Node<'_>,
+    (origin, range): (VirtAddr, VirtRange),
+    frames: &impl Frames,
+) -> Result<usize, MapError> {
+    let Some(below) = node.level.below() else {
+        if node.lock().live() != 0 {
+            let mut slots = node.pages(range).iter();
+            if let Some(index) = slots.position(|slot| !slot.load().is_none()) {
+                let offset = crate::addr::to_count(index) << PAGE_SHIFT;
+                let at = range.start().checked_add(offset);
+                return Err(MapError::Occupied(at.unwrap_or(range.start())));
+            }
+        }
+        return Ok(0);
+    };
+    let mut count: usize = 0;
+    for (slot, part) in node.parts(range) {
+        let entry = slot.load();
+        let more = if entry.is_none() {
+            let at = page_number(origin, part.start());
+            missing_below(part, (node.level, below), at, frames)
+        } else if entry.leads_to_table() {
+            let next = node.below(memory, entry);
+            let next = next.ok_or(MapError::Foreign(part.start()))?;
+            missing(memory, next, (origin, part), frames)?
+        } else {
+            return Err(MapError::Occupied(part.start()));
+        };
+        count = count.saturating_add(more);
+    }
+    Ok(count)
+}
+
+/// How many tables an entry needs that leads nowhere yet.
+fn missing_below(
+    part: VirtRange,
+    (level, below): (Level, Level),
+    at: u64,
+    frames: &impl Frames,
+) -> usize {
+    if whole(part, level).is_some_and(|size| frames.fits(at, size)) {
+        return 0;
+    }
+    let Some(lowest) = below.below() else {
+        return 1;
+    };
+    let mut count: usize = 1;
+    let mut left = part;
+    while !left.is_empty() {
+        let next = first_part(left, below);
+        let at = at.wrapping_add(page_number(part.start(), next.start()));
+        count = count.saturating_add(missing_below(next, (below, lowest), at, frames));
+        left = VirtRange::new(next.end(), left.end()).unwrap_or_default();
+    }
+    count
+}
+
+/// Writing entries.
+struct Fill<'s, 'a, M: TableMemory, F> {
+    memory: &'a M,
+    stash: &'s mut Stash<'a, M>,
+    frames: &'s mut F,
+    origin: VirtAddr,
+    attributes: Attributes,
+    /// The bits of a small page but for its address.
+    bits: u64,
+}
+
+impl<'a, M: TableMemory, F: Frames> Fill<'_, 'a, M, F> {
+    /// Writes the entries for `range`, all of which are clear, with as many pages for tables as are missing. Context: locked;
+    /// what is made is locked too.
+    fn fill(&mut self, node: Node<'a>, range: VirtRange) {
+        if node.level.below().is_none() {
+            self.fill_pages(node, range);
+            return;
+        }
+        let mut new: u32 = 0;
+        for (slot, part) in node.parts(range) {
+            let entry = slot.load();
+            if let Some(below) = node.below(self.memory, entry) {
+                self.fill(below, part);
+                continue;
+            }
+            let at = page_number(self.origin, part.start());
+            let size = whole(part, node.level).filter(|&size| self.frames.fits(at, size));
+            if let Some(size) = size {
+                let leaf = Entry::leaf(self.frames.next(at), size, self.attributes);
+                slot.store(leaf);
+            } else if let Some(below) = self.make_table(node.level) {
+                self.fill(below, part);
+                // The lower half is user code's.
+                let user = part.start().as_u64() >> 63 == 0;
+                slot.store(Entry::table(below.page.pfn(), user));
+            } else {
+                // Counted under the same lock.
+                debug_assert!(false, "a table is missing");
+                continue;
+            }
+            new = new.wrapping_add(1);
+        }
+        node.lock().add(new);
+    }
+
+    fn fill_pages(&mut self, node: Node<'a>, range: VirtRange) {
+        let slots = node.pages(range);
+        let mut at = page_number(self.origin, range.start());
+        for slot in slots {
+            let frame = self.frames.next(at).as_u64() << PAGE_SHIFT;
+            slot.store(Entry::from_bits(frame | self.bits));
+            at = at.wrapping_add(1);
+        }
+        let new = u32::try_from(slots.len()).unwrap_or(0);
+        node.lock().add(new);
+    }
+
+    /// A table below one of `above`, without entries, and locked.
+    fn make_table(&mut self, above: Level) -> Option<Node<'a>> {
+        let level = above.below()?;
+        let page = self.stash.take()?;
+        let frames = self.memory.frames();
+        let page: TablePage<'a> = match frames.make_page_table(page, level.number()) {
+            Ok(page) => page,
+            Err(page) => {
+                self.memory.give_page(page);
+                return None;
+            }
+        };
+        page.lock().begin(0, true);
+        let table = Table::of(self.memory.platform(), page)?;
+        Some(Node { page, table, level })
+    }
+}

@@ -1,0 +1,106 @@
+//! A table, where it stands, and which of its entries a range takes.
+#![forbid(unsafe_code)]
+
+use super::entry::Entry;
+use super::entry_io::{Slot, Table};
+use super::level::{Level, PageSize};
+use super::memory::TableMemory;
+use crate::addr::{Pfn, VirtAddr, VirtRange};
+use crate::frame::{TableLock, TablePage};
+
+/// A table of the library's own.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Node<'a> {
+    pub(super) page: TablePage<'a>,
+    pub(super) table: Table<'a>,
+    pub(super) level: Level,
+}
+
+impl<'a> Node<'a> {
+    /// The table in a frame. `None` if the library did not make it.
+    #[inline]
+    pub(super) fn at<M: TableMemory>(memory: &'a M, pfn: Pfn, level: Level) -> Option<Self> {
+        let page = memory.frames().page_table(pfn)?;
+        let table = Table::of(memory.platform(), page)?;
+        Some(Self { page, table, level })
+    }
+
+    /// The table that one of its entries leads to.
+    #[inline]
+    pub(super) fn below<M: TableMemory>(self, memory: &'a M, entry: Entry) -> Option<Self> {
+        let level = self.level.below()?;
+        Self::at(memory, entry.table_pfn()?, level)
+    }
+
+    /// Lock and count.
+    #[inline]
+    pub(super) const fn lock(self) -> TableLock<'a> {
+        self.page.lock()
+    }
+
+    /// The entries for `range`, which is not empty and lies in what the table maps: each with the part of the range that
+    /// it is for.
+    #[inline]
+    pub(super) fn parts(self, range: VirtRange) -> Parts<'a> {
+        Parts {
+            table: self.table,
+            level: self.level,
+            left: range,
+        }
+    }
+
+    /// The places for `range` in a table of level 1.
+    #[inline]
+    pub(super) fn pages(self, range: VirtRange) -> &'a [Slot] {
+        let first = self.level.index(range.start());
+        let last = self.level.index(last_of(range));
+        self.table.slots().get(first..=last).unwrap_or_default()
+    }
+}
+
+/// The last byte of a range that is not empty.
+#[inline]
+pub(super) const fn last_of(range: VirtRange) -> VirtAddr {
+    VirtAddr::new(range.end().as_u64().wrapping_sub(1))
+}
+
+/// Entries of a table, and the parts of a range that they are for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Parts<'a> {
+    table: Table<'a>,
+    level: Level,
+    left: VirtRange,
+}
+
+impl<'a> Iterator for Parts<'a> {
+    type Item = (&'a Slot, VirtRange);
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.left.is_empty() {
+            return None;
+        }
+        let part = first_part(self.left, self.level);
+        self.left = VirtRange::new(part.end(), self.left.end()).unwrap_or_default();
+        Some((self.table.slot(self.level.index(part.start())), part))
+    }
+}
+
+/// The part of a range that the first of its entries of a level is for.
+#[inline]
+pub(super) fn first_part(range: VirtRange, level: Level) -> VirtRange {
+    let start = range.start();
+    let border = start.align_down(level.entry_bytes());
+    // Nothing ends above the last entry of the space.
+    let border = border
+        .checked_add(level.entry_bytes())
+        .unwrap_or(range.end());
+    VirtRange::new(start, border.min(range.end())).unwrap_or_default()
+}
+
+/// The page size of a level, if `part` is all that an entry of it is for.
+#[inline]
+pub(super) fn whole(part: VirtRange, level: Level) -> Option<PageSize> {
+    let size = level.page_size()?;
+    (part.size() == size.bytes()).then_some(size)
+}

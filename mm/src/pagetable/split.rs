@@ -1,0 +1,219 @@
+//! Large pages cut into smaller ones, and put together again.
+#![forbid(unsafe_code)]
+
+use super::PageTable;
+use super::cursor::Cursor;
+use super::entry::{Decoded, Entry};
+use super::entry_io::{Slot, Table};
+use super::error::ChangeError;
+use super::level::{ENTRIES, Level, PageSize};
+use super::memory::TableMemory;
+use super::node::{Node, whole};
+use super::receipt::FlushReceipt;
+use super::stash::Stash;
+use crate::addr::{VirtRange, to_count};
+
+/// Entries of a table that is full.
+const ALL: u32 = 512;
+const _: () = assert!(ENTRIES == 512);
+
+impl PageTable {
+    /// Locks a range once no large page lies across one of its ends: those that do are split, with pages for tables that are
+    /// taken before.
+    ///
+    /// # Errors
+    /// [`ChangeError`]; nothing is changed then.
+    pub(super) fn lock_split<'a, M: TableMemory>(
+        &self,
+        memory: &'a M,
+        range: VirtRange,
+        receipt: &mut FlushReceipt<'a, M>,
+    ) -> Result<Cursor<'a, M>, ChangeError> {
+        self.check(range)?;
+        let mut stash = Stash::new(memory);
+        loop {
+            let cursor = Cursor::lock(self, memory, range)?;
+            let missing = across(memory, cursor.top(), range)?;
+            if missing <= stash.len() {
+                if missing != 0 {
+                    split(memory, cursor.top(), range, (&mut stash, receipt));
+                    // The new tables are locked, as all below the top are.
+                }
+                return Ok(cursor);
+            }
+            drop(cursor);
+            stash.fill(missing)?;
+        }
+    }
+
+    /// Puts pages together that tables map in one piece with the same rights, wherever one large page of `largest` at most
+    /// would do: a table that maps 512 pages in a row becomes one entry.
+    ///
+    /// # Errors
+    /// [`ChangeError`]; nothing is changed then.
+    pub(crate) fn join<'a, M: TableMemory>(
+        &self,
+        memory: &'a M,
+        range: VirtRange,
+        largest: PageSize,
+    ) -> Result<FlushReceipt<'a, M>, ChangeError> {
+        self.check(range)?;
+        let mut receipt = FlushReceipt::new(memory);
+        let cursor = Cursor::lock(self, memory, range)?;
+        join(memory, cursor.top(), (range, largest), &mut receipt);
+        Ok(receipt)
+    }
+}
+
+/// How many tables it takes to split the large pages that lie across an end of `range`. Context: locked.
+fn across<M: TableMemory>(
+    memory: &M,
+    node: Node<'_>,
+    range: VirtRange,
+) -> Result<usize, ChangeError> {
+    let mut count: usize = 0;
+    for (slot, part) in ends(node, range) {
+        let entry = slot.load();
+        let more = if entry.leads_to_table() {
+            let below = node.below(memory, entry);
+            across(
+                memory,
+                below.ok_or(ChangeError::Foreign(part.start()))?,
+                part,
+            )?
+        } else if entry.is_mapped() {
+            tables_for(part, node.level)
+        } else {
+            0
+        };
+        count = count.saturating_add(more);
+    }
+    Ok(count)
+}
+
+/// The first and the last entry for a range: only there can a large page lie across an end.
+fn ends<'a>(node: Node<'a>, range: VirtRange) -> impl Iterator<Item = (&'a Slot, VirtRange)> {
+    let mut parts = node.parts(range);
+    let first = parts.next();
+    let last = first.and_then(|(_, part)| {
+        let start = super::node::last_of(range).align_down(node.level.entry_bytes());
+        let last = VirtRange::new(start, range.end()).filter(|last| last.start() >= part.end());
+        last.map(|last| (node.table.slot(node.level.index(start)), last))
+    });
+    let is_lowest = node.level.below().is_none();
+    first.into_iter().chain(last).filter(move |_| !is_lowest)
+}
+
+/// How many tables it takes to split a page of `level` so that `part` of it is pages of its own.
+fn tables_for(part: VirtRange, level: Level) -> usize {
+    let Some(below) = level.below().filter(|_| whole(part, level).is_none()) else {
+        return 0;
+    };
+    let bytes = below.entry_bytes();
+    if below == Level::PTE {
+        return 1;
+    }
+    let [start, end] = [part.start(), part.end()].map(|at| at.align_down(bytes));
+    let first = usize::from(!part.start().is_aligned(bytes));
+    let last = usize::from(!part.end().is_aligned(bytes) && (first == 0 || start != end));
+    first.saturating_add(last).saturating_add(1)
+}
+
+/// Splits the large pages across the ends of `range`. Context: locked; there are as many pages as [`across`] said.
+fn split<'a, M: TableMemory>(
+    memory: &'a M,
+    node: Node<'a>,
+    range: VirtRange,
+    (stash, receipt): (&mut Stash<'a, M>, &mut FlushReceipt<'a, M>),
+) {
+    for (slot, part) in ends(node, range) {
+        let entry = slot.load();
+        if let Some(size) = node.level.page_size()
+            && entry.is_mapped()
+            && !entry.leads_to_table()
+            && whole(part, node.level).is_none()
+            && let Some(below) = cut(memory, size, entry, stash)
+        {
+            slot.store(Entry::table(below.page.pfn(), entry.is_user()));
+            // CPUs may know the large page: what follows may change a part of it.
+            let start = part.start().align_down(node.level.entry_bytes());
+            receipt.add(VirtRange::from_size(start, node.level.entry_bytes()).unwrap_or(part));
+        }
+        if let Some(below) = node.below(memory, slot.load()) {
+            split(memory, below, part, (&mut *stash, &mut *receipt));
+        }
+    }
+}
+
+/// A table that maps what a large page does, locked.
+fn cut<'a, M: TableMemory>(
+    memory: &'a M,
+    size: PageSize,
+    entry: Entry,
+    stash: &mut Stash<'a, M>,
+) -> Option<Node<'a>> {
+    let level = size.level().below()?;
+    let page = stash.take()?;
+    let page = match memory.frames().make_page_table(page, level.number()) {
+        Ok(page) => page,
+        Err(page) => {
+            memory.give_page(page);
+            return None;
+        }
+    };
+    page.lock().begin(ALL, true);
+    let table = Table::of(memory.platform(), page)?;
+    for (index, slot) in table.slots().iter().enumerate() {
+        slot.store(entry.piece(size, index)?);
+    }
+    Some(Node { page, table, level })
+}
+
+/// Puts together what can be, from the lowest level up. Context: locked.
+fn join<'a, M: TableMemory>(
+    memory: &'a M,
+    node: Node<'a>,
+    (range, largest): (VirtRange, PageSize),
+    receipt: &mut FlushReceipt<'a, M>,
+) {
+    if node.level.below().is_none() {
+        return;
+    }
+    for (slot, part) in node.parts(range) {
+        let Some(below) = node.below(memory, slot.load()) else {
+            continue;
+        };
+        join(memory, below, (part, largest), receipt);
+        let size = whole(part, node.level).filter(|&size| size <= largest);
+        if let Some(entry) = size.and_then(|size| joined(below, size)) {
+            slot.store(entry);
+            below.lock().die();
+            receipt.push(below.page);
+            receipt.add(part);
+        }
+    }
+}
+
+/// The entry for a page of `size` that maps what a full table does, if one can.
+fn joined(below: Node<'_>, size: PageSize) -> Option<Entry> {
+    if below.lock().live() != ALL {
+        return None;
+    }
+    let first = below.table.slot(0).load();
+    let Decoded::Leaf(leaf) = first.decode(below.level) else {
+        return None;
+    };
+    if leaf.pfn.as_u64() & size.frames().wrapping_sub(1) != 0 {
+        return None;
+    }
+    // Noted by the CPU at any time: no difference.
+    let plain = |entry: Entry| entry.with_young(true).bits();
+    let step = below.level.entry_bytes();
+    for (index, slot) in below.table.slots().iter().enumerate() {
+        let offset = to_count(index).wrapping_mul(step);
+        if plain(slot.load()) != plain(first).wrapping_add(offset) {
+            return None;
+        }
+    }
+    Some(first.joined(leaf.size, size))
+}

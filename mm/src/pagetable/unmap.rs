@@ -1,0 +1,107 @@
+//! Taking mappings away.
+#![forbid(unsafe_code)]
+
+use super::PageTable;
+use super::entry::{Entry, Leaf};
+use super::error::ChangeError;
+use super::level::{Level, PageSize};
+use super::memory::TableMemory;
+use super::node::Node;
+use super::receipt::FlushReceipt;
+use crate::addr::{VirtAddr, VirtRange};
+use crate::config::PAGE_SIZE;
+
+impl PageTable {
+    /// Takes away whatever is mapped in a range, and shows each page to `sink`. Tables that are left without entries go too.
+    ///
+    /// The frames may be used for something else when the receipt is completed, not before. The sink runs with tables locked:
+    /// it does not come back here, and takes no lock that is held around a call here.
+    ///
+    /// # Errors
+    /// [`ChangeError`]; nothing is changed then.
+    pub(crate) fn unmap<'a, M: TableMemory>(
+        &self,
+        memory: &'a M,
+        range: VirtRange,
+        sink: impl FnMut(VirtAddr, Leaf),
+    ) -> Result<FlushReceipt<'a, M>, ChangeError> {
+        let mut receipt = FlushReceipt::new(memory);
+        let cursor = self.lock_split(memory, range, &mut receipt)?;
+        let mut clear = Clear {
+            memory,
+            root: self.top_level(),
+            receipt: &mut receipt,
+            sink,
+            has_cleared: false,
+        };
+        clear.clear(cursor.top(), range);
+        if clear.has_cleared {
+            receipt.add(range);
+        }
+        cursor.prune(self, &mut receipt);
+        Ok(receipt)
+    }
+}
+
+/// Clearing entries.
+struct Clear<'r, 'a, M: TableMemory, S> {
+    memory: &'a M,
+    root: Level,
+    receipt: &'r mut FlushReceipt<'a, M>,
+    sink: S,
+    has_cleared: bool,
+}
+
+impl<'a, M: TableMemory, S: FnMut(VirtAddr, Leaf)> Clear<'_, 'a, M, S> {
+    /// Clears the entries for `range`. Context: locked, and no large page lies across an end.
+    fn clear(&mut self, node: Node<'a>, range: VirtRange) {
+        if node.level.below().is_none() {
+            self.clear_pages(node, range);
+            return;
+        }
+        let mut gone: u32 = 0;
+        for (slot, part) in node.parts(range) {
+            let entry = slot.load();
+            if let Some(below) = node.below(self.memory, entry) {
+                self.clear(below, part);
+                // The root leads to the same tables for good.
+                if below.lock().live() != 0 || node.level == self.root {
+                    continue;
+                }
+                slot.store(Entry::NONE);
+                below.lock().die();
+                self.receipt.push(below.page);
+                gone = gone.wrapping_add(1);
+            } else if let Some(size) = node.level.page_size().filter(|_| !entry.is_none()) {
+                slot.store(Entry::NONE);
+                gone = gone.wrapping_add(1);
+                self.cleared(part.start(), entry, size);
+            }
+        }
+        let _ = node.lock().sub(gone);
+    }
+
+    #[inline]
+    fn clear_pages(&mut self, node: Node<'a>, range: VirtRange) {
+        let mut gone: u32 = 0;
+        let mut at = range.start().as_u64();
+        for slot in node.pages(range) {
+            let entry = slot.load();
+            if !entry.is_none() {
+                slot.store(Entry::NONE);
+                gone = gone.wrapping_add(1);
+                self.cleared(VirtAddr::new(at), entry, PageSize::Size4K);
+            }
+            at = at.wrapping_add(PAGE_SIZE);
+        }
+        let _ = node.lock().sub(gone);
+    }
+
+    #[inline]
+    fn cleared(&mut self, at: VirtAddr, entry: Entry, size: PageSize) {
+        self.has_cleared = true;
+        if entry.is_mapped() {
+            (self.sink)(at, entry.as_leaf(size));
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! Looking, without locks: what is found may change at any time, but is not freed while the caller looks.
+#![forbid(unsafe_code)]
+
+use super::PageTable;
+use super::entry::{Decoded, Entry, Leaf};
+use super::entry_io::Table;
+use super::level::{ENTRIES, Level};
+use super::memory::TableMemory;
+use crate::addr::{Pfn, PhysAddr, VirtAddr, VirtRange};
+use crate::sync::Pin;
+
+/// A step of the walk that the CPU makes for an address.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Step {
+    /// How high the table stands.
+    pub level: Level,
+    /// The table's frame.
+    pub table: Pfn,
+    /// Which entry.
+    pub index: usize,
+    /// What stands there.
+    pub entry: Entry,
+}
+
+/// The walk that the CPU makes for an address (SDM vol. 3A, 4.5.4).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Walk {
+    steps: [Option<Step>; 5],
+}
+
+impl Walk {
+    /// The steps, from the root down.
+    pub fn steps(&self) -> impl Iterator<Item = Step> {
+        self.steps.into_iter().flatten()
+    }
+
+    /// The last step.
+    #[must_use]
+    pub fn last(&self) -> Option<Step> {
+        self.steps().last()
+    }
+
+    /// The page at the end, if there is one that can be used.
+    #[must_use]
+    pub fn leaf(&self) -> Option<Leaf> {
+        let last = self.last()?;
+        match last.entry.decode(last.level) {
+            Decoded::Leaf(leaf) => Some(leaf),
+            _ => None,
+        }
+    }
+
+    /// The physical address behind `at`, for which the walk was made.
+    #[must_use]
+    pub fn phys(&self, at: VirtAddr) -> Option<PhysAddr> {
+        let leaf = self.leaf()?;
+        let offset = at.as_u64() & leaf.size.bytes().wrapping_sub(1);
+        leaf.phys().checked_add(offset)
+    }
+}
+
+impl PageTable {
+    /// The walk for an address; without a step if that is not canonical, or the tables are out of reach.
+    pub(crate) fn walk<M: TableMemory>(&self, memory: &M, at: VirtAddr) -> Walk {
+        let mut walk = Walk { steps: [None; 5] };
+        if !at.is_canonical(self.levels) {
+            return walk;
+        }
+        // Tables are freed when all who are pinned now are not any more.
+        let _pin = Pin::new(memory.platform());
+        let Some(root) = self.top(memory) else {
+            return walk;
+        };
+        let (mut table, mut pfn, mut level) = (root.table, self.root, self.top_level());
+        for step in &mut walk.steps {
+            let index = level.index(at);
+            let entry = table.slot(index).load();
+            *step = Some(Step {
+                level,
+                table: pfn,
+                index,
+                entry,
+            });
+            let next = level.below().zip(entry.table_pfn());
+            let below = Table::below(table, memory.platform(), entry);
+            let (Some((lower, frame)), Some(below)) = (next, below) else {
+                break;
+            };
+            (table, pfn, level) = (below, frame, lower);
+        }
+        walk
+    }
+
+    /// The first page at or behind an address that can be used, and where it starts.
+    pub(crate) fn next_leaf<M: TableMemory>(
+        &self,
+        memory: &M,
+        from: VirtAddr,
+    ) -> Option<(VirtAddr, Leaf)> {
+        let span = self.next_span(memory, from)?;
+        Some((span.range.start(), span.first))
+    }
+
+    /// The first pages at or behind an address that can be used: as many in a row as one table maps with the same rights.
+    pub(crate) fn next_span<M: TableMemory>(&self, memory: &M, from: VirtAddr) -> Option<Span> {
+        let mut at = from;
+        loop {
+            if !at.is_canonical(self.levels) {
+                // Behind the hole.
+                let half = self.top_level().entry_bytes().wrapping_shl(8);
+                at = VirtAddr::new(half.wrapping_neg());
+                if at < from {
+                    return None;
+                }
+            }
+            // For one table at a time: others may have to wait until nobody is pinned.
+            let _pin = Pin::new(memory.platform());
+            let (table, level) = self.lowest(memory, at)?;
+            match scan(table, level, at) {
+                Found::Span(span) => return Some(span),
+                Found::GoOn(next) => at = next?,
+            }
+        }
+    }
+
+    /// The lowest table on the way to an address.
+    fn lowest<'a, M: TableMemory>(
+        &self,
+        memory: &'a M,
+        at: VirtAddr,
+    ) -> Option<(Table<'a>, Level)> {
+        let mut level = self.top_level();
+        let mut table = self.top(memory)?.table;
+        while let Some(lower) = level.below() {
+            let entry = table.slot(level.index(at)).load();
+            let Some(below) = table.below(memory.platform(), entry) else {
+                break;
+            };
+            (table, level) = (below, lower);
+        }
+        Some((table, level))
+    }
+}
+
+/// Pages in a row that one table maps with the same rights.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Span {
+    /// Their addresses.
+    pub range: VirtRange,
+    /// The first of them; the others have its size and attributes.
+    pub first: Leaf,
+}
+
+/// What a table has from an entry on.
+enum Found {
+    Span(Span),
+    /// Nothing before this address, if there is one.
+    GoOn(Option<VirtAddr>),
+}
+
+/// Looks for pages from the entry for `at` on, as far as no other table has to be looked at.
+fn scan(table: Table<'_>, level: Level, at: VirtAddr) -> Found {
+    let bytes = level.entry_bytes();
+    let mut start = at.align_down(bytes);
+    let mut found: Option<Span> = None;
+    for index in level.index(at)..ENTRIES {
+        let entry = table.slot(index).load();
+        let leaf = match entry.decode(level) {
+            Decoded::Leaf(leaf) => Some(leaf),
+            Decoded::Table(_) if found.is_none() => return Found::GoOn(Some(start)),
+            _ => None,
+        };
+        let next = start.checked_add(bytes);
+        match (&mut found, leaf) {
+            (Some(span), Some(leaf)) if span.first.attributes == leaf.attributes => {
+                span.range =
+                    VirtRange::new(span.range.start(), next.unwrap_or(start)).unwrap_or(span.range);
+            }
+            (Some(span), _) => return Found::Span(*span),
+            (None, Some(first)) => {
+                let range = VirtRange::new(start, next.unwrap_or(start));
+                let range = range.unwrap_or_default();
+                found = Some(Span { range, first });
+            }
+            (None, None) => {}
+        }
+        let Some(next) = next else { break };
+        start = next;
+    }
+    let end = Some(start).filter(|&end| end > at);
+    found.map_or(Found::GoOn(end), Found::Span)
+}

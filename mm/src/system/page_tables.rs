@@ -1,0 +1,137 @@
+//! Page tables in the memory that they describe.
+#![forbid(unsafe_code)]
+
+use super::{AllocError, Memory};
+use crate::addr::{Order, Pfn, VirtAddr, VirtRange};
+use crate::buddy::{Gfp, Request};
+use crate::config::{Layout, LayoutError};
+use crate::frame::FrameTable;
+use crate::mem::Exclusive;
+use crate::pagetable::{Leaf, Level, OutOfTables, PageTable, Span, TableDamage, TableMemory, Walk};
+use crate::platform::Platform;
+
+/// The kernel's half of the address space, as the library knows it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct KernelSpace {
+    /// Its tables.
+    pub tables: PageTable,
+    /// What lies where.
+    pub layout: Layout,
+}
+
+/// Why the library was not told of the kernel's address space.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum KernelSpaceError {
+    /// Memory is not up.
+    NotUp,
+    /// It was told before.
+    Known,
+    /// The layout is not in order.
+    Layout(LayoutError),
+}
+
+impl core::fmt::Display for KernelSpaceError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::NotUp => f.write_str("memory is not up"),
+            Self::Known => f.write_str("the kernel's address space is known already"),
+            Self::Layout(error) => error.fmt(f),
+        }
+    }
+}
+
+impl core::error::Error for KernelSpaceError {}
+
+impl<P: Platform> TableMemory for Memory<P> {
+    type P = P;
+
+    fn platform(&self) -> &P {
+        Self::platform(self)
+    }
+
+    fn frames(&self) -> &FrameTable {
+        Self::frames(self).unwrap_or(&FrameTable::EMPTY)
+    }
+
+    fn take_page(&self) -> Result<Exclusive, OutOfTables> {
+        let gfp = if self.platform().may_sleep() {
+            Gfp::KERNEL
+        } else {
+            Gfp::ATOMIC
+        };
+        let request = Request::new(gfp | Gfp::ZERO, Order::ZERO);
+        let taken = request.map_err(AllocError::from);
+        let taken = taken.and_then(|request| self.alloc_request(&request, &mut ()));
+        taken.map_err(|_| OutOfTables)
+    }
+
+    fn give_page(&self, page: Exclusive) {
+        self.release(page);
+    }
+
+    fn retire_page(&self, page: Exclusive) {
+        match self.core() {
+            Some(core) => self.free_block_after_grace(core, page),
+            None => self.release(page),
+        }
+    }
+
+    fn flush(&self, range: VirtRange, frees_tables: bool) {
+        if frees_tables {
+            self.flush_tlb_tables(range);
+        } else {
+            self.flush_tlb(range);
+        }
+    }
+}
+
+impl<P: Platform> Memory<P> {
+    /// The kernel's address space, if the library was told of it
+    /// ([`adopt_kernel_space`](Self::adopt_kernel_space)). Context: any.
+    #[must_use]
+    pub fn kernel_space(&self) -> Option<&KernelSpace> {
+        self.core()?.kernel_space.get()
+    }
+
+    /// Makes page tables without an entry, of 4 levels or 5. Context: task, or atomic, where the reserves are asked.
+    ///
+    /// # Errors
+    /// No memory for the root.
+    pub fn new_page_table(&self, root: Level) -> Result<PageTable, OutOfTables> {
+        PageTable::new(self, root)
+    }
+
+    /// The walk that the CPU makes for an address. Context: any but NMI.
+    #[must_use]
+    pub fn walk(&self, tables: &PageTable, at: VirtAddr) -> Walk {
+        tables.walk(self, at)
+    }
+
+    /// The first page at or behind an address that can be used, and where it starts. Context: any but NMI.
+    #[must_use]
+    pub fn next_leaf(&self, tables: &PageTable, from: VirtAddr) -> Option<(VirtAddr, Leaf)> {
+        tables.next_leaf(self, from)
+    }
+
+    /// The first pages at or behind an address that can be used: as many in a row as one table maps with the same rights.
+    /// Context: any but NMI.
+    #[must_use]
+    pub fn next_span(&self, tables: &PageTable, from: VirtAddr) -> Option<Span> {
+        tables.next_span(self, from)
+    }
+
+    /// Recounts tables; answers how many there are. Context: nothing else changes them.
+    ///
+    /// # Errors
+    /// The first damage that was found.
+    pub fn validate_page_table(&self, tables: &PageTable) -> Result<u64, TableDamage> {
+        tables.validate(self)
+    }
+
+    /// Whether a frame is a page table of the library's own. Context: any.
+    #[must_use]
+    pub fn is_page_table(&self, pfn: Pfn) -> bool {
+        self.frames()
+            .is_some_and(|frames| frames.page_table(pfn).is_some())
+    }
+}

@@ -1,0 +1,8 @@
+//! Page tables on a simulated machine: against a map of what should be there.
+
+mod against_the_model;
+mod basics;
+mod concurrency;
+mod failing;
+mod model;
+mod ranges;

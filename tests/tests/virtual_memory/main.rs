@@ -1,0 +1,6 @@
+//! Virtual memory: what CPUs make of page tables, and what they forget of them.
+
+mod mmu;
+mod shootdown;
+mod tables;
+mod tlb;
