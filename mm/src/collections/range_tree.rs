@@ -193,11 +193,6 @@ impl RangeTree {
         self.count
     }
 
-    /// Where they may be.
-    pub(crate) const fn bounds(&self) -> Span {
-        self.bounds
-    }
-
     /// The lowest place for `size`, at a multiple of `align`, which is one of the unit. One look a level; only where
     /// every gap is too small to hold that wherever it begins, all gaps are looked at that are as large.
     pub(crate) fn find_gap(&self, nodes: &impl Nodes, size: u64, align: u64) -> Option<u64> {

@@ -18,6 +18,9 @@ use crate::sync::{OwnerCell, PerCpu, Pin, SpinLock, rank};
 /// Areas that lie ready for a CPU, at most.
 const READY: u32 = 8192;
 
+/// How often somebody looks for room who finds some, but not enough.
+const TRIES: u32 = 8;
+
 /// What an area is to be like.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Wanted {
@@ -85,6 +88,7 @@ enum Missing {
 /// An area's addresses are in the tree from when it is taken until a purge is done with it, and no two areas' overlap.
 #[derive(Debug)]
 pub(crate) struct Space {
+    range: VirtRange,
     pub(super) arena: Arena,
     pub(super) index: SpinLock<Index>,
     pub(super) shelves: PerCpu<Shelf, Gauges>,
@@ -125,6 +129,7 @@ impl Space {
         let digits = u32::BITS.saturating_sub(platform.cpus().leading_zeros());
         let most = u64::from(digits).saturating_mul((32 << 20) >> PAGE_SHIFT);
         Ok(Self {
+            range,
             arena: Arena::new(),
             index: SpinLock::new(
                 rank::VMALLOC,
@@ -188,12 +193,15 @@ impl Space {
 
     #[inline(never)]
     fn take_gap<S: Supply>(&self, supply: &S, wanted: &Wanted) -> Result<Slot, NoArea> {
-        let mut has_room = true;
+        let mut tries = TRIES;
         loop {
             match self.carve(supply, wanted) {
                 Ok(slot) => return Ok(slot),
                 Err(Missing::Record(slot)) => self.grow(supply, slot)?,
-                Err(Missing::Gap) if has_room => has_room = self.make_room(supply),
+                Err(Missing::Gap) if tries > 0 => {
+                    let is_larger = self.make_room(supply);
+                    tries = if is_larger { tries.wrapping_sub(1) } else { 0 };
+                }
                 Err(Missing::Gap) => return Err(NoArea::NoSpace),
             }
         }
@@ -299,7 +307,17 @@ impl Space {
 
     /// Looks for addresses that nobody needs. `false` if there are none.
     fn make_room<S: Supply>(&self, supply: &S) -> bool {
-        let is_purged = self.purge(supply).is_some_and(|areas| areas > 0);
+        let is_purged = match self.purge(supply) {
+            Some(areas) => areas > 0,
+            None => {
+                // Somebody else is at it, and about to be done.
+                let mut rounds: u32 = 0;
+                while self.is_purging.load(Ordering::Acquire) && supply.platform().relax(rounds) {
+                    rounds = rounds.saturating_add(1);
+                }
+                true
+            }
+        };
         let pin = Pin::new(supply.platform());
         let before: u32 = self.ready(|gauges| gauges.count());
         for cpu in (0..supply.platform().cpus()).map(crate::platform::CpuId) {
@@ -419,10 +437,8 @@ impl Space {
     }
 
     /// The addresses that areas may have.
-    pub(crate) fn range<P: Platform>(&self, platform: &P) -> VirtRange {
-        let bounds = self.index.lock(platform).tree.bounds();
-        let (start, end) = (VirtAddr::new(bounds.start), VirtAddr::new(bounds.end));
-        VirtRange::new(start, end).unwrap_or(VirtRange::EMPTY)
+    pub(crate) const fn range(&self) -> VirtRange {
+        self.range
     }
 
     /// Recounts the tree, areas by state, and what waits. Context: nothing else runs.

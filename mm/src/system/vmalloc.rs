@@ -264,6 +264,18 @@ impl<P: Platform> Memory<P> {
         space.purge(&supply)
     }
 
+    /// Gives pages back that wait for a purge, for who needs some. Answers how many those were, at least.
+    pub(super) fn purge_for_pages(&self) -> u64 {
+        let Some((space, supply)) = self.kspace() else {
+            return 0;
+        };
+        let (before, _) = space.lazy_pages();
+        if before == 0 || space.purge(&supply).is_none() {
+            return 0;
+        }
+        before.saturating_sub(space.lazy_pages().0)
+    }
+
     /// Sets how many pages may wait before a `vfree` purges (Linux: `lazy_max_pages`). Context: any.
     pub fn set_vmalloc_lazy_max(&self, pages: u64) {
         if let Some((space, _)) = self.kspace() {
@@ -301,7 +313,7 @@ impl<P: Platform> Memory<P> {
     /// Whether an address is in the region for areas (Linux: `is_vmalloc_addr`). Context: any but NMI.
     #[must_use]
     pub fn is_vmalloc_addr(&self, at: VirtAddr) -> bool {
-        let range = self.kspace().map(|(space, _)| space.range(&self.platform));
+        let range = self.kspace.get().map(Space::range);
         range.is_some_and(|range| range.contains(at))
     }
 
@@ -309,7 +321,7 @@ impl<P: Platform> Memory<P> {
     #[must_use]
     pub fn vmalloc_to_pfn(&self, at: VirtAddr) -> Option<Pfn> {
         let (space, _) = self.kspace()?;
-        let inside = space.range(&self.platform).contains(at);
+        let inside = space.range().contains(at);
         let phys = space.mapping().translate(at).filter(|_| inside)?;
         Some(phys.frame())
     }

@@ -6,12 +6,12 @@ use mm::buddy::Gfp;
 use mm::platform::NodeId;
 use mm::proc::vmallocinfo;
 use mm::system::{AllocError, VmallocError};
-use mm_tests::for_every_config;
 use mm_tests::sim::{Listed, Machine, SimConfig, Usual};
 
+use crate::on_machines;
 use crate::world::{MIB, PAGE, START, World, at};
 
-for_every_config! {
+on_machines! {
     areas_have_pages_of_their_own_and_one_behind_them_that_is_not_mapped,
     pages_are_zeroed_when_asked_for,
     large_areas_have_large_pages_where_there_are_any,

@@ -3,12 +3,12 @@
 use mm::buddy::Gfp;
 use mm::kspace::MapError;
 use mm::system::{AllocError, VmallocError};
-use mm_tests::for_every_config;
 use mm_tests::sim::{SimConfig, Usual};
 
+use crate::on_machines;
 use crate::world::{MIB, PAGE, World};
 
-for_every_config! {
+on_machines! {
     page_tables_that_run_out_leave_nothing_behind,
     pages_that_run_out_leave_nothing_behind,
 }

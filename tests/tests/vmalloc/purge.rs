@@ -1,13 +1,14 @@
 //! R27: no address and no frame is used anew that a CPU may remember.
 
+use mm::addr::Order;
 use mm::buddy::Gfp;
-use mm_tests::for_every_config;
 use mm_tests::seed::{Random, cases, seed};
 use mm_tests::sim::{Listed, Plain, SimConfig, Sparse, Usual};
 
+use crate::on_machines;
 use crate::world::{MIB, PAGE, World};
 
-for_every_config! {
+on_machines! {
     nothing_is_used_anew_that_may_be_remembered,
 }
 
@@ -104,6 +105,24 @@ fn nobody_waits_for_other_cpus_where_it_may_not() {
         (1, 0)
     );
     world.free(third);
+    world.finish();
+}
+
+/// So does who has nothing to do with areas.
+#[test]
+fn frames_that_wait_are_reclaimed() {
+    let world = World::<Usual>::new(32 * MIB, 256 * MIB, 64);
+    let area = world.vmalloc(20 * MIB as usize, Gfp::KERNEL).unwrap();
+    world.free(area);
+    let gfp = Gfp::KERNEL | Gfp::NOWARN | Gfp::NORETRY;
+    let blocks: Vec<_> = std::iter::from_fn(|| world.alloc_block(gfp, Order::ZERO).ok()).collect();
+    assert!(
+        blocks.len() as u64 > 24 * MIB / 4096,
+        "only {}",
+        blocks.len()
+    );
+    assert_eq!(world.vmalloc_stats().lazy_pages, 0);
+    drop(blocks);
     world.finish();
 }
 
