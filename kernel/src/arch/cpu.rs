@@ -125,6 +125,16 @@ fn protect_from_user_code() {
     }
 }
 
+/// Whether the kernel is kept from executing pages of user code.
+pub(crate) fn has_smep() -> bool {
+    Cr4::read().contains(Cr4Flags::SUPERVISOR_MODE_EXECUTION_PROTECTION)
+}
+
+/// Whether the kernel is kept from touching pages of user code.
+pub(crate) fn has_smap() -> bool {
+    Cr4::read().contains(Cr4Flags::SUPERVISOR_MODE_ACCESS_PREVENTION)
+}
+
 /// Whether page tables have five levels.
 pub(crate) fn has_five_levels() -> bool {
     Cr4::read().contains(Cr4Flags::L5_PAGING)

@@ -349,6 +349,16 @@ pub unsafe fn poke(address: u64) {
     unsafe { asm!("mov byte ptr [{}], 0", in(reg) address, options(nostack)) };
 }
 
+/// Calls what is at an address.
+///
+/// # Safety
+///
+/// Fetching an instruction at `address` faults.
+pub unsafe fn call(address: u64) {
+    // SAFETY: the caller says that it faults.
+    unsafe { asm!("call {}", in(reg) address, clobber_abi("sysv64")) };
+}
+
 /// Executes an undefined instruction.
 pub fn undefined() {
     // SAFETY: raises #UD and nothing else.

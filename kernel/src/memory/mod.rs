@@ -16,7 +16,7 @@
 //! | `holder` | whose a frame is that the page allocator never had |
 //! | `files`, `node_files`, `numactl`, `objects`, `oomtest`, `page_tables`, `pages`, `pcp`, `sections`, `stress`, `sysctl`, `workload` | `/proc` files and shell commands |
 //! | `object_damage` | what is told of objects that were written to, or never came back |
-//! | `benches`, `heap_benches`, `object_benches`, `cache_benches`, `tests` | benchmarks and in-kernel tests |
+//! | `benches`, `heap_benches`, `object_benches`, `cache_benches`, `page_table_benches`, `tests` | benchmarks and in-kernel tests |
 
 mod address_space;
 mod attendant;
@@ -42,6 +42,7 @@ mod object_damage;
 mod object_stress;
 mod objects;
 mod oomtest;
+mod page_table_benches;
 mod page_tables;
 mod pages;
 mod pcp;

@@ -5,14 +5,13 @@
 )]
 
 use super::stacks::{self, Stack};
-use super::tables::Root;
 use super::{Kernel, MEMORY, Pages};
 use crate::arch::apic::vector;
 use crate::arch::irq::IrqGuard;
 use crate::arch::trap::{self, Handled, TrapFrame};
 use crate::arch::{local, smp};
 use crate::ktest::Failure;
-use crate::num::to_usize;
+use crate::num::{to_u64, to_usize};
 use crate::sched;
 use crate::sched::team::scoped_on;
 use crate::sched::thread::Affinity;
@@ -20,10 +19,10 @@ use crate::{ktest, ktest_assert, ktest_eq};
 use alloc::vec::Vec;
 use core::hint::spin_loop;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use mm::addr::{Order, VirtAddr, VirtRange};
+use mm::addr::{Order, PhysRange, VirtAddr, VirtRange};
 use mm::buddy::Gfp;
 use mm::config::PAGE_SIZE;
-use mm::platform::CpuId;
+use mm::platform::{CpuId, Platform};
 
 /// In a page that was given back.
 const GONE: u64 = u64::MAX;
@@ -42,10 +41,7 @@ impl Window {
     /// The number in the page is 0.
     fn new() -> Result<Self, Failure> {
         let stack = Stack::new(PAGE_SIZE).map_err(Failure::new)?;
-        let root = Root::find(MEMORY.platform()).map_err(|_| "no page tables to walk")?;
-        let at = VirtAddr::new(stack.extent().bottom);
-        let entries = root.lowest(at, &mut || None).map_err(|_| "not mapped")?;
-        let entry = entries.first().ok_or("not mapped")?;
+        let entry = entry_of(VirtAddr::new(stack.extent().bottom)).ok_or("not mapped")?;
         let first = entry.load(Ordering::Relaxed);
         let mut window = Self {
             stack,
@@ -87,6 +83,18 @@ impl Window {
         drop(self.page);
         stacks::free([self.stack]);
     }
+}
+
+/// The entry of the lowest table that an address is found by. Nobody else changes it while the page is a window's.
+fn entry_of(at: VirtAddr) -> Option<&'static AtomicU64> {
+    let step = MEMORY.walk(&MEMORY.kernel_space()?.tables, at).last()?;
+    let table = step.table.checked_addr()?;
+    let offset = to_u64(step.index).wrapping_mul(8);
+    let entry = PhysRange::from_size(table.checked_add(offset)?, 8);
+    let place = MEMORY.platform().direct_map(entry)?.cast::<u64>();
+    // SAFETY: eight bytes of a page table, which the library too reads and writes as atomics; the table lives as long as the stack,
+    // which the window has.
+    Some(unsafe { AtomicU64::from_ptr(place.as_ptr()) })
 }
 
 fn write(page: &mut Pages, number: u64) {

@@ -1,6 +1,7 @@
 //! Tests of the kernel's own parts.
 
 mod backtrace;
+mod forbidden;
 mod grace;
 mod heap;
 mod hits;

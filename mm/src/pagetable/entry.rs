@@ -230,24 +230,23 @@ impl Entry {
         Self(rest | attribute_bits(to, self.attributes(from)) | HUGE)
     }
 
-    /// The entry for the `index`th of the 512 smaller pages that a page of `size` is cut into, `None` for the smallest.
+    /// The entry for the first of the 512 smaller pages that a page of `size` is cut into, `None` for the smallest. The others
+    /// differ in their addresses.
     #[must_use]
-    pub const fn piece(self, size: PageSize, index: usize) -> Option<Self> {
+    pub const fn first_piece(self, size: PageSize) -> Option<Self> {
         let smaller = match size {
             PageSize::Size4K => return None,
             PageSize::Size2M => PageSize::Size4K,
             PageSize::Size1G => PageSize::Size2M,
         };
-        let offset = crate::addr::to_count(index & 511).wrapping_mul(smaller.bytes());
-        let address = (self.0 & address_mask(size)).wrapping_add(offset);
-        let rest = self.0 & !(ADDRESS | HUGE | pat_bit(size) | attribute_mask());
+        let rest = self.0 & !(HUGE | pat_bit(size) | attribute_mask());
         let bits = attribute_bits(smaller, self.attributes(size));
         let huge = if matches!(smaller, PageSize::Size4K) {
             0
         } else {
             HUGE
         };
-        Some(Self(address | rest | bits | huge))
+        Some(Self(rest | bits | huge))
     }
 }
 

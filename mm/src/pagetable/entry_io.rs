@@ -12,7 +12,7 @@ use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// An entry's place in a table. The CPU reads it at any time, and sets its accessed and dirty bits.
 #[repr(transparent)]
-pub(super) struct Slot(AtomicU64);
+pub(crate) struct Slot(AtomicU64);
 
 impl Slot {
     /// What stands there; what was written to the table that it leads to is visible then.

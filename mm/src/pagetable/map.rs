@@ -5,23 +5,35 @@ use super::PageTable;
 use super::attributes::Attributes;
 use super::cursor::Cursor;
 use super::entry::{Entry, leaf_bits};
-use super::entry_io::Table;
+use super::entry_io::{Slot, Table};
 use super::error::{MapError, RangeError};
 use super::level::{Level, PageSize};
 use super::memory::TableMemory;
 use super::node::{Node, first_part, whole};
 use super::stash::Stash;
-use crate::addr::{Pfn, PfnRange, VirtAddr, VirtRange};
-use crate::config::{MAX_PHYS_BITS, PAGE_SHIFT};
+use crate::addr::{Pfn, PfnRange, VirtAddr, VirtRange, to_index};
+use crate::config::{MAX_PHYS_BITS, PAGE_SHIFT, PAGE_SIZE};
 use crate::frame::TablePage;
 
 /// What is to be mapped, page by page of the range.
 pub(crate) trait Frames {
-    /// Whether one page of `size` can be mapped for the page number `at` of the range and those behind it.
+    /// Whether one page of `size` can be mapped for the page number `at` of the range and those behind it; if so, the same
+    /// goes for the page numbers behind these.
     fn fits(&self, at: u64, size: PageSize) -> bool;
 
     /// The frame for the page number `at` of the range. Asked in ascending order, once for each page that is mapped.
     fn next(&mut self, at: u64) -> Pfn;
+
+    /// Writes the entries of pages from the page number `at` on: `bits`, and the frame's address.
+    #[inline]
+    fn write(&mut self, at: u64, slots: &[Slot], bits: u64) {
+        let mut at = at;
+        for slot in slots {
+            let frame = self.next(at).as_u64() << PAGE_SHIFT;
+            slot.store(Entry::from_bits(frame | bits));
+            at = at.wrapping_add(1);
+        }
+    }
 }
 
 /// Frames in a row, in pages of at most a size.
@@ -41,6 +53,15 @@ impl Frames for InARow {
     #[inline]
     fn next(&mut self, at: u64) -> Pfn {
         self.first.saturating_add(at)
+    }
+
+    #[inline]
+    fn write(&mut self, at: u64, slots: &[Slot], bits: u64) {
+        let mut entry = self.next(at).as_u64() << PAGE_SHIFT | bits;
+        for slot in slots {
+            slot.store(Entry::from_bits(entry));
+            entry = entry.wrapping_add(PAGE_SIZE);
+        }
     }
 }
 
@@ -222,15 +243,23 @@ fn missing_below(
     let Some(lowest) = below.below() else {
         return 1;
     };
-    let mut count: usize = 1;
-    let mut left = part;
-    while !left.is_empty() {
-        let next = first_part(left, below);
-        let at = at.wrapping_add(page_number(part.start(), next.start()));
-        count = count.saturating_add(missing_below(next, (below, lowest), at, frames));
-        left = VirtRange::new(next.end(), left.end()).unwrap_or_default();
-    }
-    count
+    let missing_in = |piece: VirtRange| {
+        let at = at.wrapping_add(page_number(part.start(), piece.start()));
+        missing_below(piece, (below, lowest), at, frames)
+    };
+    // All entries in the middle need as many as the first of them.
+    let first = first_part(part, below);
+    let rest = VirtRange::new(first.end(), part.end()).unwrap_or_default();
+    let last_start = super::node::last_of(part).align_down(below.entry_bytes());
+    let last = VirtRange::new(last_start, part.end()).filter(|last| last.start() >= first.end());
+    let middle = VirtRange::new(rest.start(), last_start).filter(|_| last.is_some());
+    let middle = middle.filter(|middle| !middle.is_empty());
+    let in_middle = middle.map_or(0, |middle| {
+        let count = to_index(middle.size() >> below.shift());
+        missing_in(first_part(middle, below)).saturating_mul(count)
+    });
+    let ends = missing_in(first).saturating_add(last.map_or(0, missing_in));
+    ends.saturating_add(in_middle).saturating_add(1)
 }
 
 /// Writing entries.
@@ -281,12 +310,8 @@ impl<'a, M: TableMemory, F: Frames> Fill<'_, 'a, M, F> {
 
     fn fill_pages(&mut self, node: Node<'a>, range: VirtRange) {
         let slots = node.pages(range);
-        let mut at = page_number(self.origin, range.start());
-        for slot in slots {
-            let frame = self.frames.next(at).as_u64() << PAGE_SHIFT;
-            slot.store(Entry::from_bits(frame | self.bits));
-            at = at.wrapping_add(1);
-        }
+        let at = page_number(self.origin, range.start());
+        self.frames.write(at, slots, self.bits);
         let new = u32::try_from(slots.len()).unwrap_or(0);
         node.lock().add(new);
     }

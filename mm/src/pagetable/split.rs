@@ -163,8 +163,10 @@ fn cut<'a, M: TableMemory>(
     };
     page.lock().begin(ALL, true);
     let table = Table::of(memory.platform(), page)?;
-    for (index, slot) in table.slots().iter().enumerate() {
-        slot.store(entry.piece(size, index)?);
+    let mut piece = entry.first_piece(size)?.bits();
+    for slot in table.slots() {
+        slot.store(Entry::from_bits(piece));
+        piece = piece.wrapping_add(level.entry_bytes());
     }
     Some(Node { page, table, level })
 }

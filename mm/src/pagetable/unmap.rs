@@ -75,7 +75,8 @@ impl<'a, M: TableMemory, S: FnMut(VirtAddr, Leaf)> Clear<'_, 'a, M, S> {
             } else if let Some(size) = node.level.page_size().filter(|_| !entry.is_none()) {
                 slot.store(Entry::NONE);
                 gone = gone.wrapping_add(1);
-                self.cleared(part.start(), entry, size);
+                self.has_cleared = true;
+                self.hidden(part.start(), entry, size);
             }
         }
         let _ = node.lock().sub(gone);
@@ -87,19 +88,23 @@ impl<'a, M: TableMemory, S: FnMut(VirtAddr, Leaf)> Clear<'_, 'a, M, S> {
         let mut at = range.start().as_u64();
         for slot in node.pages(range) {
             let entry = slot.load();
-            if !entry.is_none() {
+            if entry.is_present() {
                 slot.store(Entry::NONE);
                 gone = gone.wrapping_add(1);
-                self.cleared(VirtAddr::new(at), entry, PageSize::Size4K);
+                (self.sink)(VirtAddr::new(at), entry.as_leaf(PageSize::Size4K));
+            } else if !entry.is_none() {
+                slot.store(Entry::NONE);
+                gone = gone.wrapping_add(1);
+                self.hidden(VirtAddr::new(at), entry, PageSize::Size4K);
             }
             at = at.wrapping_add(PAGE_SIZE);
         }
+        self.has_cleared |= gone != 0;
         let _ = node.lock().sub(gone);
     }
 
-    #[inline]
-    fn cleared(&mut self, at: VirtAddr, entry: Entry, size: PageSize) {
-        self.has_cleared = true;
+    /// Shows a page out of everybody's reach; other things that are not present are no pages.
+    fn hidden(&mut self, at: VirtAddr, entry: Entry, size: PageSize) {
         if entry.is_mapped() {
             (self.sink)(at, entry.as_leaf(size));
         }

@@ -263,6 +263,12 @@ const SUITES: [Suite; 8] = [
         arguments: &[],
     },
     Suite {
+        areas: &["mm/src/system/tlb.rs"],
+        is_loom: false,
+        tests: &["--package", "mm-tests", "--test", "virtual_memory"],
+        arguments: &[],
+    },
+    Suite {
         areas: &[
             "mm/src/numa",
             "mm/src/numa.rs",

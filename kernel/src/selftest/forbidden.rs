@@ -1,0 +1,159 @@
+//! What the page tables forbid: each attempt faults, with the error code that says how.
+#![expect(
+    unsafe_code,
+    reason = "provoking a page fault abandons the code that raised it"
+)]
+
+use crate::arch::expect::{ExpectError, Fault, expect_fault};
+use crate::arch::trap::vector;
+use crate::arch::{cpu, image, local, probe};
+use crate::boot_info;
+use crate::ktest::Failure;
+use crate::memory::{Kernel, MEMORY, Pages};
+use crate::num::to_u64;
+use crate::{ktest, ktest_assert, ktest_eq};
+use alloc::boxed::Box;
+use mm::addr::{Order, PfnRange, PhysAddr, VirtAddr, VirtRange};
+use mm::buddy::Gfp;
+use mm::config::PAGE_SIZE;
+use mm::pagetable::{Attributes, Cache, PageSize, Protection};
+
+/// Bits of a page fault's error code (SDM vol. 3A, 4.7): the page is there, the access wrote, it fetched an instruction.
+const PRESENT: u64 = 1;
+const WRITE: u64 = 1 << 1;
+const FETCH: u64 = 1 << 4;
+
+fn fault(body: impl FnOnce()) -> Result<Fault, Failure> {
+    // SAFETY: the bodies used here own nothing and only execute the one faulting instruction.
+    unsafe { expect_fault(vector::PAGE_FAULT, body) }.map_err(Failure::new)
+}
+
+fn read(address: u64) {
+    // SAFETY: the tests pass addresses that fault, or that can be read.
+    unsafe { probe::touch(address) };
+}
+
+fn write(address: u64) {
+    // SAFETY: the tests pass addresses that fault.
+    unsafe { probe::poke(address) };
+}
+
+fn execute(address: u64) {
+    // SAFETY: the tests pass addresses that fault.
+    unsafe { probe::call(address) };
+}
+
+/// The attempt faults at that address, with that error code.
+fn refused(body: fn(u64), address: u64, code: u64) -> Result<(), Failure> {
+    let fault = fault(|| body(address))?;
+    ktest_eq!((fault.address, fault.error_code), (address, code));
+    Ok(())
+}
+
+/// Where the map of memory has a physical address.
+fn direct(at: PhysAddr) -> u64 {
+    let base = mm::config::Layout::LINUX_LIKE.direct_map.start().as_u64();
+    base.saturating_add(at.as_u64())
+}
+
+/// A page of user code's at a low address, for as long as `body` runs.
+fn with_user_page(body: impl FnOnce(u64) -> Result<(), Failure>) -> Result<(), Failure> {
+    const AT: u64 = 0x40_0000;
+    let space = MEMORY.kernel_space().ok_or(Failure::new("no tables"))?;
+    let page = Pages::alloc(Kernel, Gfp::KERNEL, Order::ZERO).map_err(Failure::new)?;
+    let attributes = Attributes {
+        protection: Protection::USER | Protection::WRITE | Protection::EXECUTE,
+        cache: Cache::WriteBack,
+    };
+    let row = (VirtAddr::new(AT), page.frames());
+    // SAFETY: the lower half is nobody's, and only this test touches the page there.
+    unsafe { MEMORY.map_pages(&space.tables, row, attributes, PageSize::Size4K) }
+        .map_err(Failure::new)?;
+    let outcome = body(AT);
+    let range = VirtRange::from_size(VirtAddr::new(AT), PAGE_SIZE).unwrap_or_default();
+    // SAFETY: this test is done with it.
+    unsafe { MEMORY.unmap_pages(&space.tables, range, |_, _| ()) }
+        .map_err(Failure::new)?
+        .complete();
+    outcome
+}
+
+ktest! {
+    fn code_and_constants_are_not_written() {
+        let info = boot_info().ok_or(Failure::new("no boot information"))?;
+        let [code, constants, ..] = image::parts(info).map(|part| part.range.start());
+        for at in [code, constants] {
+            let address = image::virtual_address(at, info);
+            refused(write, address, PRESENT | WRITE)?;
+            // The same bytes, through the map of memory.
+            refused(write, direct(at), PRESENT | WRITE)?;
+        }
+        Ok(())
+    }
+
+    fn data_stacks_and_objects_are_not_executed() {
+        static DATA: u64 = 0;
+        let on_stack = 0_u64;
+        let object = Box::new(0_u64);
+        let page = Pages::alloc(Kernel, Gfp::KERNEL, Order::ZERO).map_err(Failure::new)?;
+        let in_map = direct(page.frames().addrs().start());
+        for address in [
+            to_u64((&raw const DATA).addr()),
+            to_u64((&raw const on_stack).addr()),
+            to_u64((&raw const *object).addr()),
+            in_map,
+            mm::config::Layout::LINUX_LIKE.vmemmap.start().as_u64(),
+        ] {
+            refused(execute, address, PRESENT | FETCH)?;
+        }
+        Ok(())
+    }
+
+    fn nothing_is_at_null_nor_under_a_stack() {
+        refused(read, 8, 0)?;
+        refused(write, 8, WRITE)?;
+        refused(execute, 8, FETCH)?;
+        for (_, stack) in local::boot_cpu().stacks() {
+            refused(write, stack.guard.saturating_add(0x800), WRITE)?;
+        }
+        Ok(())
+    }
+
+    fn the_map_of_memory_holds_nothing_but_memory() {
+        // Registers of the local APIC, and behind the last RAM.
+        refused(read, direct(PhysAddr::new(0xfee0_0000)), 0)?;
+        let ram = MEMORY.zones().map(|zone| zone.span().end()).max();
+        let end = ram.ok_or(Failure::new("no zones"))?;
+        let behind = PfnRange::from_count(end, 1).ok_or(Failure::new("no frame"))?;
+        refused(read, direct(behind.addrs().start()), 0)
+    }
+
+    fn pages_of_user_code_are_neither_executed_nor_touched() {
+        with_user_page(|at| {
+            if cpu::has_smep() {
+                refused(execute, at, PRESENT | FETCH)?;
+            }
+            if cpu::has_smap() {
+                refused(read, at, PRESENT)?;
+                refused(write, at, PRESENT | WRITE)?;
+                return Ok(());
+            }
+            // SAFETY: as in `fault`.
+            let outcome = unsafe { expect_fault(vector::PAGE_FAULT, || read(at)) };
+            ktest_eq!(outcome.err(), Some(ExpectError::NoFault));
+            Ok(())
+        })
+    }
+
+    fn no_page_is_both_written_and_executed_and_tables_are_in_order() {
+        let space = MEMORY.kernel_space().ok_or(Failure::new("no tables"))?;
+        let found = mm::proc::check_wx(&MEMORY, space);
+        ktest_eq!(found, mm::proc::Violations::default());
+        let tables = MEMORY.validate_page_table(&space.tables).map_err(Failure::new)?;
+        ktest_assert!(tables > 4);
+        // Nothing is left of the boot loader's identity map.
+        let low = MEMORY.next_leaf(&space.tables, VirtAddr::new(0));
+        ktest_assert!(low.is_some_and(|(at, _)| at.as_u64() >> 63 == 1));
+        Ok(())
+    }
+}
