@@ -10,15 +10,20 @@ mod deferred;
 mod dma_pool;
 mod heap;
 mod home;
+mod kernel_map;
 #[cfg(feature = "allocator-api2")]
 mod kmalloc_in;
+mod kvmalloc;
 mod objects;
 mod page_tables;
 mod percpu;
 mod pooled;
 mod raw_pages;
 mod reserved;
+mod supply;
 mod typed;
+mod vmalloc;
+mod vmap;
 
 pub use bytes::KBytes;
 pub use dma_pool::{DmaBytes, DmaPool};
@@ -29,4 +34,6 @@ pub use kmalloc_in::KmallocIn;
 pub use percpu::PerCpuBox;
 pub use pooled::Pooled;
 pub use raw_pages::GetPagesError;
+pub(crate) use supply::Store;
 pub use typed::{CacheBox, NoRoom, TypedCache};
+pub use vmalloc::{BadVfree, Vmalloc};

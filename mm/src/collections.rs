@@ -3,6 +3,7 @@
 
 mod bitmap;
 mod granules;
+pub(crate) mod range_tree;
 mod set_bank;
 
 pub use bitmap::{Bit, Bitmap};

@@ -21,7 +21,7 @@
 //! | 3 | [`buddy`] | free blocks, migrate types, [`Gfp`](buddy::Gfp) | `page_alloc.c` |
 //! | 4 | [`slab`] | objects smaller than pages: caches, `kmalloc` | `slub.c` |
 //! | 4 | [`pagetable`] | entries, tables, and cursors over ranges of them | `pgtable.h` |
-//! | 5 | [`kspace`] | what each CPU has a copy of | `percpu.c` |
+//! | 5 | [`kspace`] | kernel addresses that are virtually contiguous; what each CPU has a copy of | `vmalloc.c`, `percpu.c` |
 //! | 8 | [`system`] | [`Memory`](system::Memory) and its handles | `alloc_pages` and its kin |
 //! | 8 | [`adapters`] | doors for code that keeps raw numbers | `free_pages`, `put_page` |
 //! | 8 | [`proc`] | texts of the `/proc` files | `/proc` |

@@ -13,6 +13,7 @@
 
 mod attributes;
 mod change;
+mod clear;
 mod cursor;
 mod entry;
 mod entry_io;

@@ -9,6 +9,7 @@
 //! | [`vmstat`] | counters of the whole machine | `vmstat_show` |
 //! | [`slabinfo`] | every cache and its slabs | `slabinfo_show` |
 //! | [`slabtop`], [`cache`], [`object`] | the largest caches, one cache, one object | the tools `slabtop` and `slabinfo` |
+//! | [`vmallocinfo`] | every area of kernel addresses | `vmalloc_info_show` |
 //! | [`iomem`] | what lies where in physical memory | `r_show` |
 //! | [`node_list`], [`node_meminfo`], [`node_numastat`], [`node_distance`] | files of `/sys/devices/system/node` | `drivers/base/node.c` |
 //! | [`numastat`] | which nodes' memory went where | the tool of this name |
@@ -40,6 +41,7 @@ mod page_tables;
 mod slabinfo;
 mod slabs;
 mod textbook;
+mod vmallocinfo;
 mod zones;
 
 pub use counters::{meminfo, vmstat};
@@ -53,6 +55,7 @@ pub use page_tables::{Violations, check_wx, ptdump, vtop};
 pub use slabinfo::slabinfo;
 pub use slabs::{cache, object, slabtop};
 pub use textbook::TextbookWalk;
+pub use vmallocinfo::vmallocinfo;
 pub use zones::zoneinfo;
 
 use core::fmt;

@@ -151,6 +151,8 @@ pub enum Check {
     SlabObjects,
     /// Chunks that each CPU has a unit of, and what is taken of them.
     PerCpu,
+    /// Areas of kernel addresses: their order, the gaps between them, and those that wait.
+    Areas,
 }
 
 impl fmt::Display for Corruption {

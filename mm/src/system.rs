@@ -47,6 +47,8 @@ mod soil;
 mod tlb;
 mod traced;
 mod tuning;
+mod vmalloc;
+mod vmap;
 
 use core::fmt;
 use core::ptr::NonNull;
@@ -72,6 +74,10 @@ pub use shared::{Destructor, SharedBlock, ToZone};
 pub use slab_faults::{FailSlab, NoFailSlab};
 pub use tlb::TlbOfCpu;
 pub use tuning::{Tuning, TuningError};
+pub(crate) use vmalloc::{Ask, Frames};
+pub use vmalloc::{VmallocError, VmallocStats};
+pub use vmap::IoremapError;
+pub(crate) use vmap::Others;
 
 pub use crate::adapters::{
     CacheBox, DmaBytes, DmaPool, Home, KBytes, NoRoom, PerCpuBox, Pooled, TypedCache,
@@ -79,6 +85,7 @@ pub use crate::adapters::{
 use crate::addr::Pfn;
 use crate::buddy::{Census, Gfp, Request};
 use crate::frame::{FrameTable, Origins, Page, ZoneId};
+use crate::kspace::Space;
 use crate::kspace::percpu::PerCpuMemory;
 pub use crate::kspace::percpu::{BadPerCpuFree, PerCpuError, PerCpuStats};
 use crate::mem::Array;
@@ -116,6 +123,8 @@ pub struct Memory<P: Platform> {
     core: Once<Core>,
     anchors: Anchors,
     helpers: reclaim::Helpers,
+    /// Kernel addresses, if the kernel said which and how they are mapped.
+    kspace: Once<Space>,
 }
 
 /// What exists once memory is up.
@@ -159,6 +168,7 @@ impl<P: Platform> Memory<P> {
             core: Once::new(),
             anchors: Anchors::new(),
             helpers: reclaim::Helpers::new(),
+            kspace: Once::new(),
         }
     }
 

@@ -7,6 +7,7 @@
 //!     caches      (44)  which caches there are
 //!     cma         (45)  which frames of the CMA area are taken
 //!     populate    (46)  one section at a time gets its records; interrupts off
+//!     vmalloc     (47)  which addresses areas of the kernel have; interrupts off
 //!       zone      (50)  free areas of one zone; interrupts off
 //!         slab    (60)  slabs of a cache on one node; interrupts off
 //!           percpu  (65)  which bytes are taken of what each CPU has a copy of
@@ -42,6 +43,12 @@ pub const POPULATE: LockClass = LockClass {
 pub const CMA: LockClass = LockClass {
     name: "cma",
     rank: 45,
+};
+
+/// Which addresses areas of the kernel have; nothing is allocated while it is held.
+pub const VMALLOC: LockClass = LockClass {
+    name: "vmalloc",
+    rank: 47,
 };
 
 /// Slabs of a cache on one node, and what a cache is called.

@@ -168,7 +168,7 @@ impl<P: Platform> Memory<P> {
 
     /// Reports a block that belongs nowhere: its record names no zone, or a wrong one.
     #[cold]
-    pub(super) fn lose(&self, pfn: Pfn, order: Order) {
+    pub(crate) fn lose(&self, pfn: Pfn, order: Order) {
         self.platform
             .corruption(&Corruption::LostBlock { pfn, order });
     }

@@ -268,6 +268,7 @@ impl<P: Platform> Memory<P> {
         core.reclaim.allocstall[request.highest().index()].fetch_add(1, Ordering::Relaxed);
         let mut pages = self.shrink_caches_here(core);
         pages = pages.saturating_add(self.shrink_percpu_here(core));
+        pages = pages.saturating_add(self.purge_for_pages());
         for priority in (0..=DEF_PRIORITY).rev() {
             for node in core.nodes_for(place, request) {
                 let control = ShrinkControl {

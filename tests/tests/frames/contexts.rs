@@ -3,6 +3,8 @@
 //! lock, since the code that was interrupted may hold it; nothing sleeps but for tasks; and who says
 //! that it may sleep where it may not is reported.
 
+mod areas;
+
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs;
@@ -609,6 +611,10 @@ const CALLS: &[(&str, Action)] = &[
     }),
 ];
 
+fn calls() -> impl Iterator<Item = &'static (&'static str, Action)> {
+    CALLS.iter().chain(areas::CALLS)
+}
+
 /// Makes a call as if from a context, and looks at what it did.
 fn make(name: &str, action: Action, from: From, call: &Call) {
     let hardware = call.world.hardware();
@@ -642,6 +648,7 @@ fn every_function_of_memory_is_called_in_every_context_that_it_allows() {
     let builder = World::new().ram(0, 64 * MIB).reserve(RESERVED, 2 * 4096);
     let builder = builder.options(|options| options.cma_bytes = 8 * MIB);
     let world: &'static World = Box::leak(Box::new(builder.boot()));
+    areas::init(world).unwrap();
     let documented: BTreeMap<_, _> = functions()
         .into_iter()
         .filter(|function| function.is_memory)
@@ -653,7 +660,7 @@ fn every_function_of_memory_is_called_in_every_context_that_it_allows() {
         if may == May::Boot {
             continue;
         }
-        let known = CALLS.iter().find(|(known, _)| known == name);
+        let known = calls().find(|(known, _)| known == name);
         let (_, action) = known.unwrap_or_else(|| panic!("no call of `{name}`: add one"));
         for &from in may.contexts() {
             let call = Call {
@@ -674,7 +681,7 @@ fn every_function_of_memory_is_called_in_every_context_that_it_allows() {
             made[from as usize] += 1;
         }
     }
-    for (name, _) in CALLS {
+    for (name, _) in calls() {
         assert!(
             documented.contains_key(*name),
             "`{name}` is not there any more"

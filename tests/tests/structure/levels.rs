@@ -37,14 +37,14 @@ const EQUALS: [&[&str]; 4] = [
 /// A room grows by changing this table, where a reviewer sees it. Files in a room that forbid
 /// `unsafe` do not count.
 const ROOMS: [(&str, usize, usize); 8] = [
-    ("platform", 240, 1),
+    ("platform", 245, 1),
     ("sync", 920, 22),
     ("mem", 292, 17),
     ("frame/table", 870, 27),
     ("slab/object", 560, 46),
     ("pagetable/entry_io", 60, 4),
-    ("kspace/raw", 290, 17),
-    ("adapters", 1270, 137),
+    ("kspace/raw", 620, 41),
+    ("adapters", 2060, 245),
 ];
 
 /// Heads of modules that have a room below them: they cannot forbid `unsafe` for it, so they must

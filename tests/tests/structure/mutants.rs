@@ -291,6 +291,21 @@ const SUITES: [Suite; 9] = [
         tests: &["--package", "mm-tests", "--test", "numa"],
         arguments: &[],
     },
+    Suite {
+        areas: &[
+            "mm/src/collections/range_tree.rs",
+            "mm/src/kspace",
+            "mm/src/adapters/supply.rs",
+            "mm/src/adapters/vmalloc.rs",
+            "mm/src/adapters/vmap.rs",
+            "mm/src/adapters/kvmalloc.rs",
+            "mm/src/system/vmalloc.rs",
+            "mm/src/system/vmap.rs",
+        ],
+        is_loom: false,
+        tests: &["--package", "mm-tests", "--test", "vmalloc"],
+        arguments: &["--skip", "suite::"],
+    },
 ];
 
 /// The single-step test in QEMU.

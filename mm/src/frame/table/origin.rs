@@ -17,7 +17,7 @@ use crate::sync::atomic::{AtomicPtr, Ordering};
 pub struct Origin(AtomicPtr<Location<'static>>);
 
 impl Origin {
-    fn set(&self, place: &'static Location<'static>) {
+    pub(crate) fn set(&self, place: &'static Location<'static>) {
         // INVARIANT: a static reference.
         self.0
             .store(core::ptr::from_ref(place).cast_mut(), Ordering::Release);

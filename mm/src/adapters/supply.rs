@@ -1,0 +1,126 @@
+//! Pages for areas of kernel addresses, by number.
+
+use crate::addr::{Order, Pfn, to_count, to_index};
+use crate::buddy::{Gfp, Request};
+use crate::frame::FrameTable;
+use crate::kspace::{Pile, Supply};
+use crate::mem::EarlyRam;
+use crate::platform::Platform;
+use crate::system::{AllocError, Core, Frames, Memory};
+
+/// Pages that are asked for together.
+const BATCH: usize = 64;
+
+/// The machine, as areas see it.
+pub(crate) struct Store<'m, P: Platform> {
+    memory: &'m Memory<P>,
+    core: &'m Core,
+}
+
+impl<'m, P: Platform> Store<'m, P> {
+    pub(crate) const fn new(memory: &'m Memory<P>, core: &'m Core) -> Self {
+        Self { memory, core }
+    }
+
+    /// Pages that lie anywhere, in blocks of 2 MiB as long as these are asked for and there are any.
+    pub(crate) fn pile(&self, wanted: Frames) -> Result<Pile, AllocError> {
+        let mut pile = Pile::new();
+        match self.fill(&mut pile, wanted) {
+            Ok(()) => Ok(pile),
+            Err(error) => {
+                pile.release(self);
+                Err(error)
+            }
+        }
+    }
+
+    fn fill(&self, pile: &mut Pile, wanted: Frames) -> Result<(), AllocError> {
+        let Frames {
+            gfp, node, count, ..
+        } = wanted;
+        let huge = Order::PAGEBLOCK;
+        while wanted.huge && count.saturating_sub(pile.frames()) >= huge.frames() {
+            // A smaller one will do as well: no trouble for this.
+            let trouble = Gfp::RECLAIM.union(Gfp::NOFAIL);
+            let gfp = gfp.difference(trouble) | Gfp::NORETRY | Gfp::NOWARN;
+            let block = match node {
+                Some(node) => self.memory.alloc_pages_node(node, gfp, huge),
+                None => self.memory.alloc_pages(gfp, huge),
+            };
+            let Ok(block) = block else { break };
+            // SAFETY: it was handed out just now, as a number, and is nobody else's.
+            unsafe { pile.push(&self.core.frames, block, huge) };
+        }
+        if count == 1 && node.is_none() {
+            let page = self.memory.alloc_pages(gfp, Order::ZERO)?;
+            // SAFETY: as above.
+            unsafe { pile.push(&self.core.frames, page, Order::ZERO) };
+            return Ok(());
+        }
+        while pile.frames() < count {
+            self.fill_singly(pile, wanted)?;
+        }
+        Ok(())
+    }
+
+    /// Adds a batch of single pages, or what is missing if that is less.
+    fn fill_singly(&self, pile: &mut Pile, wanted: Frames) -> Result<(), AllocError> {
+        if let Some(node) = wanted.node {
+            let page = self
+                .memory
+                .alloc_pages_node(node, wanted.gfp, Order::ZERO)?;
+            // SAFETY: as above.
+            unsafe { pile.push(&self.core.frames, page, Order::ZERO) };
+            return Ok(());
+        }
+        let missing = wanted.count.saturating_sub(pile.frames());
+        let mut pages = [None; BATCH];
+        let part = pages.get_mut(..to_index(missing.min(to_count(BATCH))));
+        let part = part.unwrap_or_default();
+        let full = self.memory.alloc_pages_bulk(wanted.gfp, part)?;
+        for page in part.iter().copied().flatten() {
+            // SAFETY: as above.
+            unsafe { pile.push(&self.core.frames, page, Order::ZERO) };
+        }
+        match full == part.len() {
+            true => Ok(()),
+            false => Err(AllocError::OutOfMemory),
+        }
+    }
+}
+
+impl<P: Platform> Supply for Store<'_, P> {
+    type P = P;
+
+    fn platform(&self) -> &P {
+        self.memory.platform()
+    }
+
+    fn frames(&self) -> &FrameTable {
+        &self.core.frames
+    }
+
+    fn alloc_room(&self, bytes: u64) -> Option<EarlyRam> {
+        let order = Order::for_bytes(bytes)?;
+        let request = Request::new(Gfp::KERNEL, order).ok()?;
+        let block = self.memory.alloc_request(&request, &mut ()).ok()?;
+        Some(EarlyRam::from_block(block))
+    }
+
+    unsafe fn free_pages(&self, pages: &mut [Option<Pfn>]) {
+        // SAFETY: the caller's word, passed on.
+        while let Err((place, _)) = unsafe { self.memory.free_pages_bulk(pages) } {
+            // Somebody wrote to its record: it stays out of use, and the others go back.
+            if let Some(pfn) = pages.get_mut(place).and_then(Option::take) {
+                self.memory.lose(pfn, Order::ZERO);
+            }
+        }
+    }
+
+    unsafe fn free_block(&self, first: Pfn, order: Order) {
+        // SAFETY: the caller's word, passed on.
+        if unsafe { self.memory.free_pages(first, order) }.is_err() {
+            self.memory.lose(first, order);
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! The record of an area (Linux: `struct vmap_area` and `struct vm_struct`).
+#![forbid(unsafe_code)]
+
+use core::panic::Location;
+
+use super::CacheMode;
+use super::raw::{Pile, PileSlot};
+use crate::addr::{PhysAddr, VirtAddr, VirtRange};
+use crate::collections::range_tree::{RangeNode, Slot};
+use crate::config::{PAGE_SHIFT, PAGE_SIZE};
+use crate::frame::Origin;
+use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+/// What an area is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub enum AreaKind {
+    /// Memory of its own.
+    Vmalloc = 0,
+    /// Memory of somebody else's.
+    Vmap = 1,
+    /// The same for a short time (Linux: `vm_map_ram`).
+    VmMapRam = 2,
+    /// Registers of a device.
+    Ioremap = 3,
+    /// The stack of a thread.
+    Stack = 4,
+}
+
+impl AreaKind {
+    const ALL: [Self; 5] = [
+        Self::Vmalloc,
+        Self::Vmap,
+        Self::VmMapRam,
+        Self::Ioremap,
+        Self::Stack,
+    ];
+
+    const fn bits(self) -> u32 {
+        match self {
+            Self::Vmalloc => 0,
+            Self::Vmap => 1,
+            Self::VmMapRam => 2,
+            Self::Ioremap => 3,
+            Self::Stack => 4,
+        }
+    }
+
+    /// The word for it in `/proc/vmallocinfo`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Vmalloc | Self::Stack => "vmalloc",
+            Self::Vmap => "vmap",
+            Self::VmMapRam => "vm_map_ram",
+            Self::Ioremap => "ioremap",
+        }
+    }
+}
+
+/// Where an area is in its life.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum AreaState {
+    /// A record of no area.
+    Unused,
+    /// Somebody has it.
+    Busy,
+    /// Nobody has it any more, but CPUs may remember it.
+    Lazy,
+    /// It lies ready for a CPU.
+    Cached,
+}
+
+impl AreaState {
+    const ALL: [Self; 4] = [Self::Unused, Self::Busy, Self::Lazy, Self::Cached];
+
+    const fn bits(self) -> u32 {
+        match self {
+            Self::Unused => 0,
+            Self::Busy => 1,
+            Self::Lazy => 2,
+            Self::Cached => 3,
+        }
+    }
+}
+
+const KIND_SHIFT: u32 = 8;
+/// In the state: whoever gave the area up could not unmap it.
+const STILL_MAPPED: u32 = 1 << 16;
+
+/// The record of an area. It lives for ever; what it says changes hands with the area.
+#[derive(Debug)]
+#[repr(align(128))]
+pub(crate) struct Area {
+    /// The addresses, guard page included.
+    pub(super) node: RangeNode,
+    /// State, kind from bit 8 on, and [`STILL_MAPPED`].
+    state: AtomicU32,
+    /// The next one in a list: of unused ones, of lazy ones, of those on a CPU's shelf, of mapped devices.
+    next: AtomicU32,
+    /// Bytes that were asked for.
+    asked: AtomicU64,
+    pub(super) frames: PileSlot,
+    /// What device it reaches: its address, and the cache mode in the lowest bits.
+    device: AtomicU64,
+    /// Who asked for it.
+    origin: Origin,
+}
+
+impl Area {
+    pub(super) fn new() -> Self {
+        Self {
+            node: RangeNode::new(),
+            state: AtomicU32::new(0),
+            next: AtomicU32::new(Slot::encode(None)),
+            asked: AtomicU64::new(0),
+            frames: PileSlot::default(),
+            device: AtomicU64::new(0),
+            origin: Origin::default(),
+        }
+    }
+
+    /// Where it is in its life.
+    pub(crate) fn state(&self) -> AreaState {
+        let bits = self.state.load(Ordering::Acquire) & 0xff;
+        let states = AreaState::ALL.into_iter();
+        let mut found = states.filter(|state| state.bits() == bits);
+        found.next().unwrap_or(AreaState::Unused)
+    }
+
+    /// What it is for, if it is busy or was.
+    pub(crate) fn kind(&self) -> AreaKind {
+        let bits = self.state.load(Ordering::Relaxed) >> KIND_SHIFT & 0xff;
+        let mut found = AreaKind::ALL.into_iter().filter(|kind| kind.bits() == bits);
+        found.next().unwrap_or(AreaKind::Vmalloc)
+    }
+
+    /// It is somebody's from now on.
+    pub(super) fn begin(&self, asked: u64, kind: AreaKind, place: &'static Location<'static>) {
+        self.asked.store(asked, Ordering::Relaxed);
+        self.origin.set(place);
+        let word = AreaState::Busy.bits() | kind.bits() << KIND_SHIFT;
+        self.state.store(word, Ordering::Release);
+    }
+
+    /// The frames are its own, until it is purged.
+    pub(crate) fn keep(&self, pile: Pile) {
+        self.frames.put(pile);
+    }
+
+    /// It is not somebody's any more, and unmapped now or later. One caller gets `true`.
+    pub(super) fn end(&self, now: bool) -> bool {
+        let word = self.state.load(Ordering::Relaxed);
+        let later = if now { 0 } else { STILL_MAPPED };
+        let lazy = word & !0xff | AreaState::Lazy.bits() | later;
+        let (set, seen) = (Ordering::AcqRel, Ordering::Relaxed);
+        word & 0xff == AreaState::Busy.bits()
+            && self.state.compare_exchange(word, lazy, set, seen).is_ok()
+    }
+
+    /// Whether it waits to be unmapped, too.
+    pub(super) fn is_still_mapped(&self) -> bool {
+        self.state.load(Ordering::Relaxed) & STILL_MAPPED != 0
+    }
+
+    pub(super) fn set_state(&self, state: AreaState) {
+        self.state.store(state.bits(), Ordering::Release);
+    }
+
+    pub(super) fn next(&self) -> Option<Slot> {
+        Slot::new(self.next.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn set_next(&self, next: Option<Slot>) {
+        self.next.store(Slot::encode(next), Ordering::Relaxed);
+    }
+
+    /// The addresses, guard page included.
+    pub(crate) fn whole(&self) -> VirtRange {
+        let span = self.node.span();
+        let (start, end) = (VirtAddr::new(span.start), VirtAddr::new(span.end));
+        VirtRange::new(start, end).unwrap_or(VirtRange::EMPTY)
+    }
+
+    /// The addresses that are mapped: all but the last page.
+    pub(crate) fn mapped(&self) -> VirtRange {
+        let whole = self.whole();
+        let end = whole.end().checked_sub(PAGE_SIZE).unwrap_or_default();
+        VirtRange::new(whole.start(), end).unwrap_or(VirtRange::EMPTY)
+    }
+
+    /// Pages that are mapped.
+    pub(crate) fn pages(&self) -> u64 {
+        self.mapped().size() >> PAGE_SHIFT
+    }
+
+    /// Who asked for it.
+    pub(crate) fn place(&self) -> Option<&'static Location<'static>> {
+        self.origin.get()
+    }
+
+    /// What device it reaches, from which page on, and how that is cached.
+    pub(crate) fn device(&self) -> (PhysAddr, CacheMode) {
+        let word = self.device.load(Ordering::Relaxed);
+        let mode = word & PAGE_SIZE.wrapping_sub(1);
+        let mut modes = CacheMode::ALL.into_iter();
+        let cache = modes.find(|cache| cache.bits() == mode).unwrap_or_default();
+        (PhysAddr::new(word.wrapping_sub(mode)), cache)
+    }
+
+    pub(super) fn set_device(&self, page: PhysAddr, cache: CacheMode) {
+        self.device
+            .store(page.as_u64() | cache.bits(), Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,478 @@
+//! All areas of a kernel, and where there is room for more.
+#![forbid(unsafe_code)]
+
+use core::panic::Location;
+
+use super::arena::Arena;
+use super::shelf::{Gauges, Shelf};
+use super::{Area, AreaKind, AreaState, CacheMode, Mapping, Supply};
+use crate::addr::{PhysAddr, PhysRange, VirtAddr, VirtRange};
+use crate::collections::range_tree::{RangeTree, Slot, Span};
+use crate::config::{PAGE_SHIFT, PAGE_SIZE};
+use crate::mem::{Array, CarveError, EarlyRam};
+use crate::platform::Platform;
+use crate::report::{Check, Corruption};
+use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use crate::sync::{OwnerCell, PerCpu, Pin, SpinLock, rank};
+
+/// Areas that lie ready for a CPU, at most.
+const READY: u32 = 8192;
+
+/// How often somebody looks for room who finds some, but not enough.
+const TRIES: u32 = 8;
+
+/// What an area is to be like.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wanted {
+    /// Bytes that were asked for.
+    pub(crate) asked: u64,
+    /// Pages to be mapped: at least one.
+    pub(crate) pages: u64,
+    /// Where it may start: at multiples of this power of two, a page or more.
+    pub(crate) align: u64,
+    /// What it is for.
+    pub(crate) kind: AreaKind,
+    /// Who wants it.
+    pub(crate) place: &'static Location<'static>,
+}
+
+/// Nodes whose pages are counted.
+pub(crate) const NODES: usize = 64;
+
+/// What is known of an area.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AreaInfo {
+    /// The addresses, guard page included.
+    pub(crate) range: VirtRange,
+    pub(crate) kind: AreaKind,
+    pub(crate) state: AreaState,
+    pub(crate) place: Option<&'static Location<'static>>,
+    /// Where the device is, if it is one.
+    pub(crate) device: PhysAddr,
+    /// Pages that are mapped.
+    pub(crate) pages: u64,
+    /// Pages of its own, by node.
+    pub(crate) pages_by_node: [u64; NODES],
+}
+
+/// Why there is no area.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum NoArea {
+    /// No gap is large enough.
+    NoSpace,
+    /// There is no memory for its record, or as many areas as there can be.
+    NoRecord,
+}
+
+/// What is done under the lock.
+#[derive(Debug)]
+pub(super) struct Index {
+    pub(super) tree: RangeTree,
+    /// Records that were used before.
+    unused: Option<Slot>,
+    /// The first record that never was.
+    fresh: u32,
+    /// Areas of devices, the newest first.
+    devices: Option<Slot>,
+}
+
+/// Why an area could not be made under the lock.
+enum Missing {
+    Gap,
+    Record(Slot),
+}
+
+/// All areas.
+///
+/// # Invariants
+/// An area's addresses are in the tree from when it is taken until a purge is done with it, and no two areas' overlap.
+#[derive(Debug)]
+pub(crate) struct Space {
+    range: VirtRange,
+    pub(super) arena: Arena,
+    pub(super) index: SpinLock<Index>,
+    pub(super) shelves: PerCpu<Shelf, Gauges>,
+    pub(super) mapping: Mapping,
+    /// The newest of those that wait for a purge, by number; and how many pages they have.
+    pub(super) lazy: AtomicU32,
+    pub(super) lazy_pages: AtomicU64,
+    /// How many there may be before somebody purges.
+    pub(super) lazy_most: AtomicU64,
+    pub(super) is_purging: AtomicBool,
+    /// Somebody makes records.
+    is_growing: AtomicBool,
+    /// Purges that were done, and areas that went with them.
+    pub(super) purges: AtomicU64,
+    pub(super) purged: AtomicU64,
+}
+
+impl Space {
+    /// Bytes that [`Self::new`] needs for each CPU's shelf.
+    pub(crate) fn shelf_bytes(cpus: usize) -> Option<u64> {
+        Array::<OwnerCell<Shelf, Gauges>>::bytes_for(cpus)
+    }
+
+    /// Without areas. Linux's limit for what waits is 32 MiB, times the number of binary digits of the number of CPUs
+    /// (`lazy_max_pages`).
+    pub(crate) fn new<P: Platform>(
+        platform: &P,
+        range: VirtRange,
+        mapping: Mapping,
+        ram: EarlyRam,
+    ) -> Result<Self, CarveError> {
+        let cpus = usize::try_from(platform.cpus()).unwrap_or(usize::MAX);
+        let cell = |_| OwnerCell::new(Shelf::new(), Gauges::default());
+        let bounds = Span {
+            start: range.start().as_u64(),
+            end: range.end().as_u64(),
+        };
+        let digits = u32::BITS.saturating_sub(platform.cpus().leading_zeros());
+        let most = u64::from(digits).saturating_mul((32 << 20) >> PAGE_SHIFT);
+        Ok(Self {
+            range,
+            arena: Arena::new(),
+            index: SpinLock::new(
+                rank::VMALLOC,
+                Index {
+                    tree: RangeTree::new(bounds, PAGE_SIZE),
+                    unused: None,
+                    fresh: 0,
+                    devices: None,
+                },
+            ),
+            shelves: PerCpu::new(Array::carve(platform, ram, cpus, cell)?),
+            mapping,
+            lazy: AtomicU32::new(Slot::encode(None)),
+            lazy_pages: AtomicU64::new(0),
+            lazy_most: AtomicU64::new(most),
+            is_purging: AtomicBool::new(false),
+            is_growing: AtomicBool::new(false),
+            purges: AtomicU64::new(0),
+            purged: AtomicU64::new(0),
+        })
+    }
+
+    /// The page tables.
+    pub(crate) const fn mapping(&self) -> &Mapping {
+        &self.mapping
+    }
+
+    /// The record with a number.
+    #[inline]
+    pub(crate) fn area(&self, slot: Slot) -> Option<&Area> {
+        self.arena.area(slot)
+    }
+
+    /// Takes an area: one that lies ready, or the lowest addresses that are free. If there are none, a purge may find
+    /// some. Context: task, no lock held.
+    #[inline]
+    pub(crate) fn take<S: Supply>(&self, supply: &S, wanted: &Wanted) -> Result<Slot, NoArea> {
+        if wanted.align == PAGE_SIZE
+            && let Some(slot) = self.take_ready(supply, wanted.pages)
+        {
+            if let Some(area) = self.area(slot) {
+                area.begin(wanted.asked, wanted.kind, wanted.place);
+            }
+            return Ok(slot);
+        }
+        self.take_gap(supply, wanted)
+    }
+
+    /// One of those that lie ready for this CPU.
+    #[inline]
+    fn take_ready<S: Supply>(&self, supply: &S, pages: u64) -> Option<Slot> {
+        let pin = Pin::new(supply.platform());
+        let mut shelf = self.shelves.enter(&pin)?;
+        let (areas, gauges) = shelf.parts();
+        let slot = areas.take(&self.arena, pages, gauges);
+        if shelf.leave() {
+            self.serve(supply, &pin);
+        }
+        slot
+    }
+
+    #[inline(never)]
+    fn take_gap<S: Supply>(&self, supply: &S, wanted: &Wanted) -> Result<Slot, NoArea> {
+        let mut tries = TRIES;
+        loop {
+            match self.carve(supply, wanted) {
+                Ok(slot) => return Ok(slot),
+                Err(Missing::Record(slot)) => self.grow(supply, slot)?,
+                Err(Missing::Gap) if tries > 0 => {
+                    let is_larger = self.make_room(supply);
+                    tries = if is_larger { tries.wrapping_sub(1) } else { 0 };
+                }
+                Err(Missing::Gap) => return Err(NoArea::NoSpace),
+            }
+        }
+    }
+
+    /// Takes the lowest addresses that are free.
+    fn carve<S: Supply>(&self, supply: &S, wanted: &Wanted) -> Result<Slot, Missing> {
+        // One more, which is never mapped: whoever runs off the end has a page fault.
+        let pages = wanted.pages.checked_add(1).ok_or(Missing::Gap)?;
+        let size = pages.checked_mul(PAGE_SIZE).ok_or(Missing::Gap)?;
+        let mut index = self.index.lock(supply.platform());
+        let fresh = Slot::new(index.fresh).ok_or(Missing::Gap)?;
+        let slot = index.unused.unwrap_or(fresh);
+        let area = self.area(slot).ok_or(Missing::Record(slot))?;
+        let gap = index.tree.find_gap(&self.arena, size, wanted.align);
+        let start = gap.ok_or(Missing::Gap)?;
+        let end = start.saturating_add(size);
+        let next = area.next();
+        let placed = index.tree.insert(&self.arena, slot, Span { start, end });
+        placed.map_err(|_| Missing::Gap)?;
+        match index.unused {
+            Some(_) => index.unused = next,
+            None => index.fresh = index.fresh.saturating_add(1),
+        }
+        area.begin(wanted.asked, wanted.kind, wanted.place);
+        Ok(slot)
+    }
+
+    /// Makes more records, so that there is one with this number.
+    fn grow<S: Supply>(&self, supply: &S, slot: Slot) -> Result<(), NoArea> {
+        if !Arena::can_hold(slot) {
+            return Err(NoArea::NoRecord);
+        }
+        if self.is_growing.swap(true, Ordering::Acquire) {
+            // Somebody else is at it.
+            let _ = supply.platform().relax(0);
+            return Ok(());
+        }
+        let grown = match self.arena.missing(slot) {
+            None => true,
+            Some(bytes) => supply
+                .alloc_room(bytes)
+                .is_some_and(|ram| self.arena.grow(supply.platform(), slot, ram)),
+        };
+        self.is_growing.store(false, Ordering::Release);
+        match grown {
+            true => Ok(()),
+            false => Err(NoArea::NoRecord),
+        }
+    }
+
+    /// Has records for `count` areas ready, so that none of these needs memory for its own.
+    pub(crate) fn reserve<S: Supply>(&self, supply: &S, count: u32) -> Result<(), NoArea> {
+        let step = usize::try_from(count).unwrap_or(usize::MAX);
+        for number in (0..count).step_by(32.min(step.max(1))) {
+            if let Some(slot) = Slot::new(number).filter(|&slot| self.area(slot).is_none()) {
+                self.grow(supply, slot)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives addresses back that nobody remembers, and their records.
+    pub(super) fn forget<S: Supply>(&self, supply: &S, areas: &[Option<Slot>]) {
+        let mut index = self.index.lock(supply.platform());
+        for slot in areas.iter().copied().flatten() {
+            let Some(area) = self.area(slot) else {
+                continue;
+            };
+            if index.tree.remove(&self.arena, slot) {
+                area.set_state(AreaState::Unused);
+                area.set_next(index.unused.replace(slot));
+            }
+        }
+    }
+
+    /// Lays an area ready that nobody remembers. `false` if it is too large, or there are enough.
+    pub(super) fn lay_ready<S: Supply>(&self, supply: &S, slot: Slot) -> bool {
+        let pin = Pin::new(supply.platform());
+        let (Some(area), Some(mut shelf)) = (self.area(slot), self.shelves.enter(&pin)) else {
+            return false;
+        };
+        let (areas, gauges) = shelf.parts();
+        let is_ready = gauges.count() < READY && {
+            area.set_state(AreaState::Cached);
+            areas.put(&self.arena, slot, area.pages(), gauges)
+        };
+        if shelf.leave() {
+            self.serve(supply, &pin);
+        }
+        is_ready
+    }
+
+    /// Gives the addresses back that lie ready for this CPU, because another one has none.
+    #[cold]
+    fn serve<S: Supply>(&self, supply: &S, pin: &Pin<'_, S::P>) {
+        self.shelves.serve(pin, |shelf, gauges| {
+            while let Some(slot) = shelf.take_any(&self.arena, gauges) {
+                self.forget(supply, &[Some(slot)]);
+            }
+        });
+    }
+
+    /// Looks for addresses that nobody needs. `false` if there are none.
+    fn make_room<S: Supply>(&self, supply: &S) -> bool {
+        let is_purged = match self.purge(supply) {
+            Some(areas) => areas > 0,
+            None => {
+                // Somebody else is at it, and about to be done.
+                let mut rounds: u32 = 0;
+                while self.is_purging.load(Ordering::Acquire) && supply.platform().relax(rounds) {
+                    rounds = rounds.saturating_add(1);
+                }
+                true
+            }
+        };
+        let pin = Pin::new(supply.platform());
+        let before: u32 = self.ready(|gauges| gauges.count());
+        for cpu in (0..supply.platform().cpus()).map(crate::platform::CpuId) {
+            if let Some(cell) = self
+                .shelves
+                .cell(cpu)
+                .filter(|cell| cell.shared().count() > 0)
+            {
+                cell.want_drain();
+            }
+        }
+        self.serve(supply, &pin);
+        is_purged || self.ready(|gauges| gauges.count()) < before
+    }
+
+    fn ready(&self, count: impl Fn(&Gauges) -> u32) -> u32 {
+        self.shelves
+            .shared()
+            .map(count)
+            .fold(0, u32::saturating_add)
+    }
+
+    /// Notes what device an area reaches.
+    ///
+    /// # Errors
+    /// How part of it is mapped elsewhere, if that is another cache mode.
+    pub(crate) fn note_device<P: Platform>(
+        &self,
+        platform: &P,
+        slot: Slot,
+        page: PhysAddr,
+        cache: CacheMode,
+    ) -> Result<(), CacheMode> {
+        let mut index = self.index.lock(platform);
+        let Some(new) = self.area(slot) else {
+            return Ok(());
+        };
+        let range = PhysRange::from_size(page, new.mapped().size());
+        let mut next = index.devices;
+        while let Some(area) = next.and_then(|slot| self.area(slot)) {
+            let (first, other) = area.device();
+            let its = PhysRange::from_size(first, area.mapped().size());
+            if other != cache && its.overlaps(range) {
+                return Err(other);
+            }
+            next = area.next();
+        }
+        new.set_device(page, cache);
+        new.set_next(index.devices.replace(slot));
+        Ok(())
+    }
+
+    /// Takes an area off the list of devices, if it is on it.
+    pub(super) fn forget_device<P: Platform>(&self, platform: &P, slot: Slot) {
+        let mut index = self.index.lock(platform);
+        let after = self.area(slot).and_then(Area::next);
+        if index.devices == Some(slot) {
+            index.devices = after;
+            return;
+        }
+        let mut next = index.devices;
+        while let Some(area) = next.and_then(|slot| self.area(slot)) {
+            next = area.next();
+            if next == Some(slot) {
+                area.set_next(after);
+                return;
+            }
+        }
+    }
+
+    /// How often an area was taken that lay ready.
+    pub(crate) fn hits(&self) -> u64 {
+        let hits = self.shelves.shared().map(Gauges::hits);
+        hits.fold(0, u64::wrapping_add)
+    }
+
+    /// The area that an address is in, guard pages included.
+    pub(crate) fn find<P: Platform>(&self, platform: &P, at: VirtAddr) -> Option<Slot> {
+        let index = self.index.lock(platform);
+        index.tree.containing(&self.arena, at.as_u64())
+    }
+
+    /// What is known of the lowest area that ends above an address.
+    pub(crate) fn next_from<S: Supply>(&self, supply: &S, at: VirtAddr) -> Option<AreaInfo> {
+        let index = self.index.lock(supply.platform());
+        let slot = index.tree.first_from(&self.arena, at.as_u64())?;
+        let area = self.area(slot)?;
+        let state = area.state();
+        // Frames of an area that waits may go meanwhile.
+        let mut pages_by_node = [0; NODES];
+        if state == AreaState::Busy {
+            for (pfn, order) in area.frames.look(supply.frames()) {
+                let node = supply
+                    .frames()
+                    .frame(pfn)
+                    .map(|frame| frame.word().zone_id().node);
+                let count = node.and_then(|node| pages_by_node.get_mut(usize::from(node.0)));
+                if let Some(count) = count {
+                    *count = order.frames().saturating_add(*count);
+                }
+            }
+        }
+        Some(AreaInfo {
+            range: area.whole(),
+            kind: area.kind(),
+            state,
+            place: area.place(),
+            device: area.device().0,
+            pages: area.pages(),
+            pages_by_node,
+        })
+    }
+
+    /// Areas with addresses, those that wait or lie ready included.
+    pub(crate) fn count<P: Platform>(&self, platform: &P) -> u32 {
+        self.index.lock(platform).tree.count()
+    }
+
+    /// The addresses that areas may have.
+    pub(crate) const fn range(&self) -> VirtRange {
+        self.range
+    }
+
+    /// Recounts the tree, areas by state, and what waits. Context: nothing else runs.
+    ///
+    /// # Errors
+    /// The first [`Corruption`] found.
+    pub(crate) fn validate<P: Platform>(&self, platform: &P) -> Result<(), Corruption> {
+        let miscount = |recorded, counted| Corruption::Miscount {
+            check: Check::Areas,
+            recorded,
+            counted,
+        };
+        let index = self.index.lock(platform);
+        let tree = index.tree.validate(&self.arena);
+        tree.map_err(|bad| miscount(bad.recorded, bad.counted))?;
+        let (mut lazy_pages, mut ready, mut at) = (0_u64, 0_u64, 0);
+        while let Some(slot) = index.tree.first_from(&self.arena, at) {
+            let area = self.area(slot).ok_or(miscount(1, 0))?;
+            at = area.whole().end().as_u64();
+            match area.state() {
+                AreaState::Unused => return Err(miscount(1, 0)),
+                AreaState::Lazy => lazy_pages = lazy_pages.saturating_add(area.pages()),
+                AreaState::Cached => ready = ready.saturating_add(1),
+                AreaState::Busy => {}
+            }
+        }
+        let recorded = self.lazy_pages.load(Ordering::Relaxed);
+        if recorded != lazy_pages {
+            return Err(miscount(recorded, lazy_pages));
+        }
+        let recorded = u64::from(self.ready(Gauges::count));
+        match recorded == ready {
+            true => Ok(()),
+            false => Err(miscount(recorded, ready)),
+        }
+    }
+}

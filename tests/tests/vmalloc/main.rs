@@ -1,0 +1,29 @@
+//! Kernel addresses on a simulated machine: areas, their frames, their end.
+
+/// A test for each profile, and each memory model, on CPUs with page lists and without: areas know nothing of these, but what is
+/// below them does.
+macro_rules! on_machines {
+    ($($body:ident),* $(,)?) => {$(
+        mod $body {
+            use mm_tests::sim::{Debug, Flat, Hardened, Listed, Plain, Sparse, Vmemmap};
+
+            #[test]
+            fn plain_flat() { super::$body::<(Plain, Flat)>(); }
+            #[test]
+            fn hardened_sparse() { super::$body::<(Hardened, Sparse)>(); }
+            #[test]
+            fn listed_plain_sparse() { super::$body::<Listed<(Plain, Sparse)>>(); }
+            #[test]
+            fn listed_debug_vmemmap() { super::$body::<Listed<(Debug, Vmemmap)>>(); }
+        }
+    )*};
+}
+pub(crate) use on_machines;
+
+mod areas;
+mod basics;
+mod failing;
+mod others;
+mod purge;
+mod suite;
+mod world;

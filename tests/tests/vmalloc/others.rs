@@ -1,0 +1,315 @@
+//! Frames of others, devices, and memory that may be either.
+
+use std::ptr::NonNull;
+
+use mm::adapters::BadVfree;
+use mm::addr::{Order, Pfn, PhysAddr};
+use mm::buddy::Gfp;
+use mm::kspace::{CacheMode, MapAccess, MapAttributes, MapError};
+use mm::proc::vmallocinfo;
+use mm::system::{IoremapError, VmallocError};
+use mm_tests::sim::{Listed, Plain, Sparse, Usual};
+
+use crate::world::{MIB, PAGE, START, World, at};
+
+#[test]
+fn frames_of_others_are_mapped_as_named_and_stay_theirs() {
+    let world = World::<Usual>::new(64 * MIB, 64 * MIB, 64);
+    let blocks: Vec<_> = (0..70)
+        .map(|_| world.alloc_block(Gfp::KERNEL, Order::ZERO).unwrap())
+        .collect();
+    let frames: Vec<Pfn> = blocks.iter().rev().map(|block| block.pfn()).collect();
+    let how = MapAttributes {
+        access: MapAccess::ReadOnly,
+        cache: CacheMode::WriteCombining,
+    };
+    // SAFETY: they are the test's until the purge below.
+    let area = unsafe { world.vmap(&frames, how) }.unwrap();
+    for (page, pfn) in frames.iter().enumerate() {
+        let mapped = world.tables.page(at(area, page * PAGE)).unwrap();
+        assert_eq!((mapped.pfn, mapped.how), (*pfn, how));
+    }
+    assert_eq!(world.tables.page(at(area, frames.len() * PAGE)), None);
+    let mut text = String::new();
+    vmallocinfo(&**world, &mut text).unwrap();
+    assert!(text.ends_with("pages=70 vmap\n"), "{text}");
+    // SAFETY: refused, so nothing is given up.
+    let wrong = unsafe {
+        [
+            world.vfree(area),
+            world.vm_unmap_ram(area),
+            world.iounmap(area),
+        ]
+    };
+    assert_eq!(wrong, [Err(BadVfree(at(area, 0))); 3]);
+    // SAFETY: nobody uses it.
+    unsafe { world.vunmap(area) }.unwrap();
+    let _ = world.vmalloc_purge();
+    world.look();
+    // SAFETY: as above.
+    let area = unsafe { world.vm_map_ram(&frames[..16]) }.unwrap();
+    // SAFETY: as above.
+    unsafe { world.vm_unmap_ram(area) }.unwrap();
+    let _ = world.vmalloc_purge();
+    // SAFETY: nothing is mapped.
+    let none = unsafe { world.vmap(&[], how) };
+    assert_eq!(none, Err(VmallocError::Empty));
+    world.tables.set_budget(3);
+    // SAFETY: as above.
+    let few = unsafe { world.vmap(&frames, how) };
+    assert_eq!(few, Err(VmallocError::Map(MapError::OutOfTables)));
+    assert_eq!(
+        (world.tables.mapped(), world.vmalloc_stats().areas),
+        (0, 1),
+        "one lies ready"
+    );
+    drop(blocks);
+    world.finish();
+}
+
+const DEVICE: PhysAddr = PhysAddr::new(0xfed0_0000);
+
+fn ioremap(
+    world: &World<Usual>,
+    at: PhysAddr,
+    size: u64,
+    cache: CacheMode,
+) -> Result<NonNull<u8>, IoremapError> {
+    // SAFETY: there is no device, and nobody uses the address.
+    unsafe { world.ioremap(at, size, cache) }
+}
+
+fn iounmap(world: &World<Usual>, at: NonNull<u8>) {
+    // SAFETY: nobody uses it.
+    unsafe { world.iounmap(at) }.unwrap();
+}
+
+#[test]
+fn devices_are_mapped_as_they_are_to_be_cached() {
+    let world = World::<Usual>::new(64 * MIB, 64 * MIB, 64);
+    for cache in [
+        CacheMode::Uncached,
+        CacheMode::WriteCombining,
+        CacheMode::WriteThrough,
+        CacheMode::WriteBack,
+    ] {
+        let odd = DEVICE.checked_add(0x123).unwrap();
+        let device = ioremap(&world, odd, 0x1000, cache).unwrap();
+        assert_eq!(device.addr().get() % PAGE, 0x123);
+        let first = at(device, 0).align_down(4096);
+        let mapped = world.tables.page(first).unwrap();
+        assert_eq!((mapped.pfn.addr(), mapped.how.cache), (DEVICE, cache));
+        assert!(
+            world.tables.page(at(device, PAGE)).is_some(),
+            "the rest is in the next page"
+        );
+        assert_eq!(world.tables.page(at(device, 2 * PAGE)), None);
+        let mut text = String::new();
+        vmallocinfo(&**world, &mut text).unwrap();
+        assert!(text.contains("phys=0x00000000fed00000 ioremap\n"), "{text}");
+        for other in [CacheMode::Uncached, CacheMode::WriteBack] {
+            let second = ioremap(&world, DEVICE, 1, other);
+            match other == cache {
+                true => iounmap(&world, second.unwrap()),
+                false => assert_eq!(second, Err(IoremapError::Conflict(cache))),
+            }
+        }
+        let beside = DEVICE.checked_add(0x2000).unwrap();
+        let beside = ioremap(&world, beside, 0x1000, CacheMode::WriteThrough).unwrap();
+        iounmap(&world, beside);
+        iounmap(&world, device);
+        world.look();
+    }
+    let large = PhysAddr::new(0x1_0000_0000);
+    let device = ioremap(&world, large, 5 * MIB, CacheMode::WriteCombining).unwrap();
+    assert!(at(device, 0).is_aligned(2 * MIB));
+    assert!(
+        world
+            .tables
+            .page(at(device, 4 * MIB as usize - 1))
+            .unwrap()
+            .huge
+    );
+    let last = world.tables.page(at(device, 5 * MIB as usize - 1)).unwrap();
+    assert_eq!(
+        (last.huge, last.pfn.addr().as_u64()),
+        (false, 0x1_0000_0000 + 5 * MIB - 4096)
+    );
+    iounmap(&world, device);
+    world.finish();
+}
+
+/// R37: what is no device, by its address.
+#[test]
+fn wrong_ranges_of_devices_are_refused_and_nothing_is_changed() {
+    let world = World::<Usual>::new(64 * MIB, 64 * MIB, 64);
+    let top = 1_u64 << 52;
+    let sizes = [
+        0,
+        1,
+        4095,
+        4096,
+        4097,
+        1 << 20,
+        1 << 51,
+        1 << 52,
+        1 << 63,
+        u64::MAX,
+    ];
+    let places = [
+        0,
+        1,
+        0xfff,
+        0x1000,
+        64 * MIB - 1,
+        64 * MIB,
+        top - 4097,
+        top - 4096,
+    ];
+    let edges = [top - 1, top, top + 1, 1 << 63, u64::MAX - 4096, u64::MAX];
+    let places = places.iter().chain(&edges);
+    for &place in places {
+        for size in sizes {
+            let found = ioremap(&world, PhysAddr::new(place), size, CacheMode::Uncached);
+            let end = place.checked_add(size);
+            match found {
+                Ok(device) => {
+                    assert!(size > 0 && place >= 64 * MIB && end.unwrap() <= top);
+                    iounmap(&world, device);
+                }
+                Err(IoremapError::Area(VmallocError::Empty)) => assert_eq!(size, 0),
+                Err(IoremapError::BadRange(_)) => assert!(end.is_none_or(|end| end > top)),
+                Err(IoremapError::Ram(ram)) => {
+                    assert!(place < 64 * MIB && ram.as_u64() < 64 * MIB);
+                }
+                Err(IoremapError::Area(VmallocError::TooLarge | VmallocError::NoSpace)) => {
+                    assert!(size > 16 * MIB, "{place:#x} {size:#x}");
+                }
+                Err(error) => panic!("{place:#x} {size:#x}: {error}"),
+            }
+            assert_eq!(world.tables.mapped(), 0);
+            world.validate_vmalloc().unwrap();
+        }
+    }
+    world.finish();
+}
+
+#[test]
+fn memory_is_remapped_only_if_the_direct_map_does_not_do() {
+    let world = World::<Usual>::new(64 * MIB, 64 * MIB, 64);
+    let ram = PhysAddr::new(MIB + 5);
+    let remap = |at, size, cache| {
+        // SAFETY: nobody uses the address.
+        unsafe { world.memremap(at, size, cache) }
+    };
+    let direct = remap(ram, 100, CacheMode::WriteBack).unwrap();
+    assert!(!world.is_vmalloc_addr(at(direct, 0)));
+    // SAFETY: nobody uses it.
+    unsafe { world.memunmap(direct) }.unwrap();
+    let cached = remap(ram, 100, CacheMode::Uncached);
+    assert!(matches!(cached, Err(IoremapError::Ram(_))));
+    let edge = remap(PhysAddr::new(64 * MIB - 4096), 8192, CacheMode::WriteBack);
+    assert!(
+        matches!(edge, Err(IoremapError::Ram(_))),
+        "half of it is no RAM"
+    );
+    let beyond = remap(PhysAddr::new(64 * MIB), 8192, CacheMode::WriteBack).unwrap();
+    assert!(world.is_vmalloc_addr(at(beyond, 0)));
+    // SAFETY: as above.
+    unsafe { world.memunmap(beyond) }.unwrap();
+    world.finish();
+}
+
+/// What is freed where nobody may sleep stays mapped until somebody may: page tables have locks.
+#[test]
+fn page_tables_are_left_alone_where_nobody_may_sleep() {
+    let world = World::<Usual>::new(64 * MIB, 64 * MIB, 64);
+    let area = world.vmalloc(3 * PAGE, Gfp::KERNEL).unwrap();
+    world.hardware().in_atomic(|| world.free(area));
+    assert_eq!(world.tables.mapped(), 3);
+    // SAFETY: refused.
+    let again = unsafe { world.vfree(area) };
+    assert_eq!(again, Err(BadVfree(at(area, 0))));
+    assert_eq!(world.vmalloc_purge(), Some(1));
+    assert_eq!(world.tables.mapped(), 0);
+    world.finish();
+}
+
+fn kvfree(world: &World<impl mm_tests::sim::SimConfig>, first: NonNull<u8>) {
+    // SAFETY: the test forgets it.
+    unsafe { world.kvfree(first) }.unwrap();
+}
+
+#[test]
+fn memory_is_contiguous_if_that_is_easy() {
+    let world = World::<Listed<(Plain, Sparse)>>::new(64 * MIB, 256 * MIB, 64);
+    for size in [1, 100, PAGE, 8 * PAGE] {
+        let first = world.kvmalloc(size, Gfp::KERNEL).unwrap();
+        assert!(!world.is_vmalloc_addr(at(first, 0)));
+        kvfree(&world, first);
+    }
+    // A page in each pageblock: nothing larger than 1 MiB is in one piece.
+    let held: Vec<_> = std::iter::from_fn(|| {
+        world
+            .alloc_block(Gfp::NOWAIT | Gfp::NOWARN, Order::PAGEBLOCK)
+            .ok()
+    })
+    .collect();
+    let frames: Vec<_> = held.iter().map(|block| block.pfn()).collect();
+    drop(held);
+    let kept: Vec<_> = frames
+        .iter()
+        .filter_map(|pfn| {
+            world
+                .alloc_contig_range(mm::addr::PfnRange::block(*pfn, Order::ZERO), Gfp::KERNEL)
+                .ok()
+        })
+        .collect();
+    assert!(kept.len() > 20);
+    let size = 3 * MIB as usize;
+    let first = world.kvmalloc(size, Gfp::KERNEL).unwrap();
+    assert!(
+        world.is_vmalloc_addr(at(first, 0)),
+        "there is no such block"
+    );
+    let atomic = world.kvmalloc(size, Gfp::ATOMIC | Gfp::NOWARN);
+    assert!(atomic.is_err(), "who may not sleep maps nothing");
+    kvfree(&world, first);
+    drop(kept);
+    world.finish();
+}
+
+#[test]
+fn bytes_move_with_their_memory() {
+    let world = World::<Usual>::new(64 * MIB, 256 * MIB, 64);
+    let realloc = |first, sizes, gfp| {
+        // SAFETY: the test has it, and goes on with the answer.
+        unsafe { world.kvrealloc(first, sizes, gfp) }.unwrap()
+    };
+    let first = world.vmalloc(3 * PAGE, Gfp::KERNEL).unwrap();
+    world.fill(first, 3, 7);
+    let zero = Gfp::KERNEL | Gfp::ZERO;
+    let same = realloc(first, (2 * PAGE, 3 * PAGE), zero);
+    assert_eq!(same, first, "it fits");
+    assert!(world.holds(first, 2, 7));
+    // SAFETY: a page of an area that the test owns.
+    let last =
+        unsafe { std::slice::from_raw_parts(world.page(at(first, 2 * PAGE)).as_ptr(), PAGE) };
+    assert!(last.iter().all(|&byte| byte == 0), "new bytes are zeroed");
+    let small = realloc(first, (3 * PAGE, 100), Gfp::KERNEL);
+    assert!(!world.is_vmalloc_addr(at(small, 0)));
+    // SAFETY: 100 bytes of kmalloc.
+    let bytes = unsafe { std::slice::from_raw_parts(small.as_ptr(), 100) };
+    assert!(bytes.iter().all(|&byte| byte == 7));
+    let large = realloc(small, (100, 5000), zero);
+    // SAFETY: 5000 bytes of kmalloc.
+    let bytes = unsafe { std::slice::from_raw_parts(large.as_ptr(), 5000) };
+    assert!(
+        bytes[..100].iter().all(|&byte| byte == 7) && bytes[100..].iter().all(|&byte| byte == 0)
+    );
+    kvfree(&world, large);
+    let wrong = NonNull::new(std::ptr::without_provenance_mut(START as usize)).unwrap();
+    // SAFETY: there is no such area.
+    assert!(unsafe { world.kvfree(wrong) }.is_err());
+    world.finish();
+}
