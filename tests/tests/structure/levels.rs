@@ -43,8 +43,8 @@ const ROOMS: [(&str, usize, usize); 8] = [
     ("frame/table", 870, 27),
     ("slab/object", 560, 46),
     ("pagetable/entry_io", 60, 4),
-    ("kspace/raw", 320, 24),
-    ("adapters", 1860, 220),
+    ("kspace/raw", 255, 14),
+    ("adapters", 1690, 162),
 ];
 
 /// Heads of modules that have a room below them: they cannot forbid `unsafe` for it, so they must
