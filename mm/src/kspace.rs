@@ -18,8 +18,8 @@
 //! nobody's, until a *purge* has had all CPUs forget many areas at one time. **No frame is freed, and no address
 //! handed out anew, before every CPU has forgotten the translation.**
 //!
-//! Small areas that a purge gives back keep their place, and lie ready for the CPU that purged
-//! ([`shelf`]): to take one is to take the newest off a stack, without a lock.
+//! Small areas that a purge gives back keep their place, and lie ready for the CPU that purged:
+//! to take one is to take the newest off a stack, without a lock.
 
 mod area;
 mod arena;

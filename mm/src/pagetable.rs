@@ -38,6 +38,7 @@ pub use level::{ENTRIES, Level, PageSize};
 pub(crate) use map::EachBy;
 pub use memory::{OutOfTables, TableMemory};
 pub use receipt::FlushReceipt;
+pub(crate) use validate::Empties;
 pub use validate::TableDamage;
 pub use walk::{Span, Step, Walk};
 

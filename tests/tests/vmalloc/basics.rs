@@ -8,7 +8,6 @@ use mm::proc::vmallocinfo;
 use mm::system::{AllocError, VmallocError};
 use mm_tests::sim::{Listed, Machine, SimConfig, Usual};
 
-use crate::on_machines;
 use crate::world::{MIB, PAGE, START, World, at};
 
 on_machines! {

@@ -5,7 +5,6 @@ use mm::kspace::MapError;
 use mm::system::{AllocError, VmallocError};
 use mm_tests::sim::{SimConfig, Usual};
 
-use crate::on_machines;
 use crate::world::{MIB, PAGE, World};
 
 on_machines! {

@@ -18,7 +18,6 @@ macro_rules! on_machines {
         }
     )*};
 }
-pub(crate) use on_machines;
 
 mod areas;
 mod basics;

@@ -5,7 +5,6 @@ use mm::buddy::Gfp;
 use mm_tests::seed::{Random, cases, seed};
 use mm_tests::sim::{Listed, Plain, SimConfig, Sparse, Usual};
 
-use crate::on_machines;
 use crate::world::{MIB, PAGE, World};
 
 on_machines! {
