@@ -5,7 +5,7 @@
 )]
 
 use super::firmware::Firmware;
-use super::{MEMORY, address_space, cma, frame_table, kfence, nodes, page_tables};
+use super::{MEMORY, address_space, cma, frame_table, kfence, nodes, page_tables, vmalloc};
 use crate::arch::exit::Status;
 use crate::arch::{self, cpu, image, smp};
 use crate::{boot_info, panic, params};
@@ -138,6 +138,7 @@ fn try_bring_up(info: &'static BootInfo) -> Result<(), Failure> {
     cma::log(&params, &summary);
     kfence::watch(&summary);
     address_space::install().map_err(Failure::Space)?;
+    vmalloc::init();
     nodes::log_orders();
     let ready_tsc = arch::time::tsc();
     BOOT_MAP.call_once(|| BootMap {

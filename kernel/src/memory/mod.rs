@@ -8,6 +8,7 @@
 //! | `bring_up` | from the map to a page allocator, with Linux's boot lines |
 //! | `nodes` | which memory and CPUs are near to each other |
 //! | `tables`, `frame_table`, `stacks` | page tables; those of the frame table and of kernel stacks |
+//! | `vmalloc` | areas of kernel addresses |
 //! | `tlb` | CPUs that forget translations when others have changed them |
 //! | `attendant` | threads that sleep until somebody rings |
 //! | `grace` | a thread for what waits until no CPU can see it any more |
@@ -59,6 +60,7 @@ mod tables;
 pub(crate) mod tests;
 pub(crate) mod tlb;
 mod tlb_tests;
+mod vmalloc;
 mod workload;
 
 pub(crate) use bring_up::bring_up;

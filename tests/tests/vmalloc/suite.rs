@@ -151,15 +151,17 @@ fn vm_map_ram_test() {
         .collect();
     let frames: Vec<Pfn> = blocks.iter().map(|block| block.pfn()).collect();
     for round in 0..cases(500) {
-        // SAFETY: the frames are the test's until the last purge.
         let area = match round % 2 {
+            // SAFETY: the frames are the test's until the last purge.
             0 => unsafe { world.vm_map_ram(&frames) },
+            // SAFETY: as above.
             _ => unsafe { world.vmap(&frames, MapAttributes::default()) },
         };
         let area = area.unwrap();
-        // SAFETY: nobody uses it.
         let ended = match round % 2 {
+            // SAFETY: nobody uses it.
             0 => unsafe { world.vm_unmap_ram(area) },
+            // SAFETY: as above.
             _ => unsafe { world.vunmap(area) },
         };
         ended.unwrap();
