@@ -282,6 +282,12 @@ ktest! {
                 (0..10_000).for_each(|_| spin_loop());
             }
         }, || {
+            // The sender may have to wait for its turn.
+            for _ in 0..1_000 {
+                if NMIS.load(Ordering::Relaxed) > 0 || sched::sleep_ms(1).is_err() {
+                    break;
+                }
+            }
             let outcome = remap_under_readers(60);
             sent = counter.load(Ordering::Relaxed);
             stop.store(true, Ordering::Relaxed);

@@ -102,7 +102,12 @@ fn churn(cpus: u32, flushes: u64, seed: u64) -> (u64, u64) {
                                 _ => {
                                     let access =
                                         [Access::READ, Access::WRITE][random.below_index(2)];
-                                    match machine.touch(addr(random.below(PAGES)), access) {
+                                    // Interrupts take their time.
+                                    if random.below(8) == 0 {
+                                        machine.serve_tlb();
+                                    }
+                                    let page = addr(random.below(PAGES));
+                                    match machine.hardware().touch(page, access) {
                                         Ok(_) | Err(Fault::Page(_)) => {
                                             reads.fetch_add(1, Ordering::Relaxed)
                                         }
