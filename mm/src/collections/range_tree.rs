@@ -9,6 +9,11 @@
 #![forbid(unsafe_code)]
 
 #[cfg(test)]
+#[expect(
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions,
+    reason = "tests may add"
+)]
 mod tests;
 
 use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};

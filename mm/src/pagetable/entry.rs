@@ -7,6 +7,7 @@
 mod state;
 mod swap;
 #[cfg(test)]
+#[expect(clippy::arithmetic_side_effects, reason = "tests may add")]
 mod tests;
 
 use core::fmt;

@@ -41,6 +41,11 @@ impl<'a, M: TableMemory> FlushReceipt<'a, M> {
         self.dead = table.pfn().as_u64();
     }
 
+    /// Whether tables are to be freed.
+    pub(super) const fn has_tables(&self) -> bool {
+        self.dead != END
+    }
+
     /// The addresses: those that were mapped, and what lies between them.
     #[must_use]
     pub const fn range(&self) -> VirtRange {
@@ -85,7 +90,7 @@ impl<'a, M: TableMemory> FlushReceipt<'a, M> {
 impl<M: TableMemory> Drop for FlushReceipt<'_, M> {
     fn drop(&mut self) {
         if !self.range.is_empty() {
-            self.memory.flush(self.range, self.dead != END);
+            self.memory.flush(self.range, self.has_tables());
         }
         while let Some(table) = self.pop() {
             if let Some(page) = self.memory.frames().end_page_table(table) {

@@ -35,10 +35,12 @@ impl PageTable {
             has_cleared: false,
         };
         clear.clear(cursor.top(), range);
-        if clear.has_cleared {
+        let has_cleared = clear.has_cleared;
+        cursor.prune(self, &mut receipt);
+        // Tables can have been without entries before: CPUs may know the way through them even so.
+        if has_cleared || receipt.has_tables() {
             receipt.add(range);
         }
-        cursor.prune(self, &mut receipt);
         Ok(receipt)
     }
 }

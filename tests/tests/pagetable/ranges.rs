@@ -17,7 +17,7 @@ fn is_right(start: u64, size: u64) -> bool {
     let end = u128::from(start) + u128::from(size);
     let lower = end <= 1 << 47;
     let upper = start >= 0xffff_8000_0000_0000 && end <= u128::from(u64::MAX) - 0xfff + 0xfff;
-    size > 0 && start % 4096 == 0 && size % 4096 == 0 && (lower || upper)
+    size > 0 && start.is_multiple_of(4096) && size.is_multiple_of(4096) && (lower || upper)
 }
 
 fn ranges_at_every_border_are_mapped_exactly_or_refused<C: SimConfig>() {
