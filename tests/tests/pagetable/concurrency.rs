@@ -4,6 +4,7 @@ use std::thread;
 
 use mm::addr::{Pfn, PfnRange, VirtAddr};
 use mm::pagetable::{Attributes, Change, Level, PageSize, Protection};
+use mm::sync::shootdown::Lazy;
 use mm_tests::for_every_config;
 use mm_tests::seed::{Random, cases, seed};
 use mm_tests::sim::{Machine, SimConfig};
@@ -65,15 +66,17 @@ fn neighbours_do_not_disturb_each_other<C: SimConfig>() {
     machine.finish();
 }
 
-/// Runs `body` on CPUs 1 to `cpus`, each with a thread of its own.
+/// Runs `body` on CPUs 1 to `cpus`, each with a thread of its own; this thread's CPU is away.
 fn on_cpus<C: SimConfig>(machine: &Machine<C>, cpus: u32, body: impl Fn(u32) + Sync) {
-    thread::scope(|scope| {
-        for cpu in 1..=cpus {
-            let body = &body;
-            scope.spawn(move || {
-                let _here = machine.cpu(cpu);
-                body(cpu);
-            });
-        }
+    machine.idle(Lazy::Offline, || {
+        thread::scope(|scope| {
+            for cpu in 1..=cpus {
+                let body = &body;
+                scope.spawn(move || {
+                    let _here = machine.cpu(cpu);
+                    body(cpu);
+                });
+            }
+        });
     });
 }

@@ -187,7 +187,7 @@ struct Suite {
 }
 
 /// In the order in which they are asked, unless a mutant lies in the area of a later one.
-const SUITES: [Suite; 10] = [
+const SUITES: [Suite; 11] = [
     Suite {
         areas: &[],
         is_loom: false,
@@ -272,6 +272,12 @@ const SUITES: [Suite; 10] = [
         is_loom: false,
         tests: &["--package", "mm-tests", "--test", "grace"],
         arguments: &[],
+    },
+    Suite {
+        areas: &["mm/src/pagetable"],
+        is_loom: false,
+        tests: &["--package", "mm-tests", "--test", "pagetable"],
+        arguments: &["sparse"],
     },
     Suite {
         areas: &["mm/src/system/tlb.rs"],
