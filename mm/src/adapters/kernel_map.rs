@@ -70,13 +70,16 @@ unsafe impl<P: Platform> KernelMap for Memory<P> {
     unsafe fn unmap(&self, range: VirtRange) {
         if let Some(tables) = self.tables_of_kernel() {
             // Large pages lie in areas as a whole, and the region's tables are the library's: this cannot fail.
-            let _ = tables.clear(self, range);
+            let cleared = tables.clear(self, range);
+            debug_assert!(cleared.is_ok(), "{range:?}: {cleared:?}");
         }
     }
 
     fn flush(&self, ranges: &[VirtRange]) {
-        for range in ranges {
-            self.flush_tlb(*range);
+        // One flush for all of them: what lies between is forgotten too, if it is not too much for that.
+        let all = ranges.iter().copied().reduce(VirtRange::hull);
+        if let Some(all) = all {
+            self.flush_tlb(all);
         }
     }
 
