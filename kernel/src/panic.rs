@@ -143,7 +143,9 @@ fn explain_stack(address: u64, cpu: &CpuLocal) {
         }
     }
     if sched::running_stack().guards(address) {
+        let id = sched::with_running(|thread| thread.id()).unwrap_or_default();
         kprintln!("  KERNEL STACK OVERFLOW: that is the guard page of the thread's stack");
+        sched::with_running(|thread| kprintln!("  thread {id}: {}", thread.name()));
     }
 }
 

@@ -55,7 +55,7 @@ pub use page_tables::{Violations, check_wx, ptdump, vtop};
 pub use slabinfo::slabinfo;
 pub use slabs::{cache, object, slabtop};
 pub use textbook::TextbookWalk;
-pub use vmallocinfo::vmallocinfo;
+pub use vmallocinfo::{area_of, vmallocinfo};
 pub use zones::zoneinfo;
 
 use core::fmt;

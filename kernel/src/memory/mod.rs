@@ -15,7 +15,7 @@
 //! | `kswapd` | a thread for each node that reclaims when little is left |
 //! | `populate` | a thread for each node that populates memory ahead of requests |
 //! | `holder` | whose a frame is that the page allocator never had |
-//! | `files`, `node_files`, `numactl`, `objects`, `oomtest`, `page_tables`, `pages`, `pcp`, `percpu`, `sections`, `stress`, `sysctl`, `workload` | `/proc` files and shell commands |
+//! | `fault_story`, `files`, `node_files`, `numactl`, `objects`, `oomtest`, `page_tables`, `pages`, `pcp`, `percpu`, `sections`, `stress`, `sysctl`, `workload` | `/proc` files and shell commands |
 //! | `object_damage` | what is told of objects that were written to, or never came back |
 //! | `benches`, `heap_benches`, `object_benches`, `cache_benches`, `page_table_benches`, `tests` | benchmarks and in-kernel tests |
 
@@ -25,6 +25,7 @@ mod benches;
 mod bring_up;
 mod cache_benches;
 mod cma;
+mod fault_story;
 mod files;
 mod firmware;
 pub(crate) mod fixmap;
@@ -61,6 +62,7 @@ pub(crate) mod tests;
 pub(crate) mod tlb;
 mod tlb_tests;
 mod vmalloc;
+mod vmalloc_stress;
 mod workload;
 
 pub(crate) use bring_up::bring_up;

@@ -16,12 +16,11 @@ use crate::shell::interrupt;
 use crate::shell::{CommandError, CommandResult};
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::ops::DerefMut;
 use core::sync::atomic::{AtomicU64, Ordering};
 use mm::buddy::Gfp;
 use mm::system::KBytes;
 
-/// Objects that a thread keeps, at most.
-const KEPT: usize = 512;
 /// Places that all threads see.
 const SHARED: usize = 64;
 /// Objects that the kernel itself may have more of afterwards: lists, threads that are not cleared away yet.
@@ -32,25 +31,27 @@ const PER_LOOK: u64 = 256;
 
 const FAMILIES: [Gfp; 4] = [Gfp::empty(), Gfp::RECLAIMABLE, Gfp::ACCOUNT, Gfp::DMA];
 
-/// An object with its stamp.
-struct Stamped {
-    bytes: KBytes<Kernel>,
-    stamp: u8,
+/// What is allocated, stamped, handed about and freed.
+pub(super) trait Piece: DerefMut<Target = [u8]> + Send {
+    /// Pieces that a thread keeps, at most.
+    const KEPT: usize;
+    /// Every so many bytes are stamped, and the last one.
+    const STRIDE: usize;
+
+    /// A piece of random size, and whether it must hold zeroes. `None` where memory is exhausted.
+    fn alloc(random: &mut Random) -> Option<(Self, bool)>
+    where
+        Self: Sized;
+
+    /// Gives back what is kept of freed pieces; answers how many pages that were.
+    fn shrink() -> u64;
 }
 
-type Place = IrqLock<Option<Stamped>>;
+impl Piece for KBytes<Kernel> {
+    const KEPT: usize = 512;
+    const STRIDE: usize = 1;
 
-/// What happened.
-#[derive(Default)]
-struct Counts {
-    allocations: AtomicU64,
-    elsewhere: AtomicU64,
-    exhausted: AtomicU64,
-    pages: AtomicU64,
-}
-
-impl Stamped {
-    fn alloc(random: &mut Random) -> Result<Option<Self>, String> {
+    fn alloc(random: &mut Random) -> Option<(Self, bool)> {
         let largest = 1_u64 << random.below(15);
         let size = to_usize(random.below(largest).saturating_add(1));
         let family = FAMILIES[to_usize(random.below(4))];
@@ -59,23 +60,64 @@ impl Stamped {
         if wants_zeroes {
             gfp |= Gfp::ZERO;
         }
-        let Ok(mut bytes) = KBytes::alloc(Kernel, size, gfp) else {
+        let bytes = Self::alloc(Kernel, size, gfp).ok()?;
+        Some((bytes, wants_zeroes))
+    }
+
+    fn shrink() -> u64 {
+        MEMORY.shrink_caches()
+    }
+}
+
+/// A piece with its stamp.
+pub(super) struct Stamped<P> {
+    bytes: P,
+    stamp: u8,
+}
+
+/// Places that all threads see.
+pub(super) type Place<P> = IrqLock<Option<Stamped<P>>>;
+
+/// What happened.
+#[derive(Default)]
+pub(super) struct Counts {
+    pub(super) allocations: AtomicU64,
+    pub(super) elsewhere: AtomicU64,
+    pub(super) exhausted: AtomicU64,
+    pub(super) pages: AtomicU64,
+}
+
+/// The bytes that are stamped.
+fn places<P: Piece>(len: usize) -> impl Iterator<Item = usize> {
+    (0..len).step_by(P::STRIDE).chain(len.checked_sub(1))
+}
+
+impl<P: Piece> Stamped<P> {
+    fn alloc(random: &mut Random) -> Result<Option<Self>, String> {
+        let Some((mut bytes, wants_zeroes)) = P::alloc(random) else {
             return Ok(None);
         };
-        if wants_zeroes && bytes.iter().any(|&byte| byte != 0) {
-            return Err(alloc::format!("{size} bytes are not zero"));
-        }
+        let size = bytes.len();
         let stamp = low_byte(random.below(256));
-        bytes.fill(stamp);
+        for at in places::<P>(size) {
+            let Some(byte) = bytes.get_mut(at) else {
+                continue;
+            };
+            if wants_zeroes && *byte != 0 && *byte != stamp {
+                return Err(alloc::format!("byte {at} of {size} is not zero"));
+            }
+            *byte = stamp;
+        }
         Ok(Some(Self { bytes, stamp }))
     }
 
     fn free(self) -> Result<(), String> {
-        match self.bytes.iter().position(|&byte| byte != self.stamp) {
+        let len = self.bytes.len();
+        let is_wrong = |at: &usize| self.bytes.get(*at) != Some(&self.stamp);
+        match places::<P>(len).find(is_wrong) {
             None => Ok(()),
             Some(at) => Err(alloc::format!(
-                "byte {at} of {} is {:#x}, not its stamp {:#x}",
-                self.bytes.len(),
+                "byte {at} of {len} is {:#x}, not its stamp {:#x}",
                 self.bytes.get(at).copied().unwrap_or_default(),
                 self.stamp
             )),
@@ -83,25 +125,24 @@ impl Stamped {
     }
 }
 
-fn one_thread(
+fn one_thread<P: Piece>(
     (operations, seed): (u64, u64),
-    shared: &[Place],
+    shared: &[Place<P>],
     counts: &Counts,
 ) -> Result<(), CommandError> {
     let mut random = Random::new(seed);
-    let mut mine: Vec<Stamped> = Vec::new();
-    mine.try_reserve_exact(KEPT).map_err(CommandError::failed)?;
+    let mut mine: Vec<Stamped<P>> = Vec::new();
+    mine.try_reserve_exact(P::KEPT)
+        .map_err(CommandError::failed)?;
     for operation in 0..operations {
         if operation % PER_LOOK == 0 {
             interrupt::check()?;
         }
         if random.below(PER_SHRINK) == 0 {
-            counts
-                .pages
-                .fetch_add(MEMORY.shrink_caches(), Ordering::Relaxed);
+            counts.pages.fetch_add(P::shrink(), Ordering::Relaxed);
         }
         match random.below(10) {
-            0..=4 if mine.len() < KEPT => {
+            0..=4 if mine.len() < P::KEPT => {
                 match Stamped::alloc(&mut random).map_err(CommandError::failed)? {
                     Some(object) => {
                         counts.allocations.fetch_add(1, Ordering::Relaxed);
@@ -136,14 +177,12 @@ fn one_thread(
         .map_err(CommandError::failed)
 }
 
-/// `stress slab [--cpus CPUS] N [SEED]`.
-pub(super) fn stress_slab(arguments: &[String]) -> CommandResult {
-    let (cpus, operations, seed) = wanted(arguments)?;
-    kprintln!("stress: {operations} operations on objects on {cpus} CPUs, seed {seed}");
-    MEMORY.shrink_caches();
-    MEMORY.drain_all_pages();
-    let before = active_objects();
-    let shared: Vec<Place> = (0..SHARED).map(|_| IrqLock::new(None)).collect();
+/// So many operations on so many CPUs; at the end all pieces are freed.
+pub(super) fn run<P: Piece>(
+    name: &'static str,
+    (cpus, operations, seed): (u32, u64, u64),
+) -> Result<Counts, CommandError> {
+    let shared: Vec<Place<P>> = (0..SHARED).map(|_| IrqLock::new(None)).collect();
     let (counts, failed) = (Counts::default(), IrqLock::new(None));
     let each = operations.div_ceil(u64::from(cpus));
     let share = |number: u32| {
@@ -152,13 +191,24 @@ pub(super) fn stress_slab(arguments: &[String]) -> CommandResult {
             failed.lock().get_or_insert(error);
         }
     };
-    team::scoped("stress slab", cpus, &share, || ()).map_err(CommandError::failed)?;
+    team::scoped(name, cpus, &share, || ()).map_err(CommandError::failed)?;
     let mut left = shared.iter().filter_map(|place| place.lock().take());
     left.try_for_each(Stamped::free)
         .map_err(CommandError::failed)?;
-    if let Some(error) = failed.lock().take() {
-        return Err(error);
+    match failed.lock().take() {
+        Some(error) => Err(error),
+        None => Ok(counts),
     }
+}
+
+/// `stress slab [--cpus CPUS] N [SEED]`.
+pub(super) fn stress_slab(arguments: &[String]) -> CommandResult {
+    let (cpus, operations, seed) = wanted(arguments)?;
+    kprintln!("stress: {operations} operations on objects on {cpus} CPUs, seed {seed}");
+    MEMORY.shrink_caches();
+    MEMORY.drain_all_pages();
+    let before = active_objects();
+    let counts = run::<KBytes<Kernel>>("stress slab", (cpus, operations, seed))?;
     MEMORY.shrink_caches();
     MEMORY.validate().map_err(CommandError::failed)?;
     let after = active_objects();

@@ -1,6 +1,6 @@
 //! Shell commands for pages: `alloc`, `free`, `page`, `explain`.
 
-use super::{Kernel, MEMORY, Pages, holder, objects};
+use super::{Kernel, MEMORY, Pages, fault_story, holder, objects, vmalloc};
 use crate::arch::lock::IrqLock;
 use crate::shell::interrupt::Output;
 use crate::shell::{self, CommandError, CommandResult};
@@ -16,7 +16,7 @@ use mm::proc::Recording;
 command! { "alloc", "ORDER [GFP]", "allocate 2^ORDER pages and keep them, e.g. `alloc 3 KERNEL|ZERO`", alloc_command }
 command! { "free", "ID|all", "free what `alloc` keeps", free_command }
 command! { "page", "PFN", "everything about one page frame, e.g. `page 0x1000`", page_command }
-command! { "explain", "alloc ORDER [GFP] | kmalloc SIZE [GFP]", "allocate once and tell every step", explain_command }
+command! { "explain", "alloc ORDER [GFP] | kmalloc SIZE [GFP] | vmalloc SIZE | fault ADDRESS", "allocate once and tell every step, or tell what an address is", explain_command }
 
 static KEPT: IrqLock<Kept> = IrqLock::new(Kept {
     next: 1,
@@ -128,9 +128,11 @@ fn explain_command(arguments: &[String]) -> CommandResult {
     let rest = match what {
         Some(("alloc", rest)) => rest,
         Some(("kmalloc", rest)) => return objects::explain(rest, steps),
+        Some(("vmalloc", rest)) => return vmalloc::explain(rest),
+        Some(("fault", rest)) => return fault_story::explain(rest),
         _ => {
             return Err(CommandError::usage(
-                "expected `explain alloc` or `explain kmalloc`",
+                "expected `explain alloc`, `kmalloc`, `vmalloc` or `fault`",
             ));
         }
     };

@@ -35,7 +35,7 @@ use mm::report::Corruption;
 use mm::system::AllocError;
 use mm::zone::ZoneKind;
 
-command! { "stress", "[slab] [--cpus CPUS] N [SEED]", "N random operations on pages, or on objects, on one CPU or many, all checked, e.g. `stress 100000`", stress_command }
+command! { "stress", "[slab | vmalloc] [--cpus CPUS] N [SEED]", "N random operations on pages, or on objects, or areas, on one CPU or many, all checked, e.g. `stress 100000`", stress_command }
 crate::kernel_param!(
     "seed",
     "NUMBER",
@@ -204,10 +204,12 @@ pub(super) fn wanted(arguments: &[String]) -> Result<(u32, u64, u64), CommandErr
 }
 
 fn stress_command(arguments: &[String]) -> CommandResult {
-    if let [word, rest @ ..] = arguments
-        && word == "slab"
-    {
-        return super::object_stress::stress_slab(rest);
+    if let [word, rest @ ..] = arguments {
+        match word.as_str() {
+            "slab" => return super::object_stress::stress_slab(rest),
+            "vmalloc" => return super::vmalloc_stress::stress_vmalloc(rest),
+            _ => {}
+        }
     }
     let (cpus, operations, seed) = wanted(arguments)?;
     match cpus {

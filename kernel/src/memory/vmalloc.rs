@@ -8,9 +8,9 @@ use super::address_space::LAYOUT;
 use super::{Kernel, MEMORY};
 use crate::bench::{BenchError, Bencher};
 use crate::ktest::Failure;
-use crate::num::to_u64;
+use crate::num::{to_u64, to_usize};
 use crate::shell::interrupt::Output;
-use crate::shell::{CommandError, CommandResult, no_arguments};
+use crate::shell::{self, CommandError, CommandResult, no_arguments};
 use crate::{bench, command, kprintln, ktest, ktest_assert, ktest_eq, proc_file};
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -32,13 +32,59 @@ pub(super) fn init() {
     }
 }
 
+/// `explain vmalloc SIZE`: a real one, and what came of it.
+pub(super) fn explain(arguments: &[String]) -> CommandResult {
+    let [size] = arguments else {
+        return Err(CommandError::usage("expected a number of bytes"));
+    };
+    let size = to_usize(shell::number(size)?);
+    let before = MEMORY.vmalloc_stats();
+    let area = Vmalloc::alloc(Kernel, size, Gfp::KERNEL).map_err(CommandError::failed)?;
+    let after = MEMORY.vmalloc_stats();
+    let first = VirtAddr::from_ptr(area.as_non_null().as_ptr());
+    let bytes = to_u64(size).next_multiple_of(4096);
+    let how = if after.hits > before.hits {
+        "addresses that lay ready for this CPU: no lock was taken for them"
+    } else {
+        "addresses of the first gap that is large enough: the tree of areas was locked"
+    };
+    kprintln!(
+        "{size} bytes are {} pages, and one more that stays unmapped.",
+        bytes / 4096
+    );
+    kprintln!("They got {how}.");
+    let space = MEMORY.kernel_space();
+    let space = space.ok_or_else(|| CommandError::failed("there are no page tables"))?;
+    let end = first.checked_add(bytes).unwrap_or(first);
+    let mut at = first;
+    while let Some(span) = MEMORY
+        .next_span(&space.tables, at)
+        .filter(|span| span.range.start() < end)
+    {
+        kprintln!(
+            "{:?} is mapped in pages of {}, the first at frame {}.",
+            span.range,
+            span.first.size,
+            span.first.pfn
+        );
+        at = span.range.end();
+    }
+    drop(area);
+    let lazy = MEMORY.vmalloc_stats().lazy_pages;
+    kprintln!(
+        "It is free again: unmapped, and {lazy} pages wait for the purge that has all CPUs forget them."
+    );
+    Ok(())
+}
+
 fn vmallocinfo(arguments: &[String]) -> CommandResult {
     no_arguments(arguments)?;
     proc::vmallocinfo(&MEMORY, &mut Output).map_err(CommandError::failed)?;
     let stats = MEMORY.vmalloc_stats();
     kprintln!(
-        "{} areas; {} pages wait, {} may; {} purges of {} areas; {} areas lay ready",
+        "{} areas, {} of them ready for the next who wants one; {} pages wait, {} may; {} purges of {} areas; {} areas lay ready",
         stats.areas,
+        stats.ready,
         stats.lazy_pages,
         stats.lazy_max_pages,
         stats.purges,

@@ -388,6 +388,11 @@ impl Space {
         }
     }
 
+    /// Areas that lie ready.
+    pub(crate) fn ready_areas(&self) -> u32 {
+        self.ready(Gauges::count)
+    }
+
     /// How often an area was taken that lay ready.
     pub(crate) fn hits(&self) -> u64 {
         let hits = self.shelves.shared().map(Gauges::hits);

@@ -95,6 +95,8 @@ pub(crate) struct Ask {
 pub struct VmallocStats {
     /// Areas with addresses of their own, those that wait for a purge or lie ready included.
     pub areas: u32,
+    /// Areas that lie ready for a CPU that wants one: nobody has them, and no CPU remembers them.
+    pub ready: u32,
     /// Pages of areas that nobody has any more, but CPUs may remember.
     pub lazy_pages: u64,
     /// How many there may be before somebody purges.
@@ -302,6 +304,7 @@ impl<P: Platform> Memory<P> {
         let (purges, purged_areas) = space.purges();
         VmallocStats {
             areas: space.count(&self.platform),
+            ready: space.ready_areas(),
             lazy_pages,
             lazy_max_pages,
             purges,
