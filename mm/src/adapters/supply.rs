@@ -10,6 +10,11 @@ use crate::system::{AllocError, Core, Frames, Memory};
 
 /// Pages that are asked for together.
 const BATCH: usize = 64;
+/// Smaller blocks are not worth a request of their own.
+const LEAST: Order = match Order::new(2) {
+    Some(order) => order,
+    None => Order::MAX,
+};
 
 /// The machine, as areas see it.
 pub(crate) struct Store<'m, P: Platform> {
@@ -57,10 +62,36 @@ impl<'m, P: Platform> Store<'m, P> {
             unsafe { pile.push(&self.core.frames, page, Order::ZERO) };
             return Ok(());
         }
+        self.fill_in_blocks(pile, wanted);
         while pile.frames() < count {
             self.fill_singly(pile, wanted)?;
         }
         Ok(())
+    }
+
+    /// Adds blocks as large as fit and as there are without any trouble: one request for many pages, and one when they go
+    /// back. What is missing then is to be had singly.
+    fn fill_in_blocks(&self, pile: &mut Pile, wanted: Frames) {
+        let trouble = Gfp::RECLAIM.union(Gfp::NOFAIL);
+        let gfp = wanted.gfp.difference(trouble) | Gfp::NORETRY | Gfp::NOWARN;
+        let mut most = Order::PAGEBLOCK;
+        loop {
+            let missing = wanted.count.saturating_sub(pile.frames());
+            let order = Order::at_most(missing.max(1), most);
+            if order < LEAST {
+                return;
+            }
+            let block = match wanted.node {
+                Some(node) => self.memory.alloc_pages_node(node, gfp, order),
+                None => self.memory.alloc_pages(gfp, order),
+            };
+            match (block, order.down()) {
+                // SAFETY: it was handed out just now, as a number, and is nobody else's.
+                (Ok(block), _) => unsafe { pile.push(&self.core.frames, block, order) },
+                (Err(_), Some(smaller)) => most = smaller,
+                (Err(_), None) => return,
+            }
+        }
     }
 
     /// Adds a batch of single pages, or what is missing if that is less.

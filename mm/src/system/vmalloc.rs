@@ -210,7 +210,7 @@ impl<P: Platform> Memory<P> {
         if let Some(first) = pile.first().and_then(|first| core.frames.frame(first)) {
             first.set_private(slot.number().into());
         }
-        let mapped = map_pile(core, space, area.whole().start(), &pile);
+        let mapped = map_pile(core, space, (area.whole().start(), wanted.align), &pile);
         area.keep(pile);
         match mapped {
             Ok(()) => Ok(slot),
@@ -353,8 +353,15 @@ impl<P: Platform> Memory<P> {
     }
 }
 
-/// Maps the blocks of a pile, one behind the other.
-fn map_pile(core: &Core, space: &Space, at: VirtAddr, pile: &Pile) -> Result<(), MapError> {
+/// Maps the blocks of a pile, one behind the other: those of 2 MiB as such where addresses are aligned to them, others page by
+/// page.
+fn map_pile(
+    core: &Core,
+    space: &Space,
+    (at, align): (VirtAddr, u64),
+    pile: &Pile,
+) -> Result<(), MapError> {
+    let huge = Some(Order::PAGEBLOCK).filter(|huge| align >= huge.bytes());
     let mut batch = [Pfn::ZERO; BATCH];
     let (mut full, mut order, mut next) = (0_usize, Order::ZERO, at);
     let how = MapAttributes::default();
@@ -368,13 +375,21 @@ fn map_pile(core: &Core, space: &Space, at: VirtAddr, pile: &Pile) -> Result<(),
         Ok(())
     };
     for (pfn, its) in pile.iter(&core.frames) {
-        if full == BATCH || its != order {
-            map(batch.get(..full).unwrap_or_default(), order)?;
-            full = 0;
+        let as_one = huge == Some(its);
+        let (its, count) = if as_one {
+            (its, 1)
+        } else {
+            (Order::ZERO, its.frames())
+        };
+        for page in 0..count {
+            if full == BATCH || its != order {
+                map(batch.get(..full).unwrap_or_default(), order)?;
+                full = 0;
+            }
+            order = its;
+            batch[full % BATCH] = pfn.saturating_add(page);
+            full = full.wrapping_add(1);
         }
-        order = its;
-        batch[full % BATCH] = pfn;
-        full = full.wrapping_add(1);
     }
     map(batch.get(..full).unwrap_or_default(), order)
 }
