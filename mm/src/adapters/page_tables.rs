@@ -30,7 +30,7 @@ impl<P: Platform> Memory<P> {
     }
 
     /// Maps one frame after the other, those that `frame_of` names for the page numbers of the range from 0 on; it is asked
-    /// with tables locked. Context: as [`Self::map_pages`].
+    /// with tables locked. Context: task, as [`Self::map_pages`].
     ///
     /// # Errors
     /// [`MapError`]; nothing is changed then.
@@ -48,8 +48,8 @@ impl<P: Platform> Memory<P> {
     }
 
     /// Takes away what is mapped in a range and shows each page to `sink`, which runs with tables locked. Large pages that lie
-    /// across an end are split. The frames are the caller's again when the receipt is completed. Context: as
-    /// [`Self::map_pages`].
+    /// across an end are split. The frames are the caller's again when the receipt is completed. Context: task,
+    /// as [`Self::map_pages`].
     ///
     /// # Errors
     /// [`ChangeError`]; nothing is changed then.
@@ -67,7 +67,7 @@ impl<P: Platform> Memory<P> {
     }
 
     /// Changes what every page of a range may be used for, all of which are mapped. Large pages that lie across an end are
-    /// split. Context: as [`Self::map_pages`].
+    /// split. Context: task, as [`Self::map_pages`].
     ///
     /// # Errors
     /// [`ChangeError`]; nothing is changed then.
@@ -86,7 +86,7 @@ impl<P: Platform> Memory<P> {
     }
 
     /// Puts pages of a range together to larger ones, up to `largest`, wherever tables map them in a row with the same rights.
-    /// Addresses mean what they meant. Context: as [`Self::map_pages`].
+    /// Addresses mean what they meant. Context: task, as [`Self::map_pages`].
     ///
     /// # Errors
     /// [`ChangeError`]; nothing is changed then.
@@ -117,8 +117,8 @@ impl<P: Platform> Memory<P> {
         tables.adopt(self, at, table)
     }
 
-    /// Frees page tables with all that they map: the frames that are mapped stay whose they are. Context: as
-    /// [`Self::map_pages`].
+    /// Frees page tables with all that they map: the frames that are mapped stay whose they are. Context: task,
+    /// as [`Self::map_pages`].
     ///
     /// # Safety
     ///

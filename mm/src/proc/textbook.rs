@@ -73,7 +73,7 @@ pub struct TextbookWalk {
 }
 
 impl TextbookWalk {
-    /// Translates an address; `None` above 14 bits.
+    /// Translates an address; `None` above 14 bits. Context: any.
     #[must_use]
     pub fn new(virt: u16) -> Option<Self> {
         if virt >> VIRTUAL_BITS != 0 {
@@ -103,7 +103,7 @@ impl TextbookWalk {
         Some(walk)
     }
 
-    /// The physical address; none is a page fault.
+    /// The physical address; none is a page fault. Context: any.
     #[must_use]
     pub fn phys(&self) -> Option<u16> {
         let offset = self.virt & 0x3f;

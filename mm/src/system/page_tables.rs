@@ -122,7 +122,7 @@ impl<P: Platform> Memory<P> {
         tables.next_span(self, from)
     }
 
-    /// Recounts tables; answers how many there are. Context: nothing else changes them.
+    /// Recounts tables; answers how many there are. Context: task; nothing else changes them.
     ///
     /// # Errors
     /// The first damage that was found.

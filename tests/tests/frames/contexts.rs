@@ -4,6 +4,7 @@
 //! that it may sleep where it may not is reported.
 
 mod areas;
+mod tables;
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -612,7 +613,7 @@ const CALLS: &[(&str, Action)] = &[
 ];
 
 fn calls() -> impl Iterator<Item = &'static (&'static str, Action)> {
-    CALLS.iter().chain(areas::CALLS)
+    CALLS.iter().chain(areas::CALLS).chain(tables::CALLS)
 }
 
 /// Makes a call as if from a context, and looks at what it did.

@@ -1,0 +1,124 @@
+//! The same of page tables.
+
+use mm::addr::{Pfn, PfnRange, VirtAddr, VirtRange};
+use mm::config::Layout;
+use mm::pagetable::{Attributes, Change, Level, PageSize, PageTable, Protection};
+use mm::system::KernelSpaceError;
+
+use super::{Action, Call};
+
+const START: VirtAddr = VirtAddr::new(0xffff_c900_0000_0000);
+
+/// Two pages.
+fn range() -> VirtRange {
+    VirtRange::from_size(START, 2 * 4096).unwrap()
+}
+
+fn map(call: &Call, tables: &PageTable) {
+    let row = (START, PfnRange::from_count(Pfn::new(7), 2).unwrap());
+    // SAFETY: no CPU goes through these tables; so below.
+    unsafe {
+        call.world
+            .map_pages(tables, row, Attributes::KERNEL, PageSize::Size4K)
+    }
+    .unwrap();
+}
+
+/// Tables with two pages, and their end.
+fn with_tables(call: &Call, body: impl FnOnce(&PageTable)) {
+    let tables = call.world.new_page_table(Level::P4D).unwrap();
+    map(call, &tables);
+    body(&tables);
+    // SAFETY: nobody else knows them.
+    unsafe { call.world.destroy_page_table(tables) };
+    call.world.grace().barrier().unwrap();
+}
+
+/// Asked in every context, of tables that a task made.
+fn asked(call: &Call, ask: impl FnOnce(&PageTable)) {
+    let tables = call.world.new_page_table(Level::P4D).unwrap();
+    ask(&tables);
+    // SAFETY: nobody else knows them.
+    unsafe { call.world.destroy_page_table(tables) };
+}
+
+pub(super) const CALLS: &[(&str, Action)] = &[
+    ("kernel_space", |call| {
+        assert!(call.world.kernel_space().is_none())
+    }),
+    ("new_page_table", |call| with_tables(call, |_| ())),
+    ("destroy_page_table", |call| with_tables(call, |_| ())),
+    ("map_pages", |call| with_tables(call, |_| ())),
+    ("walk", |call| {
+        asked(call, |tables| {
+            assert_eq!(call.world.walk(tables, START).leaf(), None);
+        })
+    }),
+    ("next_leaf", |call| {
+        asked(call, |tables| {
+            assert_eq!(call.world.next_leaf(tables, START), None);
+        })
+    }),
+    ("next_span", |call| {
+        asked(call, |tables| {
+            assert_eq!(call.world.next_span(tables, START), None);
+        })
+    }),
+    ("validate_page_table", |call| {
+        with_tables(call, |tables| {
+            assert_eq!(call.world.validate_page_table(tables), Ok(4));
+        })
+    }),
+    ("is_page_table", |call| {
+        assert!(!call.world.is_page_table(call.shared.pfn()))
+    }),
+    ("map_each_page", |call| {
+        with_tables(call, |tables| {
+            let behind = VirtRange::from_size(range().end(), 4096).unwrap();
+            let frame = |_| Pfn::new(9);
+            // SAFETY: as above.
+            unsafe {
+                call.world
+                    .map_each_page(tables, behind, frame, Attributes::KERNEL)
+            }
+            .unwrap();
+        })
+    }),
+    ("unmap_pages", |call| {
+        with_tables(call, |tables| {
+            // SAFETY: as above.
+            let receipt = unsafe { call.world.unmap_pages(tables, range(), |_, _| ()) };
+            receipt.unwrap().complete();
+        })
+    }),
+    ("change_pages", |call| {
+        with_tables(call, |tables| {
+            let change = Change::Forbid(Protection::WRITE);
+            // SAFETY: as above.
+            let receipt = unsafe { call.world.change_pages(tables, range(), change) };
+            receipt.unwrap().complete();
+        })
+    }),
+    ("join_pages", |call| {
+        with_tables(call, |tables| {
+            let receipt = call.world.join_pages(tables, range(), PageSize::Size2M);
+            receipt.unwrap().complete();
+        })
+    }),
+    ("adopt_table", |call| {
+        with_tables(call, |tables| {
+            // SAFETY: it is refused: something is mapped there.
+            let outcome = unsafe { call.world.adopt_table(tables, START, Pfn::new(7)) };
+            assert!(outcome.is_err());
+        })
+    }),
+    ("adopt_kernel_space", |call| {
+        with_tables(call, |tables| {
+            let mut layout = Layout::LINUX_LIKE;
+            layout.percpu = layout.vmalloc;
+            // SAFETY: it is refused: two regions overlap.
+            let outcome = unsafe { call.world.adopt_kernel_space(*tables, layout) };
+            assert!(matches!(outcome, Err(KernelSpaceError::Layout(_))));
+        })
+    }),
+];
