@@ -10,7 +10,6 @@ mod deferred;
 mod dma_pool;
 mod heap;
 mod home;
-mod kernel_map;
 #[cfg(feature = "allocator-api2")]
 mod kmalloc_in;
 mod kvmalloc;

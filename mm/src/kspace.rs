@@ -23,6 +23,8 @@
 
 mod area;
 mod arena;
+mod hints;
+mod map;
 pub mod percpu;
 mod purge;
 pub(crate) mod raw;
@@ -31,6 +33,6 @@ mod space;
 
 pub use area::AreaKind;
 pub(crate) use area::{Area, AreaState};
-pub use raw::{CacheMode, KernelMap, MapAccess, MapAttributes, MapError};
-pub(crate) use raw::{MOST_BLOCKS, Mapping, Pile, Supply};
+pub(crate) use map::{InLargeBlocks, InPages};
+pub(crate) use raw::{MOST_BLOCKS, Pile, Supply};
 pub(crate) use space::{AreaInfo, NoArea, Space, Wanted};

@@ -13,11 +13,11 @@
 
 mod attributes;
 mod change;
-mod clear;
 mod cursor;
 mod entry;
 mod entry_io;
 mod error;
+mod kept;
 mod level;
 mod map;
 mod memory;
@@ -33,12 +33,13 @@ mod whole;
 pub use attributes::{Attributes, Cache, PAT, Protection};
 pub use change::Change;
 pub use entry::{Decoded, Entry, Leaf, Migration, SoftBits, SwapEntry};
+pub(crate) use entry_io::Slot;
 pub use error::{ChangeError, MapError, RangeError};
+pub(crate) use kept::{Empties, PteTable};
 pub use level::{ENTRIES, Level, PageSize};
-pub(crate) use map::EachBy;
+pub(crate) use map::{EachBy, Frames, InAList, InARow};
 pub use memory::{OutOfTables, TableMemory};
 pub use receipt::FlushReceipt;
-pub(crate) use validate::Empties;
 pub use validate::TableDamage;
 pub use walk::{Span, Step, Walk};
 

@@ -214,9 +214,10 @@ pub unsafe trait Platform: Sync + 'static {
     /// Context: any.
     fn virt_to_phys(&self, addr: VirtAddr) -> Option<PhysAddr>;
 
-    /// Where physical address 0 is, or would be, if [`virt_to_phys`](Self::virt_to_phys) takes this from an
-    /// address of RAM, as where RAM is mapped at one offset. Objects that come back are found by it in fewer
-    /// instructions; addresses that are none are told by frame records then. Default: asks `virt_to_phys`.
+    /// Where physical address 0 is, or would be, if all RAM is mapped at one offset: this is what
+    /// [`direct_map`](Self::direct_map) adds to an address of RAM, and [`virt_to_phys`](Self::virt_to_phys) takes away.
+    /// Objects that come back, and page tables, are found by it in fewer instructions; addresses that are none are told by
+    /// frame records then. Default: those two are asked.
     ///
     /// Context: any.
     #[inline]

@@ -16,7 +16,7 @@ mod config;
 mod cpus;
 mod explicit;
 mod gaps;
-mod kernel_map;
+mod kernel_space;
 mod machine;
 pub mod mmu;
 mod nmi;
@@ -32,7 +32,7 @@ pub use config::{
 pub use cpus::{OnCpu, Trouble};
 pub use explicit::Given;
 pub use gaps::Gaps;
-pub use kernel_map::{Mapped, SimTables};
+pub use kernel_space::{Mapped, SimSpace};
 pub use machine::{BootError, Builder, Machine, Running};
 pub use pages::OnMachine;
 pub use platform::SimPlatform;

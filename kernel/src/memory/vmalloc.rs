@@ -1,10 +1,6 @@
 //! Areas of kernel addresses in this kernel: where they are, `/proc/vmallocinfo`, benchmarks, tests.
-#![expect(
-    unsafe_code,
-    reason = "gives addresses to the memory core, and measures the interface of plain addresses"
-)]
+#![expect(unsafe_code, reason = "measures the interface of plain addresses")]
 
-use super::address_space::LAYOUT;
 use super::{Kernel, MEMORY};
 use crate::bench::{BenchError, Bencher};
 use crate::ktest::Failure;
@@ -18,7 +14,7 @@ use core::ptr::NonNull;
 use mm::adapters::Vmalloc;
 use mm::addr::{Order, Pfn, VirtAddr};
 use mm::buddy::Gfp;
-use mm::kspace::MapAttributes;
+use mm::pagetable::Attributes;
 use mm::proc;
 
 proc_file!("/proc/vmallocinfo", |out| proc::vmallocinfo(&MEMORY, out));
@@ -26,8 +22,7 @@ command! { "vmallocinfo", "", "areas of kernel addresses, and what waits to be f
 
 /// Gives the region for areas to the memory core. Context: boot, when the kernel is on its own page tables.
 pub(super) fn init() {
-    // SAFETY: the layout has the region for areas, and this is the only memory.
-    if let Err(error) = unsafe { MEMORY.vmalloc_init(LAYOUT.vmalloc, &MEMORY) } {
+    if let Err(error) = MEMORY.vmalloc_init() {
         log::error!("vmalloc: {error}");
     }
 }
@@ -222,7 +217,7 @@ fn vmap(bencher: &mut Bencher) -> Result<(), BenchError> {
     let frames: Vec<Pfn> = blocks.iter().map(|block| block.pfn()).collect();
     let pair = |index: usize| {
         // SAFETY: the pages are ours until the purge below, and nobody uses the addresses.
-        if let Ok(area) = unsafe { MEMORY.vmap(&frames, MapAttributes::default()) } {
+        if let Ok(area) = unsafe { MEMORY.vmap(&frames, Attributes::KERNEL) } {
             // SAFETY: as above.
             if let Err(error) = unsafe { MEMORY.vunmap(area) } {
                 log::error!("bench: {error}");

@@ -96,8 +96,8 @@ impl<P: Platform> Memory<P> {
             // SAFETY: the callers have so many bytes.
             return Some((unsafe { first.add(offset) }, left));
         }
-        let (space, _) = self.kspace()?;
-        let phys = space.mapping().translate(at)?;
+        let (space, supply) = self.kspace()?;
+        let phys = space.translate(&supply, at)?;
         let byte = crate::addr::PhysRange::from_size(phys, 1);
         Some((self.platform().direct_map(byte)?, left))
     }

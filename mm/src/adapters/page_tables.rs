@@ -3,7 +3,8 @@
 use crate::addr::{Pfn, PfnRange, VirtAddr, VirtRange};
 use crate::config::Layout;
 use crate::pagetable::{
-    Attributes, Change, ChangeError, EachBy, FlushReceipt, Leaf, MapError, PageSize, PageTable,
+    Attributes, Change, ChangeError, EachBy, Empties, FlushReceipt, Leaf, MapError, PageSize,
+    PageTable,
 };
 use crate::platform::Platform;
 use crate::system::{KernelSpace, KernelSpaceError, Memory};
@@ -44,7 +45,8 @@ impl<P: Platform> Memory<P> {
         frame_of: impl FnMut(u64) -> Pfn,
         attributes: Attributes,
     ) -> Result<(), MapError> {
-        tables.map(self, range, &mut EachBy(frame_of), attributes)
+        let frames = &mut EachBy(frame_of);
+        tables.map(self, range, frames, attributes, Empties::Freed)
     }
 
     /// Takes away what is mapped in a range and shows each page to `sink`, which runs with tables locked. Large pages that lie

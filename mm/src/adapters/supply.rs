@@ -16,6 +16,13 @@ const LEAST: Order = match Order::new(2) {
     None => Order::MAX,
 };
 
+/// Few pages come in blocks of at most this order: such lie on lists of this CPU, and larger ones are cut out of others.
+const LISTED: Order = match Order::new(3) {
+    Some(order) => order,
+    None => Order::MAX,
+};
+const FEW: u64 = 4 * LISTED.frames();
+
 /// The machine, as areas see it.
 pub(crate) struct Store<'m, P: Platform> {
     memory: &'m Memory<P>,
@@ -74,7 +81,10 @@ impl<'m, P: Platform> Store<'m, P> {
     fn fill_in_blocks(&self, pile: &mut Pile, wanted: Frames) {
         let trouble = Gfp::RECLAIM.union(Gfp::NOFAIL);
         let gfp = wanted.gfp.difference(trouble) | Gfp::NORETRY | Gfp::NOWARN;
-        let mut most = Order::PAGEBLOCK;
+        let mut most = match wanted.count <= FEW {
+            true => LISTED,
+            false => Order::PAGEBLOCK,
+        };
         loop {
             let missing = wanted.count.saturating_sub(pile.frames());
             let order = Order::at_most(missing.max(1), most);
@@ -122,9 +132,14 @@ impl<'m, P: Platform> Store<'m, P> {
 
 impl<P: Platform> Supply for Store<'_, P> {
     type P = P;
+    type M = Memory<P>;
 
     fn platform(&self) -> &P {
         self.memory.platform()
+    }
+
+    fn memory(&self) -> &Memory<P> {
+        self.memory
     }
 
     fn frames(&self) -> &FrameTable {

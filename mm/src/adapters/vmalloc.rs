@@ -6,11 +6,11 @@ use core::panic::Location;
 use core::ptr::{NonNull, with_exposed_provenance_mut};
 use core::slice;
 
-use crate::addr::{VirtAddr, VirtRange, to_index};
+use crate::addr::{VirtAddr, to_index};
 use crate::buddy::Gfp;
 use crate::collections::range_tree::Slot;
 use crate::config::PAGE_SIZE;
-use crate::kspace::{Area, AreaKind, KernelMap, Mapping};
+use crate::kspace::{Area, AreaKind};
 use crate::platform::{NodeId, Platform};
 use crate::system::{Ask, Home, Memory, VmallocError};
 
@@ -42,30 +42,11 @@ const fn ask(size: usize, gfp: Gfp) -> Ask {
 
 /// Where an area starts.
 pub(super) fn start(area: &Area) -> Option<NonNull<u8>> {
-    let start = to_index(area.whole().start().as_u64());
+    let start = to_index(area.start().as_u64());
     NonNull::new(with_exposed_provenance_mut(start))
 }
 
 impl<P: Platform> Memory<P> {
-    /// Says which addresses areas may have, and how they are mapped; once. Until then there are none. Context: task.
-    ///
-    /// # Errors
-    /// [`VmallocError`]; [`VmallocError::BadRange`] also if it was said before.
-    ///
-    /// # Safety
-    ///
-    /// Nobody else uses the addresses, now or later: another memory neither.
-    pub unsafe fn vmalloc_init(
-        &self,
-        range: VirtRange,
-        tables: &'static dyn KernelMap,
-    ) -> Result<(), VmallocError> {
-        // SAFETY: the addresses are the library's (the caller's word); the tree gives each to one area, and frames are
-        // let go by purges, after the flush.
-        let mapping = unsafe { Mapping::new(tables) };
-        self.install_kspace(range, mapping)
-    }
-
     /// Allocates `size` bytes that are contiguous in the kernel's addresses, in pages from anywhere, with a page behind
     /// them that is never mapped (Linux: `__vmalloc`). They hold anything, or zeroes with [`Gfp::ZERO`], and go back by
     /// [`Self::vfree`]. Context: task.
@@ -136,8 +117,8 @@ impl<P: Platform> Memory<P> {
     }
 
     fn vmalloc_by(&self, ask: Ask) -> Result<NonNull<u8>, VmallocError> {
-        let slot = self.alloc_area(&ask)?;
-        self.start_of(slot).ok_or(VmallocError::NotUp)
+        let (_, area) = self.alloc_area(&ask)?;
+        start(area).ok_or(VmallocError::NotUp)
     }
 
     /// Gives back what [`Self::vmalloc`] and its kin handed out (Linux: `vfree`, `vfree_atomic`). It is unmapped when this
@@ -198,8 +179,8 @@ impl<H: Home> Vmalloc<H> {
 
     fn by(home: H, ask: Ask) -> Result<Self, VmallocError> {
         let memory = home.memory();
-        let slot = memory.alloc_area(&ask)?;
-        let first = memory.start_of(slot).ok_or(VmallocError::NotUp)?;
+        let (slot, area) = memory.alloc_area(&ask)?;
+        let first = start(area).ok_or(VmallocError::NotUp)?;
         let len = ask.size;
         // INVARIANT: it was made just now, and is mapped.
         Ok(Self {
@@ -235,7 +216,8 @@ impl<H: Home> Deref for Vmalloc<H> {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        // SAFETY: the invariant: the page tables lead from these addresses to RAM that is the area's (KernelMap 1).
+        // SAFETY: the invariant: the kernel's page tables lead from these addresses to RAM that is the area's
+        // (the word of `adopt_kernel_space`).
         unsafe { slice::from_raw_parts(self.first.as_ptr(), self.len) }
     }
 }

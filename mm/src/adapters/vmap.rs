@@ -5,14 +5,15 @@ use core::ptr::{NonNull, with_exposed_provenance_mut};
 
 use super::vmalloc::{BadVfree, start};
 use crate::addr::{Pfn, PhysAddr, PhysRange, VirtAddr, to_index};
-use crate::collections::range_tree::Slot;
 use crate::config::PAGE_SIZE;
-use crate::kspace::{AreaKind, CacheMode, MapAttributes};
+use crate::kspace::AreaKind;
+use crate::pagetable::{Attributes, Cache};
 use crate::platform::Platform;
 use crate::system::{IoremapError, Memory, Others, VmallocError};
 
 impl<P: Platform> Memory<P> {
-    /// Maps frames one behind the other, with a page behind them that is never mapped (Linux: `vmap`). Context: task.
+    /// Maps frames one behind the other, with a page behind them that is never mapped (Linux: `vmap`): data, or code that
+    /// cannot be written to. Context: task.
     ///
     /// # Errors
     /// [`VmallocError`]; nothing is changed then.
@@ -26,11 +27,11 @@ impl<P: Platform> Memory<P> {
     pub unsafe fn vmap(
         &self,
         frames: &[Pfn],
-        how: MapAttributes,
+        how: Attributes,
     ) -> Result<NonNull<u8>, VmallocError> {
         let kind = (AreaKind::Vmap, Location::caller());
-        let slot = self.map_others(Others::List(frames), how, kind)?;
-        self.start_of(slot).ok_or(VmallocError::NotUp)
+        let (_, area) = self.map_others(Others::List(frames), how, kind)?;
+        start(area).ok_or(VmallocError::NotUp)
     }
 
     /// Ends what [`Self::vmap`] began. Context: any but NMI; see [`Self::vfree`].
@@ -56,8 +57,8 @@ impl<P: Platform> Memory<P> {
     #[track_caller]
     pub unsafe fn vm_map_ram(&self, frames: &[Pfn]) -> Result<NonNull<u8>, VmallocError> {
         let kind = (AreaKind::VmMapRam, Location::caller());
-        let slot = self.map_others(Others::List(frames), MapAttributes::default(), kind)?;
-        self.start_of(slot).ok_or(VmallocError::NotUp)
+        let (_, area) = self.map_others(Others::List(frames), Attributes::KERNEL, kind)?;
+        start(area).ok_or(VmallocError::NotUp)
     }
 
     /// Ends what [`Self::vm_map_ram`] began. Context: any but NMI; see [`Self::vfree`].
@@ -86,17 +87,10 @@ impl<P: Platform> Memory<P> {
         &self,
         at: PhysAddr,
         size: u64,
-        cache: CacheMode,
+        cache: Cache,
     ) -> Result<NonNull<u8>, IoremapError> {
-        let (slot, offset) = self.map_device((at, size), cache, Location::caller())?;
-        self.behind(slot, offset)
-    }
-
-    fn behind(&self, slot: Slot, offset: u64) -> Result<NonNull<u8>, IoremapError> {
-        let first = self.start_of(slot).ok_or(VmallocError::NotUp)?;
-        let at = first.addr().get().saturating_add(to_index(offset));
-        let at = NonNull::new(with_exposed_provenance_mut(at));
-        Ok(at.ok_or(VmallocError::NotUp)?)
+        let at = self.map_device((at, size), cache, Location::caller())?;
+        pointer(at)
     }
 
     /// Ends what [`Self::ioremap`] began. Context: any but NMI; see [`Self::vfree`].
@@ -126,12 +120,12 @@ impl<P: Platform> Memory<P> {
         &self,
         at: PhysAddr,
         size: u64,
-        cache: CacheMode,
+        cache: Cache,
     ) -> Result<NonNull<u8>, IoremapError> {
         let mapped = self.map_device((at, size), cache, Location::caller());
         match mapped {
-            Ok((slot, offset)) => self.behind(slot, offset),
-            Err(IoremapError::Ram(ram)) if cache == CacheMode::WriteBack => {
+            Ok(at) => pointer(at),
+            Err(IoremapError::Ram(ram)) if cache == Cache::WriteBack => {
                 let range = PhysRange::from_size(at, size);
                 let frames = range.touched_frames();
                 let all = frames.iter().all(|pfn| self.zone_of(pfn).is_some());
@@ -171,13 +165,13 @@ impl<P: Platform> Memory<P> {
     fn end_at(&self, at: VirtAddr, kind: AreaKind) -> Result<(), BadVfree> {
         let found = self.area_at(at).filter(|(_, area)| area.kind() == kind);
         match found {
-            Some((slot, _)) if self.end_area(slot) => Ok(()),
+            Some(ended) if self.end(ended) => Ok(()),
             _ => Err(BadVfree(at)),
         }
     }
+}
 
-    pub(super) fn start_of(&self, slot: Slot) -> Option<NonNull<u8>> {
-        let (space, _) = self.kspace()?;
-        start(space.area(slot)?)
-    }
+fn pointer(at: VirtAddr) -> Result<NonNull<u8>, IoremapError> {
+    let at = NonNull::new(with_exposed_provenance_mut(to_index(at.as_u64())));
+    Ok(at.ok_or(VmallocError::NotUp)?)
 }

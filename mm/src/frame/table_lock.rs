@@ -11,6 +11,8 @@ use crate::sync::atomic::{AtomicU32, Ordering, spin_loop};
 
 const LOCKED: u32 = 1 << 31;
 const DEAD: u32 = 1 << 30;
+/// The table stays, even without entries.
+const KEPT: u32 = 1 << 29;
 /// Entries that are in use, 512 at most.
 const LIVE: u32 = 0x3ff;
 
@@ -71,19 +73,43 @@ impl<'a> TableLock<'a> {
         self.0.fetch_and(!LOCKED, Ordering::Release);
     }
 
+    /// The table stays from now on, even without entries. Context: the lock is held.
+    #[inline]
+    pub(crate) fn keep(self) {
+        self.0.fetch_or(KEPT, Ordering::Relaxed);
+    }
+
+    /// It does not any more. Context: the lock is held, and nobody remembers the table.
+    pub(crate) fn let_go(self) {
+        self.0.fetch_and(!KEPT, Ordering::Relaxed);
+    }
+
+    /// Whether it stays. Context: the lock is held, or the answer is a hint.
+    #[inline]
+    pub(crate) fn is_kept(self) -> bool {
+        self.0.load(Ordering::Relaxed) & KEPT != 0
+    }
+
+    /// Whether it is without entries, and does not stay even so. Context: as [`Self::live`].
+    #[inline]
+    pub(crate) fn may_die(self) -> bool {
+        self.0.load(Ordering::Relaxed) & (LIVE | KEPT) == 0
+    }
+
     /// How many entries are in use. Context: the lock is held, or the answer is a hint.
     #[inline]
     pub(crate) fn live(self) -> u32 {
         self.0.load(Ordering::Relaxed) & LIVE
     }
 
-    /// As many more are. Context: the lock is held.
+    /// As many more are. Context: the lock is held, or the table stays and the entries are the caller's.
     #[inline]
     pub(crate) fn add(self, entries: u32) {
         self.0.fetch_add(entries, Ordering::Relaxed);
     }
 
-    /// As many less are; answers how many are left. Context: the lock is held, or that of the table that the entry led to.
+    /// As many less are; answers how many are left. Context: the lock is held, or that of the table that the entry led to,
+    /// or the table stays and the entries are the caller's.
     #[inline]
     pub(crate) fn sub(self, entries: u32) -> u32 {
         let before = self.0.fetch_sub(entries, Ordering::Relaxed);

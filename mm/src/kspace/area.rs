@@ -3,12 +3,12 @@
 
 use core::panic::Location;
 
-use super::CacheMode;
 use super::raw::{Pile, PileSlot};
 use crate::addr::{PhysAddr, VirtAddr, VirtRange};
 use crate::collections::range_tree::{RangeNode, Slot};
 use crate::config::{PAGE_SHIFT, PAGE_SIZE};
 use crate::frame::Origin;
+use crate::pagetable::{Cache, PteTable};
 use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// What an area is for.
@@ -72,8 +72,6 @@ pub(crate) enum AreaState {
 }
 
 impl AreaState {
-    const ALL: [Self; 4] = [Self::Unused, Self::Busy, Self::Lazy, Self::Cached];
-
     const fn bits(self) -> u32 {
         match self {
             Self::Unused => 0,
@@ -101,8 +99,10 @@ pub(crate) struct Area {
     /// Bytes that were asked for.
     asked: AtomicU64,
     pub(super) frames: PileSlot,
-    /// What device it reaches: its address, and the cache mode in the lowest bits.
+    /// What device it reaches: its address, and how it is cached in the lowest bits.
     device: AtomicU64,
+    /// The table of pages that all of it is mapped by, if there is one.
+    table: AtomicU64,
     /// Who asked for it.
     origin: Origin,
 }
@@ -116,6 +116,7 @@ impl Area {
             asked: AtomicU64::new(0),
             frames: PileSlot::default(),
             device: AtomicU64::new(0),
+            table: AtomicU64::new(0),
             origin: Origin::default(),
         }
     }
@@ -123,9 +124,12 @@ impl Area {
     /// Where it is in its life.
     pub(crate) fn state(&self) -> AreaState {
         let bits = self.state.load(Ordering::Acquire) & 0xff;
-        let states = AreaState::ALL.into_iter();
-        let mut found = states.filter(|state| state.bits() == bits);
-        found.next().unwrap_or(AreaState::Unused)
+        match bits {
+            1 => AreaState::Busy,
+            2 => AreaState::Lazy,
+            3 => AreaState::Cached,
+            _ => AreaState::Unused,
+        }
     }
 
     /// What it is for, if it is busy or was.
@@ -148,14 +152,29 @@ impl Area {
         self.frames.put(pile);
     }
 
-    /// It is not somebody's any more, and unmapped now or later. One caller gets `true`.
-    pub(super) fn end(&self, now: bool) -> bool {
+    /// It is not somebody's any more, but still mapped. One caller gets `true`.
+    pub(super) fn end(&self) -> bool {
         let word = self.state.load(Ordering::Relaxed);
-        let later = if now { 0 } else { STILL_MAPPED };
-        let lazy = word & !0xff | AreaState::Lazy.bits() | later;
+        let lazy = word & !0xff | AreaState::Lazy.bits() | STILL_MAPPED;
         let (set, seen) = (Ordering::AcqRel, Ordering::Relaxed);
         word & 0xff == AreaState::Busy.bits()
             && self.state.compare_exchange(word, lazy, set, seen).is_ok()
+    }
+
+    /// Who ended it has unmapped it, too.
+    pub(super) fn set_unmapped(&self) {
+        let word = self.state.load(Ordering::Relaxed);
+        self.state.store(word & !STILL_MAPPED, Ordering::Relaxed);
+    }
+
+    /// The table of pages that all of it is mapped by, if that is known.
+    #[inline]
+    pub(super) fn table(&self) -> Option<PteTable> {
+        PteTable::decode(self.table.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn set_table(&self, table: Option<PteTable>) {
+        self.table.store(PteTable::encode(table), Ordering::Relaxed);
     }
 
     /// Whether it waits to be unmapped, too.
@@ -175,6 +194,12 @@ impl Area {
         self.next.store(Slot::encode(next), Ordering::Relaxed);
     }
 
+    /// Where it starts.
+    #[inline]
+    pub(crate) fn start(&self) -> VirtAddr {
+        VirtAddr::new(self.node.span().start)
+    }
+
     /// The addresses, guard page included.
     pub(crate) fn whole(&self) -> VirtRange {
         let span = self.node.span();
@@ -191,7 +216,7 @@ impl Area {
 
     /// Pages that are mapped.
     pub(crate) fn pages(&self) -> u64 {
-        self.mapped().size() >> PAGE_SHIFT
+        (self.node.span().size() >> PAGE_SHIFT).saturating_sub(1)
     }
 
     /// Who asked for it.
@@ -200,16 +225,16 @@ impl Area {
     }
 
     /// What device it reaches, from which page on, and how that is cached.
-    pub(crate) fn device(&self) -> (PhysAddr, CacheMode) {
+    pub(crate) fn device(&self) -> (PhysAddr, Cache) {
         let word = self.device.load(Ordering::Relaxed);
         let mode = word & PAGE_SIZE.wrapping_sub(1);
-        let mut modes = CacheMode::ALL.into_iter();
-        let cache = modes.find(|cache| cache.bits() == mode).unwrap_or_default();
-        (PhysAddr::new(word.wrapping_sub(mode)), cache)
+        let [index, ..] = mode.to_le_bytes();
+        let page = PhysAddr::new(word.wrapping_sub(mode));
+        (page, Cache::from_index(index))
     }
 
-    pub(super) fn set_device(&self, page: PhysAddr, cache: CacheMode) {
+    pub(super) fn set_device(&self, page: PhysAddr, cache: Cache) {
         self.device
-            .store(page.as_u64() | cache.bits(), Ordering::Relaxed);
+            .store(page.as_u64() | u64::from(cache.index()), Ordering::Relaxed);
     }
 }

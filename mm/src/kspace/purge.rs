@@ -5,30 +5,35 @@
 //! nobody else.
 #![forbid(unsafe_code)]
 
-use super::{AreaKind, Space, Supply};
-use crate::addr::VirtRange;
+use super::raw::Returned;
+use super::{Area, AreaKind, Space, Supply};
+use crate::addr::{VirtAddr, VirtRange};
 use crate::collections::range_tree::Slot;
-use crate::platform::Platform;
+use crate::pagetable::TableMemory;
 use crate::sync::atomic::Ordering;
 
-/// Ranges that are flushed one by one; if there are more, all that is between the first and the last is.
-const RANGES: usize = 16;
-/// Areas whose addresses go back under one hold of the lock.
+/// Areas that go back together.
 const BATCH: usize = 32;
 
 impl Space {
     /// Unmaps an area, now or with the purge, and lets it wait for that. Answers whether so much waits that somebody
-    /// should purge; `None` if nobody has the area. Context: task, or, to unmap it later, any but NMI.
-    pub(crate) fn retire<P: Platform>(&self, platform: &P, slot: Slot, now: bool) -> Option<bool> {
-        let area = self.area(slot).filter(|area| area.end(now))?;
+    /// should purge; `None` if nobody has the area. Context: task; or any but NMI, where it `may_wait` for nobody.
+    pub(crate) fn retire<S: Supply>(
+        &self,
+        supply: &S,
+        (slot, area): (Slot, &Area),
+        may_wait: bool,
+    ) -> Option<bool> {
+        if !area.end() {
+            return None;
+        }
         if area.kind() == AreaKind::Ioremap {
-            self.forget_device(platform, slot);
+            self.forget_device(supply.platform(), slot);
         }
-        let range = area.mapped();
-        if now {
-            self.mapping.unmap(range);
+        if self.unmap(supply, area, may_wait) {
+            area.set_unmapped();
         }
-        let pages = range.pages();
+        let pages = area.pages();
         let most = self.lazy_most.load(Ordering::Relaxed);
         // Counted before it can be taken off.
         let before = self.lazy_pages.fetch_add(pages, Ordering::Relaxed);
@@ -51,7 +56,7 @@ impl Space {
             return None;
         }
         let first = Slot::new(self.lazy.swap(Slot::encode(None), Ordering::Acquire));
-        let areas = self.flush(first);
+        let areas = self.flush(supply, first);
         self.give_back(supply, first);
         if areas > 0 {
             self.purges.fetch_add(1, Ordering::Relaxed);
@@ -61,52 +66,54 @@ impl Space {
         Some(areas)
     }
 
-    /// Has all CPUs forget the areas of a list. Answers how many they are.
-    fn flush(&self, first: Option<Slot>) -> u64 {
-        let mut ranges = [VirtRange::EMPTY; RANGES];
-        let mut hull = VirtRange::EMPTY;
-        let mut areas: usize = 0;
+    /// Has all CPUs forget the areas of a list, and what lies between them. Answers how many they are.
+    fn flush<S: Supply>(&self, supply: &S, first: Option<Slot>) -> u64 {
+        let (mut start, mut end) = (u64::MAX, 0);
+        let mut areas: u64 = 0;
         let mut next = first;
         while let Some(area) = next.and_then(|slot| self.area(slot)) {
-            let range = area.mapped();
             if area.is_still_mapped() {
-                self.mapping.unmap(range);
+                let _ = self.unmap(supply, area, true);
             }
-            hull = hull.hull(range);
-            if let Some(place) = ranges.get_mut(areas) {
-                *place = range;
-            }
+            let range = area.mapped();
+            start = start.min(range.start().as_u64());
+            end = end.max(range.end().as_u64());
             areas = areas.saturating_add(1);
             next = area.next();
         }
-        match ranges.get(..areas) {
-            Some([]) => {}
-            Some(ranges) => self.mapping.flush(ranges),
-            None => self.mapping.flush(&[hull]),
+        let hull = VirtRange::new(VirtAddr::new(start), VirtAddr::new(end));
+        if let Some(hull) = hull {
+            supply.memory().flush(hull, false);
         }
-        crate::addr::to_count(areas)
+        areas
     }
 
     /// Gives frames and addresses of a list of areas back that no CPU remembers.
     fn give_back<S: Supply>(&self, supply: &S, first: Option<Slot>) {
-        let mut batch: [Option<Slot>; BATCH] = [None; BATCH];
-        let mut full: usize = 0;
+        let mut pages = Returned::new();
         let mut next = first;
-        while let Some((slot, area)) = next.and_then(|slot| Some((slot, self.area(slot)?))) {
-            next = area.next();
-            area.frames.take().release(supply);
-            self.lazy_pages.fetch_sub(area.pages(), Ordering::Relaxed);
-            if self.lay_ready(supply, slot) {
-                continue;
+        while next.is_some() {
+            let mut batch: [Option<(Slot, &Area)>; BATCH] = [None; BATCH];
+            let (mut full, mut gone): (usize, u64) = (0, 0);
+            for place in &mut batch {
+                let Some((slot, area)) = next.and_then(|slot| Some((slot, self.area(slot)?)))
+                else {
+                    break;
+                };
+                next = area.next();
+                area.frames.take().release_with(supply, &mut pages);
+                gone = gone.wrapping_add(area.pages());
+                *place = Some((slot, area));
+                full = full.wrapping_add(1);
             }
-            batch[full % BATCH] = Some(slot);
-            full = full.wrapping_add(1);
-            if full == BATCH {
-                self.forget(supply, &batch);
-                full = 0;
+            self.lazy_pages.fetch_sub(gone, Ordering::Relaxed);
+            let batch = batch.get_mut(..full).unwrap_or_default();
+            self.lay_ready(supply, batch);
+            if batch.iter().any(Option::is_some) {
+                self.forget(supply, batch);
             }
         }
-        self.forget(supply, batch.get(..full).unwrap_or_default());
+        pages.free(supply);
     }
 
     /// How many pages may wait before somebody purges.

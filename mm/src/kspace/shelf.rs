@@ -1,6 +1,7 @@
 //! Small areas that lie ready for a CPU, by size: stacks, linked through their records.
 #![forbid(unsafe_code)]
 
+use super::Area;
 use super::arena::Arena;
 use crate::addr::to_index;
 use crate::collections::range_tree::Slot;
@@ -50,25 +51,36 @@ impl Shelf {
     }
 
     /// Takes the area of so many pages that came last.
-    pub(super) fn take(&mut self, arena: &Arena, pages: u64, gauges: &Gauges) -> Option<Slot> {
-        let slot = self.pop(arena, size(pages)?, gauges)?;
+    pub(super) fn take<'a>(
+        &mut self,
+        arena: &'a Arena,
+        pages: u64,
+        gauges: &Gauges,
+    ) -> Option<(Slot, &'a Area)> {
+        let taken = self.pop(arena, size(pages)?, gauges)?;
         let hits = gauges.hits().wrapping_add(1);
         gauges.hits.store(hits, Ordering::Relaxed);
-        Some(slot)
+        Some(taken)
     }
 
-    fn pop(&mut self, arena: &Arena, size: usize, gauges: &Gauges) -> Option<Slot> {
+    fn pop<'a>(
+        &mut self,
+        arena: &'a Arena,
+        size: usize,
+        gauges: &Gauges,
+    ) -> Option<(Slot, &'a Area)> {
         let newest = &mut self.newest[size % SIZES];
         let slot = (*newest)?;
-        *newest = arena.area(slot)?.next();
+        let area = arena.area(slot)?;
+        *newest = area.next();
         let count = gauges.count().wrapping_sub(1);
         gauges.count.store(count, Ordering::Relaxed);
-        Some(slot)
+        Some((slot, area))
     }
 
-    /// Puts an area of so many pages on it. `false` if it is too large.
-    pub(super) fn put(&mut self, arena: &Arena, slot: Slot, pages: u64, gauges: &Gauges) -> bool {
-        let (Some(size), Some(area)) = (size(pages), arena.area(slot)) else {
+    /// Puts an area on it. `false` if it is too large.
+    pub(super) fn put(&mut self, (slot, area): (Slot, &Area), gauges: &Gauges) -> bool {
+        let Some(size) = size(area.pages()) else {
             return false;
         };
         area.set_next(self.newest[size % SIZES].replace(slot));
@@ -78,7 +90,11 @@ impl Shelf {
     }
 
     /// Takes any area.
-    pub(super) fn take_any(&mut self, arena: &Arena, gauges: &Gauges) -> Option<Slot> {
+    pub(super) fn take_any<'a>(
+        &mut self,
+        arena: &'a Arena,
+        gauges: &Gauges,
+    ) -> Option<(Slot, &'a Area)> {
         (0..SIZES).find_map(|size| self.pop(arena, size, gauges))
     }
 }

@@ -4,12 +4,14 @@
 use core::panic::Location;
 
 use super::arena::Arena;
+use super::hints::Hints;
 use super::shelf::{Gauges, Shelf};
-use super::{Area, AreaKind, AreaState, CacheMode, Mapping, Supply};
+use super::{Area, AreaKind, AreaState, Supply};
 use crate::addr::{PhysAddr, PhysRange, VirtAddr, VirtRange};
 use crate::collections::range_tree::{RangeTree, Slot, Span};
 use crate::config::{PAGE_SHIFT, PAGE_SIZE};
 use crate::mem::{Array, CarveError, EarlyRam};
+use crate::pagetable::{Cache, PageTable};
 use crate::platform::Platform;
 use crate::report::{Check, Corruption};
 use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -92,7 +94,8 @@ pub(crate) struct Space {
     pub(super) arena: Arena,
     pub(super) index: SpinLock<Index>,
     pub(super) shelves: PerCpu<Shelf, Gauges>,
-    pub(super) mapping: Mapping,
+    hints: Hints,
+    pub(super) tables: PageTable,
     /// The newest of those that wait for a purge, by number; and how many pages they have.
     pub(super) lazy: AtomicU32,
     pub(super) lazy_pages: AtomicU64,
@@ -112,13 +115,18 @@ impl Space {
         Array::<OwnerCell<Shelf, Gauges>>::bytes_for(cpus)
     }
 
+    /// Bytes that [`Self::new`] needs for guesses.
+    pub(crate) fn hint_bytes() -> Option<u64> {
+        Hints::bytes()
+    }
+
     /// Without areas. Linux's limit for what waits is 32 MiB, times the number of binary digits of the number of CPUs
     /// (`lazy_max_pages`).
     pub(crate) fn new<P: Platform>(
         platform: &P,
         range: VirtRange,
-        mapping: Mapping,
-        ram: EarlyRam,
+        tables: PageTable,
+        (shelves, hints): (EarlyRam, EarlyRam),
     ) -> Result<Self, CarveError> {
         let cpus = usize::try_from(platform.cpus()).unwrap_or(usize::MAX);
         let cell = |_| OwnerCell::new(Shelf::new(), Gauges::default());
@@ -140,8 +148,9 @@ impl Space {
                     devices: None,
                 },
             ),
-            shelves: PerCpu::new(Array::carve(platform, ram, cpus, cell)?),
-            mapping,
+            shelves: PerCpu::new(Array::carve(platform, shelves, cpus, cell)?),
+            hints: Hints::new(platform, hints)?,
+            tables,
             lazy: AtomicU32::new(Slot::encode(None)),
             lazy_pages: AtomicU64::new(0),
             lazy_most: AtomicU64::new(most),
@@ -150,11 +159,6 @@ impl Space {
             purges: AtomicU64::new(0),
             purged: AtomicU64::new(0),
         })
-    }
-
-    /// The page tables.
-    pub(crate) const fn mapping(&self) -> &Mapping {
-        &self.mapping
     }
 
     /// The record with a number.
@@ -166,37 +170,39 @@ impl Space {
     /// Takes an area: one that lies ready, or the lowest addresses that are free. If there are none, a purge may find
     /// some. Context: task, no lock held.
     #[inline]
-    pub(crate) fn take<S: Supply>(&self, supply: &S, wanted: &Wanted) -> Result<Slot, NoArea> {
+    pub(crate) fn take<S: Supply>(
+        &self,
+        supply: &S,
+        wanted: &Wanted,
+    ) -> Result<(Slot, &Area), NoArea> {
         if wanted.align == PAGE_SIZE
-            && let Some(slot) = self.take_ready(supply, wanted.pages)
+            && let Some(taken) = self.take_ready(supply, wanted.pages)
         {
-            if let Some(area) = self.area(slot) {
-                area.begin(wanted.asked, wanted.kind, wanted.place);
-            }
-            return Ok(slot);
+            self.begin(taken, wanted);
+            return Ok(taken);
         }
         self.take_gap(supply, wanted)
     }
 
     /// One of those that lie ready for this CPU.
     #[inline]
-    fn take_ready<S: Supply>(&self, supply: &S, pages: u64) -> Option<Slot> {
+    fn take_ready<S: Supply>(&self, supply: &S, pages: u64) -> Option<(Slot, &Area)> {
         let pin = Pin::new(supply.platform());
         let mut shelf = self.shelves.enter(&pin)?;
         let (areas, gauges) = shelf.parts();
-        let slot = areas.take(&self.arena, pages, gauges);
+        let taken = areas.take(&self.arena, pages, gauges);
         if shelf.leave() {
             self.serve(supply, &pin);
         }
-        slot
+        taken
     }
 
     #[inline(never)]
-    fn take_gap<S: Supply>(&self, supply: &S, wanted: &Wanted) -> Result<Slot, NoArea> {
+    fn take_gap<S: Supply>(&self, supply: &S, wanted: &Wanted) -> Result<(Slot, &Area), NoArea> {
         let mut tries = TRIES;
         loop {
             match self.carve(supply, wanted) {
-                Ok(slot) => return Ok(slot),
+                Ok(taken) => return Ok(taken),
                 Err(Missing::Record(slot)) => self.grow(supply, slot)?,
                 Err(Missing::Gap) if tries > 0 => {
                     let is_larger = self.make_room(supply);
@@ -208,7 +214,7 @@ impl Space {
     }
 
     /// Takes the lowest addresses that are free.
-    fn carve<S: Supply>(&self, supply: &S, wanted: &Wanted) -> Result<Slot, Missing> {
+    fn carve<S: Supply>(&self, supply: &S, wanted: &Wanted) -> Result<(Slot, &Area), Missing> {
         // One more, which is never mapped: whoever runs off the end has a page fault.
         let pages = wanted.pages.checked_add(1).ok_or(Missing::Gap)?;
         let size = pages.checked_mul(PAGE_SIZE).ok_or(Missing::Gap)?;
@@ -226,8 +232,32 @@ impl Space {
             Some(_) => index.unused = next,
             None => index.fresh = index.fresh.saturating_add(1),
         }
+        area.set_table(None);
+        self.begin((slot, area), wanted);
+        Ok((slot, area))
+    }
+
+    /// An area has an owner from now on.
+    #[inline]
+    fn begin(&self, (slot, area): (Slot, &Area), wanted: &Wanted) {
         area.begin(wanted.asked, wanted.kind, wanted.place);
-        Ok(slot)
+        self.hints.note(area.start(), slot);
+    }
+
+    /// The area that starts at an address, if somebody has it. Context: any but NMI.
+    #[inline]
+    pub(crate) fn starting_at<P: Platform>(
+        &self,
+        platform: &P,
+        at: VirtAddr,
+    ) -> Option<(Slot, &Area)> {
+        let look = |slot: Slot| {
+            let area = self.area(slot)?;
+            let is_it = area.state() == AreaState::Busy && area.start() == at;
+            is_it.then_some((slot, area))
+        };
+        let guess = self.hints.guess(at).and_then(look);
+        guess.or_else(|| self.find(platform, at).and_then(look))
     }
 
     /// Makes more records, so that there is one with this number.
@@ -265,12 +295,9 @@ impl Space {
     }
 
     /// Gives addresses back that nobody remembers, and their records.
-    pub(super) fn forget<S: Supply>(&self, supply: &S, areas: &[Option<Slot>]) {
+    pub(super) fn forget<S: Supply>(&self, supply: &S, areas: &[Option<(Slot, &Area)>]) {
         let mut index = self.index.lock(supply.platform());
-        for slot in areas.iter().copied().flatten() {
-            let Some(area) = self.area(slot) else {
-                continue;
-            };
+        for (slot, area) in areas.iter().copied().flatten() {
             if index.tree.remove(&self.arena, slot) {
                 area.set_state(AreaState::Unused);
                 area.set_next(index.unused.replace(slot));
@@ -278,29 +305,37 @@ impl Space {
         }
     }
 
-    /// Lays an area ready that nobody remembers. `false` if it is too large, or there are enough.
-    pub(super) fn lay_ready<S: Supply>(&self, supply: &S, slot: Slot) -> bool {
+    /// Lays areas ready that nobody remembers: takes those out of the list that are not too large, as long as there are
+    /// not enough.
+    pub(super) fn lay_ready<S: Supply>(&self, supply: &S, list: &mut [Option<(Slot, &Area)>]) {
         let pin = Pin::new(supply.platform());
-        let (Some(area), Some(mut shelf)) = (self.area(slot), self.shelves.enter(&pin)) else {
-            return false;
+        let Some(mut shelf) = self.shelves.enter(&pin) else {
+            return;
         };
         let (areas, gauges) = shelf.parts();
-        let is_ready = gauges.count() < READY && {
-            area.set_state(AreaState::Cached);
-            areas.put(&self.arena, slot, area.pages(), gauges)
-        };
+        for place in list {
+            let Some((slot, area)) = *place else {
+                continue;
+            };
+            let is_ready = gauges.count() < READY && {
+                area.set_state(AreaState::Cached);
+                areas.put((slot, area), gauges)
+            };
+            if is_ready {
+                *place = None;
+            }
+        }
         if shelf.leave() {
             self.serve(supply, &pin);
         }
-        is_ready
     }
 
     /// Gives the addresses back that lie ready for this CPU, because another one has none.
     #[cold]
     fn serve<S: Supply>(&self, supply: &S, pin: &Pin<'_, S::P>) {
         self.shelves.serve(pin, |shelf, gauges| {
-            while let Some(slot) = shelf.take_any(&self.arena, gauges) {
-                self.forget(supply, &[Some(slot)]);
+            while let Some(taken) = shelf.take_any(&self.arena, gauges) {
+                self.forget(supply, &[Some(taken)]);
             }
         });
     }
@@ -343,14 +378,14 @@ impl Space {
     /// Notes what device an area reaches.
     ///
     /// # Errors
-    /// How part of it is mapped elsewhere, if that is another cache mode.
+    /// How part of it is cached elsewhere, if that is otherwise.
     pub(crate) fn note_device<P: Platform>(
         &self,
         platform: &P,
         slot: Slot,
         page: PhysAddr,
-        cache: CacheMode,
-    ) -> Result<(), CacheMode> {
+        cache: Cache,
+    ) -> Result<(), Cache> {
         let mut index = self.index.lock(platform);
         let Some(new) = self.area(slot) else {
             return Ok(());

@@ -85,7 +85,7 @@ impl<'a, M: TableMemory> Cursor<'a, M> {
     pub(super) fn prune(self, tables: &PageTable, receipt: &mut FlushReceipt<'a, M>) {
         let Self { held, _pin } = self;
         let Held { memory, range, top } = held;
-        if top.lock().live() != 0 || is_kept(tables, top) {
+        if !top.lock().may_die() || is_kept(tables, top) {
             return;
         }
         unlock_below(memory, top, range);
@@ -93,7 +93,7 @@ impl<'a, M: TableMemory> Cursor<'a, M> {
         let mut empty = top;
         loop {
             let way = way_to(tables, memory, range.start(), empty);
-            let Some((above, slot)) = way.filter(|_| empty.lock().live() == 0) else {
+            let Some((above, slot)) = way.filter(|_| empty.lock().may_die()) else {
                 empty.lock().unlock();
                 return;
             };
@@ -101,7 +101,7 @@ impl<'a, M: TableMemory> Cursor<'a, M> {
             empty.lock().die();
             receipt.push(empty.page);
             // Nothing is locked now: whoever waits above may go on.
-            if above.lock().sub(1) != 0 || is_kept(tables, above) {
+            if above.lock().sub(1) != 0 || above.lock().is_kept() || is_kept(tables, above) {
                 return;
             }
             if let Err(IsDead) = above.lock().lock() {
@@ -127,7 +127,7 @@ fn only_entry<'a>(node: Node<'a>, range: VirtRange) -> Option<&'a Slot> {
 
 /// The lowest table that all of `range` goes through, as of now.
 #[inline]
-fn lowest<'a, M: TableMemory>(
+pub(super) fn lowest<'a, M: TableMemory>(
     tables: &PageTable,
     memory: &'a M,
     range: VirtRange,

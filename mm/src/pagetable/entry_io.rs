@@ -1,10 +1,11 @@
 //! The room that reads and writes entries: nobody else does.
 
 use core::fmt;
+use core::ptr::{NonNull, with_exposed_provenance_mut};
 
 use super::entry::Entry;
 use super::level::ENTRIES;
-use crate::addr::{Pfn, PhysRange};
+use crate::addr::{Pfn, PhysRange, to_index};
 use crate::config::PAGE_SIZE;
 use crate::frame::TablePage;
 use crate::platform::Platform;
@@ -57,10 +58,17 @@ impl<'a> Table<'a> {
     /// The frame is a page table for as long as the answer is used: only the CPU and this module touch its bytes.
     #[inline]
     unsafe fn at<P: Platform>(platform: &'a P, table: Pfn) -> Option<Self> {
-        let range = PhysRange::from_size(table.addr(), PAGE_SIZE);
-        let first = platform.direct_map(range)?.cast::<[Slot; ENTRIES]>();
+        // Where RAM is mapped at one offset, that is known without a look at what is mapped.
+        let first = match platform.direct_map_base() {
+            Some(base) => {
+                let at = base.as_u64().wrapping_add(table.addr().as_u64());
+                NonNull::new(with_exposed_provenance_mut(to_index(at)))?
+            }
+            None => platform.direct_map(PhysRange::from_size(table.addr(), PAGE_SIZE))?,
+        };
+        let first = first.cast::<[Slot; ENTRIES]>();
         debug_assert!(first.is_aligned());
-        // SAFETY: a page of mapped RAM (Platform 1) that holds 512 entries by the caller's word; a slot is an atomic word,
+        // SAFETY: a page of mapped RAM (Platform 1, and what it says of its base) that holds 512 entries by the caller's word; a slot is an atomic word,
         // and any bits are valid. Pages are aligned where they are mapped.
         Some(Self(unsafe { first.as_ref() }))
     }

@@ -7,6 +7,7 @@ use super::cursor::Cursor;
 use super::entry::{Entry, leaf_bits};
 use super::entry_io::{Slot, Table};
 use super::error::{MapError, RangeError};
+use super::kept::Empties;
 use super::level::{Level, PageSize};
 use super::memory::TableMemory;
 use super::node::{Node, first_part, whole};
@@ -81,6 +82,28 @@ impl<F: FnMut(u64) -> Pfn> Frames for EachBy<F> {
     }
 }
 
+/// Frames of a list, one after the other. Those behind its end are frame 0.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct InAList<'a>(pub(crate) &'a [Pfn]);
+
+impl Frames for InAList<'_> {
+    fn fits(&self, _: u64, size: PageSize) -> bool {
+        size == PageSize::Size4K
+    }
+
+    fn next(&mut self, at: u64) -> Pfn {
+        self.0.get(to_index(at)).copied().unwrap_or_default()
+    }
+
+    #[inline]
+    fn write(&mut self, at: u64, slots: &[Slot], (_, bits): (PageSize, u64)) {
+        let list = self.0.get(to_index(at)..).unwrap_or_default();
+        for (slot, pfn) in slots.iter().zip(list) {
+            slot.store(Entry::from_bits(pfn.as_u64() << PAGE_SHIFT | bits));
+        }
+    }
+}
+
 impl PageTable {
     /// Maps frames in a row, with pages as large as fit, up to `largest`.
     ///
@@ -100,10 +123,11 @@ impl PageTable {
         let range = bytes.and_then(|bytes| VirtRange::from_size(start, bytes));
         let range = range.ok_or(RangeError::NotCanonical(VirtRange::EMPTY))?;
         let first = frames.first();
-        self.map(memory, range, &mut InARow { first, largest }, attributes)
+        let frames = &mut InARow { first, largest };
+        self.map(memory, range, frames, attributes, Empties::Freed)
     }
 
-    /// Maps frames. They go through tables that are locked as far as there are pages for tables at once; whoever looks
+    /// Maps frames; `empties` is for the tables that are made. They go through tables that are locked as far as there are pages for tables at once; whoever looks
     /// meanwhile finds a part of it.
     ///
     /// # Errors
@@ -114,11 +138,12 @@ impl PageTable {
         range: VirtRange,
         frames: &mut impl Frames,
         attributes: Attributes,
+        empties: Empties,
     ) -> Result<(), MapError> {
         self.check(range)?;
         let mut piece = range;
         while !piece.is_empty() {
-            let outcome = self.map_piece(memory, (range, piece), frames, attributes);
+            let outcome = self.map_piece(memory, (range, piece), frames, (attributes, empties));
             let Some(outcome) = outcome.transpose() else {
                 // Too many tables for one piece.
                 let half = halves(piece).0;
@@ -146,7 +171,7 @@ impl PageTable {
         memory: &M,
         (range, piece): (VirtRange, VirtRange),
         frames: &mut impl Frames,
-        attributes: Attributes,
+        (attributes, empties): (Attributes, Empties),
     ) -> Result<Option<()>, MapError> {
         let mut stash = Stash::new(memory);
         loop {
@@ -160,6 +185,7 @@ impl PageTable {
                     frames,
                     origin,
                     attributes,
+                    empties,
                     bits: leaf_bits(PageSize::Size4K, attributes),
                 };
                 fill.fill(cursor.top(), piece);
@@ -315,6 +341,7 @@ struct Fill<'s, 'a, M: TableMemory, F> {
     frames: &'s mut F,
     origin: VirtAddr,
     attributes: Attributes,
+    empties: Empties,
     /// The bits of a small page but for its address.
     bits: u64,
 }
@@ -380,6 +407,9 @@ impl<'a, M: TableMemory, F: Frames> Fill<'_, 'a, M, F> {
             }
         };
         page.lock().begin(0, true);
+        if self.empties == Empties::Kept {
+            page.lock().keep();
+        }
         let table = Table::of(self.memory.platform(), page)?;
         Some(Node { page, table, level })
     }

@@ -198,7 +198,7 @@ fn join<'a, M: TableMemory>(
 
 /// The entry for a page of `size` that maps what a full table does, if one can.
 fn joined(below: Node<'_>, size: PageSize) -> Option<Entry> {
-    if below.lock().live() != ALL {
+    if below.lock().live() != ALL || below.lock().is_kept() {
         return None;
     }
     let first = below.table.slot(0).load();

@@ -4,11 +4,12 @@
 use super::PageTable;
 use super::entry::{Entry, Leaf};
 use super::error::ChangeError;
-use super::level::{Level, PageSize};
+use super::kept::Empties;
+use super::level::{ENTRIES, Level, PageSize};
 use super::memory::TableMemory;
 use super::node::Node;
 use super::receipt::FlushReceipt;
-use crate::addr::{VirtAddr, VirtRange};
+use crate::addr::{VirtAddr, VirtRange, to_count};
 use crate::config::PAGE_SIZE;
 
 impl PageTable {
@@ -25,16 +26,30 @@ impl PageTable {
         range: VirtRange,
         sink: impl FnMut(VirtAddr, Leaf),
     ) -> Result<FlushReceipt<'a, M>, ChangeError> {
+        self.unmap_as(memory, range, Empties::Kept, sink)
+    }
+
+    /// The same; tables that stay are freed as well, if that is wanted, where the range is all that they map.
+    pub(super) fn unmap_as<'a, M: TableMemory>(
+        &self,
+        memory: &'a M,
+        range: VirtRange,
+        kept: Empties,
+        sink: impl FnMut(VirtAddr, Leaf),
+    ) -> Result<FlushReceipt<'a, M>, ChangeError> {
         let mut receipt = FlushReceipt::new(memory);
         let cursor = self.lock_split(memory, range, &mut receipt)?;
         let mut clear = Clear {
             memory,
             root: self.top_level(),
+            kept,
             receipt: &mut receipt,
             sink,
             has_cleared: false,
         };
-        clear.clear(cursor.top(), range);
+        let top = cursor.top();
+        clear.clear(top, range);
+        clear.let_go(top, range);
         let has_cleared = clear.has_cleared;
         cursor.prune(self, &mut receipt);
         // Tables can have been without entries before: CPUs may know the way through them even so.
@@ -49,6 +64,8 @@ impl PageTable {
 struct Clear<'r, 'a, M: TableMemory, S> {
     memory: &'a M,
     root: Level,
+    /// What becomes of tables that stay.
+    kept: Empties,
     receipt: &'r mut FlushReceipt<'a, M>,
     sink: S,
     has_cleared: bool,
@@ -67,7 +84,9 @@ impl<'a, M: TableMemory, S: FnMut(VirtAddr, Leaf)> Clear<'_, 'a, M, S> {
             if let Some(below) = node.below(self.memory, entry) {
                 self.clear(below, part);
                 // The root leads to the same tables for good.
-                if below.lock().live() != 0 || node.level == self.root {
+                self.let_go(below, part);
+                // The root leads to the same tables for good.
+                if !below.lock().may_die() || node.level == self.root {
                     continue;
                 }
                 slot.store(Entry::NONE);
@@ -82,6 +101,14 @@ impl<'a, M: TableMemory, S: FnMut(VirtAddr, Leaf)> Clear<'_, 'a, M, S> {
             }
         }
         let _ = node.lock().sub(gone);
+    }
+
+    /// Lets go of a table that a range is all for, if that is wanted. Context: locked.
+    fn let_go(&self, node: Node<'_>, range: VirtRange) {
+        let all = to_count(ENTRIES).saturating_mul(node.level.entry_bytes());
+        if self.kept == Empties::Freed && range.size() == all {
+            node.lock().let_go();
+        }
     }
 
     #[inline]

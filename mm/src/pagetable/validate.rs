@@ -21,7 +21,7 @@ pub enum TableDamage {
         /// How many there are.
         counted: u32,
     },
-    /// It has no entry, and was not freed.
+    /// It has no entry, was not freed, and does not stay.
     Empty(Pfn),
     /// Somebody holds its lock, or it is dead, though something leads to it.
     Locked(Pfn),
@@ -55,35 +55,17 @@ impl fmt::Display for TableDamage {
 
 impl core::error::Error for TableDamage {}
 
-/// Whether tables may be there without entries.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Empties {
-    /// They are freed with the last entry.
-    Freed,
-    /// Some are kept for addresses that are mapped again soon (`PageTable::clear`).
-    Kept,
-}
-
 impl PageTable {
     /// Recounts all tables of the library's own; answers how many there are. Context: nothing else runs.
     ///
     /// # Errors
     /// The first damage that was found.
-    pub(crate) fn validate<M: TableMemory>(
-        &self,
-        memory: &M,
-        empties: Empties,
-    ) -> Result<u64, TableDamage> {
+    pub(crate) fn validate<M: TableMemory>(&self, memory: &M) -> Result<u64, TableDamage> {
         let root = self.top(memory).ok_or(TableDamage::NoRoot(self.root))?;
-        self.recount(memory, root, empties)
+        self.recount(memory, root)
     }
 
-    fn recount<M: TableMemory>(
-        &self,
-        memory: &M,
-        node: Node<'_>,
-        empties: Empties,
-    ) -> Result<u64, TableDamage> {
+    fn recount<M: TableMemory>(&self, memory: &M, node: Node<'_>) -> Result<u64, TableDamage> {
         let table = node.page.pfn();
         if node.lock().is_locked() || node.lock().is_dead() {
             return Err(TableDamage::Locked(table));
@@ -100,7 +82,7 @@ impl PageTable {
                 // One that the library did not make is its maker's affair.
                 Decoded::Table(_) => {
                     if let Some(below) = node.below(memory, entry) {
-                        tables = tables.saturating_add(self.recount(memory, below, empties)?);
+                        tables = tables.saturating_add(self.recount(memory, below)?);
                     }
                 }
                 _ => {}
@@ -115,7 +97,7 @@ impl PageTable {
             });
         }
         let may_be_empty = node.level.number().saturating_add(1) >= self.levels;
-        if counted == 0 && !may_be_empty && empties == Empties::Freed {
+        if counted == 0 && !may_be_empty && !node.lock().is_kept() {
             return Err(TableDamage::Empty(table));
         }
         Ok(tables)

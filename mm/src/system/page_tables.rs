@@ -7,9 +7,7 @@ use crate::buddy::{Gfp, Request};
 use crate::config::{Layout, LayoutError};
 use crate::frame::FrameTable;
 use crate::mem::Exclusive;
-use crate::pagetable::{
-    Empties, Leaf, Level, OutOfTables, PageTable, Span, TableDamage, TableMemory, Walk,
-};
+use crate::pagetable::{Leaf, Level, OutOfTables, PageTable, Span, TableDamage, TableMemory, Walk};
 use crate::platform::Platform;
 
 /// The kernel's half of the address space, as the library knows it.
@@ -127,14 +125,7 @@ impl<P: Platform> Memory<P> {
     /// # Errors
     /// The first damage that was found.
     pub fn validate_page_table(&self, tables: &PageTable) -> Result<u64, TableDamage> {
-        let is_kernels = self
-            .kernel_space()
-            .is_some_and(|space| space.tables == *tables);
-        let empties = match is_kernels && self.kspace().is_some() {
-            true => Empties::Kept,
-            false => Empties::Freed,
-        };
-        tables.validate(self, empties)
+        tables.validate(self)
     }
 
     /// Whether a frame is a page table of the library's own. Context: any.

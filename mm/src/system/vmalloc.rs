@@ -4,35 +4,37 @@
 use core::fmt;
 use core::panic::Location;
 
-use super::{AllocError, Core, Memory};
+use super::{AllocError, Memory};
 use crate::adapters::Store;
-use crate::addr::{Order, Pfn, VirtAddr, VirtRange, to_count};
+use crate::addr::{Order, Pfn, VirtAddr, VirtRange, to_count, to_index};
 use crate::buddy::Gfp;
 use crate::collections::range_tree::Slot;
 use crate::config::PAGE_SIZE;
 use crate::kspace::{
-    Area, AreaInfo, AreaKind, AreaState, MOST_BLOCKS, MapAttributes, MapError, Mapping, NoArea,
-    Pile, Space, Supply, Wanted,
+    Area, AreaInfo, AreaKind, InLargeBlocks, InPages, MOST_BLOCKS, NoArea, Pile, Space, Supply,
+    Wanted,
 };
+use crate::pagetable::{Attributes, MapError};
 use crate::platform::{NodeId, Platform};
 use crate::report::Corruption;
-
-/// Blocks that are mapped together.
-const BATCH: usize = 64;
 
 /// Why there is no area.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum VmallocError {
-    /// Nobody said which addresses there are, or memory is not up.
+    /// Memory is not up, or there are no addresses for areas yet ([`Memory::vmalloc_init`]).
     NotUp,
+    /// There are addresses for areas already.
+    Known,
     /// Nothing was asked for.
     Empty,
     /// More pages were asked for than the machine has, or than an area can have: 2^24.
     TooLarge,
     /// The alignment is no power of two, or something does not start at a page.
     Misaligned,
-    /// The addresses are not canonical, wrap around, or are in no region for areas.
-    BadRange(VirtRange),
+    /// The kernel's layout has no region for areas.
+    NoRegion,
+    /// Nobody can have pages like that: code that can be written to, or what user code may use.
+    Forbidden(Attributes),
     /// No gap between areas is large enough.
     NoSpace,
     /// There are no pages.
@@ -48,7 +50,9 @@ impl fmt::Display for VmallocError {
             Self::Empty => f.write_str("nothing was asked for"),
             Self::TooLarge => f.write_str("more than there is"),
             Self::Misaligned => f.write_str("not aligned"),
-            Self::BadRange(range) => write!(f, "{range:?} is no range for areas"),
+            Self::Known => f.write_str("there are kernel addresses already"),
+            Self::NoRegion => f.write_str("the layout has no region for areas"),
+            Self::Forbidden(how) => write!(f, "no area is mapped {how:?}"),
             Self::NoSpace => f.write_str("no room between areas"),
             Self::Alloc(error) => error.fmt(f),
             Self::Map(error) => error.fmt(f),
@@ -110,27 +114,28 @@ pub struct VmallocStats {
 }
 
 impl<P: Platform> Memory<P> {
-    /// Page tables, addresses for areas: see [`Self::vmalloc_init`].
-    pub(crate) fn install_kspace(
-        &self,
-        range: VirtRange,
-        mapping: Mapping,
-    ) -> Result<(), VmallocError> {
-        let last = range.end().checked_sub(1).unwrap_or_default();
-        let same_half = range.start().as_u64() >> 63 == last.as_u64() >> 63;
-        let canonical = range.start().is_canonical(5) && last.is_canonical(5);
-        if range.is_empty() || !range.is_page_aligned() || !same_half || !canonical {
-            return Err(VmallocError::BadRange(range));
-        }
+    /// Areas are to be had from now on, in the region of the [kernel's layout](Self::adopt_kernel_space). Context: task,
+    /// once.
+    ///
+    /// # Errors
+    /// [`VmallocError`].
+    pub fn vmalloc_init(&self) -> Result<(), VmallocError> {
         let core = self.core().ok_or(VmallocError::NotUp)?;
+        let kernel = core.kernel_space.get().ok_or(VmallocError::NotUp)?;
+        let range = kernel.layout.vmalloc;
+        if range.is_empty() {
+            return Err(VmallocError::NoRegion);
+        }
         let supply = Store::new(self, core);
         let cpus = usize::try_from(self.platform.cpus()).unwrap_or(usize::MAX);
         let bytes = Space::shelf_bytes(cpus).unwrap_or(u64::MAX);
         let none = VmallocError::Alloc(AllocError::OutOfMemory);
         let room = supply.alloc_room(bytes).ok_or(none)?;
-        let space = Space::new(&self.platform, range, mapping, room);
+        let hints = Space::hint_bytes().and_then(|bytes| supply.alloc_room(bytes));
+        let rooms = (room, hints.ok_or(none)?);
+        let space = Space::new(&self.platform, range, kernel.tables, rooms);
         let set = self.kspace.set(space.map_err(|_| none)?);
-        set.map(drop).map_err(|_| VmallocError::BadRange(range))
+        set.map(drop).map_err(|_| VmallocError::Known)
     }
 
     /// Areas, and what they stand on.
@@ -141,7 +146,8 @@ impl<P: Platform> Memory<P> {
     }
 
     /// An area with memory of its own, mapped.
-    pub(crate) fn alloc_area(&self, ask: &Ask) -> Result<Slot, VmallocError> {
+    #[inline]
+    pub(crate) fn alloc_area(&self, ask: &Ask) -> Result<(Slot, &Area), VmallocError> {
         let (space, supply) = self.kspace().ok_or(VmallocError::NotUp)?;
         let pages = to_count(ask.size).div_ceil(PAGE_SIZE);
         if pages == 0 {
@@ -150,11 +156,12 @@ impl<P: Platform> Memory<P> {
         if !ask.align.is_power_of_two() {
             return Err(VmallocError::Misaligned);
         }
-        if pages > MOST_BLOCKS || pages > self.managed_frames() {
+        // What is small is there, or is missed when pages are asked for.
+        let huge_pages = Order::PAGEBLOCK.frames();
+        if pages > huge_pages && (pages > MOST_BLOCKS || pages > self.managed_frames()) {
             return Err(VmallocError::TooLarge);
         }
-        let huge_pages = Order::PAGEBLOCK.frames();
-        let huge = ask.huge && pages >= huge_pages && space.mapping().has_huge_pages();
+        let huge = ask.huge && pages >= huge_pages;
         let frames = Frames {
             gfp: ask
                 .gfp
@@ -184,73 +191,30 @@ impl<P: Platform> Memory<P> {
             kind: ask.kind,
             place: ask.place,
         };
-        self.mapped_area(space, &supply, &wanted, pile)
-    }
-
-    /// An area for frames, which are mapped there and its own.
-    fn mapped_area(
-        &self,
-        space: &Space,
-        supply: &Store<'_, P>,
-        wanted: &Wanted,
-        pile: Pile,
-    ) -> Result<Slot, VmallocError> {
-        let slot = match space.take(supply, wanted) {
-            Ok(slot) => slot,
-            Err(error) => {
-                pile.release(supply);
-                return Err(error.into());
-            }
-        };
-        let Some((area, core)) = space.area(slot).zip(self.core()) else {
-            pile.release(supply);
-            return Err(VmallocError::NotUp);
-        };
-        // Whoever has the address only finds the area by its first frame.
-        if let Some(first) = pile.first().and_then(|first| core.frames.frame(first)) {
-            first.set_private(slot.number().into());
-        }
-        let mapped = map_pile(core, space, (area.whole().start(), wanted.align), &pile);
-        area.keep(pile);
-        match mapped {
-            Ok(()) => Ok(slot),
-            Err(error) => {
-                // Nobody was told of the addresses; but some were in the page tables, and CPUs may have looked.
-                let _ = space.retire(&self.platform, slot, true);
-                let _ = space.purge(supply);
-                Err(VmallocError::Map(error))
-            }
-        }
+        mapped_area(space, &supply, &wanted, pile)
     }
 
     /// The area that starts at an address, if somebody has it.
     pub(crate) fn area_at(&self, at: VirtAddr) -> Option<(Slot, &Area)> {
         let (space, _) = self.kspace()?;
-        let core = self.core()?;
-        let starts = |slot: &Slot| {
-            let area = space.area(*slot);
-            area.is_some_and(|area| area.state() == AreaState::Busy && area.whole().start() == at)
-        };
-        // Its first frame says which it is, if it has frames of its own.
-        let first = space.mapping().translate(at)?;
-        let hint = core
-            .frames
-            .frame(first.frame())
-            .map(|frame| frame.private());
-        let hint = hint.and_then(|hint| Slot::new(u32::try_from(hint).ok()?));
-        let slot = hint.filter(starts);
-        let slot = slot.or_else(|| space.find(&self.platform, at).filter(starts))?;
-        Some((slot, space.area(slot)?))
+        space.starting_at(&self.platform, at)
     }
 
     /// Ends an area: unmapped now, forgotten by all CPUs later. `false` if nobody has it.
     pub(crate) fn end_area(&self, slot: Slot) -> bool {
+        let area = self.kspace().and_then(|(space, _)| space.area(slot));
+        area.is_some_and(|area| self.end((slot, area)))
+    }
+
+    /// The same.
+    #[inline]
+    pub(crate) fn end(&self, ended: (Slot, &Area)) -> bool {
         let Some((space, supply)) = self.kspace() else {
             return false;
         };
         // Page tables may be locked by the code that was interrupted.
         let may_sleep = self.platform.may_sleep();
-        let Some(is_much) = space.retire(&self.platform, slot, may_sleep) else {
+        let Some(is_much) = space.retire(&supply, ended, may_sleep) else {
             return false;
         };
         if is_much && may_sleep {
@@ -323,9 +287,9 @@ impl<P: Platform> Memory<P> {
     /// The frame behind an address of an area (Linux: `vmalloc_to_pfn`). Context: any but NMI.
     #[must_use]
     pub fn vmalloc_to_pfn(&self, at: VirtAddr) -> Option<Pfn> {
-        let (space, _) = self.kspace()?;
+        let (space, supply) = self.kspace()?;
         let inside = space.range().contains(at);
-        let phys = space.mapping().translate(at).filter(|_| inside)?;
+        let phys = space.translate(&supply, at).filter(|_| inside)?;
         Some(phys.frame())
     }
 
@@ -353,43 +317,67 @@ impl<P: Platform> Memory<P> {
     }
 }
 
-/// Maps the blocks of a pile, one behind the other: those of 2 MiB as such where addresses are aligned to them, others page by
-/// page.
-fn map_pile(
-    core: &Core,
-    space: &Space,
-    (at, align): (VirtAddr, u64),
-    pile: &Pile,
-) -> Result<(), MapError> {
-    let huge = Some(Order::PAGEBLOCK).filter(|huge| align >= huge.bytes());
-    let mut batch = [Pfn::ZERO; BATCH];
-    let (mut full, mut order, mut next) = (0_usize, Order::ZERO, at);
-    let how = MapAttributes::default();
-    let mut map = |batch: &[Pfn], order: Order| {
-        if batch.is_empty() {
-            return Ok(());
+/// An area for frames, which are mapped there and its own.
+fn mapped_area<'m, P: Platform>(
+    space: &'m Space,
+    supply: &Store<'m, P>,
+    wanted: &Wanted,
+    pile: Pile,
+) -> Result<(Slot, &'m Area), VmallocError> {
+    let (slot, area) = match space.take(supply, wanted) {
+        Ok(taken) => taken,
+        Err(error) => {
+            pile.release(supply);
+            return Err(error.into());
         }
-        space.mapping().map(next, batch, order, how)?;
-        let bytes = to_count(batch.len()).saturating_mul(order.bytes());
-        next = next.checked_add(bytes).ok_or(MapError::Unsupported)?;
-        Ok(())
     };
-    for (pfn, its) in pile.iter(&core.frames) {
-        let as_one = huge == Some(its);
-        let (its, count) = if as_one {
-            (its, 1)
-        } else {
-            (Order::ZERO, its.frames())
-        };
-        for page in 0..count {
-            if full == BATCH || its != order {
-                map(batch.get(..full).unwrap_or_default(), order)?;
-                full = 0;
-            }
-            order = its;
-            batch[full % BATCH] = pfn.saturating_add(page);
-            full = full.wrapping_add(1);
+    let target = (area, wanted.align);
+    let mapped = map_pile(space, supply, target, &pile);
+    area.keep(pile);
+    match mapped {
+        Ok(()) => Ok((slot, area)),
+        Err(error) => {
+            // Nobody was told of the addresses; but some were in the page tables, and CPUs may have looked.
+            let _ = space.retire(supply, (slot, area), true);
+            let _ = space.purge(supply);
+            Err(VmallocError::Map(error))
         }
     }
-    map(batch.get(..full).unwrap_or_default(), order)
+}
+
+/// Maps the blocks of a pile, one behind the other: those of 2 MiB at the front as such, if the area is aligned to them, the
+/// others page by page.
+fn map_pile<P: Platform>(
+    space: &Space,
+    supply: &Store<'_, P>,
+    (area, align): (&Area, u64),
+    pile: &Pile,
+) -> Result<(), MapError> {
+    let frames = supply.frames();
+    let huge = Order::PAGEBLOCK;
+    let large = match align >= huge.bytes() {
+        true => pile.in_front(frames, huge),
+        false => 0,
+    };
+    let blocks = || pile.iter(frames);
+    if large == 0 {
+        return space.map(
+            supply,
+            area,
+            &mut InPages::new(blocks()),
+            Attributes::KERNEL,
+        );
+    }
+    let all = area.mapped();
+    let border = all.start().checked_add(large.saturating_mul(huge.bytes()));
+    let border = border.unwrap_or(all.end()).min(all.end());
+    let front = VirtRange::new(all.start(), border).unwrap_or_default();
+    let in_front = || InLargeBlocks(blocks());
+    space.map_large(supply, front, in_front, Attributes::KERNEL)?;
+    let rest = VirtRange::new(border, all.end()).unwrap_or_default();
+    if rest.is_empty() {
+        return Ok(());
+    }
+    let behind = || InPages::new(blocks().skip(to_index(large)));
+    space.map_large(supply, rest, behind, Attributes::KERNEL)
 }

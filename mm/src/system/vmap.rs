@@ -5,14 +5,13 @@ use core::fmt;
 use core::panic::Location;
 
 use super::{Memory, VmallocError};
-use crate::addr::{Order, Pfn, PfnRange, PhysAddr, PhysRange, to_count};
+use crate::adapters::Store;
+use crate::addr::{Order, Pfn, PfnRange, PhysAddr, PhysRange, VirtAddr, to_count};
 use crate::collections::range_tree::Slot;
 use crate::config::{MAX_PHYS_BITS, PAGE_SIZE};
-use crate::kspace::{AreaKind, CacheMode, MOST_BLOCKS, MapAttributes, MapError, Wanted};
+use crate::kspace::{Area, AreaKind, MOST_BLOCKS, Space, Wanted};
+use crate::pagetable::{Attributes, Cache, InAList, InARow, MapError, PageSize, Protection};
 use crate::platform::Platform;
-
-/// Frames that are mapped together.
-const BATCH: usize = 64;
 
 /// Why a device is not mapped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -21,8 +20,8 @@ pub enum IoremapError {
     BadRange(PhysAddr),
     /// This is RAM, which the direct map reaches, cached.
     Ram(PhysAddr),
-    /// Part of it is mapped with another cache mode.
-    Conflict(CacheMode),
+    /// Part of it is mapped already, and cached otherwise.
+    Conflict(Cache),
     /// There is no area.
     Area(VmallocError),
 }
@@ -32,7 +31,7 @@ impl fmt::Display for IoremapError {
         match self {
             Self::BadRange(at) => write!(f, "no device can be at {at:?}"),
             Self::Ram(at) => write!(f, "{at:?} is RAM"),
-            Self::Conflict(mode) => write!(f, "part of it is mapped {}", mode.name()),
+            Self::Conflict(cache) => write!(f, "part of it is mapped {cache} already"),
             Self::Area(error) => error.fmt(f),
         }
     }
@@ -75,9 +74,9 @@ impl<P: Platform> Memory<P> {
     pub(crate) fn map_others(
         &self,
         frames: Others<'_>,
-        how: MapAttributes,
+        how: Attributes,
         (kind, place): (AreaKind, &'static Location<'static>),
-    ) -> Result<Slot, VmallocError> {
+    ) -> Result<(Slot, &Area), VmallocError> {
         let (space, supply) = self.kspace().ok_or(VmallocError::NotUp)?;
         let pages = frames.count();
         if pages == 0 {
@@ -86,11 +85,13 @@ impl<P: Platform> Memory<P> {
         if pages > MOST_BLOCKS {
             return Err(VmallocError::TooLarge);
         }
-        let huge = frames.are_large() && space.mapping().has_huge_pages();
+        if how.is_write_execute() || how.protection.contains(Protection::USER) {
+            return Err(VmallocError::Forbidden(how));
+        }
         let wanted = Wanted {
             asked: pages.saturating_mul(PAGE_SIZE),
             pages,
-            align: if huge {
+            align: if frames.are_large() {
                 Order::PAGEBLOCK.bytes()
             } else {
                 PAGE_SIZE
@@ -98,68 +99,30 @@ impl<P: Platform> Memory<P> {
             kind,
             place,
         };
-        let slot = space.take(&supply, &wanted)?;
-        let mapped = self.map_frames(slot, frames, how, huge);
-        mapped.map(|()| slot).map_err(|error| {
-            let _ = space.retire(&self.platform, slot, true);
-            let _ = space.purge(&supply);
-            VmallocError::Map(error)
-        })
+        let (slot, area) = space.take(&supply, &wanted)?;
+        match map_frames(space, &supply, area, frames, how) {
+            Ok(()) => Ok((slot, area)),
+            Err(error) => {
+                self.give_up(slot);
+                Err(VmallocError::Map(error))
+            }
+        }
     }
 
-    fn map_frames(
-        &self,
-        slot: Slot,
-        frames: Others<'_>,
-        how: MapAttributes,
-        huge: bool,
-    ) -> Result<(), MapError> {
-        let area = self
-            .kspace()
-            .and_then(|(space, _)| Some((space, space.area(slot)?)));
-        let (space, area) = area.ok_or(MapError::Unsupported)?;
-        let mut at = area.whole().start();
-        let mut map = |batch: &[Pfn], order: Order| {
-            space.mapping().map(at, batch, order, how)?;
-            let bytes = to_count(batch.len()).saturating_mul(order.bytes());
-            at = at.checked_add(bytes).ok_or(MapError::Unsupported)?;
-            Ok(())
-        };
-        let (mut next, mut left) = match frames {
-            Others::List(list) => {
-                let mut batches = list.chunks(BATCH);
-                return batches.try_for_each(|batch| map(batch, Order::ZERO));
-            }
-            Others::Row(first, count) => (first, count),
-        };
-        while left > 0 {
-            let order = match huge && left >= Order::PAGEBLOCK.frames() {
-                true => Order::PAGEBLOCK,
-                false => Order::ZERO,
-            };
-            let mut batch = [Pfn::ZERO; BATCH];
-            let mut full: usize = 0;
-            for place in &mut batch {
-                if left < order.frames() || order == Order::ZERO && left == 0 {
-                    break;
-                }
-                *place = next;
-                next = next.saturating_add(order.frames());
-                left = left.saturating_sub(order.frames());
-                full = full.saturating_add(1);
-            }
-            map(batch.get(..full).unwrap_or_default(), order)?;
+    /// Ends an area that nobody was told of, at once.
+    fn give_up(&self, slot: Slot) {
+        if self.end_area(slot) {
+            let _ = self.vmalloc_purge();
         }
-        Ok(())
     }
 
     /// An area for the registers of a device.
     pub(crate) fn map_device(
         &self,
         (at, size): (PhysAddr, u64),
-        cache: CacheMode,
+        cache: Cache,
         place: &'static Location<'static>,
-    ) -> Result<(Slot, u64), IoremapError> {
+    ) -> Result<VirtAddr, IoremapError> {
         if size == 0 {
             return Err(VmallocError::Empty.into());
         }
@@ -182,19 +145,36 @@ impl<P: Platform> Memory<P> {
             return Err(IoremapError::Ram(pfn.addr()));
         }
         let (first, count) = (frames.first(), frames.frames());
-        let how = MapAttributes {
-            cache,
-            ..MapAttributes::default()
-        };
-        let slot = self.map_others(Others::Row(first, count), how, (AreaKind::Ioremap, place))?;
-        let (space, supply) = self.kspace().ok_or(VmallocError::NotUp)?;
+        let how = Attributes::KERNEL.with_cache(cache);
+        let row = Others::Row(first, count);
+        let (slot, area) = self.map_others(row, how, (AreaKind::Ioremap, place))?;
+        let (space, _) = self.kspace().ok_or(VmallocError::NotUp)?;
         // After it was mapped: nobody was told of the addresses yet.
         if let Err(other) = space.note_device(&self.platform, slot, first.addr(), cache) {
-            let _ = space.retire(&self.platform, slot, true);
-            let _ = space.purge(&supply);
+            self.give_up(slot);
             return Err(IoremapError::Conflict(other));
         }
         let offset = at.offset_from(first.addr()).unwrap_or_default();
-        Ok((slot, offset))
+        Ok(area.start().checked_add(offset).unwrap_or_default())
+    }
+}
+
+/// Maps frames of somebody else's in an area.
+#[inline]
+fn map_frames<P: Platform>(
+    space: &Space,
+    supply: &Store<'_, P>,
+    area: &Area,
+    frames: Others<'_>,
+    how: Attributes,
+) -> Result<(), MapError> {
+    let largest = PageSize::Size2M;
+    match frames {
+        Others::List(list) => space.map(supply, area, &mut InAList(list), how),
+        Others::Row(first, _) if frames.are_large() => {
+            let row = || InARow { first, largest };
+            space.map_large(supply, area.mapped(), row, how)
+        }
+        Others::Row(first, _) => space.map(supply, area, &mut InARow { first, largest }, how),
     }
 }

@@ -31,13 +31,13 @@ fn what_is_around_an_area_is_not_mapped() {
             }
         }
     }
-    assert_eq!(world.tables.mapped(), pages);
+    assert_eq!(world.mapped(), pages);
     for &(area, size) in &areas {
         let end = size.next_multiple_of(PAGE);
-        assert!(world.tables.page(at(area, end - 1)).is_some());
-        assert_eq!(world.tables.page(at(area, end)), None, "one byte too far");
+        assert!(world.mapping(at(area, end - 1)).is_some());
+        assert_eq!(world.mapping(at(area, end)), None, "one byte too far");
         let before = at(area, 0).checked_sub(1).unwrap();
-        assert_eq!(world.tables.page(before), None, "one byte too low");
+        assert_eq!(world.mapping(before), None, "one byte too low");
     }
     world.validate_vmalloc().unwrap();
     for (area, _) in areas {

@@ -18,7 +18,7 @@ on_machines! {
 
 fn areas_have_pages_of_their_own_and_one_behind_them_that_is_not_mapped<C: SimConfig>() {
     let world = World::<C>::new(64 * MIB, 64 * MIB, 64);
-    let before = world.free_frames();
+    let before = world.free_or_tables();
     let sizes = [1, PAGE, PAGE + 1, 16 * PAGE, 17 * PAGE, MIB as usize];
     let mut areas = Vec::new();
     for (byte, size) in (1..).zip(sizes) {
@@ -29,24 +29,17 @@ fn areas_have_pages_of_their_own_and_one_behind_them_that_is_not_mapped<C: SimCo
         assert!(world.is_vmalloc_addr(at(area, 0)));
     }
     let all: usize = areas.iter().map(|&(_, pages, _)| pages).sum();
-    assert_eq!(world.tables.mapped(), all);
+    assert_eq!(world.mapped(), all);
     world.look();
     for &(area, pages, byte) in &areas {
         assert!(world.holds(area, pages, byte), "nobody else wrote there");
-        assert_eq!(
-            world.tables.page(at(area, pages * PAGE)),
-            None,
-            "guard page"
-        );
+        assert_eq!(world.mapping(at(area, pages * PAGE)), None, "guard page");
         let pfn = world.vmalloc_to_pfn(at(area, 5)).unwrap();
-        assert_eq!(
-            Some(pfn),
-            world.tables.page(at(area, 0)).map(|page| page.pfn)
-        );
+        assert_eq!(Some(pfn), world.mapping(at(area, 0)).map(|page| page.pfn));
     }
     for (area, ..) in areas {
         world.free(area);
-        assert_eq!(world.tables.page(at(area, 0)), None, "unmapped at once");
+        assert_eq!(world.mapping(at(area, 0)), None, "unmapped at once");
         // SAFETY: refused, so nothing is given up.
         let second = unsafe { world.vfree(area) };
         assert_eq!(second, Err(BadVfree(at(area, 0))));
@@ -55,7 +48,7 @@ fn areas_have_pages_of_their_own_and_one_behind_them_that_is_not_mapped<C: SimCo
     assert_eq!(world.vmalloc_purge(), Some(sizes.len() as u64));
     assert_eq!(world.vmalloc_stats().lazy_pages, 0);
     assert!(world.drain_all_pages());
-    assert_eq!(world.free_frames(), before);
+    assert_eq!(world.free_or_tables(), before);
     world.finish();
 }
 
@@ -80,8 +73,7 @@ fn large_areas_have_large_pages_where_there_are_any<C: SimConfig>() {
     assert!(at(area, 0).is_aligned(2 * MIB));
     let huge = |offset: u64| {
         world
-            .tables
-            .page(at(area, offset as usize))
+            .mapping(at(area, offset as usize))
             .map(|page| page.huge)
     };
     assert_eq!(huge(0), Some(true));
@@ -92,19 +84,30 @@ fn large_areas_have_large_pages_where_there_are_any<C: SimConfig>() {
     world.look();
     world.free(area);
     let area = world.vmalloc(3 * MIB as usize, Gfp::KERNEL).unwrap();
-    let page = world.tables.page(at(area, 0)).unwrap();
+    let page = world.mapping(at(area, 0)).unwrap();
     assert!(!page.huge, "nobody asked for large pages");
     world.free(area);
     world.finish();
 }
 
+/// Tables of those who had the addresses before stay, and are in the way of a large page.
 #[test]
-fn without_large_pages_everything_is_single_pages() {
-    let machine = Machine::<Usual>::new().ram(0, 64 * MIB);
-    let world = World::on(machine, 64 * MIB, 32, false);
-    let area = world.vmalloc_huge(4 * MIB as usize, Gfp::KERNEL).unwrap();
-    assert!(!world.tables.page(at(area, 0)).unwrap().huge);
-    world.free(area);
+fn large_pages_take_the_place_of_tables_without_entries() {
+    let world = World::<Usual>::new(64 * MIB, 64 * MIB, 64);
+    for _ in 0..3 {
+        for pages in [3, 100, 512, 1024] {
+            let area = world.vmalloc(pages * PAGE, Gfp::KERNEL).unwrap();
+            world.fill(area, pages, 1);
+            world.free(area);
+            let _ = world.vmalloc_purge();
+            let huge = world.vmalloc_huge(4 * MIB as usize, Gfp::KERNEL).unwrap();
+            assert!(world.mapping(at(huge, 0)).unwrap().huge);
+            world.fill(huge, 1024, 2);
+            world.look();
+            world.free(huge);
+            let _ = world.vmalloc_purge();
+        }
+    }
     world.finish();
 }
 
@@ -113,11 +116,11 @@ fn pages_come_from_the_node_that_is_named() {
     let machine = Machine::<Listed<Usual>>::new()
         .node(0, 0, 64 * MIB)
         .node(1, 64 * MIB, 64 * MIB);
-    let world = World::on(machine, 64 * MIB, 64, true);
+    let world = World::on(machine, 64 * MIB, 64);
     for node in [NodeId(0), NodeId(1)] {
         let area = world.vmalloc_node(70 * PAGE, Gfp::KERNEL, node).unwrap();
         for page in 0..70 {
-            let pfn = world.tables.page(at(area, page * PAGE)).unwrap().pfn;
+            let pfn = world.mapping(at(area, page * PAGE)).unwrap().pfn;
             assert_eq!(world.zone_of(pfn).unwrap().id().node, node);
         }
         let mut text = String::new();
@@ -165,13 +168,13 @@ fn the_file_has_a_line_for_each_area() {
 fn a_handle_gives_its_area_back() {
     let world = World::<Usual>::new(64 * MIB, 64 * MIB, 64);
     let area = Vmalloc::alloc(&**world, 3 * PAGE, Gfp::KERNEL).unwrap();
-    assert_eq!((area.size(), world.tables.mapped()), (3 * PAGE, 3));
+    assert_eq!((area.size(), world.mapped()), (3 * PAGE, 3));
     assert_eq!(at(area.as_non_null(), 0), VirtAddr::new(START));
     drop(area);
-    assert_eq!(world.tables.mapped(), 0);
+    assert_eq!(world.mapped(), 0);
     let huge = Vmalloc::alloc_huge(&**world, 2 * MIB as usize, Gfp::KERNEL).unwrap();
     let raw = huge.into_raw();
-    assert!(world.tables.page(at(raw, 0)).unwrap().huge);
+    assert!(world.mapping(at(raw, 0)).unwrap().huge);
     world.free(raw);
     world.finish();
 }

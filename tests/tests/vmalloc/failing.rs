@@ -1,7 +1,8 @@
 //! Whatever part of a request fails, nothing is left of it.
 
+use mm::addr::Order;
 use mm::buddy::Gfp;
-use mm::kspace::MapError;
+use mm::pagetable::{Attributes, MapError};
 use mm::system::{AllocError, VmallocError};
 use mm_tests::sim::{SimConfig, Usual};
 
@@ -13,28 +14,48 @@ on_machines! {
 }
 
 fn page_tables_that_run_out_leave_nothing_behind<C: SimConfig>() {
-    let world = World::<C>::new(64 * MIB, 64 * MIB, 64);
-    assert!(world.drain_all_pages());
-    let before = world.free_frames();
-    for budget in [0, 1, 63, 64, 65, 128, 199] {
-        world.tables.set_budget(budget);
-        let area = world.vmalloc(200 * PAGE, Gfp::KERNEL);
-        assert_eq!(area, Err(VmallocError::Map(MapError::OutOfTables)));
-        assert_eq!((world.tables.mapped(), world.tables.stale()), (0, 0));
-        assert_eq!(world.vmalloc_stats().areas, 0);
+    let world = World::<C>::new(24 * MIB, 64 * MIB, 64);
+    // All memory that a request for tables gets.
+    let gfp = Gfp::KERNEL | Gfp::NOWARN | Gfp::NORETRY;
+    let mut blocks: Vec<_> =
+        std::iter::from_fn(|| world.alloc_block(gfp, Order::ZERO).ok()).collect();
+    // Three tables for pages in one piece of 2 MiB, four where an area lies in two.
+    let (mut few, mut done) = (0, false);
+    for spare in 0..20 {
         assert!(world.drain_all_pages());
-        assert_eq!(world.free_frames(), before);
+        let before = world.free_or_tables();
+        // SAFETY: the frames are the test's until the purge.
+        let area = unsafe { world.vmap(&[blocks[0].pfn(); 600], Attributes::KERNEL) };
+        match area {
+            Ok(area) => {
+                done = true;
+                // SAFETY: nobody uses it.
+                unsafe { world.vunmap(area) }.unwrap();
+            }
+            Err(error) => {
+                assert_eq!(error, VmallocError::Map(MapError::OutOfTables));
+                few += 1;
+            }
+        }
+        let _ = world.vmalloc_purge();
+        assert_eq!(
+            (world.mapped(), world.vmalloc_stats().areas),
+            (0, 0),
+            "{spare}"
+        );
+        assert!(world.drain_all_pages());
+        assert_eq!(world.free_or_tables(), before);
         world.look();
+        drop(blocks.pop());
     }
-    world.tables.set_budget(200);
-    let area = world.vmalloc(200 * PAGE, Gfp::KERNEL).unwrap();
-    world.free(area);
+    assert!(done && few > 2, "{few}");
+    drop(blocks);
     world.finish();
 }
 
 fn pages_that_run_out_leave_nothing_behind<C: SimConfig>() {
     let world = World::<C>::new(32 * MIB, 256 * MIB, 64);
-    let before = world.free_frames();
+    let before = world.free_or_tables();
     let managed = world.managed_frames() as usize;
     for _ in 0..3 {
         for huge in [false, true] {
@@ -44,9 +65,9 @@ fn pages_that_run_out_leave_nothing_behind<C: SimConfig>() {
                 false => world.vmalloc(managed * PAGE, gfp),
             };
             assert_eq!(area, Err(VmallocError::Alloc(AllocError::OutOfMemory)));
-            assert_eq!((world.tables.mapped(), world.vmalloc_stats().areas), (0, 0));
+            assert_eq!((world.mapped(), world.vmalloc_stats().areas), (0, 0));
             assert!(world.drain_all_pages());
-            assert_eq!(world.free_frames(), before);
+            assert_eq!(world.free_or_tables(), before);
         }
     }
     world.finish();

@@ -5,7 +5,7 @@ use std::ptr::NonNull;
 use mm::adapters::BadVfree;
 use mm::addr::{Order, Pfn, PhysAddr};
 use mm::buddy::Gfp;
-use mm::kspace::{CacheMode, MapAccess, MapAttributes, MapError};
+use mm::pagetable::{Attributes, Cache, Protection};
 use mm::proc::vmallocinfo;
 use mm::system::{IoremapError, VmallocError};
 use mm_tests::sim::{Listed, Plain, Sparse, Usual};
@@ -19,17 +19,14 @@ fn frames_of_others_are_mapped_as_named_and_stay_theirs() {
         .map(|_| world.alloc_block(Gfp::KERNEL, Order::ZERO).unwrap())
         .collect();
     let frames: Vec<Pfn> = blocks.iter().rev().map(|block| block.pfn()).collect();
-    let how = MapAttributes {
-        access: MapAccess::ReadOnly,
-        cache: CacheMode::WriteCombining,
-    };
+    let how = Attributes::KERNEL_RO.with_cache(Cache::WriteCombining);
     // SAFETY: they are the test's until the purge below.
     let area = unsafe { world.vmap(&frames, how) }.unwrap();
     for (page, pfn) in frames.iter().enumerate() {
-        let mapped = world.tables.page(at(area, page * PAGE)).unwrap();
+        let mapped = world.mapping(at(area, page * PAGE)).unwrap();
         assert_eq!((mapped.pfn, mapped.how), (*pfn, how));
     }
-    assert_eq!(world.tables.page(at(area, frames.len() * PAGE)), None);
+    assert_eq!(world.mapping(at(area, frames.len() * PAGE)), None);
     let mut text = String::new();
     vmallocinfo(&**world, &mut text).unwrap();
     assert!(text.ends_with("pages=70 vmap\n"), "{text}");
@@ -54,12 +51,15 @@ fn frames_of_others_are_mapped_as_named_and_stay_theirs() {
     // SAFETY: nothing is mapped.
     let none = unsafe { world.vmap(&[], how) };
     assert_eq!(none, Err(VmallocError::Empty));
-    world.tables.set_budget(3);
-    // SAFETY: as above.
-    let few = unsafe { world.vmap(&frames, how) };
-    assert_eq!(few, Err(VmallocError::Map(MapError::OutOfTables)));
+    for forbidden in [Protection::USER, Protection::WRITE | Protection::EXECUTE] {
+        let mut how = Attributes::KERNEL;
+        how.protection |= forbidden;
+        // SAFETY: as above.
+        let refused = unsafe { world.vmap(&frames, how) };
+        assert_eq!(refused, Err(VmallocError::Forbidden(how)));
+    }
     assert_eq!(
-        (world.tables.mapped(), world.vmalloc_stats().areas),
+        (world.mapped(), world.vmalloc_stats().areas),
         (0, 1),
         "one lies ready"
     );
@@ -73,7 +73,7 @@ fn ioremap(
     world: &World<Usual>,
     at: PhysAddr,
     size: u64,
-    cache: CacheMode,
+    cache: Cache,
 ) -> Result<NonNull<u8>, IoremapError> {
     // SAFETY: there is no device, and nobody uses the address.
     unsafe { world.ioremap(at, size, cache) }
@@ -88,26 +88,26 @@ fn iounmap(world: &World<Usual>, at: NonNull<u8>) {
 fn devices_are_mapped_as_they_are_to_be_cached() {
     let world = World::<Usual>::new(64 * MIB, 64 * MIB, 64);
     for cache in [
-        CacheMode::Uncached,
-        CacheMode::WriteCombining,
-        CacheMode::WriteThrough,
-        CacheMode::WriteBack,
+        Cache::Uncached,
+        Cache::WriteCombining,
+        Cache::WriteThrough,
+        Cache::WriteBack,
     ] {
         let odd = DEVICE.checked_add(0x123).unwrap();
         let device = ioremap(&world, odd, 0x1000, cache).unwrap();
         assert_eq!(device.addr().get() % PAGE, 0x123);
         let first = at(device, 0).align_down(4096);
-        let mapped = world.tables.page(first).unwrap();
+        let mapped = world.mapping(first).unwrap();
         assert_eq!((mapped.pfn.addr(), mapped.how.cache), (DEVICE, cache));
         assert!(
-            world.tables.page(at(device, PAGE)).is_some(),
+            world.mapping(at(device, PAGE)).is_some(),
             "the rest is in the next page"
         );
-        assert_eq!(world.tables.page(at(device, 2 * PAGE)), None);
+        assert_eq!(world.mapping(at(device, 2 * PAGE)), None);
         let mut text = String::new();
         vmallocinfo(&**world, &mut text).unwrap();
         assert!(text.contains("phys=0x00000000fed00000 ioremap\n"), "{text}");
-        for other in [CacheMode::Uncached, CacheMode::WriteBack] {
+        for other in [Cache::Uncached, Cache::WriteBack] {
             let second = ioremap(&world, DEVICE, 1, other);
             match other == cache {
                 true => iounmap(&world, second.unwrap()),
@@ -115,22 +115,21 @@ fn devices_are_mapped_as_they_are_to_be_cached() {
             }
         }
         let beside = DEVICE.checked_add(0x2000).unwrap();
-        let beside = ioremap(&world, beside, 0x1000, CacheMode::WriteThrough).unwrap();
+        let beside = ioremap(&world, beside, 0x1000, Cache::WriteThrough).unwrap();
         iounmap(&world, beside);
         iounmap(&world, device);
         world.look();
     }
     let large = PhysAddr::new(0x1_0000_0000);
-    let device = ioremap(&world, large, 5 * MIB, CacheMode::WriteCombining).unwrap();
+    let device = ioremap(&world, large, 5 * MIB, Cache::WriteCombining).unwrap();
     assert!(at(device, 0).is_aligned(2 * MIB));
     assert!(
         world
-            .tables
-            .page(at(device, 4 * MIB as usize - 1))
+            .mapping(at(device, 4 * MIB as usize - 1))
             .unwrap()
             .huge
     );
-    let last = world.tables.page(at(device, 5 * MIB as usize - 1)).unwrap();
+    let last = world.mapping(at(device, 5 * MIB as usize - 1)).unwrap();
     assert_eq!(
         (last.huge, last.pfn.addr().as_u64()),
         (false, 0x1_0000_0000 + 5 * MIB - 4096)
@@ -170,7 +169,7 @@ fn wrong_ranges_of_devices_are_refused_and_nothing_is_changed() {
     let places = places.iter().chain(&edges);
     for &place in places {
         for size in sizes {
-            let found = ioremap(&world, PhysAddr::new(place), size, CacheMode::Uncached);
+            let found = ioremap(&world, PhysAddr::new(place), size, Cache::Uncached);
             let end = place.checked_add(size);
             match found {
                 Ok(device) => {
@@ -187,7 +186,7 @@ fn wrong_ranges_of_devices_are_refused_and_nothing_is_changed() {
                 }
                 Err(error) => panic!("{place:#x} {size:#x}: {error}"),
             }
-            assert_eq!(world.tables.mapped(), 0);
+            assert_eq!(world.mapped(), 0);
             world.validate_vmalloc().unwrap();
         }
     }
@@ -202,36 +201,39 @@ fn memory_is_remapped_only_if_the_direct_map_does_not_do() {
         // SAFETY: nobody uses the address.
         unsafe { world.memremap(at, size, cache) }
     };
-    let direct = remap(ram, 100, CacheMode::WriteBack).unwrap();
+    let direct = remap(ram, 100, Cache::WriteBack).unwrap();
     assert!(!world.is_vmalloc_addr(at(direct, 0)));
     // SAFETY: nobody uses it.
     unsafe { world.memunmap(direct) }.unwrap();
-    let cached = remap(ram, 100, CacheMode::Uncached);
+    let cached = remap(ram, 100, Cache::Uncached);
     assert!(matches!(cached, Err(IoremapError::Ram(_))));
-    let edge = remap(PhysAddr::new(64 * MIB - 4096), 8192, CacheMode::WriteBack);
+    let edge = remap(PhysAddr::new(64 * MIB - 4096), 8192, Cache::WriteBack);
     assert!(
         matches!(edge, Err(IoremapError::Ram(_))),
         "half of it is no RAM"
     );
-    let beyond = remap(PhysAddr::new(64 * MIB), 8192, CacheMode::WriteBack).unwrap();
+    let beyond = remap(PhysAddr::new(64 * MIB), 8192, Cache::WriteBack).unwrap();
     assert!(world.is_vmalloc_addr(at(beyond, 0)));
     // SAFETY: as above.
     unsafe { world.memunmap(beyond) }.unwrap();
     world.finish();
 }
 
-/// What is freed where nobody may sleep stays mapped until somebody may: page tables have locks.
+/// Who may not sleep waits for nobody who has page tables just now. What lies in one table is unmapped at once if
+/// nobody has it; anything else stays mapped until somebody may sleep.
 #[test]
-fn page_tables_are_left_alone_where_nobody_may_sleep() {
+fn nobody_waits_for_page_tables_where_it_may_not_sleep() {
     let world = World::<Usual>::new(64 * MIB, 64 * MIB, 64);
-    let area = world.vmalloc(3 * PAGE, Gfp::KERNEL).unwrap();
-    world.hardware().in_atomic(|| world.free(area));
-    assert_eq!(world.tables.mapped(), 3);
-    // SAFETY: refused.
-    let again = unsafe { world.vfree(area) };
-    assert_eq!(again, Err(BadVfree(at(area, 0))));
-    assert_eq!(world.vmalloc_purge(), Some(1));
-    assert_eq!(world.tables.mapped(), 0);
+    for (pages, left) in [(3, 0), (600, 600)] {
+        let area = world.vmalloc(pages * PAGE, Gfp::KERNEL).unwrap();
+        world.hardware().in_atomic(|| world.free(area));
+        assert_eq!(world.mapped(), left);
+        // SAFETY: refused.
+        let again = unsafe { world.vfree(area) };
+        assert_eq!(again, Err(BadVfree(at(area, 0))));
+        assert_eq!(world.vmalloc_purge(), Some(1));
+        assert_eq!(world.mapped(), 0);
+    }
     world.finish();
 }
 

@@ -5,7 +5,8 @@ use std::thread;
 
 use mm::addr::{Order, Pfn};
 use mm::buddy::Gfp;
-use mm::kspace::MapAttributes;
+use mm::pagetable::Attributes;
+use mm::sync::shootdown::Lazy;
 use mm_tests::seed::{Random, cases, seed};
 use mm_tests::sim::{Listed, Machine, Plain, Sparse};
 
@@ -155,7 +156,7 @@ fn vm_map_ram_test() {
             // SAFETY: the frames are the test's until the last purge.
             0 => unsafe { world.vm_map_ram(&frames) },
             // SAFETY: as above.
-            _ => unsafe { world.vmap(&frames, MapAttributes::default()) },
+            _ => unsafe { world.vmap(&frames, Attributes::KERNEL) },
         };
         let area = area.unwrap();
         let ended = match round % 2 {
@@ -176,34 +177,38 @@ fn vm_map_ram_test() {
 #[test]
 fn vmalloc_stress_on_four_cpus() {
     let machine = Machine::<Small>::new().ram(0, 128 * MIB).cpus(5);
-    let world = World::on(machine, 1 << 40, 4_000, true);
+    let world = World::on(machine, 1 << 40, 4_000);
     world.set_vmalloc_lazy_max(256);
     let rounds = cases(1_000);
-    thread::scope(|scope| {
-        for cpu in 1..=4 {
-            let world = &world;
-            scope.spawn(move || {
-                let _running = world.cpu(cpu);
-                let mut random = Random::new(seed("vmalloc_stress") ^ u64::from(cpu));
-                let mut areas = Vec::new();
-                for round in 0..rounds {
-                    if random.below(2) == 0 && areas.len() < 50 {
-                        let pages = 1 + random.below_index(20);
-                        let area = world.vmalloc(pages * PAGE, Gfp::KERNEL).unwrap();
-                        let byte = (u64::from(cpu) << 6 | round & 63) as u8;
-                        world.fill(area, pages, byte);
-                        areas.push((area, pages, byte));
-                    } else if !areas.is_empty() {
-                        let (area, pages, byte) =
-                            areas.swap_remove(random.below_index(areas.len()));
-                        assert!(world.holds(area, pages, byte));
-                        world.free(area);
+    let all = || {
+        thread::scope(|scope| {
+            for cpu in 1..=4 {
+                let world = &world;
+                scope.spawn(move || {
+                    let _running = world.cpu(cpu);
+                    let mut random = Random::new(seed("vmalloc_stress") ^ u64::from(cpu));
+                    let mut areas = Vec::new();
+                    for round in 0..rounds {
+                        if random.below(2) == 0 && areas.len() < 50 {
+                            let pages = 1 + random.below_index(20);
+                            let area = world.vmalloc(pages * PAGE, Gfp::KERNEL).unwrap();
+                            let byte = (u64::from(cpu) << 6 | round & 63) as u8;
+                            world.fill(area, pages, byte);
+                            areas.push((area, pages, byte));
+                        } else if !areas.is_empty() {
+                            let (area, pages, byte) =
+                                areas.swap_remove(random.below_index(areas.len()));
+                            assert!(world.holds(area, pages, byte));
+                            world.free(area);
+                        }
                     }
-                }
-                areas.into_iter().for_each(|(area, ..)| world.free(area));
-            });
-        }
-    });
+                    areas.into_iter().for_each(|(area, ..)| world.free(area));
+                });
+            }
+        })
+    };
+    // Nobody waits for who waits for them.
+    world.idle(Lazy::Offline, all);
     assert!(world.vmalloc_stats().purges > 0);
     world.finish();
 }

@@ -3,10 +3,9 @@
 use std::ops::Deref;
 use std::ptr::NonNull;
 
-use mm::addr::{PhysRange, VirtAddr, VirtRange};
+use mm::addr::{VirtAddr, VirtRange};
 use mm::config::PAGE_SIZE;
-use mm::platform::Platform;
-use mm_tests::sim::{Builder, Machine, SimConfig, SimTables};
+use mm_tests::sim::{Builder, Machine, Mapped, SimConfig, SimSpace};
 
 pub(crate) const MIB: u64 = 1 << 20;
 pub(crate) const PAGE: usize = PAGE_SIZE as usize;
@@ -16,34 +15,48 @@ pub(crate) const START: u64 = 0xffff_c900_0000_0000;
 /// A machine whose kernel addresses are up.
 pub(crate) struct World<C: SimConfig> {
     machine: Machine<C>,
-    pub(crate) tables: &'static SimTables,
+    space: SimSpace,
 }
 
 impl<C: SimConfig> World<C> {
     /// With so many bytes of RAM, as many of addresses, and records for so many areas.
     pub(crate) fn new(ram: u64, addresses: u64, areas: u32) -> Self {
-        Self::on(Machine::<C>::new().ram(0, ram), addresses, areas, true)
+        Self::on(Machine::<C>::new().ram(0, ram), addresses, areas)
     }
 
-    pub(crate) fn on(builder: Builder<C>, addresses: u64, areas: u32, huge: bool) -> Self {
+    pub(crate) fn on(builder: Builder<C>, addresses: u64, areas: u32) -> Self {
         let mut machine = builder.boot();
-        let tables = SimTables::leak(huge);
-        let ram = machine.hardware().ram().ranges();
-        tables.set_ram_end(ram.map(|range| range.end().as_u64()).max().unwrap());
         let range = VirtRange::from_size(VirtAddr::new(START), addresses).unwrap();
-        // SAFETY: nobody has these addresses on this machine.
-        unsafe { machine.vmalloc_init(range, tables) }.unwrap();
+        let space = SimSpace::adopt(&machine, range).unwrap();
         machine.vmalloc_reserve(areas).unwrap();
         assert!(machine.drain_all_pages());
         machine.rebase();
-        Self { machine, tables }
+        Self { machine, space }
     }
 
-    /// The bytes of a page, by its address in an area.
+    /// The page at an address, by the page tables.
+    pub(crate) fn mapping(&self, at: VirtAddr) -> Option<Mapped> {
+        self.space.page(&self.machine, at)
+    }
+
+    /// How many pages are mapped.
+    pub(crate) fn mapped(&self) -> usize {
+        self.space.mapped(&self.machine)
+    }
+
+    /// Frames that nobody has, and those of page tables.
+    pub(crate) fn free_or_tables(&self) -> u64 {
+        self.machine.free_frames() + self.space.count(&self.machine)
+    }
+
+    /// How often all CPUs were told to forget something.
+    pub(crate) fn flushes(&self) -> u64 {
+        self.machine.tlb_generation()
+    }
+
+    /// The bytes of a page, by its address in an area; the CPU remembers where they were.
     pub(crate) fn page(&self, at: VirtAddr) -> NonNull<u8> {
-        let pfn = self.tables.page(at).expect("mapped").pfn;
-        let range = PhysRange::from_size(pfn.addr(), PAGE_SIZE);
-        self.hardware().direct_map(range).unwrap()
+        self.space.reach(&self.machine, at)
     }
 
     /// Writes a byte to every one of `pages` pages.
@@ -73,7 +86,7 @@ impl<C: SimConfig> World<C> {
     /// Looks at everything.
     pub(crate) fn look(&self) {
         self.validate_vmalloc().unwrap();
-        self.tables.check(&self.machine);
+        let _ = self.space.count(&self.machine);
         self.machine.check();
     }
 
@@ -81,8 +94,8 @@ impl<C: SimConfig> World<C> {
     pub(crate) fn finish(self) {
         self.look();
         let _ = self.vmalloc_purge();
-        assert_eq!((self.tables.mapped(), self.tables.stale()), (0, 0));
         self.look();
+        self.space.dismantle(&self.machine);
         self.machine.finish();
     }
 }

@@ -8,6 +8,7 @@ use core::iter;
 use crate::addr::{Order, Pfn};
 use crate::frame::FrameTable;
 use crate::mem::EarlyRam;
+use crate::pagetable::TableMemory;
 use crate::platform::Platform;
 use crate::sync::atomic::{AtomicU64, Ordering};
 
@@ -18,9 +19,14 @@ const BATCH: usize = 64;
 pub(crate) trait Supply {
     /// The machine.
     type P: Platform;
+    /// Memory for page tables.
+    type M: TableMemory<P = Self::P>;
 
-    /// It.
+    /// The machine.
     fn platform(&self) -> &Self::P;
+
+    /// Memory for page tables.
+    fn memory(&self) -> &Self::M;
 
     /// All frames.
     fn frames(&self) -> &FrameTable;
@@ -90,9 +96,10 @@ impl Pile {
         self.frames
     }
 
-    /// The first frame.
-    pub(crate) const fn first(&self) -> Option<Pfn> {
-        self.first
+    /// How many of the blocks at the front are of `order`.
+    pub(crate) fn in_front(&self, frames: &FrameTable, order: Order) -> u64 {
+        let blocks = self.iter(frames);
+        crate::addr::to_count(blocks.take_while(|&(_, its)| its == order).count())
     }
 
     /// The blocks, first one first.
@@ -105,26 +112,60 @@ impl Pile {
 
     /// Gives all frames back, which nobody uses any more.
     pub(crate) fn release<S: Supply>(self, supply: &S) {
-        let mut batch = [None; BATCH];
-        let mut full: usize = 0;
+        let mut pages = Returned::new();
+        self.release_with(supply, &mut pages);
+        pages.free(supply);
+    }
+
+    /// The same; single pages go back together with others.
+    #[inline]
+    pub(crate) fn release_with<S: Supply>(self, supply: &S, pages: &mut Returned) {
         for (pfn, order) in self.iter(supply.frames()) {
             if order != Order::ZERO {
                 // SAFETY: the invariant; the walk has left it, and does not come back.
                 unsafe { supply.free_block(pfn, order) };
                 continue;
             }
-            batch[full % BATCH] = Some(pfn);
-            full = full.wrapping_add(1);
-            if full == BATCH {
-                // SAFETY: as above.
-                unsafe { supply.free_pages(&mut batch) };
-                full = 0;
+            // INVARIANT: as above.
+            pages.pages[pages.full % BATCH] = Some(pfn);
+            pages.full = pages.full.wrapping_add(1);
+            if pages.full == BATCH {
+                pages.free(supply);
             }
         }
-        if full > 0 {
-            // SAFETY: as above.
-            unsafe { supply.free_pages(batch.get_mut(..full).unwrap_or_default()) };
+    }
+}
+
+/// Pages that nobody uses any more, on their way back.
+///
+/// # Invariants
+/// The first `full` places have pages that this value owns.
+#[derive(Debug)]
+#[must_use = "dropping it leaks the frames: free them"]
+pub(crate) struct Returned {
+    pages: [Option<Pfn>; BATCH],
+    full: usize,
+}
+
+impl Returned {
+    /// None.
+    pub(crate) const fn new() -> Self {
+        // INVARIANT: no pages.
+        Self {
+            pages: [None; BATCH],
+            full: 0,
         }
+    }
+
+    /// Gives them back.
+    pub(crate) fn free<S: Supply>(&mut self, supply: &S) {
+        let pages = self.pages.get_mut(..self.full).unwrap_or_default();
+        if !pages.is_empty() {
+            // SAFETY: the invariant.
+            unsafe { supply.free_pages(pages) };
+        }
+        // INVARIANT: they are somebody else's.
+        self.full = 0;
     }
 }
 

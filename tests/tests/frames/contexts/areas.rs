@@ -3,9 +3,9 @@
 use std::ptr::NonNull;
 
 use mm::addr::{PhysAddr, VirtAddr, VirtRange};
-use mm::kspace::{CacheMode, MapAttributes};
+use mm::pagetable::{Attributes, Cache};
 use mm::system::VmallocError;
-use mm_tests::sim::SimTables;
+use mm_tests::sim::SimSpace;
 
 use super::{Action, Call, World};
 
@@ -17,8 +17,7 @@ fn range() -> VirtRange {
 
 /// Has areas ready, so that none needs memory for its record.
 pub(super) fn init(world: &World) -> Result<(), VmallocError> {
-    // SAFETY: nobody has these addresses.
-    unsafe { world.vmalloc_init(range(), SimTables::leak(true)) }?;
+    let _space = SimSpace::adopt(world, range())?;
     world.vmalloc_reserve(64)
 }
 
@@ -37,7 +36,7 @@ const DEVICE: PhysAddr = PhysAddr::new(0xfed0_0000);
 
 fn device(call: &Call) -> NonNull<u8> {
     // SAFETY: nobody uses the address.
-    unsafe { call.world.ioremap(DEVICE, 100, CacheMode::Uncached) }.unwrap()
+    unsafe { call.world.ioremap(DEVICE, 100, Cache::Uncached) }.unwrap()
 }
 
 fn iounmap(call: &Call) {
@@ -47,7 +46,7 @@ fn iounmap(call: &Call) {
 
 fn memunmap(call: &Call) {
     // SAFETY: nobody uses the address.
-    let device = unsafe { call.world.memremap(DEVICE, 100, CacheMode::Uncached) };
+    let device = unsafe { call.world.memremap(DEVICE, 100, Cache::Uncached) };
     // SAFETY: as above.
     unsafe { call.world.memunmap(device.unwrap()) }.unwrap();
 }
@@ -55,7 +54,7 @@ fn memunmap(call: &Call) {
 fn vunmap(call: &Call) {
     let frames = [call.shared.pfn()];
     // SAFETY: the page stays, and nobody uses the addresses.
-    let area = unsafe { call.world.vmap(&frames, MapAttributes::default()) };
+    let area = unsafe { call.world.vmap(&frames, Attributes::KERNEL) };
     // SAFETY: as above.
     unsafe { call.world.vunmap(area.unwrap()) }.unwrap();
 }
@@ -110,8 +109,8 @@ pub(super) const CALLS: &[(&str, Action)] = &[
         vfree(call, call.world.vmalloc_huge(2 << 20, call.gfp));
     }),
     ("vmalloc_init", |call| {
-        let again = init(call.world);
-        assert_eq!(again, Err(VmallocError::BadRange(range())), "once");
+        let again = call.world.vmalloc_init();
+        assert_eq!(again, Err(VmallocError::Known), "once");
     }),
     ("vmalloc_node", |call| {
         let node = mm::platform::NodeId(0);

@@ -1,0 +1,144 @@
+//! Areas in the page tables.
+#![forbid(unsafe_code)]
+
+use super::{Area, Space, Supply};
+use crate::addr::{Order, Pfn, PhysAddr, VirtAddr, VirtRange, to_count, to_index};
+use crate::pagetable::{Attributes, Empties, Frames, InARow, MapError, PageSize, Slot};
+
+impl Space {
+    /// Maps single frames in an area: one for each of its pages. Where the area was mapped before in the same table of
+    /// pages, that is known, and there is no walk.
+    pub(crate) fn map<S: Supply>(
+        &self,
+        supply: &S,
+        area: &Area,
+        frames: &mut impl Frames,
+        attributes: Attributes,
+    ) -> Result<(), MapError> {
+        let (memory, range) = (supply.memory(), area.mapped());
+        let known = area.table();
+        if let Some(done) = known.and_then(|table| table.map(memory, range, frames, attributes)) {
+            return done;
+        }
+        let kept = Empties::Kept;
+        self.tables.map(memory, range, frames, attributes, kept)?;
+        area.set_table(self.tables.pte_table(memory, range));
+        Ok(())
+    }
+
+    /// Maps a part of an area, with large pages where the frames allow it. What is without entries there may be in the way
+    /// of these, and is freed then.
+    pub(crate) fn map_large<S: Supply, F: Frames>(
+        &self,
+        supply: &S,
+        range: VirtRange,
+        frames: impl Fn() -> F,
+        attributes: Attributes,
+    ) -> Result<(), MapError> {
+        let (memory, kept) = (supply.memory(), Empties::Kept);
+        let map = || (self.tables).map(memory, range, &mut frames(), attributes, kept);
+        match map() {
+            // The addresses are the area's, so this is a table of those who had them before.
+            Err(MapError::Occupied(_)) => {
+                if let Ok(receipt) = self.tables.release(memory, range) {
+                    receipt.complete();
+                }
+                map()
+            }
+            done => done,
+        }
+    }
+
+    /// Unmaps an area. CPUs remember it until they are told. Context: task; or any, where `false` is the answer if there are
+    /// tables that would have to be locked.
+    #[inline]
+    pub(super) fn unmap<S: Supply>(&self, supply: &S, area: &Area, may_wait: bool) -> bool {
+        let (memory, range) = (supply.memory(), area.mapped());
+        let known = area.table();
+        if known.and_then(|table| table.clear(memory, range)).is_some() {
+            return true;
+        }
+        if may_wait {
+            // Large pages lie in areas as a whole, and the region's tables are the library's: this cannot fail.
+            let cleared = self.tables.clear(memory, range);
+            debug_assert!(cleared.is_ok(), "{range:?}: {cleared:?}");
+        }
+        may_wait
+    }
+
+    /// Where an address leads.
+    #[inline]
+    pub(crate) fn translate<S: Supply>(&self, supply: &S, at: VirtAddr) -> Option<PhysAddr> {
+        self.tables.translate(supply.memory(), at)
+    }
+}
+
+/// Frames of blocks, one block behind the other, page by page.
+#[derive(Debug)]
+pub(crate) struct InPages<I> {
+    blocks: I,
+    /// What is left of the block that came last.
+    next: Pfn,
+    left: u64,
+}
+
+impl<I: Iterator<Item = (Pfn, Order)>> InPages<I> {
+    pub(crate) const fn new(blocks: I) -> Self {
+        Self {
+            blocks,
+            next: Pfn::ZERO,
+            left: 0,
+        }
+    }
+
+    /// The next frames in a row, `most` at most: the first, and how many.
+    #[inline]
+    fn row(&mut self, most: u64) -> (Pfn, u64) {
+        if self.left == 0
+            && let Some((first, order)) = self.blocks.next()
+        {
+            self.next = first;
+            self.left = order.frames();
+        }
+        let (first, count) = (self.next, self.left.min(most));
+        self.next = first.saturating_add(count);
+        self.left = self.left.wrapping_sub(count);
+        (first, count)
+    }
+}
+
+impl<I: Iterator<Item = (Pfn, Order)>> Frames for InPages<I> {
+    fn fits(&self, _: u64, size: PageSize) -> bool {
+        size == PageSize::Size4K
+    }
+
+    fn next(&mut self, _: u64) -> Pfn {
+        self.row(1).0
+    }
+
+    #[inline]
+    fn write(&mut self, _: u64, slots: &[Slot], how: (PageSize, u64)) {
+        let mut left = slots;
+        while !left.is_empty() {
+            let (first, count) = self.row(to_count(left.len()));
+            let (now, later) = left.split_at(to_index(count).clamp(1, left.len()));
+            let largest = PageSize::Size4K;
+            InARow { first, largest }.write(0, now, how);
+            left = later;
+        }
+    }
+}
+
+/// Frames of blocks of 2 MiB, one block behind the other.
+#[derive(Debug)]
+pub(crate) struct InLargeBlocks<I>(pub(crate) I);
+
+impl<I: Iterator<Item = (Pfn, Order)>> Frames for InLargeBlocks<I> {
+    fn fits(&self, _: u64, size: PageSize) -> bool {
+        size == PageSize::Size2M
+    }
+
+    fn next(&mut self, _: u64) -> Pfn {
+        self.0.next().map_or(Pfn::ZERO, |(first, _)| first)
+    }
+}

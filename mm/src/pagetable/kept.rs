@@ -1,0 +1,191 @@
+//! Tables that stay though they may map nothing: those of addresses that are mapped again soon.
+//!
+//! Tables that are made for [`Empties::Kept`] are not freed with their last entry. So whoever has addresses for long can
+//! remember the table of pages that they lie in ([`PteTable`]), and map and clear them without the walk from the root, and
+//! without any lock: the entries for a range belong to whoever has the range, the table does not die, and the number of its
+//! entries is counted by atomic additions. [`PageTable::release`] gives such tables up, of addresses that nobody remembers
+//! a table for.
+#![forbid(unsafe_code)]
+
+use super::PageTable;
+use super::attributes::Attributes;
+use super::cursor::{Cursor, lowest};
+use super::entry::{Entry, leaf_bits};
+use super::entry_io::Slot;
+use super::error::{ChangeError, MapError};
+use super::level::{Level, PageSize};
+use super::map::Frames;
+use super::memory::TableMemory;
+use super::node::{Node, whole};
+use super::receipt::FlushReceipt;
+use crate::addr::{Pfn, VirtAddr, VirtRange, to_count};
+use crate::config::PAGE_SHIFT;
+use crate::sync::Pin;
+
+/// What becomes of tables that are made and are without entries later.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Empties {
+    /// They are freed with the last entry.
+    Freed,
+    /// They stay.
+    Kept,
+}
+
+impl PageTable {
+    /// Takes away what is mapped in a range, across whose ends no large page lies. Tables stay, without entries if need be: the
+    /// addresses are mapped again soon. CPUs go on to translate them until the caller flushes.
+    ///
+    /// # Errors
+    /// [`ChangeError`]; nothing is changed then.
+    pub(crate) fn clear<M: TableMemory>(
+        &self,
+        memory: &M,
+        range: VirtRange,
+    ) -> Result<(), ChangeError> {
+        self.check(range)?;
+        let cursor = Cursor::lock(self, memory, range)?;
+        clear(memory, cursor.top(), range);
+        Ok(())
+    }
+
+    /// Frees the tables of a range that stayed for it alone, and takes away what is mapped there: it is to be mapped otherwise.
+    /// Nobody remembers a table of it.
+    ///
+    /// # Errors
+    /// [`ChangeError`]; nothing is changed then.
+    pub(crate) fn release<'a, M: TableMemory>(
+        &self,
+        memory: &'a M,
+        range: VirtRange,
+    ) -> Result<FlushReceipt<'a, M>, ChangeError> {
+        self.unmap_as(memory, range, Empties::Freed, |_, _| ())
+    }
+
+    /// The table of pages that all of a range goes through, if there is one, and it stays.
+    pub(crate) fn pte_table<M: TableMemory>(
+        &self,
+        memory: &M,
+        range: VirtRange,
+    ) -> Option<PteTable> {
+        self.check(range).ok()?;
+        let _pin = Pin::new(memory.platform());
+        let node = lowest(self, memory, range).ok()?;
+        let stays = node.level == Level::PTE && node.lock().is_kept();
+        stays.then(|| PteTable(node.page.pfn()))
+    }
+}
+
+/// Clears the entries for `range`. Context: locked.
+fn clear<M: TableMemory>(memory: &M, node: Node<'_>, range: VirtRange) {
+    if node.level.below().is_none() {
+        clear_pages(node, range);
+        return;
+    }
+    let mut gone: u32 = 0;
+    for (slot, part) in node.parts(range) {
+        let entry = slot.load();
+        if let Some(below) = node.below(memory, entry) {
+            clear(memory, below, part);
+        } else if whole(part, node.level).is_some() && !entry.is_none() {
+            slot.store(Entry::NONE);
+            gone = gone.wrapping_add(1);
+        }
+    }
+    let _ = node.lock().sub(gone);
+}
+
+/// The same in a table of pages.
+#[inline]
+fn clear_pages(node: Node<'_>, range: VirtRange) {
+    let gone = clear_slots(node.slots(range));
+    let _ = node.lock().sub(gone);
+}
+
+/// Whether nothing stands in any of these places. By fours: most of what a loop costs is the loop.
+#[inline]
+fn are_clear(slots: &[Slot]) -> bool {
+    let (fours, rest) = slots.as_chunks::<4>();
+    let or = |all: u64, slot: &Slot| all | slot.load().bits();
+    let all = fours.iter().fold(0, |all, four| four.iter().fold(all, or));
+    rest.iter().fold(all, or) == 0
+}
+
+/// Clears places; answers in how many something stood.
+#[inline]
+fn clear_slots(slots: &[Slot]) -> u32 {
+    let (fours, rest) = slots.as_chunks::<4>();
+    let clear = |gone: u32, slot: &Slot| {
+        let was = u32::from(!slot.load().is_none());
+        slot.store(Entry::NONE);
+        gone.wrapping_add(was)
+    };
+    let gone = fours
+        .iter()
+        .fold(0, |gone, four| four.iter().fold(gone, clear));
+    rest.iter().fold(gone, clear)
+}
+
+/// A table of pages that stays as long as somebody remembers it, by its frame.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct PteTable(Pfn);
+
+impl PteTable {
+    /// One number for it; 0 is that of none: no table is at physical address 0.
+    pub(crate) fn encode(table: Option<Self>) -> u64 {
+        table.map_or(0, |table| table.0.as_u64())
+    }
+
+    /// The table with a number.
+    #[inline]
+    pub(crate) const fn decode(number: u64) -> Option<Self> {
+        match number {
+            0 => None,
+            number => Some(Self(Pfn::new(number))),
+        }
+    }
+
+    #[inline]
+    fn node<M: TableMemory>(self, memory: &M) -> Option<Node<'_>> {
+        let node = Node::at(memory, self.0, Level::PTE)?;
+        debug_assert!(node.lock().is_kept(), "{self:?}");
+        Some(node)
+    }
+
+    /// Maps frames in a range that lies in this table, and is the caller's. `None` if there is no such table. Context: any.
+    ///
+    /// # Errors
+    /// [`MapError::Occupied`]; nothing is changed then.
+    #[inline]
+    pub(crate) fn map<M: TableMemory>(
+        self,
+        memory: &M,
+        range: VirtRange,
+        frames: &mut impl Frames,
+        attributes: Attributes,
+    ) -> Option<Result<(), MapError>> {
+        let node = self.node(memory)?;
+        let slots = node.slots(range);
+        let bits = leaf_bits(PageSize::Size4K, attributes);
+        if !are_clear(slots) {
+            return Some(Err(MapError::Occupied(first_taken(range.start(), slots))));
+        }
+        frames.write(0, slots, (PageSize::Size4K, bits));
+        node.lock().add(u32::try_from(slots.len()).unwrap_or(0));
+        Some(Ok(()))
+    }
+
+    /// Clears a range that lies in this table, and is the caller's. `None` if there is no such table. Context: any.
+    #[inline]
+    pub(crate) fn clear<M: TableMemory>(self, memory: &M, range: VirtRange) -> Option<()> {
+        clear_pages(self.node(memory)?, range);
+        Some(())
+    }
+}
+
+/// The first page where something is mapped, of those from an address on.
+#[cold]
+fn first_taken(start: VirtAddr, slots: &[Slot]) -> VirtAddr {
+    let free = slots.iter().take_while(|slot| slot.load().is_none());
+    let offset = to_count(free.count()) << PAGE_SHIFT;
+    start.checked_add(offset).unwrap_or(start)
+}
