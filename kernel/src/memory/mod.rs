@@ -179,6 +179,9 @@ pub(crate) fn free_frames() -> u64 {
     if MEMORY.grace().pending() > 0 {
         let _ = MEMORY.grace().barrier();
     }
+    // Nor are those of stacks and areas that nobody has.
+    stacks::drain();
+    let _ = MEMORY.vmalloc_purge();
     MEMORY.drain_all_pages();
     MEMORY.free_frames().saturating_add(frames_in_slabs())
 }

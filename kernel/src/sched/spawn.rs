@@ -5,15 +5,12 @@ use super::thread::{Affinity, Recipe, Role, SpawnError, Thread};
 use super::{Atomic, hotplug, idle, might_sleep, queue, switch};
 use crate::arch::lock::IrqLock;
 use crate::arch::{context, exit as ending, local, running, smp};
-use crate::memory::stacks::Stack;
+use crate::memory::stacks::{Stack, THREAD_BYTES};
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
 use core::fmt;
 use x86_64::instructions::interrupts;
-
-/// Bytes of a thread's stack.
-const STACK_BYTES: u64 = 32 * 1024;
 
 /// The end of a thread, and its result, to be waited for. Dropped, the thread goes on by itself.
 #[derive(Debug)]
@@ -133,7 +130,7 @@ pub(super) fn create<T: Send + 'static>(
         Affinity::Cpu(id) if smp::cpu(id).is_none() => return Err(SpawnError::NoSuchCpu(id)),
         _ => None,
     };
-    let stack = Stack::new(STACK_BYTES)?;
+    let stack = Stack::new(THREAD_BYTES)?;
     let result = Arc::new(IrqLock::new(None));
     let slot = Arc::clone(&result);
     let body = move || {

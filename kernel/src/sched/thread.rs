@@ -13,13 +13,14 @@ use super::wait::WaitQueue;
 use crate::arch::lock::IrqLock;
 use crate::arch::stack::StackExtent;
 use crate::arch::{smp, time};
-use crate::memory::stacks::{self, Stack, StackError};
+use crate::memory::stacks::{self, Stack};
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use mm::system::VmallocError;
 
 /// All threads that have not ended.
 static THREADS: IrqLock<Vec<Arc<Thread>>> = IrqLock::new(Vec::new());
@@ -153,11 +154,11 @@ impl fmt::Display for SpawnError {
     }
 }
 
-impl From<StackError> for SpawnError {
-    fn from(error: StackError) -> Self {
+impl From<VmallocError> for SpawnError {
+    fn from(error: VmallocError) -> Self {
         match error {
-            StackError::OutOfMemory(_) | StackError::OutOfTables => Self::OutOfMemory,
-            StackError::NoRoom => Self::NoRoom,
+            VmallocError::NoSpace => Self::NoRoom,
+            _ => Self::OutOfMemory,
         }
     }
 }

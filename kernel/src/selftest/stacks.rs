@@ -3,7 +3,7 @@
 use crate::arch::context::ROOM;
 use crate::arch::pin::Pin;
 use crate::arch::stack::StackExtent;
-use crate::arch::{apic, local, time};
+use crate::arch::{apic, local, smp, time};
 use crate::ktest::Failure;
 use crate::memory::stacks::{self, Stack};
 use crate::memory::{MEMORY, free_frames};
@@ -20,7 +20,7 @@ use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 /// What unused stack is filled with.
 const PAINT: u64 = 0x5afe_57ac_5afe_57ac;
 /// Words of stack that are painted: most of a thread's.
-const PAINTED: usize = 20 * 1024 / 8;
+const PAINTED: usize = 9 * 1024 / 8;
 /// Preemptions that are watched.
 const ENOUGH: u64 = 20;
 
@@ -98,8 +98,15 @@ fn wait_on_the_cpu() {
     }
 }
 
+/// Has frames of stacks that were given back freed.
+fn purge() {
+    stacks::drain();
+    let _ = MEMORY.vmalloc_purge();
+}
+
 /// Gives the scheduler on this CPU all kinds of things to do, between two turns of another thread.
 /// `until` is told how many times that was done.
+#[inline(never)]
 fn keep_the_scheduler_busy(here: Affinity, until: impl Fn(u64) -> bool) {
     for _ in (0..).take_while(|&times| !until(times)) {
         let _ = MEMORY.grace().call(large, 0);
@@ -170,6 +177,7 @@ ktest! {
     fn stacks_get_the_page_tables_that_they_need() {
         // More than two tables of the lowest level map.
         const BYTES: u64 = 6 << 20;
+        purge();
         let free = free_frames();
         let mut stacks = Vec::new();
         for _ in 0..2 {
@@ -187,11 +195,37 @@ ktest! {
             ktest_assert!(fault_of_a_write(extent.bottom).is_ok(), "still mapped");
         }
         // The tables stay: the next ones find them.
+        purge();
         let kept = free.saturating_sub(free_frames());
         ktest_assert!(kept <= 9, "{kept} pages are gone");
         let free = free_frames();
         stacks::free([Stack::new(BYTES).map_err(Failure::new)?]);
+        purge();
         ktest_eq!(free_frames(), free);
+        Ok(())
+    }
+
+    fn a_cpu_keeps_stacks_of_ended_threads_for_new_ones() {
+        // Elsewhere this thread may be moved to a CPU that keeps others.
+        if smp::count() > 1 {
+            return Ok(());
+        }
+        stacks::drain();
+        let take = || Stack::new(stacks::THREAD_BYTES).map_err(Failure::new);
+        let first = [take()?, take()?, take()?];
+        let places = first.each_ref().map(|stack| stack.extent().bottom);
+        stacks::free(first);
+        // Two are kept, still mapped, and the third one is gone.
+        let mapped = places.map(|at| fault_of_a_write(at).is_err());
+        ktest_eq!(mapped, [true, true, false]);
+        let again = [take()?, take()?];
+        ktest_eq!(again.each_ref().map(|stack| stack.extent().bottom), [places[0], places[1]]);
+        for stack in &again {
+            ktest_assert!(fault_of_a_write(stack.extent().guard).is_ok(), "no guard page");
+        }
+        stacks::free(again);
+        purge();
+        ktest_assert!(fault_of_a_write(places[0]).is_ok(), "still mapped");
         Ok(())
     }
 }

@@ -73,7 +73,8 @@ ktest! {
     }
 
     fn joined_threads_leave_no_pages_behind() {
-        // Page tables for their addresses stay.
+        // Page tables for their addresses stay, and records of areas.
+        MEMORY.vmalloc_reserve(1024).map_err(Failure::new)?;
         ktest_eq!(crowd(20)?, 190);
         let free = free_frames();
         for _ in 0..3 {
@@ -86,6 +87,7 @@ ktest! {
     }
 
     fn threads_that_nobody_joins_leave_no_pages_behind() {
+        MEMORY.vmalloc_reserve(1024).map_err(Failure::new)?;
         crowd(8)?;
         let free = free_frames();
         let ran = Arc::new(AtomicU32::new(0));

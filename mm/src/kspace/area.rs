@@ -23,18 +23,10 @@ pub enum AreaKind {
     VmMapRam = 2,
     /// Registers of a device.
     Ioremap = 3,
-    /// The stack of a thread.
-    Stack = 4,
 }
 
 impl AreaKind {
-    const ALL: [Self; 5] = [
-        Self::Vmalloc,
-        Self::Vmap,
-        Self::VmMapRam,
-        Self::Ioremap,
-        Self::Stack,
-    ];
+    const ALL: [Self; 4] = [Self::Vmalloc, Self::Vmap, Self::VmMapRam, Self::Ioremap];
 
     const fn bits(self) -> u32 {
         match self {
@@ -42,7 +34,6 @@ impl AreaKind {
             Self::Vmap => 1,
             Self::VmMapRam => 2,
             Self::Ioremap => 3,
-            Self::Stack => 4,
         }
     }
 
@@ -50,7 +41,7 @@ impl AreaKind {
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
-            Self::Vmalloc | Self::Stack => "vmalloc",
+            Self::Vmalloc => "vmalloc",
             Self::Vmap => "vmap",
             Self::VmMapRam => "vm_map_ram",
             Self::Ioremap => "ioremap",

@@ -6,7 +6,7 @@ use super::super::stack::StackExtent;
 use super::super::{anchor, cpu, idt, percpu, registers, time};
 use super::trampoline::{Trampoline, TrampolineError, use_kernel_tables};
 use super::{LOW_PAGE, MAX_CPUS, RECORDS, Record, State, count, publish};
-use crate::memory::stacks::{self, StackError};
+use crate::memory::stacks;
 use crate::memory::{Kernel, MEMORY, Pages};
 use crate::num::to_u64;
 use core::fmt;
@@ -15,7 +15,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use mm::addr::Order;
 use mm::buddy::Gfp;
 use mm::platform::CpuId;
-use mm::system::AllocError;
+use mm::system::{AllocError, VmallocError};
 
 /// Bytes of the main stack of a CPU that is not the boot CPU: its idle thread's.
 const MAIN_STACK_BYTES: u64 = 32 * 1024;
@@ -193,10 +193,10 @@ enum Answer {
 }
 
 /// Makes the state and the stacks of the CPU with number `id`.
-fn prepare(id: u32) -> Result<&'static CpuLocal, StackError> {
+fn prepare(id: u32) -> Result<&'static CpuLocal, VmallocError> {
     let bytes = size_of::<CpuLocal>().saturating_add(percpu::bytes());
     let order = Order::for_bytes(to_u64(bytes)).unwrap_or(Order::MAX);
-    let mut pages = Pages::alloc(Kernel, Gfp::KERNEL, order).map_err(StackError::OutOfMemory)?;
+    let mut pages = Pages::alloc(Kernel, Gfp::KERNEL, order).map_err(VmallocError::Alloc)?;
     let place = pages.bytes_mut().as_mut_ptr().cast::<CpuLocal>();
     let _pfn = pages.into_raw();
     // SAFETY: pages that were allocated just now and are never given back, large enough and
@@ -215,7 +215,7 @@ fn prepare(id: u32) -> Result<&'static CpuLocal, StackError> {
     cpu.set_stacks(Stacks { main, interrupt });
     anchor::set(cpu, MEMORY.anchor(CpuId(id)));
     percpu::set_offset(cpu, MEMORY.percpu_offset(CpuId(id)));
-    crate::sched::prepare_cpu(cpu).map_err(|_| StackError::OutOfMemory(AllocError::OutOfMemory))?;
+    crate::sched::prepare_cpu(cpu).map_err(|_| VmallocError::Alloc(AllocError::OutOfMemory))?;
     Ok(cpu)
 }
 
