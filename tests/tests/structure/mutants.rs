@@ -187,7 +187,7 @@ struct Suite {
 }
 
 /// In the order in which they are asked, unless a mutant lies in the area of a later one.
-const SUITES: [Suite; 11] = [
+const SUITES: [Suite; 12] = [
     Suite {
         areas: &[],
         is_loom: false,
@@ -278,6 +278,12 @@ const SUITES: [Suite; 11] = [
         is_loom: false,
         tests: &["--package", "mm-tests", "--test", "pagetable"],
         arguments: &["sparse"],
+    },
+    Suite {
+        areas: &["mm/src/pagetable"],
+        is_loom: false,
+        tests: &["--package", "mm-tests", "--test", "virtual_memory"],
+        arguments: &["pages"],
     },
     Suite {
         areas: &["mm/src/system/tlb.rs"],

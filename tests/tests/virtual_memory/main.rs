@@ -1,6 +1,7 @@
 //! Virtual memory: what CPUs make of page tables, and what they forget of them.
 
 mod mmu;
+mod pages;
 mod shootdown;
 mod tables;
 mod tlb;
