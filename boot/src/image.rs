@@ -30,6 +30,7 @@ pub struct Image {
     pub(crate) entry: u64,
     pub(crate) low_pointers: u64,
     pub(crate) map_form: u64,
+    pub(crate) use_five_levels: u64,
 }
 
 /// Why an image cannot run where it is.

@@ -12,6 +12,7 @@ mod counting;
 mod cpus;
 mod guest;
 mod ktests;
+mod levels;
 mod nodes;
 mod replay;
 mod sizes;
@@ -33,6 +34,7 @@ use cases::{
     OBJECTS, PRESSURES, REPLAYS, TREATMENTS, Treatment,
 };
 use cpus::CPUS;
+use levels::LEVELS;
 use nodes::NODES;
 use tables::TABLES;
 
@@ -51,6 +53,7 @@ fn main() -> ExitCode {
         .map(|case| trial("boot", case.name, || comes_up(case)));
     let examples = EXAMPLE_MACHINES
         .iter()
+        .chain(levels::EXAMPLES)
         .map(|case| trial("example_kernel", case.name, || example_comes_up(case)));
     let least = [Firmware::Direct, Firmware::Bios, Firmware::Uefi].map(|firmware| {
         let name = format!("least_memory_{firmware}");
@@ -79,6 +82,9 @@ fn main() -> ExitCode {
     let cpus = CPUS
         .iter()
         .map(|case| trial("cpus", case.name, || cpus::come_up(case)));
+    let levels = LEVELS
+        .iter()
+        .map(|case| trial("levels", case.name, || levels::come_up(case)));
     let nodes = NODES
         .iter()
         .map(|case| trial("nodes", case.name, || nodes::come_up(case)));
@@ -94,6 +100,7 @@ fn main() -> ExitCode {
         .chain(treatments)
         .chain(replays)
         .chain(cpus)
+        .chain(levels)
         .chain(nodes)
         .chain(tables)
         .chain(steps)

@@ -187,7 +187,7 @@ struct Suite {
 }
 
 /// In the order in which they are asked, unless a mutant lies in the area of a later one.
-const SUITES: [Suite; 11] = [
+const SUITES: [Suite; 12] = [
     Suite {
         areas: &[],
         is_loom: false,
@@ -311,6 +311,12 @@ const SUITES: [Suite; 11] = [
         is_loom: false,
         tests: &["--package", "mm-tests", "--test", "vmalloc"],
         arguments: &["--skip", "suite::"],
+    },
+    Suite {
+        areas: &["boot/src"],
+        is_loom: false,
+        tests: &["--package", "boot"],
+        arguments: &[],
     },
 ];
 
