@@ -144,6 +144,9 @@ unsafe fn prepare(protocol: u32, info: u32, image: &'static Image) -> Result<Lau
         place.0,
         place.1.saturating_sub(place.0),
     );
+    for (kind, start, end) in image.of_boot() {
+        handoff.reserve(kind, start, end.saturating_sub(start));
+    }
 
     let levels = Levels::choose(handoff.command_line(), cpu::has_five_levels());
     if levels == Levels::Five {

@@ -85,6 +85,7 @@ fn image() -> Image {
         low_pointers: LOW,
         map_form: 0,
         use_five_levels: 0,
+        early_tables: (at(0x7000), at(0x8000)),
     }
 }
 
