@@ -49,6 +49,25 @@ pub(crate) const LEVELS: &[Levels] = &[
     ),
 ];
 
+/// The CPUs on which what page tables forbid is tried on each of 1, 4 and 16: SMAP, SMEP and five levels are there or not.
+pub(crate) const FORBIDDING: [(&str, &str); 3] = [
+    ("default_cpu", ""),
+    ("max", "--cpu max"),
+    ("max_la57_off", "--cpu max --cmdline la57=off"),
+];
+
+/// Nothing that is forbidden is done on any CPU, and what page tables are for goes on.
+pub(crate) fn forbid(options: &str, cpus: u32) -> Result<(), Failed> {
+    let options = format!("{options} --cpus {cpus}");
+    let commands = "ktest selftest::forbidden::*,memory::vmalloc::*,selftest::stacks::*; ptdump";
+    let says = [
+        "\nKTEST done ",
+        " 0\n---[ direct map ]---\n",
+        "; 0 W+X pages, 0 of user code\n",
+    ];
+    succeeds_and_says(&options, commands, &says)
+}
+
 /// Machines on which the example kernel must come up: it does not know of levels.
 pub(crate) const EXAMPLES: &[Boot] = &[
     example("q35_max", "--cpu max"),

@@ -122,6 +122,14 @@ fn main() -> ExitCode {
             counting::counting_repeats,
         ),
     ]);
+    for (name, options) in levels::FORBIDDING {
+        for cpus in [1, 4, 16] {
+            let name = format!("{name}_{cpus}_cpus");
+            trials.push(trial("forbidden", &name, move || {
+                levels::forbid(options, cpus)
+            }));
+        }
+    }
     for size in sizes::SIZES {
         let group = format!("size_{size}");
         trials.push(trial(&group, "boots_as_fast", || {
