@@ -14,6 +14,7 @@ mod guest;
 mod ktests;
 mod levels;
 mod nodes;
+mod overflows;
 mod replay;
 mod sizes;
 mod steps;
@@ -122,6 +123,10 @@ fn main() -> ExitCode {
             counting::counting_repeats,
         ),
     ]);
+    for case in overflows::OVERFLOWS {
+        let overflow = || overflows::are_reported(case);
+        trials.push(trial("overflow", case.name, overflow));
+    }
     for (name, options) in levels::FORBIDDING {
         for cpus in [1, 4, 16] {
             let name = format!("{name}_{cpus}_cpus");
