@@ -195,8 +195,10 @@ macro_rules! __boot_code {
             "movl %eax, (__boot_top_table - 0xffffffff80000000 + 511 * 8)",
             "movl $(__boot_top_table - 0xffffffff80000000), %eax",
             "movl %eax, %cr3",
-            // PAE, OSFXSR, OSXMMEXCPT: the precompiled `core` uses SSE.
+            // PAE, OSFXSR, OSXMMEXCPT: the precompiled `core` uses SSE. Not LA57, which firmware may have left on: these
+            // tables have four levels.
             "movl %cr4, %eax",
+            "andl $0xffffefff, %eax",
             "orl $0x620, %eax",
             "movl %eax, %cr4",
             // EFER: LME, NXE.
