@@ -1,7 +1,7 @@
 //! The machine below `start`: what the CPU can do, page-table memory, and the jump.
 
 use core::arch::asm;
-use core::arch::x86_64::__cpuid;
+use core::arch::x86_64::{__cpuid, __cpuid_count};
 use core::ptr;
 
 use bootloader_api::BootInfo;
@@ -20,6 +20,25 @@ pub(crate) fn physical_bits() -> u32 {
         return LEAST_PHYSICAL_BITS;
     }
     __cpuid(SIZES).eax & 0xff
+}
+
+/// Returns whether the CPU has five levels of page tables: leaf 7, ECX bit 16 (SDM vol. 2A, CPUID).
+pub(crate) fn has_five_levels() -> bool {
+    const FEATURES: u32 = 7;
+    __cpuid(0).eax >= FEATURES && __cpuid_count(FEATURES, 0).ecx >> 16 & 1 == 1
+}
+
+/// Calls the entry code's way from four levels of page tables to five.
+///
+/// # Safety
+///
+/// 1. The entry code's own tables are in use.
+/// 2. `code` is its `__boot_use_five_levels`.
+/// 3. The CPU has five levels.
+pub(crate) unsafe fn use_five_levels(code: u64) {
+    // SAFETY: (1), (2) the code is mapped low and high, and keeps what the System V ABI has a callee
+    // keep; the stack is aligned as before any call; (3) the bit it sets in CR4 is not reserved.
+    unsafe { asm!("call {}", in(reg) code, clobber_abi("sysv64")) };
 }
 
 /// Returns the largest page size of the CPU.

@@ -6,7 +6,11 @@
 //! from the linker script of `boot/build`.
 //!
 //! The early page tables map the first 4 GiB at 0 and its first 2 GiB at −2 GiB, by 2 MiB pages,
-//! all rights; [`start`](crate::start()) replaces them.
+//! all rights; [`start`](crate::start()) replaces them. They have four levels. Where the kernel is to have
+//! five, `start` calls `__boot_use_five_levels`: the number can be changed only with paging off, hence out of
+//! long mode, so the call goes through 32-bit code on the identity map and comes back with one table more
+//! on top. To know in the first 32-bit code already would take two parsers of loader structures
+//! in assembly.
 
 /// The size of the boot stack of a kernel that says nothing else.
 pub const DEFAULT_STACK_SIZE: usize = 128 * 1024;
@@ -55,6 +59,7 @@ macro_rules! __boot_entry {
     ($map_form:literal, $stack_size:expr) => {
         $crate::__boot_headers!();
         $crate::__boot_code!($map_form, $stack_size);
+        $crate::__boot_five_levels!();
         $crate::__boot_memory_symbols!("");
         $crate::__boot_unwind_symbols!();
     };
@@ -190,8 +195,10 @@ macro_rules! __boot_code {
             "movl %eax, (__boot_top_table - 0xffffffff80000000 + 511 * 8)",
             "movl $(__boot_top_table - 0xffffffff80000000), %eax",
             "movl %eax, %cr3",
-            // PAE, OSFXSR, OSXMMEXCPT: the precompiled `core` uses SSE.
+            // PAE, OSFXSR, OSXMMEXCPT: the precompiled `core` uses SSE. Not LA57, which firmware may have left on: these
+            // tables have four levels.
             "movl %cr4, %eax",
+            "andl $0xffffefff, %eax",
             "orl $0x620, %eax",
             "movl %eax, %cr4",
             // EFER: LME, NXE.
@@ -274,12 +281,16 @@ macro_rules! __boot_code {
             ".quad _start",
             ".quad __boot_low_pointers",
             ".quad {map_form}",
+            ".quad __boot_use_five_levels",
+            ".quad __boot_early_tables_start, __boot_early_tables_end",
             // Writable: descriptors are marked accessed already, other kernels may add theirs.
             ".section .data.boot, \"aw\", @progbits",
             ".balign 8",
             "8: .quad 0",
             ".quad 0x00af9b000000ffff",
             ".quad 0x00cf93000000ffff",
+            // 32-bit code: the way to five levels.
+            ".quad 0x00cf9b000000ffff",
             "9:",
             ".balign 8",
             "__boot_gdt_low: .short 9b - 8b - 1",
@@ -294,14 +305,83 @@ macro_rules! __boot_code {
             "__boot_stack_bottom: .skip {stack_size}",
             ".balign 4096",
             "__boot_stack_top:",
+            "__boot_early_tables_start:",
+            "__boot_root_of_five: .skip 4096",
             "__boot_top_table: .skip 4096",
             "__boot_low_pointers: .skip 4096",
             "__boot_high_pointers: .skip 4096",
             "__boot_page_directories: .skip 4 * 4096",
+            "__boot_early_tables_end:",
             ".text",
             start = sym $crate::start,
             map_form = const $map_form,
             stack_size = const $stack_size,
+            options(att_syntax),
+        );
+    };
+}
+
+/// The way from four levels of page tables to five: a function without arguments.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __boot_five_levels {
+    () => {
+        ::core::arch::global_asm!(
+            ".section .text.boot, \"ax\", @progbits",
+            ".code64",
+            "__boot_use_five_levels:",
+            "pushq %rbx",
+            "pushq %rbp",
+            "pushq %r12",
+            "pushq %r13",
+            "pushq %r14",
+            "pushq %r15",
+            // The upper halves of registers do not survive 32-bit code.
+            "movq %rsp, __boot_stack_of_caller(%rip)",
+            "pushq $0x18",
+            "pushq $(1f - 0xffffffff80000000)",
+            "lretq",
+            ".code32",
+            "1: movw $0x10, %ax",
+            "movw %ax, %ds",
+            "movw %ax, %es",
+            "movw %ax, %ss",
+            // CR0.PG off: out of long mode. The code lies at the same address with and without paging.
+            "movl %cr0, %eax",
+            "andl $0x7fffffff, %eax",
+            "movl %eax, %cr0",
+            // The four-level tables map the lowest and the highest 256 TiB.
+            "movl $(__boot_top_table - 0xffffffff80000000 + 3), %eax",
+            "movl %eax, (__boot_root_of_five - 0xffffffff80000000)",
+            "movl %eax, (__boot_root_of_five - 0xffffffff80000000 + 511 * 8)",
+            "movl $(__boot_root_of_five - 0xffffffff80000000), %eax",
+            "movl %eax, %cr3",
+            // CR4.LA57.
+            "movl %cr4, %eax",
+            "orl $0x1000, %eax",
+            "movl %eax, %cr4",
+            // CR0.PG on: EFER.LME is still set.
+            "movl %cr0, %eax",
+            "orl $0x80000000, %eax",
+            "movl %eax, %cr0",
+            "lgdtl (__boot_gdt_low - 0xffffffff80000000)",
+            "ljmpl $0x08, $(2f - 0xffffffff80000000)",
+            ".code64",
+            "2: movq $3f, %rax",
+            "jmp *%rax",
+            "3: lgdt __boot_gdt_high(%rip)",
+            "movq __boot_stack_of_caller(%rip), %rsp",
+            "popq %r15",
+            "popq %r14",
+            "popq %r13",
+            "popq %r12",
+            "popq %rbp",
+            "popq %rbx",
+            "ret",
+            ".section .bss.boot, \"aw\", @nobits",
+            ".balign 8",
+            "__boot_stack_of_caller: .skip 8",
+            ".text",
             options(att_syntax),
         );
     };

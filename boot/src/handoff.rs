@@ -40,6 +40,10 @@ pub enum RangeKind {
     KernelImage,
     /// Page tables made by `boot`; free once the kernel runs on its own.
     PageTables,
+    /// The page tables that `boot` starts with, in the image; free once the kernel runs on its own.
+    EarlyTables,
+    /// The stack that the kernel starts on, in the image, and the page below it; free once the kernel runs on its own.
+    BootStack,
     /// The `hvm_start_info` structure.
     StartInfo,
     /// The loader's memory map; `boot` has copied it.
@@ -63,6 +67,8 @@ impl RangeKind {
         match self {
             Self::KernelImage => "kernel image",
             Self::PageTables => "boot page tables",
+            Self::EarlyTables => "early page tables",
+            Self::BootStack => "boot stack",
             Self::StartInfo => "start info",
             Self::MemoryMap => "loader memory map",
             Self::CommandLine => "command line",

@@ -5,6 +5,7 @@ use core::{fmt, slice};
 
 use bootloader_api::info::{MemoryRegion, MemoryRegionKind};
 
+use crate::handoff::RangeKind;
 use crate::regions::Regions;
 
 /// What is added to a physical address of the image to get its virtual one. The linker script of
@@ -30,6 +31,8 @@ pub struct Image {
     pub(crate) entry: u64,
     pub(crate) low_pointers: u64,
     pub(crate) map_form: u64,
+    pub(crate) use_five_levels: u64,
+    pub(crate) early_tables: (u64, u64),
 }
 
 /// Why an image cannot run where it is.
@@ -96,6 +99,18 @@ impl Image {
     /// Returns the image's physical range.
     pub(crate) const fn physical(&self) -> (u64, u64) {
         (physical(self.all.0), physical(self.all.1))
+    }
+
+    /// Returns what of the image only the boot needs, in physical addresses of whole pages: a kernel that has tables
+    /// and a stack of its own can use it for something else.
+    pub(crate) const fn of_boot(&self) -> [(RangeKind, u64, u64); 2] {
+        let tables = (physical(self.early_tables.0), physical(self.early_tables.1));
+        // With the page below it, which guards it.
+        let stack = (physical(self.stack_guard), physical(self.stack_top));
+        [
+            (RangeKind::EarlyTables, tables.0, tables.1),
+            (RangeKind::BootStack, stack.0, stack.1),
+        ]
     }
 }
 

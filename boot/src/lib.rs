@@ -25,6 +25,7 @@ mod error;
 mod framebuffer;
 mod handoff;
 mod image;
+mod levels;
 mod list;
 mod memory_symbols;
 pub mod multiboot2;

@@ -10,11 +10,14 @@
 //!
 //! RAM above 4 GiB is mapped only where the map says so: what lies between may be reserved for
 //! devices. Below, `bootloader_api` promises that everything is mapped. The largest pages that
-//! fit are used. Tables are reached through [`Tables`], so that host tests walk them too.
+//! fit are used. With four levels and with five the same is mapped at the same addresses: the offset
+//! is one that four levels can translate. Tables are reached through [`Tables`], so that host tests walk
+//! them too.
 
 use core::fmt;
 
 use crate::image::{Image, VIRTUAL_OFFSET};
+use crate::levels::Levels;
 use crate::regions::Regions;
 
 /// The map of physical memory's address unless the kernel fixes one.
@@ -100,6 +103,8 @@ impl core::error::Error for MapError {}
 pub(crate) struct Plan<'a> {
     pub(crate) regions: &'a Regions<'a>,
     pub(crate) image: &'a Image,
+    /// How many levels the tables have.
+    pub(crate) levels: Levels,
     /// Where physical memory is mapped.
     pub(crate) offset: u64,
     /// The end of what the CPU can address.
@@ -151,14 +156,19 @@ pub(crate) fn build(tables: &mut impl Tables, plan: &Plan<'_>) -> Result<u64, Ma
     }
 
     let root = tables.allocate().ok_or(MapError::OutOfTables)?;
-    // The entry code's tables serve on, without the right to execute.
-    tables.write(
+    let root_shift = plan.levels.root_shift();
+    let mut mapper = Mapper {
+        tables,
         root,
-        0,
-        plan.image.low_pointers | PRESENT | WRITE | NO_EXECUTE,
-    );
-
-    let mut mapper = Mapper { tables, root };
+        root_shift,
+    };
+    let lowest = match plan.levels {
+        Levels::Four => root,
+        Levels::Five => mapper.next_table(root, 0, 0)?,
+    };
+    // The entry code's tables serve on, without the right to execute.
+    let low = plan.image.low_pointers | PRESENT | WRITE | NO_EXECUTE;
+    mapper.tables.write(lowest, 0, low);
     map_image(&mut mapper, plan.image)?;
     map_physical(&mut mapper, plan)?;
     if let Some((start, length)) = plan.framebuffer {
@@ -256,6 +266,8 @@ fn map_framebuffer<T: Tables>(
 struct Mapper<'a, T> {
     tables: &'a mut T,
     root: u64,
+    /// The lowest bit of an address that chooses an entry of the root.
+    root_shift: u32,
 }
 
 impl<T: Tables> Mapper<'_, T> {
@@ -286,7 +298,7 @@ impl<T: Tables> Mapper<'_, T> {
 
     fn install(&mut self, page: Page, flags: u64) -> Result<(), MapError> {
         let mut table = self.root;
-        let mut shift = 39_u32;
+        let mut shift = self.root_shift;
         while shift > page.size.shift() {
             table = self.next_table(table, index(page.at, shift), page.at)?;
             shift = shift.saturating_sub(9);

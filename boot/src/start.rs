@@ -17,6 +17,7 @@ use crate::cpu::{self, PhysicalTables};
 use crate::error::BootError;
 use crate::handoff::{Handoff, RangeKind};
 use crate::image::{Image, check_placement};
+use crate::levels::Levels;
 use crate::paging::{self, DEFAULT_PHYSICAL_OFFSET, FRAMEBUFFER_WINDOW, Plan};
 use crate::regions::{BOOT_REGIONS, FIRMWARE_REGIONS, Regions};
 use crate::serial::{self, EXIT_BOOT_ERROR, Serial};
@@ -143,9 +144,18 @@ unsafe fn prepare(protocol: u32, info: u32, image: &'static Image) -> Result<Lau
         place.0,
         place.1.saturating_sub(place.0),
     );
+    for (kind, start, end) in image.of_boot() {
+        handoff.reserve(kind, start, end.saturating_sub(start));
+    }
+
+    let levels = Levels::choose(handoff.command_line(), cpu::has_five_levels());
+    if levels == Levels::Five {
+        // SAFETY: (1) they are in use until `leave`; (2) `image` is the entry code's table (2); (3) CPUID says so.
+        unsafe { cpu::use_five_levels(image.use_five_levels) };
+    }
 
     // SAFETY: as above: the identity map is there (1).
-    let launch = unsafe { build(handoff, regions, image, &config) }?;
+    let launch = unsafe { build(handoff, regions, (image, levels), &config) }?;
     wishes::check(&config, handoff);
     HANDOFF.call_once(|| handoff);
     Ok(launch)
@@ -171,7 +181,7 @@ fn read_config(image: &Image) -> Result<BootloaderConfig, BootError> {
 unsafe fn build(
     handoff: &mut Handoff,
     regions: Regions<'static>,
-    image: &'static Image,
+    (image, levels): (&'static Image, Levels),
     config: &BootloaderConfig,
 ) -> Result<Launch, BootError> {
     let screen = handoff
@@ -196,6 +206,7 @@ unsafe fn build(
     let plan = Plan {
         regions: &regions,
         image,
+        levels,
         offset,
         physical_end: 1_u64.checked_shl(bits).unwrap_or(u64::MAX),
         largest: cpu::largest_page(),

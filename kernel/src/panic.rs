@@ -150,7 +150,7 @@ fn explain_stack(address: u64, cpu: &CpuLocal) {
 }
 
 /// A page fault's error code in words (SDM vol. 3A, "Page-Fault Error Code").
-struct PageFaultWords(u64);
+pub(crate) struct PageFaultWords(pub(crate) u64);
 
 impl fmt::Display for PageFaultWords {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

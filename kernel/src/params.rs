@@ -55,6 +55,12 @@ kernel_param!(
     "icount",
     "the emulator counts instructions: one TSC tick each"
 );
+// `boot` reads it, before the kernel runs.
+kernel_param!(
+    "la57",
+    "off|on",
+    "five levels of page tables where the CPU has them; default on"
+);
 kernel_param!(
     "loglevel",
     "off|error|warn|info|debug|trace",

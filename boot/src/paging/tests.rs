@@ -12,6 +12,7 @@ use super::{
     UNCACHED, WRITE, build,
 };
 use crate::image::{Image, VIRTUAL_OFFSET};
+use crate::levels::Levels;
 use crate::regions::Regions;
 
 const OFFSET: u64 = 0xffff_8800_0000_0000;
@@ -24,6 +25,7 @@ struct Model {
     entries: HashMap<(u64, u64), u64>,
     next: u64,
     left: usize,
+    levels: Levels,
 }
 
 impl Tables for Model {
@@ -50,7 +52,8 @@ type Seen = Option<(u64, u64, u64)>;
 impl Model {
     fn walk(&self, root: u64, at: u64) -> Seen {
         let mut table = root;
-        for shift in [39, 30, 21, 12] {
+        let above = (self.levels == Levels::Five).then_some(48);
+        for shift in above.into_iter().chain([39, 30, 21, 12]) {
             let entry = self.read(table, at >> shift & 511);
             if entry & PRESENT == 0 {
                 return None;
@@ -81,6 +84,8 @@ fn image() -> Image {
         entry: at(0),
         low_pointers: LOW,
         map_form: 0,
+        use_five_levels: 0,
+        early_tables: (at(0x7000), at(0x8000)),
     }
 }
 
@@ -90,6 +95,7 @@ struct Case<'a> {
     largest: PageSize,
     framebuffer: Option<(u64, u64)>,
     tables: usize,
+    levels: Levels,
 }
 
 const USUAL: Case<'_> = Case {
@@ -104,6 +110,12 @@ const USUAL: Case<'_> = Case {
     largest: PageSize::Size1GiB,
     framebuffer: None,
     tables: usize::MAX,
+    levels: Levels::Four,
+};
+
+const FIVE: Case<'_> = Case {
+    levels: Levels::Five,
+    ..USUAL
 };
 
 impl Case<'_> {
@@ -116,6 +128,7 @@ impl Case<'_> {
         let plan = Plan {
             regions: &regions,
             image: &image(),
+            levels: self.levels,
             offset: self.offset,
             physical_end: 1 << 40,
             largest: self.largest,
@@ -125,6 +138,7 @@ impl Case<'_> {
             entries: HashMap::new(),
             next: 0x100_0000,
             left: self.tables,
+            levels: self.levels,
         };
         let root = build(&mut model, &plan)?;
         Ok((model, root))
@@ -200,6 +214,29 @@ fn without_large_pages_more_tables_say_the_same() {
 }
 
 #[test]
+fn five_levels_say_the_same() {
+    let four = USUAL.build().unwrap();
+    let five = FIVE.build().unwrap();
+    let (image, memory) = (VIRTUAL_OFFSET + 2 * MIB, OFFSET);
+    let image = (0..0xa000).step_by(0x1000).map(|offset| image + offset);
+    let memory = (0..8 * GIB).step_by(0xf_f000).map(|at| memory + at);
+    for at in image.chain(memory) {
+        let seen = five.0.walk(five.1, at);
+        assert_eq!(seen, four.0.walk(four.1, at), "{at:#x}");
+    }
+    // One table more at the top, and one for the identity map.
+    assert_eq!(five.0.next, four.0.next + 2 * 0x1000);
+    let lowest = five.0.read(five.1, 0);
+    assert_eq!(lowest & !ADDRESS, PRESENT | WRITE);
+    let low = five.0.read(lowest & ADDRESS, 0);
+    assert_eq!(low, LOW | PRESENT | WRITE | NO_EXECUTE);
+    // Nothing that four levels have not.
+    let used = (0..512).filter(|index| five.0.read(five.1, *index) != 0);
+    assert!(used.eq([0, 511]));
+    assert_eq!(five.0.walk(five.1, 0x00ff_8000_0000_0000), None);
+}
+
+#[test]
 fn the_framebuffer_has_its_window() {
     let case = Case {
         framebuffer: Some((0xfd00_0800, 0x1f_f900)),
@@ -219,8 +256,14 @@ fn impossible_offsets_are_refused() {
     for offset in [0x800, 1 << 47, 0xffff_7fff_ffff_f000] {
         assert_eq!(outcome(offset), MapError::Offset { offset });
     }
+    // Whatever the number of levels: a kernel is built for both.
+    let offset = 1 << 47;
+    let outcome_of_five = Case { offset, ..FIVE }.build().map(|_| ());
+    assert_eq!(outcome_of_five, Err(MapError::Offset { offset }));
     // On the identity map, and on the kernel's image.
     assert_eq!(outcome(0), MapError::Occupied { at: 0 });
+    let outcome_of_five = Case { offset: 0, ..FIVE }.build().map(|_| ());
+    assert_eq!(outcome_of_five, Err(MapError::Occupied { at: 0 }));
     let offset = VIRTUAL_OFFSET;
     assert_eq!(outcome(offset), MapError::NoRoom { offset, at: 0 });
     let offset = 0x7fff_0000_0000;
@@ -243,13 +286,14 @@ fn impossible_offsets_are_refused() {
 
 #[test]
 fn running_out_of_tables_at_any_point_is_an_error() {
-    let (_, needed) = (0, 7);
-    for tables in 0..needed {
-        let outcome = Case { tables, ..USUAL }.build().map(|_| ());
-        assert_eq!(outcome, Err(MapError::OutOfTables), "{tables}");
+    for (case, needed) in [(USUAL, 7), (FIVE, 9)] {
+        for tables in 0..needed {
+            let outcome = Case { tables, ..case }.build().map(|_| ());
+            assert_eq!(outcome, Err(MapError::OutOfTables), "{tables}");
+        }
+        let tables = needed;
+        assert!(Case { tables, ..case }.build().is_ok());
     }
-    let tables = needed;
-    assert!(Case { tables, ..USUAL }.build().is_ok());
 }
 
 proptest! {
@@ -259,6 +303,7 @@ proptest! {
         probes in collection::vec(0..0x4000_u64, 64),
         fraction in 0..0x1000_u64,
         large in any::<bool>(),
+        five in any::<bool>(),
     ) {
         // In units of 1 MiB, from 0 to 16 GiB, with ends inside pages.
         let map: Vec<_> = map
@@ -266,7 +311,10 @@ proptest! {
             .map(|(start, size, kind)| (start * MIB + fraction, size * MIB, *kind))
             .collect();
         let largest = if large { PageSize::Size1GiB } else { PageSize::Size2MiB };
-        let (model, root) = Case { map: &map, largest, ..USUAL }.build().unwrap();
+        let (model, root) = {
+            let usual = if five { FIVE } else { USUAL };
+            Case { map: &map, largest, ..usual }.build()
+        }.unwrap();
 
         let mut storage = [MemoryRegion::empty(); 16];
         let mut regions = Regions::new(&mut storage, 16);

@@ -25,9 +25,6 @@ use mm::system::KernelSpaceError;
 /// What lies where.
 pub(crate) const LAYOUT: Layout = Layout::LINUX_LIKE;
 
-/// Bytes that an entry of the root maps, with four levels.
-const ROOT_ENTRY: u64 = 1 << 39;
-
 /// Why the kernel has no tables of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SpaceError {
@@ -83,6 +80,7 @@ pub(super) fn install() -> Result<(), SpaceError> {
     };
     let tables = MEMORY.new_page_table(root);
     let tables = tables.map_err(|_| SpaceError::OutOfTables)?;
+    log::info!("x86/mm: page tables of {} levels", tables.levels());
     fill(&tables)?;
     // SAFETY: (1) code, stacks and data lie in the image, and everything else that is in use in RAM or in the frame table:
     // all are mapped where they were; the guard pages are not; (2) this is the only CPU that runs.
@@ -209,7 +207,7 @@ fn map_framebuffer(tables: &PageTable) -> Result<(), SpaceError> {
 
 /// The frame table's tables, as the boot made them: they stay for good.
 fn adopt_frame_table(tables: &PageTable) -> Result<(), SpaceError> {
-    let entries: Vec<(VirtAddr, Pfn)> = frame_table::entries_of_root(ROOT_ENTRY)
+    let entries: Vec<(VirtAddr, Pfn)> = frame_table::upper_entries(Level::P4D.entry_bytes())
         .filter_map(|(at, bits)| Some((at, Entry::from_bits(bits).table_pfn()?)))
         .collect();
     for (at, table) in entries {

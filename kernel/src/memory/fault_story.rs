@@ -40,6 +40,10 @@ pub(super) fn explain(arguments: &[String]) -> CommandResult {
     let space = space.ok_or_else(|| CommandError::failed("there are no page tables"))?;
     let virt = VirtAddr::new(at);
     proc::vtop(&MEMORY, space, virt, &mut Output)?;
+    if !virt.is_canonical(space.tables.levels()) {
+        kprintln!("It is no address: a pointer that something else was written over.");
+        return Ok(());
+    }
     if let Some((name, stack)) = owner_of(at) {
         match stack.guards(at) {
             true => kprintln!(
@@ -63,6 +67,11 @@ pub(super) fn explain(arguments: &[String]) -> CommandResult {
         (Some(("direct map", _)), None) => kprintln!("There is no RAM at that physical address."),
         (Some((name, _)), None) => kprintln!("Nothing of the {name} region is there."),
         (Some((name, _)), Some(_)) => kprintln!("It is in the {name} region."),
+        (None, _) if !virt.is_canonical(4) => {
+            kprintln!(
+                "It is between the halves of 48 bits: five levels reach there, and nothing lies there."
+            );
+        }
         (None, _) if at < 4096 => kprintln!("It is next to null: a pointer that was never set."),
         (None, _) if at >> 63 == 0 => {
             kprintln!("It is an address of user code, and there is none.")

@@ -84,8 +84,9 @@ pub(super) fn prepare(
     Ok(())
 }
 
-/// The entries of the root table that lead to the frame table's tables, each with the first address it maps.
-pub(super) fn entries_of_root(bytes: u64) -> impl Iterator<Item = (VirtAddr, u64)> {
+/// The entries of 512 GiB that lead to the frame table's tables, each with the first address it maps; `bytes` is what one
+/// maps.
+pub(super) fn upper_entries(bytes: u64) -> impl Iterator<Item = (VirtAddr, u64)> {
     let region = super::address_space::LAYOUT.vmemmap;
     let root = Root::find(super::MEMORY.platform()).ok();
     let count = region.size().checked_div(bytes).unwrap_or_default();

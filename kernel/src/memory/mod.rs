@@ -6,6 +6,7 @@
 //! | `platform` | what `mm` asks of the machine |
 //! | `firmware` | the boot loader's map as `mm` wants it, and what must be reserved |
 //! | `bring_up` | from the map to a page allocator, with Linux's boot lines |
+//! | `boot_memory` | what only the boot needed goes to the page allocator |
 //! | `nodes` | which memory and CPUs are near to each other |
 //! | `tables`, `frame_table`, `stacks` | page tables; those of the frame table and of kernel stacks |
 //! | `vmalloc` | areas of kernel addresses |
@@ -22,6 +23,7 @@
 mod address_space;
 mod attendant;
 mod benches;
+pub(crate) mod boot_memory;
 mod bring_up;
 mod cache_benches;
 mod cma;

@@ -1,7 +1,7 @@
 //! The frame table's page tables: a walk that makes what is missing.
 //!
 //! They are made before there is memory, in the boot loader's tables, and the kernel's own tables take them over
-//! (`address_space`). Entries are written as atomics, under the populate lock, in entries of the root table that nothing else
+//! (`address_space`). Entries are written as atomics, under the populate lock, in entries of 512 GiB that nothing else
 //! uses. A walk takes no memory: who makes tables brings the pages.
 #![expect(
     unsafe_code,
@@ -9,13 +9,16 @@
 )]
 
 use super::KernelPlatform;
+use crate::arch::cpu;
 use crate::num::to_usize;
 use core::sync::atomic::{AtomicU64, Ordering};
 use mm::addr::{PhysAddr, VirtAddr};
 use mm::platform::MapFrameTableError as WalkError;
-use x86_64::registers::control::{Cr3, Cr4, Cr4Flags};
+use x86_64::registers::control::Cr3;
 
-/// The lowest bit of an address that chooses an entry, in the root table …
+/// The lowest bit of an address that chooses an entry, in the root of five levels …
+const FIFTH_ENTRY: u32 = 48;
+/// … in the root of four, or the table of that level, …
 const UPPERMOST_ENTRY: u32 = 39;
 /// … in the next one, whose entries each map as much as a middle table, …
 pub(super) const MIDDLE: u32 = 30;
@@ -35,7 +38,8 @@ const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 /// A page table.
 pub(super) type Table = [AtomicU64; ENTRIES];
 
-/// The tables in use.
+/// The tables in use, from the fourth level down: what they map of the layout lies in the last 256 TiB, for which a root
+/// of five levels has one entry.
 #[derive(Clone, Copy)]
 pub(super) struct Root {
     /// What to add to a physical address.
@@ -47,19 +51,25 @@ impl Root {
     /// Finds them.
     ///
     /// # Errors
-    /// `Unsupported` before memory is mapped, or with five levels.
+    /// `Unsupported` before memory is mapped.
     pub(super) fn find(platform: &KernelPlatform) -> Result<Self, WalkError> {
-        let offset = platform
-            .physical_offset()
-            // The walk knows four levels.
-            .filter(|_| !Cr4::read().contains(Cr4Flags::L5_PAGING))
-            .ok_or(WalkError::Unsupported)?;
+        let offset = platform.physical_offset();
+        let offset = offset.ok_or(WalkError::Unsupported)?;
         let (root, _) = Cr3::read();
-        let table = table_at(offset, root.start_address().as_u64());
+        let mut table = table_at(offset, root.start_address().as_u64());
+        if cpu::has_five_levels() {
+            // It leads to a table: the kernel runs there.
+            let entry = table.get(index(super::frame_table::BASE, FIFTH_ENTRY));
+            let entry = entry.map_or(0, |entry| entry.load(Ordering::Acquire));
+            if entry & PRESENT == 0 {
+                return Err(WalkError::Unsupported);
+            }
+            table = table_at(offset, entry & ADDRESS);
+        }
         Ok(Self { offset, table })
     }
 
-    /// The entry of the root table for an address.
+    /// The entry of 512 GiB for an address.
     pub(super) fn entry_of(self, at: VirtAddr) -> u64 {
         let entry = self.table.get(index(at, UPPERMOST_ENTRY));
         entry.map_or(0, |entry| entry.load(Ordering::Acquire))

@@ -6,22 +6,27 @@
 
 use crate::arch::expect::{ExpectError, Fault, expect_fault};
 use crate::arch::trap::vector;
-use crate::arch::{cpu, image, local, probe};
+use crate::arch::{cpu, image, local, probe, smp};
 use crate::boot_info;
 use crate::ktest::Failure;
 use crate::memory::{Kernel, MEMORY, Pages};
 use crate::num::to_u64;
-use crate::{ktest, ktest_assert, ktest_eq};
+use crate::panic::PageFaultWords;
+use crate::{ktest, ktest_assert, ktest_eq, sched};
 use alloc::boxed::Box;
+use alloc::format;
+use mm::adapters::Vmalloc;
 use mm::addr::{Order, PfnRange, PhysAddr, VirtAddr, VirtRange};
 use mm::buddy::Gfp;
-use mm::config::PAGE_SIZE;
+use mm::config::{Layout, PAGE_SIZE};
 use mm::pagetable::{Attributes, Cache, PageSize, Protection};
 
 /// Bits of a page fault's error code (SDM vol. 3A, 4.7): the page is there, the access wrote, it fetched an instruction.
 const PRESENT: u64 = 1;
 const WRITE: u64 = 1 << 1;
 const FETCH: u64 = 1 << 4;
+
+const LAYOUT: Layout = Layout::LINUX_LIKE;
 
 fn fault(body: impl FnOnce()) -> Result<Fault, Failure> {
     // SAFETY: the bodies used here own nothing and only execute the one faulting instruction.
@@ -43,16 +48,36 @@ fn execute(address: u64) {
     unsafe { probe::call(address) };
 }
 
-/// The attempt faults at that address, with that error code.
+/// The attempt faults at that address, with that error code, which a report has the right words for.
 fn refused(body: fn(u64), address: u64, code: u64) -> Result<(), Failure> {
     let fault = fault(|| body(address))?;
     ktest_eq!((fault.address, fault.error_code), (address, code));
+    let act = match code & (WRITE | FETCH) {
+        WRITE => "write",
+        FETCH => "instruction fetch",
+        _ => "read",
+    };
+    let why = match code & PRESENT {
+        PRESENT => "the page's rights forbid it",
+        _ => "page not present",
+    };
+    let words = format!("{}", PageFaultWords(fault.error_code));
+    ktest_eq!(words, format!("kernel {act}: {why},"));
+    Ok(())
+}
+
+/// Runs `body` in a thread of each CPU, one after the other.
+fn on_every_cpu(body: impl Fn() -> Result<(), Failure> + Sync) -> Result<(), Failure> {
+    for cpu in 0..smp::count() {
+        let outcome = smp::run_on(cpu, &body).map_err(Failure::new)?;
+        outcome.map_err(|failure| Failure::new(format_args!("CPU {cpu}: {failure}")))?;
+    }
     Ok(())
 }
 
 /// Where the map of memory has a physical address.
 fn direct(at: PhysAddr) -> u64 {
-    let base = mm::config::Layout::LINUX_LIKE.direct_map.start().as_u64();
+    let base = LAYOUT.direct_map.start().as_u64();
     base.saturating_add(at.as_u64())
 }
 
@@ -82,65 +107,121 @@ ktest! {
     fn code_and_constants_are_not_written() {
         let info = boot_info().ok_or(Failure::new("no boot information"))?;
         let [code, constants, ..] = image::parts(info).map(|part| part.range.start());
-        for at in [code, constants] {
-            let address = image::virtual_address(at, info);
-            refused(write, address, PRESENT | WRITE)?;
-            // The same bytes, through the map of memory.
-            refused(write, direct(at), PRESENT | WRITE)?;
-        }
-        Ok(())
+        on_every_cpu(|| {
+            for at in [code, constants] {
+                let address = image::virtual_address(at, info);
+                refused(write, address, PRESENT | WRITE)?;
+                // The same bytes, through the map of memory.
+                refused(write, direct(at), PRESENT | WRITE)?;
+            }
+            refused(execute, image::virtual_address(constants, info), PRESENT | FETCH)?;
+            refused(execute, direct(code), PRESENT | FETCH)
+        })
     }
 
     fn data_stacks_and_objects_are_not_executed() {
         static DATA: u64 = 0;
-        let on_stack = 0_u64;
-        let object = Box::new(0_u64);
-        let page = Pages::alloc(Kernel, Gfp::KERNEL, Order::ZERO).map_err(Failure::new)?;
-        let in_map = direct(page.frames().addrs().start());
-        for address in [
-            to_u64((&raw const DATA).addr()),
-            to_u64((&raw const on_stack).addr()),
-            to_u64((&raw const *object).addr()),
-            in_map,
-            mm::config::Layout::LINUX_LIKE.vmemmap.start().as_u64(),
-        ] {
-            refused(execute, address, PRESENT | FETCH)?;
-        }
-        Ok(())
+        on_every_cpu(|| {
+            let on_stack = 0_u64;
+            let object = Box::new(0_u64);
+            let page = Pages::alloc(Kernel, Gfp::KERNEL, Order::ZERO).map_err(Failure::new)?;
+            let area = Vmalloc::alloc(Kernel, 3 * 4096, Gfp::KERNEL).map_err(Failure::new)?;
+            for address in [
+                to_u64((&raw const DATA).addr()),
+                to_u64((&raw const on_stack).addr()),
+                to_u64((&raw const *object).addr()),
+                to_u64(area.as_ptr().addr()),
+                direct(page.frames().addrs().start()),
+                LAYOUT.vmemmap.start().as_u64(),
+                LAYOUT.fixmap.start().as_u64(),
+                local::current().main_stack().bottom,
+            ] {
+                refused(execute, address, PRESENT | FETCH)?;
+            }
+            Ok(())
+        })
     }
 
-    fn nothing_is_at_null_nor_under_a_stack() {
-        refused(read, 8, 0)?;
-        refused(write, 8, WRITE)?;
-        refused(execute, 8, FETCH)?;
-        for (_, stack) in local::boot_cpu().stacks() {
-            refused(write, stack.guard.saturating_add(0x800), WRITE)?;
-        }
-        Ok(())
+    fn nothing_is_at_null_nor_where_the_boot_loader_had_memory() {
+        let info = boot_info().ok_or(Failure::new("no boot information"))?;
+        let [code, ..] = image::parts(info).map(|part| part.range.start());
+        // Null with an offset, the map of the boot loader, the guard hole; what `boot` had of the image.
+        let stack = info.kernel_stack_bottom;
+        let nowhere = [8, code.as_u64(), 0xffff_8000_0000_0000, stack];
+        on_every_cpu(|| {
+            nowhere.into_iter().try_for_each(|address| {
+                refused(read, address, 0)?;
+                refused(write, address, WRITE)?;
+                refused(execute, address, FETCH)
+            })
+        })
+    }
+
+    fn nothing_is_under_a_stack_nor_behind_an_area() {
+        on_every_cpu(|| {
+            let thread = sched::running_stack();
+            let stacks = local::current().stacks().map(|(_, stack)| stack);
+            for stack in stacks.chain([thread]) {
+                let guards = [stack.guard, stack.guard.saturating_add(0x800), stack.bottom.saturating_sub(1)];
+                guards.into_iter().try_for_each(|at| refused(write, at, WRITE))?;
+            }
+            refused(read, thread.guard, 0)?;
+            let area = Vmalloc::alloc(Kernel, 3 * 4096, Gfp::KERNEL).map_err(Failure::new)?;
+            let end = to_u64(area.as_ptr().addr()).saturating_add(to_u64(area.len()));
+            refused(read, end, 0)?;
+            refused(write, end, WRITE)?;
+            refused(execute, end, FETCH)
+        })
     }
 
     fn the_map_of_memory_holds_nothing_but_memory() {
         // Registers of the local APIC, and behind the last RAM.
-        refused(read, direct(PhysAddr::new(0xfee0_0000)), 0)?;
         let ram = MEMORY.zones().map(|zone| zone.span().end()).max();
         let end = ram.ok_or(Failure::new("no zones"))?;
         let behind = PfnRange::from_count(end, 1).ok_or(Failure::new("no frame"))?;
-        refused(read, direct(behind.addrs().start()), 0)
+        on_every_cpu(|| {
+            for at in [PhysAddr::new(0xfee0_0000), behind.addrs().start()] {
+                refused(read, direct(at), 0)?;
+                refused(write, direct(at), WRITE)?;
+            }
+            Ok(())
+        })
     }
 
     fn pages_of_user_code_are_neither_executed_nor_touched() {
-        with_user_page(|at| {
+        with_user_page(|at| on_every_cpu(|| {
             if cpu::has_smep() {
                 refused(execute, at, PRESENT | FETCH)?;
             }
             if cpu::has_smap() {
                 refused(read, at, PRESENT)?;
                 refused(write, at, PRESENT | WRITE)?;
-                return Ok(());
+                // Unless the kernel says so, for as long as it says so.
+                // SAFETY: the CPU has the flag; the page is mapped.
+                unsafe { probe::touch_of_user(at) };
+                return refused(read, at, PRESENT);
             }
             // SAFETY: as in `fault`.
             let outcome = unsafe { expect_fault(vector::PAGE_FAULT, || read(at)) };
             ktest_eq!(outcome.err(), Some(ExpectError::NoFault));
+            Ok(())
+        }))
+    }
+
+    fn addresses_between_the_halves_are_refused_in_the_way_of_the_tables() {
+        on_every_cpu(|| {
+            for address in [0x8000_0000_0000, 0x00ff_ffff_ffff_f000, 0xff00_0000_0000_0000, 0xffff_7fff_ffff_f000] {
+                if cpu::has_five_levels() {
+                    refused(read, address, 0)?;
+                    continue;
+                }
+                // SAFETY: as in `fault`.
+                let fault = unsafe { expect_fault(vector::GENERAL_PROTECTION, || read(address)) };
+                ktest_eq!(fault.map_err(Failure::new)?.error_code, 0);
+            }
+            // SAFETY: as in `fault`.
+            let fault = unsafe { expect_fault(vector::GENERAL_PROTECTION, || read(0x0100_0000_0000_0000)) };
+            ktest_eq!(fault.map_err(Failure::new)?.error_code, 0);
             Ok(())
         })
     }

@@ -24,6 +24,8 @@ fn cpuinfo(arguments: &[String]) -> CommandResult {
     }
     kprintln!("virtual  {}", if cpu::is_virtual() { "yes" } else { "no" });
     kprintln!("address  {physical} bits physical, {virtual_bits} bits virtual");
+    let levels = MEMORY.kernel_space().map(|space| space.tables.levels());
+    kprintln!("paging   {} levels", levels.unwrap_or_default());
     kprintln!("tsc      {} Hz", time::rate().unwrap_or(0));
     Ok(())
 }

@@ -159,6 +159,7 @@ fn session_status() -> Status {
 pub fn interactive() -> ! {
     READY.store(time::tsc(), Ordering::Relaxed);
     heap::end_early();
+    memory::boot_memory::give_back();
     let (mut editor, mut keys) = (LineEditor::new(), Keys::default());
     kprintln!("Type `help` for a list of commands, `poweroff` to leave; Ctrl-C stops a command.");
     loop {
@@ -188,6 +189,7 @@ fn read_line(editor: &mut LineEditor, keys: &mut Keys) -> Event {
 pub fn execute_and_exit(line: &str) -> ! {
     READY.store(time::tsc(), Ordering::Relaxed);
     heap::end_early();
+    memory::boot_memory::give_back();
     memory::populate::begin();
     run_line(line, &FAILED);
     exit::exit(session_status())

@@ -101,15 +101,16 @@ impl<P: Platform> Memory<P> {
         tables.join(self, range, largest)
     }
 
-    /// Lets an entry of the root lead to a table that the library did not make, so that what that maps is mapped here too. Its
-    /// addresses stay its maker's affair: requests about them are refused. Context: task.
+    /// Lets the entry of 512 GiB for an address lead to a table that the library did not make, so that what that maps is mapped
+    /// here too: an entry of the root with four levels, of the table below it with five. Its addresses stay its maker's affair:
+    /// requests about them are refused. Context: task.
     ///
     /// # Errors
     /// [`MapError`]; nothing is changed then.
     ///
     /// # Safety
     ///
-    /// `table` is a page table one level below the root, whose entries lead to tables in RAM, all of which stay for good.
+    /// `table` is a page table of [`Level::PUD`](crate::pagetable::Level::PUD), whose entries lead to tables in RAM, all of which stay for good.
     pub unsafe fn adopt_table(
         &self,
         tables: &PageTable,

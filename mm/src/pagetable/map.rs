@@ -5,7 +5,7 @@ use super::PageTable;
 use super::attributes::Attributes;
 use super::cursor::Cursor;
 use super::entry::{Entry, leaf_bits};
-use super::entry_io::{Slot, Table};
+use super::entry_io::Slot;
 use super::error::{MapError, RangeError};
 use super::kept::Empties;
 use super::level::{Level, PageSize};
@@ -14,7 +14,6 @@ use super::node::{Node, first_part, whole};
 use super::stash::Stash;
 use crate::addr::{Pfn, PfnRange, VirtAddr, VirtRange, to_index};
 use crate::config::{MAX_PHYS_BITS, PAGE_SHIFT};
-use crate::frame::TablePage;
 
 /// What is to be mapped, page by page of the range.
 pub(crate) trait Frames {
@@ -396,21 +395,10 @@ impl<'a, M: TableMemory, F: Frames> Fill<'_, 'a, M, F> {
 
     /// A table below one of `above`, without entries, and locked.
     fn make_table(&mut self, above: Level) -> Option<Node<'a>> {
-        let level = above.below()?;
-        let page = self.stash.take()?;
-        let frames = self.memory.frames();
-        let page: TablePage<'a> = match frames.make_page_table(page, level.number()) {
-            Ok(page) => page,
-            Err(page) => {
-                self.memory.give_page(page);
-                return None;
-            }
-        };
-        page.lock().begin(0, true);
+        let made = self.stash.make_table(above)?;
         if self.empties == Empties::Kept {
-            page.lock().keep();
+            made.lock().keep();
         }
-        let table = Table::of(self.memory.platform(), page)?;
-        Some(Node { page, table, level })
+        Some(made)
     }
 }

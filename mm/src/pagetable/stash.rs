@@ -1,7 +1,11 @@
 //! Pages for tables, taken before locks are.
 #![forbid(unsafe_code)]
 
+use super::entry_io::Table;
+use super::level::Level;
 use super::memory::{OutOfTables, TableMemory};
+use super::node::Node;
+use crate::frame::TablePage;
 use crate::mem::Exclusive;
 
 /// Pages that an operation can have: more than most need.
@@ -44,6 +48,23 @@ impl<'a, M: TableMemory> Stash<'a, M> {
     pub(super) fn take(&mut self) -> Option<Exclusive> {
         self.count = self.count.checked_sub(1)?;
         self.pages.get_mut(self.count)?.take()
+    }
+
+    /// Makes one a table below one of `above`, without entries, and locked.
+    pub(super) fn make_table(&mut self, above: Level) -> Option<Node<'a>> {
+        let level = above.below()?;
+        let page = self.take()?;
+        let frames = self.memory.frames();
+        let page: TablePage<'a> = match frames.make_page_table(page, level.number()) {
+            Ok(page) => page,
+            Err(page) => {
+                self.memory.give_page(page);
+                return None;
+            }
+        };
+        page.lock().begin(0, true);
+        let table = Table::of(self.memory.platform(), page)?;
+        Some(Node { page, table, level })
     }
 }
 

@@ -5,36 +5,57 @@ use super::PageTable;
 use super::cursor::Cursor;
 use super::entry::Entry;
 use super::error::MapError;
-use super::memory::TableMemory;
+use super::level::Level;
+use super::memory::{OutOfTables, TableMemory};
 use super::node::Node;
+use super::stash::Stash;
 use crate::addr::{Pfn, VirtAddr, VirtRange};
 
 impl PageTable {
-    /// Lets the entry of the root for an address lead to somebody else's table.
+    /// Lets the entry of 512 GiB for an address lead to somebody else's table: an entry of the root with four levels, and
+    /// with five one of the table below it, which stays as long as the root.
     ///
     /// # Errors
-    /// The entry is in use, or what is wrong with the address.
+    /// The entry is in use, what is wrong with the address, or no memory for the table below the root.
     pub(crate) fn adopt<M: TableMemory>(
         &self,
         memory: &M,
         at: VirtAddr,
         table: Pfn,
     ) -> Result<(), MapError> {
-        let bytes = self.top_level().entry_bytes();
+        let bytes = Level::P4D.entry_bytes();
         // The last byte of the space is in no range.
         let start = at.align_down(bytes);
         let range = VirtRange::from_size(start, bytes.wrapping_sub(crate::config::PAGE_SIZE));
         let range = range.unwrap_or_default();
         self.check(range)?;
-        let cursor = Cursor::lock(self, memory, range)?;
-        let root = cursor.top();
-        let slot = root.table.slot(root.level.index(start));
-        if root.level != self.top_level() || !slot.load().is_none() {
-            return Err(MapError::Occupied(start));
+        let mut stash = Stash::new(memory);
+        let entry = Entry::table(table, is_users(start));
+        loop {
+            let cursor = Cursor::lock(self, memory, range)?;
+            let top = cursor.top();
+            let slot = top.table.slot(top.level.index(start));
+            if top.level < Level::P4D || !slot.load().is_none() {
+                return Err(MapError::Occupied(start));
+            }
+            if top.level == Level::P4D {
+                slot.store(entry);
+                top.lock().add(1);
+                return Ok(());
+            }
+            if stash.len() == 0 {
+                drop(cursor);
+                stash.fill(1)?;
+                continue;
+            }
+            // Locked, and let go with the rest.
+            let made = stash.make_table(top.level).ok_or(OutOfTables)?;
+            made.table.slot(made.level.index(start)).store(entry);
+            made.lock().add(1);
+            slot.store(Entry::table(made.page.pfn(), is_users(start)));
+            top.lock().add(1);
+            return Ok(());
         }
-        slot.store(Entry::table(table, start.as_u64() >> 63 == 0));
-        root.lock().add(1);
-        Ok(())
     }
 
     /// Frees all tables. Context: nobody else knows them.
@@ -43,6 +64,11 @@ impl PageTable {
             free(memory, root);
         }
     }
+}
+
+/// Whether an address is in the lower half, which is user code's.
+const fn is_users(at: VirtAddr) -> bool {
+    at.as_u64() >> 63 == 0
 }
 
 /// Frees a table and those below it.

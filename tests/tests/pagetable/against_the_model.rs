@@ -26,7 +26,8 @@ const WINDOWS: [u64; 4] = [
 fn random_changes_agree_with_a_map<C: SimConfig>() {
     let mut random = Random::new(seed("random_changes"));
     let machine = Machine::<C>::with_ram(64 * MIB);
-    let mut tables = Tables::new(&machine, Level::P4D);
+    let root = [Level::P4D, Level::PGD][random.below(2) as usize];
+    let mut tables = Tables::new(&machine, root);
     let attributes = [
         Attributes::KERNEL,
         Attributes::KERNEL_RX,

@@ -19,6 +19,7 @@ for_every_config! {
     pages_out_of_reach_keep_their_frames,
     five_levels_reach_further,
     tables_of_others_are_left_alone,
+    tables_of_others_stay_when_what_is_beside_them_goes,
 }
 
 fn frames(first: u64, count: u64) -> PfnRange {
@@ -241,17 +242,29 @@ fn five_levels_reach_further<C: SimConfig>() {
     machine.finish();
 }
 
-fn tables_of_others_are_left_alone<C: SimConfig>() {
-    let machine = Machine::<C>::with_ram(32 * MIB);
-    let tables = Tables::new(&machine, Level::P4D);
-    // A table of somebody else's, made by hand: 1 GiB at its second entry.
-    let mut foreign = machine
-        .alloc_block(
-            mm::buddy::Gfp::KERNEL | mm::buddy::Gfp::ZERO,
-            mm::addr::Order::ZERO,
-        )
-        .unwrap();
+/// A table of somebody else's, made by hand: 1 GiB at its second entry.
+fn foreign_table<C: SimConfig>(
+    machine: &Machine<C>,
+) -> mm::system::Block<&mm::system::Memory<mm_tests::sim::SimPlatform<C>>> {
+    let zeroed = mm::buddy::Gfp::KERNEL | mm::buddy::Gfp::ZERO;
+    let mut foreign = machine.alloc_block(zeroed, mm::addr::Order::ZERO).unwrap();
     foreign.bytes_mut()[8..16].copy_from_slice(&0x4000_0083_u64.to_le_bytes());
+    foreign
+}
+
+fn tables_of_others_are_left_alone<C: SimConfig>() {
+    for root in [Level::P4D, Level::PGD] {
+        let machine = Machine::<C>::with_ram(32 * MIB);
+        let tables = Tables::new(&machine, root);
+        leave_alone(&machine, &tables);
+        // SAFETY: nobody knows the tables.
+        unsafe { machine.destroy_page_table(tables.tables) };
+        machine.finish();
+    }
+}
+
+fn leave_alone<C: SimConfig>(machine: &Machine<C>, tables: &Tables<'_, C>) {
+    let foreign = foreign_table(machine);
     let at = VirtAddr::new(0xffff_ea00_0000_0000);
     // SAFETY: it is a table, and stays for as long as these tables do.
     unsafe { machine.adopt_table(&tables.tables, at, foreign.pfn()) }.unwrap();
@@ -276,8 +289,46 @@ fn tables_of_others_are_left_alone<C: SimConfig>() {
     assert!(kept.is_err());
     drop(kept);
     assert!(machine.walk(&tables.tables, inside).leaf().is_some());
-    // SAFETY: nobody knows the tables.
-    unsafe { machine.destroy_page_table(tables.tables) };
-    drop(foreign);
-    machine.finish();
+}
+
+fn tables_of_others_stay_when_what_is_beside_them_goes<C: SimConfig>() {
+    for root in [Level::P4D, Level::PGD] {
+        for is_first in [true, false] {
+            let machine = Machine::<C>::with_ram(32 * MIB);
+            let mut tables = Tables::new(&machine, root);
+            let (at, beside) = (0xffff_ea00_0000_0000, 0xffff_ea80_0000_0000);
+            let foreign = foreign_table(&machine);
+            let adopt = |tables: &Tables<'_, C>| {
+                // SAFETY: it is a table, and stays for as long as these tables do.
+                let adopted = unsafe {
+                    machine.adopt_table(&tables.tables, VirtAddr::new(at), foreign.pfn())
+                };
+                adopted.unwrap();
+            };
+            if is_first {
+                adopt(&tables);
+            }
+            tables
+                .map(beside, frames(3, 5), Attributes::KERNEL, PageSize::Size4K)
+                .unwrap();
+            if !is_first {
+                adopt(&tables);
+            }
+            // SAFETY: as above.
+            let taken = unsafe {
+                machine.adopt_table(&tables.tables, VirtAddr::new(beside), foreign.pfn())
+            };
+            assert_eq!(taken, Err(MapError::Occupied(VirtAddr::new(beside))));
+            machine.validate_page_table(&tables.tables).unwrap();
+            tables.unmap(range(beside, 5 * 4096));
+            let inside = VirtAddr::new(at + GIB);
+            assert!(machine.walk(&tables.tables, inside).leaf().is_some());
+            machine.validate_page_table(&tables.tables).unwrap();
+            // SAFETY: nobody knows the tables.
+            unsafe { machine.destroy_page_table(tables.tables) };
+            drop(foreign);
+            machine.grace().barrier().unwrap();
+            machine.finish();
+        }
+    }
 }

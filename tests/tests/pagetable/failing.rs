@@ -13,6 +13,32 @@ const BASE: u64 = 0xffff_c900_0000_0000;
 
 for_every_config! {
     without_memory_for_tables_nothing_is_mapped_or_changed,
+    without_memory_for_the_table_below_a_root_of_five_levels_nothing_is_adopted,
+}
+
+fn without_memory_for_the_table_below_a_root_of_five_levels_nothing_is_adopted<C: SimConfig>() {
+    let machine = Machine::<C>::with_ram(24 * MIB);
+    let tables = machine.new_page_table(Level::PGD).unwrap();
+    let mut blocks = Vec::new();
+    while let Ok(block) = machine.alloc_block(Gfp::KERNEL | Gfp::MEMALLOC, Order::ZERO) {
+        blocks.push(block);
+    }
+    // Nothing looks at what stands in it.
+    let table = blocks.pop().unwrap();
+    let at = VirtAddr::new(BASE);
+    // SAFETY: nobody runs through these tables.
+    let outcome = unsafe { machine.adopt_table(&tables, at, table.pfn()) };
+    assert_eq!(outcome, Err(MapError::OutOfTables));
+    assert_eq!(machine.validate_page_table(&tables).unwrap(), 1);
+    drop(blocks);
+    // SAFETY: as above.
+    unsafe { machine.adopt_table(&tables, at, table.pfn()) }.unwrap();
+    assert_eq!(machine.validate_page_table(&tables).unwrap(), 2);
+    // SAFETY: nobody else knows them.
+    unsafe { machine.destroy_page_table(tables) };
+    drop(table);
+    machine.grace().barrier().unwrap();
+    machine.finish();
 }
 
 fn without_memory_for_tables_nothing_is_mapped_or_changed<C: SimConfig>() {

@@ -12,7 +12,9 @@ mod counting;
 mod cpus;
 mod guest;
 mod ktests;
+mod levels;
 mod nodes;
+mod overflows;
 mod replay;
 mod sizes;
 mod steps;
@@ -33,6 +35,7 @@ use cases::{
     OBJECTS, PRESSURES, REPLAYS, TREATMENTS, Treatment,
 };
 use cpus::CPUS;
+use levels::LEVELS;
 use nodes::NODES;
 use tables::TABLES;
 
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
         .map(|case| trial("boot", case.name, || comes_up(case)));
     let examples = EXAMPLE_MACHINES
         .iter()
+        .chain(levels::EXAMPLES)
         .map(|case| trial("example_kernel", case.name, || example_comes_up(case)));
     let least = [Firmware::Direct, Firmware::Bios, Firmware::Uefi].map(|firmware| {
         let name = format!("least_memory_{firmware}");
@@ -79,6 +83,9 @@ fn main() -> ExitCode {
     let cpus = CPUS
         .iter()
         .map(|case| trial("cpus", case.name, || cpus::come_up(case)));
+    let levels = LEVELS
+        .iter()
+        .map(|case| trial("levels", case.name, || levels::come_up(case)));
     let nodes = NODES
         .iter()
         .map(|case| trial("nodes", case.name, || nodes::come_up(case)));
@@ -94,6 +101,7 @@ fn main() -> ExitCode {
         .chain(treatments)
         .chain(replays)
         .chain(cpus)
+        .chain(levels)
         .chain(nodes)
         .chain(tables)
         .chain(steps)
@@ -115,6 +123,18 @@ fn main() -> ExitCode {
             counting::counting_repeats,
         ),
     ]);
+    for case in overflows::OVERFLOWS {
+        let overflow = || overflows::are_reported(case);
+        trials.push(trial("overflow", case.name, overflow));
+    }
+    for (name, options) in levels::FORBIDDING {
+        for cpus in [1, 4, 16] {
+            let name = format!("{name}_{cpus}_cpus");
+            trials.push(trial("forbidden", &name, move || {
+                levels::forbid(options, cpus)
+            }));
+        }
+    }
     for size in sizes::SIZES {
         let group = format!("size_{size}");
         trials.push(trial(&group, "boots_as_fast", || {

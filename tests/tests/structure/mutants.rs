@@ -318,6 +318,12 @@ const SUITES: [Suite; 12] = [
         tests: &["--package", "mm-tests", "--test", "vmalloc"],
         arguments: &["--skip", "suite::"],
     },
+    Suite {
+        areas: &["boot/src"],
+        is_loom: false,
+        tests: &["--package", "boot"],
+        arguments: &[],
+    },
 ];
 
 /// The single-step test in QEMU.

@@ -5,12 +5,13 @@
 //! stays reserved with the rest of the first MiB ever after. [`Trampoline::close`] is where its
 //! use ends: all it holds then is a loop that stands still.
 //!
-//! Paging comes on with tables that map this one page at its own address, executable, and above
+//! Paging comes on with as many levels as the boot CPU has, with tables that map this one page at its own address, executable, and above
 //! that whatever the kernel maps in the upper half; the kernel's own tables follow as soon as the
 //! CPU runs in the upper half ([`use_kernel_tables`]).
 //!
 //! The code is copied, so it names its own parts by their distance from its start.
 
+use super::super::cpu;
 use super::super::local::CpuLocal;
 use super::super::registers;
 use crate::memory::{Kernel, Pages};
@@ -38,8 +39,6 @@ const STAND_STILL: [u8; 3] = [0xf4, 0xeb, 0xfd];
 const EFER_BITS: u64 = 1 | 1 << 8 | 1 << 11;
 /// CR4.PCIDE cannot be set outside of long mode.
 const CR4_PCIDE: u64 = 1 << 17;
-/// CR4.LA57: five levels of tables.
-const CR4_LA57: u64 = 1 << 12;
 
 /// Present and writable.
 const TABLE_RIGHTS: u64 = 3;
@@ -166,8 +165,6 @@ pub(crate) enum TrampolineError {
     BadPage(PhysRange),
     /// Something that 32-bit code must reach lies above 4 GiB.
     TooHigh(u64),
-    /// The kernel runs on page tables of five levels.
-    FiveLevels,
     /// No pages for page tables below 4 GiB.
     NoMemory(AllocError),
 }
@@ -177,7 +174,6 @@ impl core::fmt::Display for TrampolineError {
         match self {
             Self::BadPage(range) => write!(f, "{range} is no page below 1 MiB"),
             Self::TooHigh(at) => write!(f, "{at:#x} is out of reach of 32-bit code"),
-            Self::FiveLevels => f.write_str("page tables of five levels are not supported"),
             Self::NoMemory(error) => write!(f, "no page tables below 4 GiB: {error}"),
         }
     }
@@ -189,7 +185,7 @@ impl core::fmt::Display for TrampolineError {
 ///
 /// 1. `page` belongs to this value, is mapped at `offset`, and holds the code and valid
 ///    `Parameters`.
-/// 2. `tables` holds four tables, top first, that map the page at its own address.
+/// 2. `tables` holds as many tables as there are levels, top first, that map the page at its own address.
 #[derive(Debug)]
 pub(super) struct Trampoline {
     page: EarlyRam,
@@ -208,9 +204,6 @@ impl Trampoline {
             return Err(TrampolineError::BadPage(range));
         }
         let control = registers::control();
-        if control.cr4 & CR4_LA57 != 0 {
-            return Err(TrampolineError::FiveLevels);
-        }
         let low = |value: u64| u32::try_from(value).map_err(|_| TrampolineError::TooHigh(value));
         let tables = identity_tables(base)?;
         let place = |symbol| low(base.wrapping_add(distance(symbol)));
@@ -337,17 +330,19 @@ impl Trampoline {
     }
 }
 
-/// Four tables, top first, that map the page at `base`, below 2 MiB, at its own address.
+/// Four or five tables, top first, that map the page at `base`, below 2 MiB, at its own address.
 fn identity_tables(base: u64) -> Result<Pages, TrampolineError> {
     let request = Gfp::KERNEL.union(Gfp::DMA32).union(Gfp::ZERO);
-    let order = Order::for_bytes(4 * PAGE).unwrap_or(Order::MAX);
+    let levels = if cpu::has_five_levels() { 5 } else { 4 };
+    let order = Order::for_bytes(PAGE.wrapping_mul(levels)).unwrap_or(Order::MAX);
     let mut tables = Pages::alloc(Kernel, request, order).map_err(TrampolineError::NoMemory)?;
     let first = tables.frames().addrs().start().as_u64();
     let mut target = first;
-    for (level, table) in (0_u32..4).zip(tables.bytes_mut().chunks_exact_mut(to_usize(PAGE))) {
+    let pages = tables.bytes_mut().chunks_exact_mut(to_usize(PAGE));
+    for (left, table) in (0..levels).rev().zip(pages) {
         target = target.wrapping_add(PAGE);
-        let (index, entry) = match level {
-            3 => (base.wrapping_div(PAGE), base),
+        let (index, entry) = match left {
+            0 => (base.wrapping_div(PAGE), base),
             _ => (0, target),
         };
         let entry = entry | TABLE_RIGHTS;
