@@ -22,6 +22,7 @@ mod level;
 mod map;
 mod memory;
 mod node;
+mod protect;
 mod receipt;
 mod split;
 mod stash;
@@ -34,8 +35,8 @@ pub use attributes::{Attributes, Cache, PAT, Protection};
 pub use change::Change;
 pub use entry::{Decoded, Entry, Leaf, Migration, SoftBits, SwapEntry};
 pub(crate) use entry_io::Slot;
-pub use error::{ChangeError, MapError, RangeError};
 pub(crate) use kept::{Empties, PteTable};
+pub use error::{ChangeError, MapError, ProtectError, RangeError};
 pub use level::{ENTRIES, Level, PageSize};
 pub(crate) use map::{EachBy, Frames, InAList, InARow};
 pub use memory::{OutOfTables, TableMemory};
@@ -102,7 +103,7 @@ impl PageTable {
     }
 
     /// Checks that a range can be mapped.
-    fn check(&self, range: VirtRange) -> Result<(), RangeError> {
+    pub(crate) fn check(&self, range: VirtRange) -> Result<(), RangeError> {
         if range.is_empty() {
             return Err(RangeError::Empty);
         }

@@ -129,8 +129,8 @@ impl<P: Platform> Memory<P> {
         tables.destroy(self);
     }
 
-    /// Tells the library which tables all CPUs use for the kernel's half of the address space, and what lies where. Context:
-    /// task, once.
+    /// Tells the library which tables all CPUs use for the kernel's half of the address space, what lies where, and how large
+    /// the pages of the direct map and of the image may be: no larger than the CPUs have. Context: task, once.
     ///
     /// # Errors
     /// [`KernelSpaceError`].
@@ -143,12 +143,17 @@ impl<P: Platform> Memory<P> {
         &self,
         tables: PageTable,
         layout: Layout,
+        largest: PageSize,
     ) -> Result<(), KernelSpaceError> {
         let core = self.core().ok_or(KernelSpaceError::NotUp)?;
         layout
             .check(tables.levels())
             .map_err(KernelSpaceError::Layout)?;
-        let space = KernelSpace { tables, layout };
+        let space = KernelSpace {
+            tables,
+            layout,
+            largest,
+        };
         match core.kernel_space.set(space) {
             Ok(_) => Ok(()),
             Err(_) => Err(KernelSpaceError::Known),

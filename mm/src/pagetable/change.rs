@@ -28,7 +28,7 @@ pub enum Change {
 
 impl Change {
     /// The entry of a page of `size` after this.
-    fn of(self, entry: Entry, size: PageSize) -> Entry {
+    pub(super) fn of(self, entry: Entry, size: PageSize) -> Entry {
         let mut attributes = entry.attributes(size);
         match self {
             Self::Allow(more) => attributes.protection |= more,
@@ -65,7 +65,7 @@ impl PageTable {
 }
 
 /// Looks for something that is not mapped. Context: locked.
-fn is_all_mapped<M: TableMemory>(
+pub(super) fn is_all_mapped<M: TableMemory>(
     memory: &M,
     node: Node<'_>,
     range: VirtRange,
@@ -83,7 +83,12 @@ fn is_all_mapped<M: TableMemory>(
 }
 
 /// Changes the entries for `range`; answers whether one is another now. Context: locked, no large page across an end.
-fn apply<M: TableMemory>(memory: &M, node: Node<'_>, range: VirtRange, change: Change) -> bool {
+pub(super) fn apply<M: TableMemory>(
+    memory: &M,
+    node: Node<'_>,
+    range: VirtRange,
+    change: Change,
+) -> bool {
     let mut has_changed = false;
     for (slot, part) in node.parts(range) {
         let entry = slot.load();

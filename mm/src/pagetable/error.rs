@@ -107,3 +107,46 @@ impl fmt::Display for ChangeError {
 }
 
 impl core::error::Error for ChangeError {}
+
+/// Why what the kernel may do with its own pages was not changed. Nothing was changed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ProtectError {
+    /// The library was not told of the kernel's address space.
+    NoKernelSpace,
+    /// Part of it lies neither in the direct map nor in the kernel's image.
+    Outside(VirtRange),
+    /// The page here could be both written and executed then: no kernel page ever is.
+    WriteExecute(VirtAddr),
+    /// The range is wrong, or is not mapped, or there are no tables.
+    Change(ChangeError),
+}
+
+impl From<ChangeError> for ProtectError {
+    fn from(error: ChangeError) -> Self {
+        Self::Change(error)
+    }
+}
+
+impl From<RangeError> for ProtectError {
+    fn from(error: RangeError) -> Self {
+        Self::Change(ChangeError::Range(error))
+    }
+}
+
+impl fmt::Display for ProtectError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoKernelSpace => f.write_str("the kernel's address space is not known"),
+            Self::Outside(range) => write!(
+                f,
+                "{range:?} lies neither in the direct map nor in the kernel's image"
+            ),
+            Self::WriteExecute(at) => {
+                write!(f, "the page at {at:?} could be both written and executed")
+            }
+            Self::Change(error) => error.fmt(f),
+        }
+    }
+}
+
+impl core::error::Error for ProtectError {}

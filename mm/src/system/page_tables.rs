@@ -7,7 +7,7 @@ use crate::buddy::{Gfp, Request};
 use crate::config::{Layout, LayoutError};
 use crate::frame::FrameTable;
 use crate::mem::Exclusive;
-use crate::pagetable::{Leaf, Level, OutOfTables, PageTable, Span, TableDamage, TableMemory, Walk};
+use crate::pagetable::{Leaf, Level, OutOfTables, PageSize, PageTable, Span, TableDamage, TableMemory, Walk};
 use crate::platform::Platform;
 
 /// The kernel's half of the address space, as the library knows it.
@@ -17,6 +17,8 @@ pub struct KernelSpace {
     pub tables: PageTable,
     /// What lies where.
     pub layout: Layout,
+    /// The largest pages that the direct map and the image may have.
+    pub largest: PageSize,
 }
 
 /// Why the library was not told of the kernel's address space.

@@ -5,4 +5,5 @@ mod basics;
 mod concurrency;
 mod failing;
 mod model;
+mod protect;
 mod ranges;

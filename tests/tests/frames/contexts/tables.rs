@@ -2,10 +2,21 @@
 
 use mm::addr::{Pfn, PfnRange, VirtAddr, VirtRange};
 use mm::config::Layout;
-use mm::pagetable::{Attributes, Change, Level, PageSize, PageTable, Protection};
+use mm::pagetable::{Attributes, Change, Level, PageSize, PageTable, ProtectError, Protection};
 use mm::system::KernelSpaceError;
 
 use super::{Action, Call};
+
+/// One of the `set_memory_*`, of a world that has not said where its kernel is.
+macro_rules! named {
+    ($name:ident) => {
+        (stringify!($name), |call| {
+            // SAFETY: it is refused.
+            let outcome = unsafe { call.world.$name(range()) };
+            assert_eq!(outcome, Err(ProtectError::NoKernelSpace));
+        })
+    };
+}
 
 const START: VirtAddr = VirtAddr::new(0xffff_c900_0000_0000);
 
@@ -117,8 +128,17 @@ pub(super) const CALLS: &[(&str, Action)] = &[
             let mut layout = Layout::LINUX_LIKE;
             layout.percpu = layout.vmalloc;
             // SAFETY: it is refused: two regions overlap.
-            let outcome = unsafe { call.world.adopt_kernel_space(*tables, layout) };
+            let outcome = unsafe {
+                call.world
+                    .adopt_kernel_space(*tables, layout, PageSize::Size1G)
+            };
             assert!(matches!(outcome, Err(KernelSpaceError::Layout(_))));
         })
     }),
+    named!(set_memory_ro),
+    named!(set_memory_rw),
+    named!(set_memory_x),
+    named!(set_memory_nx),
+    named!(set_memory_np),
+    named!(set_memory_p),
 ];
