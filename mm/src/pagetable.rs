@@ -23,6 +23,7 @@ mod map;
 mod memory;
 mod node;
 mod protect;
+mod reach;
 mod receipt;
 mod split;
 mod stash;

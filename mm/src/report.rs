@@ -4,9 +4,11 @@
 //! them or panics.
 #![forbid(unsafe_code)]
 
+mod free_page;
 mod kfence;
 mod object;
 
+pub use free_page::FreePageAccess;
 pub use kfence::{AccessKind, KfenceError, KfenceObject, KfenceReport};
 pub use object::{CacheName, ObjectDamage, ObjectOrigin, ObjectPart, ObjectRepair};
 
@@ -107,6 +109,8 @@ pub enum Corruption {
     Object(ObjectDamage),
     /// An object of the sampling guard pool was used wrongly.
     Kfence(KfenceReport),
+    /// A free page was touched that is out of reach (`debug_pagealloc=on`).
+    FreePage(FreePageAccess),
 }
 
 /// What a validation was looking at.
@@ -213,6 +217,7 @@ impl fmt::Display for Corruption {
             Self::FreeObject { .. } | Self::LostObject { .. } => write_object(f, *self),
             Self::Object(damage) => damage.fmt(f),
             Self::Kfence(report) => report.fmt(f),
+            Self::FreePage(access) => access.fmt(f),
         }
     }
 }

@@ -105,6 +105,10 @@ pub(super) fn install() -> Result<(), SpaceError> {
 
 /// The largest pages that RAM is mapped with.
 fn largest_pages() -> PageSize {
+    // Free pages come and go one by one, where no table can be made.
+    if MEMORY.hides_free_pages() {
+        return PageSize::Size4K;
+    }
     // Pages of the sampling guard pool are out of reach already, each by itself.
     if cpu::has_gigabyte_pages() && MEMORY.kfence_stats().is_err() {
         PageSize::Size1G

@@ -46,6 +46,7 @@ mod objects;
 mod oomtest;
 mod page_table_benches;
 mod page_tables;
+pub(crate) mod pagealloc;
 mod pages;
 mod pcp;
 mod percpu;

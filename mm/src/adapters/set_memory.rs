@@ -1,8 +1,10 @@
 //! What the kernel may do with its own pages, by Linux's names (`set_memory.c`).
 
-use crate::addr::VirtRange;
-use crate::pagetable::{Change, ProtectError, Protection};
-use crate::platform::Platform;
+use crate::addr::{PfnRange, VirtRange};
+use crate::pagetable::{Change, PageSize, ProtectError, Protection};
+use crate::platform::{PageAccess, Platform, TlbFlush};
+use crate::sync::Pin;
+use crate::sync::shootdown::CEILING;
 use crate::system::Memory;
 
 impl<P: Platform> Memory<P> {
@@ -83,6 +85,46 @@ impl<P: Platform> Memory<P> {
     /// Nobody rests on their being out of reach.
     pub unsafe fn set_memory_p(&self, range: VirtRange) -> Result<(), ProtectError> {
         self.protect_kernel(range, Change::Reachable)
+    }
+
+    /// Has frames be out of reach in the direct map, or within it again; for this CPU when the answer comes, for others at some
+    /// time (Linux: `set_direct_map_invalid_noflush`, `set_direct_map_default_noflush`). Takes no lock and no memory: the
+    /// direct map has 4 KiB pages here ([`KernelSpace::largest`](crate::system::KernelSpace)). For
+    /// [`Platform::protect_free_pages`]. Context: any.
+    ///
+    /// # Errors
+    /// [`ProtectError`]; pages before the one at fault are changed then.
+    ///
+    /// # Safety
+    ///
+    /// 1. Nobody touches what is put out of reach, or whoever does expects the page fault.
+    /// 2. Nobody else changes how these frames are mapped meanwhile.
+    pub unsafe fn set_direct_map(
+        &self,
+        frames: PfnRange,
+        access: PageAccess,
+    ) -> Result<(), ProtectError> {
+        let space = self.kernel_space().ok_or(ProtectError::NoKernelSpace)?;
+        let map = space.layout.direct_map;
+        let place = frames.addrs();
+        let start = map.start().checked_add(place.start().as_u64());
+        let range = start.and_then(|start| VirtRange::from_size(start, place.size()));
+        let range = range.unwrap_or_default();
+        if !map.covers(range) || space.largest != PageSize::Size4K {
+            return Err(ProtectError::Outside(range));
+        }
+        let is_reachable = access == PageAccess::ReadWrite;
+        let pin = Pin::new(self.platform());
+        space.tables.set_reach(self, range, is_reachable)?;
+        if !is_reachable {
+            self.platform()
+                .flush_tlb_here(match range.pages() > CEILING {
+                    true => TlbFlush::All,
+                    false => TlbFlush::Pages(range),
+                });
+        }
+        drop(pin);
+        Ok(())
     }
 
     fn protect_kernel(&self, range: VirtRange, change: Change) -> Result<(), ProtectError> {

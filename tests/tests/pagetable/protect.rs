@@ -6,6 +6,7 @@ use mm::config::{Layout, PAGE_SIZE};
 use mm::pagetable::{
     Attributes, ChangeError, Level, PageSize, PageTable, ProtectError, RangeError,
 };
+use mm::platform::PageAccess;
 use mm::system::Memory;
 use mm_tests::for_every_config;
 use mm_tests::seed::{Random, cases, seed};
@@ -27,16 +28,35 @@ for_every_config! {
     no_page_can_be_both_written_and_executed,
     ranges_that_are_not_the_kernels_are_refused,
     without_memory_for_tables_nothing_is_protected,
+    small_pages_come_and_go_without_a_lock,
+    large_pages_do_not_come_and_go,
 }
+
+/// Pages of a direct map that has small ones only.
+const SMALL: u64 = 1500;
 
 /// Tables of a kernel: a direct map with the largest pages, and an image that can be executed.
 fn kernel<C: SimConfig>(machine: &Machine<C>, largest: PageSize) -> PageTable {
-    let tables = machine.new_page_table(Level::P4D).unwrap();
     let parts = [
         (DIRECT, DIRECT_BYTES, Attributes::KERNEL),
         (IMAGE, IMAGE_BYTES, Attributes::KERNEL_RX),
     ];
-    for (start, bytes, attributes) in parts {
+    kernel_of(machine, largest, &parts)
+}
+
+/// Those of a kernel with few and small pages.
+fn small_kernel<C: SimConfig>(machine: &Machine<C>) -> PageTable {
+    let parts = [(DIRECT, SMALL * PAGE_SIZE, Attributes::KERNEL)];
+    kernel_of(machine, PageSize::Size4K, &parts)
+}
+
+fn kernel_of<C: SimConfig>(
+    machine: &Machine<C>,
+    largest: PageSize,
+    parts: &[(u64, u64, Attributes)],
+) -> PageTable {
+    let tables = machine.new_page_table(Level::P4D).unwrap();
+    for &(start, bytes, attributes) in parts {
         let frames = PfnRange::from_count(Pfn::ZERO, bytes / PAGE_SIZE).unwrap();
         let row = (VirtAddr::new(start), frames);
         // SAFETY: simulated CPUs alone go through these tables, and reach nothing by it.
@@ -374,5 +394,73 @@ fn without_memory_for_tables_nothing_is_protected<C: SimConfig>() {
     drop(blocks);
     assert_eq!(Name::Ro.call(&machine, page), Ok(()));
     assert_eq!(allowed(&machine, page.start()), [true, false, false]);
+    end(machine, tables);
+}
+
+fn small_pages_come_and_go_without_a_lock<C: SimConfig>() {
+    let mut random = Random::new(seed("set_direct_map"));
+    let machine = Machine::<C>::with_ram(64 * MIB);
+    let frames = |first, count| PfnRange::from_count(Pfn::new(first), count).unwrap();
+    let set = |range: PfnRange, access| {
+        // SAFETY: nothing lies there for anybody but simulated CPUs.
+        unsafe { machine.set_direct_map(range, access) }
+    };
+    let refused = set(frames(0, 1), PageAccess::None);
+    assert_eq!(refused, Err(ProtectError::NoKernelSpace));
+    let tables = small_kernel(&machine);
+    let before = machine.validate_page_table(&tables).unwrap();
+    let mut hidden = vec![false; SMALL as usize];
+    for _ in 0..cases(300) {
+        let first = random.below(SMALL);
+        let count = (1 + [0, 3, 40, 700][random.below_index(4)]).min(SMALL - first);
+        let at = |page: u64| VirtAddr::new(DIRECT + page * PAGE_SIZE);
+        // As they are known before.
+        for page in [first, first + count - 1] {
+            let is_hidden = hidden[page as usize];
+            assert_eq!(allowed(&machine, at(page)), [!is_hidden, !is_hidden, false]);
+        }
+        let is_hidden = random.below(2) == 0;
+        let access = match is_hidden {
+            true => PageAccess::None,
+            false => PageAccess::ReadWrite,
+        };
+        assert_eq!(set(frames(first, count), access), Ok(()));
+        hidden[first as usize..(first + count) as usize].fill(is_hidden);
+        machine.hardware().check_tlbs().unwrap();
+        for page in first.saturating_sub(1)..(first + count + 1).min(SMALL) {
+            let is_hidden = hidden[page as usize];
+            assert_eq!(allowed(&machine, at(page)), [!is_hidden, !is_hidden, false]);
+        }
+    }
+    // Not mapped, and beyond the direct map.
+    let not_mapped = ProtectError::Change(ChangeError::NotMapped(VirtAddr::new(
+        DIRECT + SMALL * PAGE_SIZE,
+    )));
+    assert_eq!(set(frames(SMALL, 1), PageAccess::None), Err(not_mapped));
+    let beyond = (64 << 40) / PAGE_SIZE;
+    assert!(matches!(
+        set(frames(beyond - 1, 2), PageAccess::None),
+        Err(ProtectError::Outside(_))
+    ));
+    assert_eq!(set(frames(0, SMALL), PageAccess::ReadWrite), Ok(()));
+    // Nothing is put together here.
+    let all = range(DIRECT, SMALL * PAGE_SIZE);
+    assert_eq!(Name::Ro.call(&machine, all), Ok(()));
+    assert_eq!(Name::Rw.call(&machine, all), Ok(()));
+    assert_eq!(machine.validate_page_table(&tables).unwrap(), before);
+    end(machine, tables);
+}
+
+fn large_pages_do_not_come_and_go<C: SimConfig>() {
+    let machine = Machine::<C>::with_ram(32 * MIB);
+    let tables = kernel(&machine, PageSize::Size2M);
+    let frames = PfnRange::from_count(Pfn::new(512), 512).unwrap();
+    // SAFETY: it is refused.
+    let outcome = unsafe { machine.set_direct_map(frames, PageAccess::None) };
+    assert!(matches!(outcome, Err(ProtectError::Outside(_))));
+    assert_eq!(
+        allowed(&machine, VirtAddr::new(DIRECT + 2 * MIB)),
+        [true, true, false]
+    );
     end(machine, tables);
 }

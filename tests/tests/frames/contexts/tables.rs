@@ -3,6 +3,7 @@
 use mm::addr::{Pfn, PfnRange, VirtAddr, VirtRange};
 use mm::config::Layout;
 use mm::pagetable::{Attributes, Change, Level, PageSize, PageTable, ProtectError, Protection};
+use mm::platform::PageAccess;
 use mm::system::KernelSpaceError;
 
 use super::{Action, Call};
@@ -141,4 +142,10 @@ pub(super) const CALLS: &[(&str, Action)] = &[
     named!(set_memory_nx),
     named!(set_memory_np),
     named!(set_memory_p),
+    ("set_direct_map", |call| {
+        let frames = PfnRange::from_count(Pfn::new(7), 2).unwrap();
+        // SAFETY: it is refused.
+        let outcome = unsafe { call.world.set_direct_map(frames, PageAccess::None) };
+        assert_eq!(outcome, Err(ProtectError::NoKernelSpace));
+    }),
 ];
