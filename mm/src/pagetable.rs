@@ -13,6 +13,7 @@
 
 mod attributes;
 mod change;
+mod check;
 mod cursor;
 mod entry;
 mod entry_io;
@@ -34,10 +35,12 @@ mod whole;
 
 pub use attributes::{Attributes, Cache, PAT, Protection};
 pub use change::Change;
+pub(crate) use check::MapCount;
+pub use check::MapCounts;
 pub use entry::{Decoded, Entry, Leaf, Migration, SoftBits, SwapEntry};
 pub(crate) use entry_io::Slot;
-pub(crate) use kept::{Empties, PteTable};
 pub use error::{ChangeError, MapError, ProtectError, RangeError};
+pub(crate) use kept::{Empties, PteTable};
 pub use level::{ENTRIES, Level, PageSize};
 pub(crate) use map::{EachBy, Frames, InAList, InARow};
 pub use memory::{OutOfTables, TableMemory};

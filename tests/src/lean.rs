@@ -16,7 +16,8 @@ use mm::platform::{CpuId, IrqState, NodeId, Platform, Profile};
 use mm::report::Corruption;
 use mm::slab::SlubDebug;
 use mm::system::{
-    DebugPagealloc, HugePages, Memory, Options, PageLists, PageOwner, Populate, no_anchor,
+    DebugPagealloc, HugePages, Memory, Options, PageLists, PageOwner, PageTableCheck, Populate,
+    no_anchor,
 };
 use mm::zone::plan::{CoreWish, NodePlan, Plan};
 
@@ -130,6 +131,7 @@ where
         huge_pages: HugePages::Never,
         page_lists: PageLists::Tuned,
         page_owner: PageOwner::Off,
+        page_table_check: PageTableCheck::Off,
         populate: Populate::AtBoot,
         cma_bytes: 0,
         fail_page_alloc: None,

@@ -111,6 +111,11 @@ kernel_param!(
     "keep which line of the source allocated each block, for /proc/page_owner"
 );
 kernel_param!(
+    "page_table_check",
+    "on|off",
+    "keep pages of user code from being mapped where they may not be"
+);
+kernel_param!(
     "populate",
     "ondemand|boot",
     "when memory gets its frame records"

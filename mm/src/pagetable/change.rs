@@ -3,6 +3,7 @@
 
 use super::PageTable;
 use super::attributes::{Cache, Protection};
+use super::check::MapCounts;
 use super::entry::Entry;
 use super::error::ChangeError;
 use super::level::PageSize;
@@ -10,6 +11,8 @@ use super::memory::TableMemory;
 use super::node::Node;
 use super::receipt::FlushReceipt;
 use crate::addr::VirtRange;
+use crate::platform::Platform;
+use crate::report::{Corruption, DoubleMapping};
 
 /// A change of what pages may be used for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -57,6 +60,14 @@ impl PageTable {
         let mut receipt = FlushReceipt::new(memory);
         let cursor = self.lock_split(memory, range, &mut receipt)?;
         is_all_mapped(memory, cursor.top(), range)?;
+        if let (Change::Allow(more), Some(counts)) = (change, memory.map_counts())
+            && more.contains(Protection::WRITE)
+            && let Err(mapping) = may_all_be_written((memory, counts), cursor.top(), range)
+        {
+            let report = Corruption::DoubleMapping(mapping);
+            memory.platform().corruption(&report);
+            return Err(mapping.into());
+        }
         if apply(memory, cursor.top(), range, change) {
             receipt.add(range);
         }
@@ -77,6 +88,27 @@ pub(super) fn is_all_mapped<M: TableMemory>(
             Some(below) => is_all_mapped(memory, below, part)?,
             None if !entry.is_mapped() => return Err(ChangeError::NotMapped(part.start())),
             None => {}
+        }
+    }
+    Ok(())
+}
+
+/// Looks for a page that is mapped elsewhere too, and may not be written to. Context: locked, no large page across an end.
+fn may_all_be_written<M: TableMemory>(
+    (memory, counts): (&M, &MapCounts),
+    node: Node<'_>,
+    range: VirtRange,
+) -> Result<(), DoubleMapping> {
+    for (slot, part) in node.parts(range) {
+        let entry = slot.load();
+        if let Some(below) = node.below(memory, entry) {
+            may_all_be_written((memory, counts), below, part)?;
+        } else if let Some(size) = node.level.page_size() {
+            let leaf = entry.as_leaf(size);
+            let protection = leaf.attributes.protection;
+            if protection.contains(Protection::COUNTED) && !protection.contains(Protection::WRITE) {
+                counts.check_write(leaf.frames())?;
+            }
         }
     }
     Ok(())

@@ -27,6 +27,8 @@ pub struct Options {
     pub page_lists: PageLists,
     /// `page_owner=`: whether it is kept which line of the source allocated each block.
     pub page_owner: PageOwner,
+    /// `page_table_check=`: whether pages of user code are kept from being mapped where they may not be.
+    pub page_table_check: PageTableCheck,
     /// `populate=`: when memory gets its frame records.
     pub populate: Populate,
     /// `cma=`: so many bytes can be had in one piece by devices, and are lent to movable pages
@@ -61,6 +63,16 @@ pub enum PageOwner {
     /// No.
     Off,
     /// Yes: [`proc::page_owner`](crate::proc::page_owner) prints it.
+    On,
+}
+
+/// Whether pages of user code are kept from being mapped where they may not be (Linux: `page_table_check=`): a word of
+/// 4 bytes for each frame.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PageTableCheck {
+    /// No.
+    Off,
+    /// Yes: [`Memory::map_user_pages`](super::Memory::map_user_pages) counts.
     On,
 }
 
@@ -134,6 +146,7 @@ impl Options {
             debug_pagealloc: DebugPagealloc::Off,
             page_lists: PageLists::Tuned,
             page_owner: PageOwner::Off,
+            page_table_check: PageTableCheck::Off,
             populate: Populate::OnDemand,
             cma_bytes: 0,
             fail_page_alloc: None,
@@ -148,6 +161,9 @@ impl Options {
 
     /// When memory is populated on a platform: not all can do it on demand.
     pub(super) const fn populate_on<P: Platform>(&self) -> Populate {
+        if matches!(self.page_table_check, PageTableCheck::On) {
+            return Populate::AtBoot;
+        }
         match (P::MODEL, self.page_owner) {
             (MemoryModel::Flat, _) | (_, PageOwner::On) => Populate::AtBoot,
             _ => self.populate,
@@ -171,8 +187,8 @@ impl Options {
     /// `page_poison=` and `debug_pagealloc=`, each `0`/`1`/`off`/`on`; `transparent_hugepage=`, which is `always`,
     /// `madvise` or `never`; `percpu_pagelists=`, which is `off`, `tuned` or `classic`;
     /// `fail_page_alloc=`, as [`FailPageAlloc`] reads it; `failslab=`, as [`FailSlab`] does; `kfence.sample_interval=`, a number; `slub_debug=`, as
-    /// [`SlubDebug`] does, or without a value; `page_owner=`, which is
-    /// `off` or `on`; and `populate=`, which is `ondemand` or `boot`. Other words are
+    /// [`SlubDebug`] does, or without a value; `page_owner=` and
+    /// `page_table_check=`, each `off` or `on`; and `populate=`, which is `ondemand` or `boot`. Other words are
     /// left to others; a value that is none of these goes to `refused` and changes nothing.
     /// Context: any.
     #[must_use]
@@ -203,6 +219,10 @@ impl Options {
                 "page_owner" => {
                     let choices = [("off", PageOwner::Off), ("on", PageOwner::On)];
                     choice(&mut self.page_owner, value, choices)
+                }
+                "page_table_check" => {
+                    let choices = [("off", PageTableCheck::Off), ("on", PageTableCheck::On)];
+                    choice(&mut self.page_table_check, value, choices)
                 }
                 "fail_page_alloc" => rule(&mut self.fail_page_alloc, value),
                 "failslab" => rule(&mut self.failslab, value),
@@ -285,7 +305,7 @@ mod tests {
         let options = Options::for_profile(Profile::Hardened).with_command_line(
             "quiet init_on_alloc=0 page_poison=maybe init_on_free=on transparent_hugepage=never page_owner=on \
              populate=boot fail_page_alloc=1,5,0,-1 slub_debug=FZ,kmalloc-* failslab=1,5,0,-1 \
-             kfence.sample_interval=100 debug_pagealloc=on",
+             kfence.sample_interval=100 debug_pagealloc=on page_table_check=on",
             |word| refused = [word],
         );
         assert_eq!(
@@ -298,6 +318,7 @@ mod tests {
                 huge_pages: HugePages::Never,
                 page_lists: PageLists::Tuned,
                 page_owner: PageOwner::On,
+                page_table_check: PageTableCheck::On,
                 populate: Populate::AtBoot,
                 cma_bytes: 0,
                 fail_page_alloc: "1,5,0,-1".parse().ok(),

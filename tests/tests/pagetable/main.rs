@@ -2,6 +2,7 @@
 
 mod against_the_model;
 mod basics;
+mod check;
 mod concurrency;
 mod failing;
 mod model;

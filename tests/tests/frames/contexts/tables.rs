@@ -4,6 +4,7 @@ use mm::addr::{Pfn, PfnRange, VirtAddr, VirtRange};
 use mm::config::Layout;
 use mm::pagetable::{Attributes, Change, Level, PageSize, PageTable, ProtectError, Protection};
 use mm::platform::PageAccess;
+use mm::report::Backing;
 use mm::system::KernelSpaceError;
 
 use super::{Action, Call};
@@ -95,6 +96,21 @@ pub(super) const CALLS: &[(&str, Action)] = &[
             }
             .unwrap();
         })
+    }),
+    ("map_user_pages", |call| {
+        with_tables(call, |tables| {
+            let row = (range().end(), PfnRange::from_count(Pfn::new(9), 1).unwrap());
+            let (largest, backing) = (PageSize::Size4K, Backing::Anonymous);
+            // SAFETY: as above.
+            unsafe {
+                call.world
+                    .map_user_pages(tables, row, Attributes::KERNEL_RO, largest, backing)
+            }
+            .unwrap();
+        })
+    }),
+    ("mapped_as", |call| {
+        assert_eq!(call.world.mapped_as(call.shared.pfn()), None)
     }),
     ("unmap_pages", |call| {
         with_tables(call, |tables| {
