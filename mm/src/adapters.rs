@@ -19,6 +19,7 @@ mod percpu;
 mod pooled;
 mod raw_pages;
 mod reserved;
+mod set_memory;
 mod supply;
 mod typed;
 mod vmalloc;

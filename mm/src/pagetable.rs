@@ -13,6 +13,7 @@
 
 mod attributes;
 mod change;
+mod check;
 mod cursor;
 mod entry;
 mod entry_io;
@@ -22,6 +23,8 @@ mod level;
 mod map;
 mod memory;
 mod node;
+mod protect;
+mod reach;
 mod receipt;
 mod split;
 mod stash;
@@ -32,9 +35,11 @@ mod whole;
 
 pub use attributes::{Attributes, Cache, PAT, Protection};
 pub use change::Change;
+pub(crate) use check::MapCount;
+pub use check::MapCounts;
 pub use entry::{Decoded, Entry, Leaf, Migration, SoftBits, SwapEntry};
 pub(crate) use entry_io::Slot;
-pub use error::{ChangeError, MapError, RangeError};
+pub use error::{ChangeError, MapError, ProtectError, RangeError};
 pub(crate) use kept::{Empties, PteTable};
 pub use level::{ENTRIES, Level, PageSize};
 pub(crate) use map::{EachBy, Frames, InAList, InARow};
@@ -102,7 +107,7 @@ impl PageTable {
     }
 
     /// Checks that a range can be mapped.
-    fn check(&self, range: VirtRange) -> Result<(), RangeError> {
+    pub(crate) fn check(&self, range: VirtRange) -> Result<(), RangeError> {
         if range.is_empty() {
             return Err(RangeError::Empty);
         }

@@ -159,7 +159,8 @@ impl core::error::Error for ProtectPageError {}
 ///
 /// 1. [`direct_map`](Self::direct_map) answers `Some(p)` only if all bytes of the range are
 ///    mapped RAM, readable and writable at `p` for as long as the platform lives, but for pages
-///    that [`protect_page`](Self::protect_page) put out of reach, and nothing
+///    that [`protect_page`](Self::protect_page) or [`protect_free_pages`](Self::protect_free_pages) put out of reach,
+///    and nothing
 ///    outside the library uses those bytes while the library owns them; the same range always
 ///    gives the same pointer;
 /// 2. [`virt_to_phys`](Self::virt_to_phys) is its inverse, and so is the distance to
@@ -448,6 +449,15 @@ pub unsafe trait Platform: Sync + 'static {
     ) -> Result<(), MapFrameTableError> {
         let _ = (at, ram, tables);
         Err(MapFrameTableError::Unsupported)
+    }
+
+    /// Has free pages be out of reach in the direct map, or pages that are free no more within reach again, for
+    /// `debug_pagealloc=on` (Linux: `__kernel_map_pages`). Asked for pages that may be so already. It neither waits nor
+    /// takes memory: where the direct map has 4 KiB pages,
+    /// [`Memory::set_direct_map`](crate::system::Memory::set_direct_map) does it. On CPUs other than this one it may come
+    /// later that they are out of reach, but not that they are within. Default: nothing. Context: any.
+    fn protect_free_pages(&self, frames: PfnRange, access: PageAccess) {
+        let _ = (frames, access);
     }
 
     /// Has a page of RAM that the library owns be out of reach in the direct map, or within reach again (Linux:

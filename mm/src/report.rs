@@ -4,10 +4,14 @@
 //! them or panics.
 #![forbid(unsafe_code)]
 
+mod free_page;
 mod kfence;
+mod mapping;
 mod object;
 
+pub use free_page::FreePageAccess;
 pub use kfence::{AccessKind, KfenceError, KfenceObject, KfenceReport};
+pub use mapping::{Backing, DoubleMapping};
 pub use object::{CacheName, ObjectDamage, ObjectOrigin, ObjectPart, ObjectRepair};
 
 use core::fmt;
@@ -107,6 +111,15 @@ pub enum Corruption {
     Object(ObjectDamage),
     /// An object of the sampling guard pool was used wrongly.
     Kfence(KfenceReport),
+    /// A page was to be mapped where it may not be (`page_table_check=on`).
+    DoubleMapping(DoubleMapping),
+    /// A mapping ended that was counted nowhere (`page_table_check=on`).
+    UncountedMapping {
+        /// The frame.
+        pfn: Pfn,
+    },
+    /// A free page was touched that is out of reach (`debug_pagealloc=on`).
+    FreePage(FreePageAccess),
 }
 
 /// What a validation was looking at.
@@ -213,7 +226,22 @@ impl fmt::Display for Corruption {
             Self::FreeObject { .. } | Self::LostObject { .. } => write_object(f, *self),
             Self::Object(damage) => damage.fmt(f),
             Self::Kfence(report) => report.fmt(f),
+            Self::FreePage(_) | Self::DoubleMapping(_) | Self::UncountedMapping { .. } => {
+                write_use(f, *self)
+            }
         }
+    }
+}
+
+/// The words for what is wrong with the use of a page.
+fn write_use(f: &mut fmt::Formatter<'_>, report: Corruption) -> fmt::Result {
+    match report {
+        Corruption::FreePage(access) => fmt::Display::fmt(&access, f),
+        Corruption::DoubleMapping(mapping) => fmt::Display::fmt(&mapping, f),
+        Corruption::UncountedMapping { pfn } => {
+            write!(f, "a mapping of frame {pfn} ended that was counted nowhere")
+        }
+        _ => Ok(()),
     }
 }
 

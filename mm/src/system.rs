@@ -32,6 +32,7 @@ mod objects;
 mod options;
 mod origins;
 mod page_tables;
+mod pagealloc;
 mod percpu;
 mod policy;
 mod populate;
@@ -66,7 +67,9 @@ pub use kfence::NoKfence;
 pub use mempool::{Elements, KmallocElements, Mempool, PageElements};
 pub use object_owners::ObjectOwner;
 pub use objects::{KmemCache, StillInUse};
-pub use options::{HugePages, Options, PageLists, PageOwner, Populate};
+pub use options::{
+    DebugPagealloc, HugePages, Options, PageLists, PageOwner, PageTableCheck, Populate,
+};
 pub use page_tables::{KernelSpace, KernelSpaceError};
 pub use reclaim::{Balance, ReclaimStats};
 pub use run::{ContigError, ExactError, PageRun};
@@ -89,6 +92,7 @@ use crate::kspace::Space;
 use crate::kspace::percpu::PerCpuMemory;
 pub use crate::kspace::percpu::{BadPerCpuFree, PerCpuError, PerCpuStats};
 use crate::mem::Array;
+use crate::pagetable::MapCounts;
 use crate::platform::{CpuId, NodeId, Platform};
 use crate::report::Corruption;
 use crate::slab::at_hand as objects_at_hand;
@@ -144,6 +148,7 @@ pub(crate) struct Core {
     /// What CPUs are to forget of their translations.
     pub(crate) tlb: Shootdown,
     pub(crate) origins: Origins,
+    pub(crate) map_counts: MapCounts,
     pub(crate) caches: Caches,
     pub(crate) percpu: PerCpuMemory,
     /// What was not populated at boot, if anything can be left.

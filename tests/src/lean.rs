@@ -15,7 +15,10 @@ use mm::memblock::Memblock;
 use mm::platform::{CpuId, IrqState, NodeId, Platform, Profile};
 use mm::report::Corruption;
 use mm::slab::SlubDebug;
-use mm::system::{HugePages, Memory, Options, PageLists, PageOwner, Populate, no_anchor};
+use mm::system::{
+    DebugPagealloc, HugePages, Memory, Options, PageLists, PageOwner, PageTableCheck, Populate,
+    no_anchor,
+};
 use mm::zone::plan::{CoreWish, NodePlan, Plan};
 
 /// Where RAM begins: above 4 GiB, so that all of it is in the Normal zone.
@@ -124,9 +127,11 @@ where
         init_on_alloc: false,
         init_on_free: false,
         page_poison: false,
+        debug_pagealloc: DebugPagealloc::Off,
         huge_pages: HugePages::Never,
         page_lists: PageLists::Tuned,
         page_owner: PageOwner::Off,
+        page_table_check: PageTableCheck::Off,
         populate: Populate::AtBoot,
         cma_bytes: 0,
         fail_page_alloc: None,

@@ -18,7 +18,7 @@ use mm::addr::{Pfn, PfnRange, PhysAddr, PhysRange, VirtAddr, VirtRange};
 use mm::config::{Layout, PAGE_SIZE};
 use mm::pagetable::{
     Attributes, Cache, Change, ChangeError, Entry, Level, MapError, OutOfTables, PageSize,
-    PageTable, Protection,
+    PageTable, ProtectError,
 };
 use mm::system::KernelSpaceError;
 
@@ -36,6 +36,8 @@ pub(super) enum SpaceError {
     Map(MapError),
     /// Something could not be changed.
     Change(ChangeError),
+    /// A part of the image could not be made read-only.
+    Protect(ProtectError),
     /// The library does not take it.
     Refused(KernelSpaceError),
 }
@@ -47,6 +49,7 @@ impl fmt::Display for SpaceError {
             Self::OutOfTables => OutOfTables.fmt(f),
             Self::Map(error) => error.fmt(f),
             Self::Change(error) => error.fmt(f),
+            Self::Protect(error) => error.fmt(f),
             Self::Refused(error) => error.fmt(f),
         }
     }
@@ -61,6 +64,12 @@ impl From<MapError> for SpaceError {
 impl From<ChangeError> for SpaceError {
     fn from(error: ChangeError) -> Self {
         Self::Change(error)
+    }
+}
+
+impl From<ProtectError> for SpaceError {
+    fn from(error: ProtectError) -> Self {
+        Self::Protect(error)
     }
 }
 
@@ -81,17 +90,33 @@ pub(super) fn install() -> Result<(), SpaceError> {
     let tables = MEMORY.new_page_table(root);
     let tables = tables.map_err(|_| SpaceError::OutOfTables)?;
     log::info!("x86/mm: page tables of {} levels", tables.levels());
-    fill(&tables)?;
+    let largest = largest_pages();
+    fill(&tables, largest)?;
     // SAFETY: (1) code, stacks and data lie in the image, and everything else that is in use in RAM or in the frame table:
     // all are mapped where they were; the guard pages are not; (2) this is the only CPU that runs.
     unsafe { arch::use_tables(tables.root()) };
     // SAFETY: other CPUs start on this CPU's tables; nobody else maps in the regions of the layout.
-    let adopted = unsafe { MEMORY.adopt_kernel_space(tables, LAYOUT) };
-    adopted.map_err(SpaceError::Refused)
+    let adopted = unsafe { MEMORY.adopt_kernel_space(tables, LAYOUT, largest) };
+    adopted.map_err(SpaceError::Refused)?;
+    keep_image()
 }
 
-fn fill(tables: &PageTable) -> Result<(), SpaceError> {
-    map_memory(tables)?;
+/// The largest pages that RAM is mapped with.
+fn largest_pages() -> PageSize {
+    // Free pages come and go one by one, where no table can be made.
+    if MEMORY.hides_free_pages() {
+        return PageSize::Size4K;
+    }
+    // Pages of the sampling guard pool are out of reach already, each by itself.
+    if cpu::has_gigabyte_pages() && MEMORY.kfence_stats().is_err() {
+        PageSize::Size1G
+    } else {
+        PageSize::Size2M
+    }
+}
+
+fn fill(tables: &PageTable, largest: PageSize) -> Result<(), SpaceError> {
+    map_memory(tables, largest)?;
     map_image(tables)?;
     map_framebuffer(tables)?;
     adopt_frame_table(tables)
@@ -113,25 +138,13 @@ pub(super) fn map(
 }
 
 /// RAM, at the offset.
-fn map_memory(tables: &PageTable) -> Result<(), SpaceError> {
-    let largest = if cpu::has_gigabyte_pages() {
-        PageSize::Size1G
-    } else {
-        PageSize::Size2M
-    };
-    // Pages of the sampling guard pool are out of reach already, each by itself.
-    let has_guards = MEMORY.kfence_stats().is_ok();
-    let largest = if has_guards {
-        PageSize::Size2M
-    } else {
-        largest
-    };
+fn map_memory(tables: &PageTable, largest: PageSize) -> Result<(), SpaceError> {
     for ram in MEMORY.platform().mapped() {
         let frames = ram.whole_frames();
         let at = direct(frames.first());
         map(tables, at, frames, Attributes::KERNEL, largest)?;
     }
-    if has_guards {
+    if MEMORY.kfence_stats().is_ok() {
         let offset = LAYOUT.direct_map.start().as_u64();
         for page in arch::hidden_pages(offset, MEMORY.platform().mapped()) {
             protect(tables, page, false)?;
@@ -163,20 +176,26 @@ fn map_image(tables: &PageTable) -> Result<(), SpaceError> {
         let frames = part.range.touched_frames();
         map(tables, at, frames, attributes, PageSize::Size2M)?;
     }
-    // Code and constants are not written through the map of memory either.
-    for part in parts.iter().take(2) {
-        let frames = part.range.touched_frames();
-        let bytes = frames.frames().saturating_mul(PAGE_SIZE);
-        let alias = VirtRange::from_size(direct(frames.first()), bytes).unwrap_or_default();
-        let less = Change::Forbid(Protection::WRITE);
-        // SAFETY: nobody writes there; nobody runs on these tables yet.
-        unsafe { MEMORY.change_pages(tables, alias, less) }?.complete();
-    }
     for guard in arch::guard_pages() {
         let page = VirtRange::from_size(VirtAddr::new(guard), PAGE_SIZE).unwrap_or_default();
         // SAFETY: a guard page is never used; nobody runs on these tables yet.
         let receipt = unsafe { MEMORY.unmap_pages(tables, page, |_, _| ()) }?;
         receipt.complete();
+    }
+    Ok(())
+}
+
+/// Code and constants are not written through the map of memory either.
+fn keep_image() -> Result<(), SpaceError> {
+    let Some(info) = boot_info() else {
+        return Ok(());
+    };
+    for part in image::parts(info).iter().take(2) {
+        let frames = part.range.touched_frames();
+        let bytes = frames.frames().saturating_mul(PAGE_SIZE);
+        let alias = VirtRange::from_size(direct(frames.first()), bytes).unwrap_or_default();
+        // SAFETY: nobody writes there.
+        unsafe { MEMORY.set_memory_ro(alias) }?;
     }
     Ok(())
 }

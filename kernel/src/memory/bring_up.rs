@@ -5,7 +5,7 @@
 )]
 
 use super::firmware::Firmware;
-use super::{MEMORY, address_space, cma, frame_table, kfence, nodes, page_tables, vmalloc};
+use super::{MEMORY, address_space, cma, frame_table, nodes, page_tables, pagealloc, vmalloc};
 use crate::arch::exit::Status;
 use crate::arch::{self, cpu, image, smp};
 use crate::{boot_info, panic, params};
@@ -136,7 +136,7 @@ fn try_bring_up(info: &'static BootInfo) -> Result<(), Failure> {
     let boot_cpu = arch::local::boot_cpu();
     arch::anchor::set(boot_cpu, MEMORY.anchor(CpuId(boot_cpu.id())));
     cma::log(&params, &summary);
-    kfence::watch(&summary);
+    pagealloc::watch(&summary);
     address_space::install().map_err(Failure::Space)?;
     vmalloc::init();
     nodes::log_orders();

@@ -1,35 +1,24 @@
-//! The sampling guard pool: its page faults, what it found, and a test of it.
+//! The sampling guard pool: what it found, and a test of it.
 //!
 //! `kfencetest` does to objects of the pool what drivers do wrong.
-#![expect(
-    unsafe_code,
-    reason = "touches what nobody may, to be found; takes page faults"
-)]
+#![expect(unsafe_code, reason = "touches what nobody may, to be found")]
 
 use super::{Kernel, MEMORY};
 use crate::arch::lock::IrqLock;
 use crate::arch::probe;
-use crate::arch::trap::{self, Handled, TrapFrame, vector};
 use crate::num::to_u64;
 use crate::shell::{CommandError, CommandResult};
 use crate::{command, kprintln};
 use alloc::string::String;
 use core::fmt::Display;
 use core::ptr::NonNull;
-use mm::addr::VirtAddr;
 use mm::buddy::Gfp;
 use mm::report::{AccessKind, Corruption, KfenceError, KfenceReport};
 use mm::slab::{KFENCE_OBJECTS, SlabFlags};
 use mm::system::{KmemCache, Summary};
-use x86_64::registers::control::Cr2;
 
 command! { "kfence", "[ALLOCATIONS]", "the sampling guard pool in numbers; one object in so many is from it from now on, 0 for none", kfence }
 command! { "kfencetest", "", "use objects of the guard pool wrongly in six ways: all found (needs `kfence.sample_interval=`)", kfencetest }
-
-/// Bits of a page fault's error code (SDM vol. 3A, "Page-Fault Exceptions"): the page was there, and the access
-/// was a write.
-const WAS_PRESENT: u64 = 1 << 0;
-const WAS_WRITE: u64 = 1 << 1;
 
 /// The cache whose objects are used wrongly on purpose.
 const NAME: &str = "kfencetest";
@@ -39,31 +28,13 @@ const PAGE: u64 = 4096;
 /// What was told of its objects last.
 static TOLD: IrqLock<Option<KfenceReport>> = IrqLock::new(None);
 
-/// Takes the pool's page faults, if there is a pool.
-pub(super) fn watch(summary: &Summary) {
+/// Tells whether there is a pool.
+pub(super) fn log_pool(summary: &Summary) {
     if let Some(error) = summary.no_kfence {
         log::warn!("kfence: no guard pool: {error}");
     }
     if MEMORY.kfence_stats().is_ok() {
         log::info!("kfence: initialized - using 2097152 bytes for {KFENCE_OBJECTS} objects");
-        // SAFETY: (1) it takes locks that are held with interrupts off, the pool's by trying; (2) the frame stays as
-        // it is: the access is tried again.
-        unsafe { trap::set_handler(vector::PAGE_FAULT, Some(page_fault)) };
-    }
-}
-
-/// An access to the pool is told and tried again; others are what they were.
-fn page_fault(frame: &mut TrapFrame) -> Handled {
-    if frame.error_code & WAS_PRESENT != 0 {
-        return Handled::No;
-    }
-    let kind = match frame.error_code & WAS_WRITE {
-        0 => AccessKind::Read,
-        _ => AccessKind::Write,
-    };
-    match MEMORY.kfence_page_fault(VirtAddr::new(Cr2::read_raw()), kind) {
-        true => Handled::Yes,
-        false => Handled::No,
     }
 }
 

@@ -48,6 +48,7 @@ mod objects;
 mod oomtest;
 mod page_table_benches;
 mod page_tables;
+pub(crate) mod pagealloc;
 mod pages;
 mod pcp;
 mod percpu;
@@ -110,6 +111,11 @@ kernel_param!(
     "page_owner",
     "on|off",
     "keep which line of the source allocated each block, for /proc/page_owner"
+);
+kernel_param!(
+    "page_table_check",
+    "on|off",
+    "keep pages of user code from being mapped where they may not be"
 );
 kernel_param!(
     "populate",

@@ -14,8 +14,9 @@ use alloc::vec::Vec;
 use core::ptr::NonNull;
 use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering::Relaxed;
-use mm::addr::{DirectMap, PhysAddr, PhysRange, VirtAddr};
+use mm::addr::{DirectMap, PfnRange, PhysAddr, PhysRange, VirtAddr};
 use mm::numa::Policy;
+use mm::pagetable::ProtectError;
 use mm::platform::{
     CpuId, IrqState, MapFrameTableError, MemoryModel, NodeId, PageAccess, Platform, Profile,
     ProtectPageError, TlbFlush,
@@ -294,6 +295,14 @@ unsafe impl Platform for KernelPlatform {
         // pool of 2 MiB, which it makes when memory comes up.
         let done = unsafe { arch::set_page_present(offset, page, is_present) };
         done.map_err(|_| ProtectPageError::OutOfTables)
+    }
+
+    /// As long as the boot loader's tables are in use, free pages stay where they are.
+    fn protect_free_pages(&self, frames: PfnRange, access: PageAccess) {
+        // SAFETY: (1) free pages are nobody's: who touches one is told what it is (`pagealloc`); (2) the library changes the
+        // map of pages that have an owner only, and these have none, or none yet.
+        let done = unsafe { super::MEMORY.set_direct_map(frames, access) };
+        debug_assert!(matches!(done, Ok(()) | Err(ProtectError::NoKernelSpace)));
     }
 
     fn flush_tlb_here(&self, what: TlbFlush) {

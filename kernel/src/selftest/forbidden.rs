@@ -9,7 +9,7 @@ use crate::arch::trap::vector;
 use crate::arch::{cpu, image, local, probe, smp};
 use crate::boot_info;
 use crate::ktest::Failure;
-use crate::memory::{Kernel, MEMORY, Pages};
+use crate::memory::{Kernel, KernelPlatform, MEMORY, Pages};
 use crate::num::to_u64;
 use crate::panic::PageFaultWords;
 use crate::{ktest, ktest_assert, ktest_eq, sched};
@@ -19,7 +19,8 @@ use mm::adapters::Vmalloc;
 use mm::addr::{Order, PfnRange, PhysAddr, VirtAddr, VirtRange};
 use mm::buddy::Gfp;
 use mm::config::{Layout, PAGE_SIZE};
-use mm::pagetable::{Attributes, Cache, PageSize, Protection};
+use mm::pagetable::{Attributes, Cache, PageSize, ProtectError, Protection};
+use mm::system::Memory;
 
 /// Bits of a page fault's error code (SDM vol. 3A, 4.7): the page is there, the access wrote, it fetched an instruction.
 const PRESENT: u64 = 1;
@@ -27,6 +28,9 @@ const WRITE: u64 = 1 << 1;
 const FETCH: u64 = 1 << 4;
 
 const LAYOUT: Layout = Layout::LINUX_LIKE;
+
+/// One of the `set_memory_*`.
+type Named = unsafe fn(&Memory<KernelPlatform>, VirtRange) -> Result<(), ProtectError>;
 
 fn fault(body: impl FnOnce()) -> Result<Fault, Failure> {
     // SAFETY: the bodies used here own nothing and only execute the one faulting instruction.
@@ -235,6 +239,40 @@ ktest! {
         // Nothing is left of the boot loader's identity map.
         let low = MEMORY.next_leaf(&space.tables, VirtAddr::new(0));
         ktest_assert!(low.is_some_and(|(at, _)| at.as_u64() >> 63 == 1));
+        Ok(())
+    }
+
+    fn pages_protected_by_name_fault_until_they_are_given_back() {
+        let space = MEMORY.kernel_space().ok_or(Failure::new("no tables"))?;
+        let page = Pages::alloc(Kernel, Gfp::KERNEL, Order::ZERO).map_err(Failure::new)?;
+        let at = direct(page.pfn().addr());
+        let range = VirtRange::from_size(VirtAddr::new(at), PAGE_SIZE).unwrap_or_default();
+        let size = || MEMORY.walk(&space.tables, range.start()).leaf().map(|leaf| leaf.size);
+        let before = size();
+        // SAFETY: nobody but this test has the page; it expects the page faults.
+        let set = |named: Named| unsafe { named(&MEMORY, range) };
+        let both = Err(ProtectError::WriteExecute(range.start()));
+
+        write(at);
+        refused(execute, at, PRESENT | FETCH)?;
+        ktest_eq!(set(Memory::set_memory_ro), Ok(()));
+        refused(write, at, PRESENT | WRITE)?;
+        read(at);
+        ktest_eq!(size(), Some(PageSize::Size4K));
+        ktest_eq!(set(Memory::set_memory_x), Ok(()));
+        ktest_eq!(set(Memory::set_memory_rw), both);
+        refused(write, at, PRESENT | WRITE)?;
+        ktest_eq!(set(Memory::set_memory_nx), Ok(()));
+        refused(execute, at, PRESENT | FETCH)?;
+        ktest_eq!(set(Memory::set_memory_np), Ok(()));
+        refused(read, at, 0)?;
+        refused(write, at, WRITE)?;
+        ktest_eq!(set(Memory::set_memory_p), Ok(()));
+        refused(write, at, PRESENT | WRITE)?;
+        ktest_eq!(set(Memory::set_memory_rw), Ok(()));
+        write(at);
+        // No table is left of it.
+        ktest_eq!(size(), before);
         Ok(())
     }
 }

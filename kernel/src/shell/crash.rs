@@ -3,6 +3,7 @@
 use super::{CommandError, CommandResult, no_arguments};
 use crate::arch::crash as cause;
 use crate::arch::{serial, smp};
+use crate::memory::pagealloc;
 use crate::{command, kprintln};
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -14,7 +15,7 @@ command! { "crash", "KIND", "fail on purpose; without KIND, an error and a list 
 type Kind = (&'static str, fn() -> CommandResult, &'static str);
 
 /// Every kind.
-const KINDS: [Kind; 17] = [
+const KINDS: [Kind; 18] = [
     ("panic", panic_now, "a Rust panic"),
     ("overflow", overflow, "use the kernel stack up"),
     (
@@ -49,6 +50,11 @@ const KINDS: [Kind; 17] = [
         "smash",
         || cause::lost_frame_pointer(),
         "a fault with a broken frame pointer",
+    ),
+    (
+        "page",
+        pagealloc::use_after_free,
+        "read a free page (a crash with `debug_pagealloc=on` only)",
     ),
     ("assert", failed_assertion, "a failed bounds check"),
     ("all", all_panic, "a panic of all CPUs at once"),

@@ -4,9 +4,10 @@ use crate::addr::{Pfn, PfnRange, VirtAddr, VirtRange};
 use crate::config::Layout;
 use crate::pagetable::{
     Attributes, Change, ChangeError, EachBy, Empties, FlushReceipt, Leaf, MapError, PageSize,
-    PageTable,
+    PageTable, Protection, TableMemory,
 };
 use crate::platform::Platform;
+use crate::report::{Backing, Corruption};
 use crate::system::{KernelSpace, KernelSpaceError, Memory};
 
 impl<P: Platform> Memory<P> {
@@ -49,6 +50,47 @@ impl<P: Platform> Memory<P> {
         tables.map(self, range, frames, attributes, Empties::Freed)
     }
 
+    /// Maps frames in a row for user code, as [`Self::map_pages`], and says what they belong to. With `page_table_check=on`
+    /// mappings are counted, and what Linux's table (`page_table_check.rst`) prohibits is refused and reported: an anonymous page that is
+    /// mapped already is mapped again to be read only, and no page is anonymous here and named there. Context: task,
+    /// as [`Self::map_pages`].
+    ///
+    /// # Errors
+    /// [`MapError`]; nothing is changed then.
+    ///
+    /// # Safety
+    /// As [`Self::map_pages`].
+    pub unsafe fn map_user_pages(
+        &self,
+        tables: &PageTable,
+        (start, frames): (VirtAddr, PfnRange),
+        attributes: Attributes,
+        largest: PageSize,
+        backing: Backing,
+    ) -> Result<(), MapError> {
+        let mut protection = attributes.protection | Protection::USER;
+        let counts = self.map_counts();
+        if let Some(counts) = counts {
+            let is_writable = protection.contains(Protection::WRITE);
+            if let Err(mapping) = counts.enter(frames, backing, is_writable) {
+                self.platform()
+                    .corruption(&Corruption::DoubleMapping(mapping));
+                return Err(mapping.into());
+            }
+            protection |= Protection::COUNTED;
+        }
+        let attributes = Attributes {
+            protection,
+            ..attributes
+        };
+        let mapped = tables.map_row(self, (start, frames), attributes, largest);
+        if let (Err(_), Some(counts)) = (mapped, counts) {
+            // Counted just now.
+            let _ = counts.leave(frames);
+        }
+        mapped
+    }
+
     /// Takes away what is mapped in a range and shows each page to `sink`, which runs with tables locked. Large pages that lie
     /// across an end are split. The frames are the caller's again when the receipt is completed. Context: task,
     /// as [`Self::map_pages`].
@@ -63,9 +105,15 @@ impl<P: Platform> Memory<P> {
         &self,
         tables: &PageTable,
         range: VirtRange,
-        sink: impl FnMut(VirtAddr, Leaf),
+        mut sink: impl FnMut(VirtAddr, Leaf),
     ) -> Result<FlushReceipt<'_, Self>, ChangeError> {
-        tables.unmap(self, range, sink)
+        let Some(counts) = self.map_counts() else {
+            return tables.unmap(self, range, sink);
+        };
+        tables.unmap(self, range, |at, leaf| {
+            counts.end(self.platform(), &leaf);
+            sink(at, leaf);
+        })
     }
 
     /// Changes what every page of a range may be used for, all of which are mapped. Large pages that lie across an end are
@@ -130,8 +178,8 @@ impl<P: Platform> Memory<P> {
         tables.destroy(self);
     }
 
-    /// Tells the library which tables all CPUs use for the kernel's half of the address space, and what lies where. Context:
-    /// task, once.
+    /// Tells the library which tables all CPUs use for the kernel's half of the address space, what lies where, and how large
+    /// the pages of the direct map and of the image may be: no larger than the CPUs have. Context: task, once.
     ///
     /// # Errors
     /// [`KernelSpaceError`].
@@ -144,12 +192,17 @@ impl<P: Platform> Memory<P> {
         &self,
         tables: PageTable,
         layout: Layout,
+        largest: PageSize,
     ) -> Result<(), KernelSpaceError> {
         let core = self.core().ok_or(KernelSpaceError::NotUp)?;
         layout
             .check(tables.levels())
             .map_err(KernelSpaceError::Layout)?;
-        let space = KernelSpace { tables, layout };
+        let space = KernelSpace {
+            tables,
+            layout,
+            largest,
+        };
         match core.kernel_space.set(space) {
             Ok(_) => Ok(()),
             Err(_) => Err(KernelSpaceError::Known),

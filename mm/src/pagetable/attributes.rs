@@ -15,6 +15,9 @@ bitflags::bitflags! {
         const USER = 1 << 2;
         /// Is the same in all address spaces: stays in the TLB when the root changes.
         const GLOBAL = 1 << 3;
+        /// Its mappings are counted: the library sets it
+        /// ([`Memory::map_user_pages`](crate::system::Memory::map_user_pages)).
+        const COUNTED = 1 << 4;
     }
 }
 

@@ -3,6 +3,7 @@
 
 use super::PageTable;
 use super::attributes::{Cache, Protection};
+use super::check::MapCounts;
 use super::entry::Entry;
 use super::error::ChangeError;
 use super::level::PageSize;
@@ -10,6 +11,8 @@ use super::memory::TableMemory;
 use super::node::Node;
 use super::receipt::FlushReceipt;
 use crate::addr::VirtRange;
+use crate::platform::Platform;
+use crate::report::{Corruption, DoubleMapping};
 
 /// A change of what pages may be used for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -28,7 +31,7 @@ pub enum Change {
 
 impl Change {
     /// The entry of a page of `size` after this.
-    fn of(self, entry: Entry, size: PageSize) -> Entry {
+    pub(super) fn of(self, entry: Entry, size: PageSize) -> Entry {
         let mut attributes = entry.attributes(size);
         match self {
             Self::Allow(more) => attributes.protection |= more,
@@ -57,6 +60,14 @@ impl PageTable {
         let mut receipt = FlushReceipt::new(memory);
         let cursor = self.lock_split(memory, range, &mut receipt)?;
         is_all_mapped(memory, cursor.top(), range)?;
+        if let (Change::Allow(more), Some(counts)) = (change, memory.map_counts())
+            && more.contains(Protection::WRITE)
+            && let Err(mapping) = may_all_be_written((memory, counts), cursor.top(), range)
+        {
+            let report = Corruption::DoubleMapping(mapping);
+            memory.platform().corruption(&report);
+            return Err(mapping.into());
+        }
         if apply(memory, cursor.top(), range, change) {
             receipt.add(range);
         }
@@ -65,7 +76,7 @@ impl PageTable {
 }
 
 /// Looks for something that is not mapped. Context: locked.
-fn is_all_mapped<M: TableMemory>(
+pub(super) fn is_all_mapped<M: TableMemory>(
     memory: &M,
     node: Node<'_>,
     range: VirtRange,
@@ -82,8 +93,34 @@ fn is_all_mapped<M: TableMemory>(
     Ok(())
 }
 
+/// Looks for a page that is mapped elsewhere too, and may not be written to. Context: locked, no large page across an end.
+fn may_all_be_written<M: TableMemory>(
+    (memory, counts): (&M, &MapCounts),
+    node: Node<'_>,
+    range: VirtRange,
+) -> Result<(), DoubleMapping> {
+    for (slot, part) in node.parts(range) {
+        let entry = slot.load();
+        if let Some(below) = node.below(memory, entry) {
+            may_all_be_written((memory, counts), below, part)?;
+        } else if let Some(size) = node.level.page_size() {
+            let leaf = entry.as_leaf(size);
+            let protection = leaf.attributes.protection;
+            if protection.contains(Protection::COUNTED) && !protection.contains(Protection::WRITE) {
+                counts.check_write(leaf.frames())?;
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Changes the entries for `range`; answers whether one is another now. Context: locked, no large page across an end.
-fn apply<M: TableMemory>(memory: &M, node: Node<'_>, range: VirtRange, change: Change) -> bool {
+pub(super) fn apply<M: TableMemory>(
+    memory: &M,
+    node: Node<'_>,
+    range: VirtRange,
+    change: Change,
+) -> bool {
     let mut has_changed = false;
     for (slot, part) in node.parts(range) {
         let entry = slot.load();

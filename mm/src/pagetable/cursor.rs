@@ -13,9 +13,11 @@
 use super::PageTable;
 use super::entry::Entry;
 use super::entry_io::Slot;
+use super::level::PageSize;
 use super::memory::TableMemory;
-use super::node::{Node, last_of};
+use super::node::{Node, extent, last_of};
 use super::receipt::FlushReceipt;
+use super::split::joined_as;
 use crate::addr::{VirtAddr, VirtRange};
 use crate::frame::IsDead;
 use crate::sync::Pin;
@@ -108,6 +110,66 @@ impl<'a, M: TableMemory> Cursor<'a, M> {
                 return;
             }
             empty = above;
+        }
+    }
+
+    /// Puts pages together to larger ones, up to `largest`, wherever a table that the range goes through allows it, and those
+    /// above it then; lets go of all locks. What a table maps outside the range counts too, and no table is locked for
+    /// it that the range does not go through.
+    pub(super) fn rejoin(
+        self,
+        tables: &PageTable,
+        largest: PageSize,
+        receipt: &mut FlushReceipt<'a, M>,
+    ) {
+        let Self { held, _pin } = self;
+        let Held { memory, range, top } = held;
+        rejoin_below(memory, top, (range, largest), receipt);
+        let Some(mut entry) = joined_as(top, largest) else {
+            return;
+        };
+        // All that the table has is pages: nothing below it is locked.
+        core::mem::forget(held);
+        let mut full = top;
+        loop {
+            let Some((above, slot)) = way_to(tables, memory, range.start(), full) else {
+                full.lock().unlock();
+                return;
+            };
+            slot.store(entry);
+            full.lock().die();
+            receipt.push(full.page);
+            receipt.add(extent(range.start(), above.level));
+            // Nothing is locked now: whoever waits above may go on.
+            if let Err(IsDead) = above.lock().lock() {
+                return;
+            }
+            let Some(larger) = joined_as(above, largest) else {
+                above.lock().unlock();
+                return;
+            };
+            (full, entry) = (above, larger);
+        }
+    }
+}
+
+/// Puts together what the tables below one map for `range`, from the lowest level up. Context: locked.
+fn rejoin_below<'a, M: TableMemory>(
+    memory: &'a M,
+    node: Node<'a>,
+    (range, largest): (VirtRange, PageSize),
+    receipt: &mut FlushReceipt<'a, M>,
+) {
+    for (slot, part) in node.tables(range) {
+        let Some(below) = node.below(memory, slot.load()) else {
+            continue;
+        };
+        rejoin_below(memory, below, (part, largest), receipt);
+        if let Some(entry) = joined_as(below, largest) {
+            slot.store(entry);
+            below.lock().die();
+            receipt.push(below.page);
+            receipt.add(extent(part.start(), node.level));
         }
     }
 }

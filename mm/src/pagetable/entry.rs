@@ -17,7 +17,7 @@ pub use swap::{Migration, SwapEntry};
 
 use super::attributes::{Attributes, Cache, Protection};
 use super::level::{Level, PageSize};
-use crate::addr::{Pfn, PhysAddr};
+use crate::addr::{Pfn, PfnRange, PhysAddr};
 
 pub(super) const PRESENT: u64 = 1 << 0;
 pub(super) const WRITE: u64 = 1 << 1;
@@ -34,6 +34,8 @@ const PAT_SMALL: u64 = 1 << 7;
 /// … and in larger ones.
 const PAT_HUGE: u64 = 1 << 12;
 pub(super) const GLOBAL: u64 = 1 << 8;
+/// Left to software: the mapping is counted.
+const COUNTED: u64 = 1 << 57;
 pub(super) const NO_EXECUTE: u64 = 1 << 63;
 /// Where the physical address is; the lowest bits are others' in large pages.
 const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
@@ -74,6 +76,18 @@ impl Leaf {
     #[must_use]
     pub const fn phys(&self) -> PhysAddr {
         self.pfn.addr()
+    }
+
+    /// Its frames.
+    #[must_use]
+    pub const fn frames(&self) -> PfnRange {
+        let first = self.pfn.as_u64();
+        PfnRange::from_numbers(first, first.saturating_add(self.size.frames()))
+    }
+
+    /// Whether the mapping is counted.
+    pub(crate) const fn is_counted(&self) -> bool {
+        self.attributes.protection.contains(Protection::COUNTED)
     }
 }
 
@@ -180,23 +194,14 @@ impl Entry {
     /// Rights and caching of the page of `size` that the entry maps.
     #[must_use]
     pub const fn attributes(self, size: PageSize) -> Attributes {
-        let mut protection = Protection::empty();
-        if self.0 & WRITE != 0 {
-            protection = protection.union(Protection::WRITE);
-        }
-        if self.0 & NO_EXECUTE == 0 {
-            protection = protection.union(Protection::EXECUTE);
-        }
-        if self.0 & USER != 0 {
-            protection = protection.union(Protection::USER);
-        }
-        if self.0 & GLOBAL != 0 {
-            protection = protection.union(Protection::GLOBAL);
-        }
+        // Asked for each page that is looked at: each bit is moved to its place, none is branched on.
+        let bits = self.0;
+        let moved = bits >> 1 & 1 | !bits >> 62 & 2 | bits & USER | bits >> 5 & 8 | bits >> 53 & 16;
+        let [protection, ..] = moved.to_le_bytes();
         let high = if self.0 & pat_bit(size) == 0 { 0 } else { 4 };
         let [low, ..] = ((self.0 & CACHE_LOW) >> CACHE_SHIFT).to_le_bytes();
         Attributes {
-            protection,
+            protection: Protection::from_bits_truncate(protection),
             cache: Cache::from_index(low | high),
         }
     }
@@ -273,9 +278,23 @@ pub(super) const fn leaf_bits(size: PageSize, attributes: Attributes) -> u64 {
     attribute_bits(size, attributes) | PRESENT | ACCESSED | DIRTY | huge
 }
 
+const _: () = {
+    let all = Entry(WRITE | USER | GLOBAL | COUNTED).attributes(PageSize::Size4K);
+    assert!(
+        all.protection.bits() == Protection::all().bits(),
+        "bits are moved to their places"
+    );
+    assert!(
+        Entry(NO_EXECUTE)
+            .attributes(PageSize::Size4K)
+            .protection
+            .is_empty()
+    );
+};
+
 /// All bits that [`Attributes`] are made of, but for the one of the attribute table that depends on the size.
 const fn attribute_mask() -> u64 {
-    WRITE | USER | GLOBAL | NO_EXECUTE | CACHE_LOW
+    WRITE | USER | GLOBAL | COUNTED | NO_EXECUTE | CACHE_LOW
 }
 
 const fn attribute_bits(size: PageSize, attributes: Attributes) -> u64 {
@@ -292,6 +311,9 @@ const fn attribute_bits(size: PageSize, attributes: Attributes) -> u64 {
     }
     if protection.contains(Protection::GLOBAL) {
         bits |= GLOBAL;
+    }
+    if protection.contains(Protection::COUNTED) {
+        bits |= COUNTED;
     }
     let [index, ..] = [attributes.cache.index()];
     let low = u64::from_le_bytes([index & 3, 0, 0, 0, 0, 0, 0, 0]) << CACHE_SHIFT;

@@ -29,6 +29,23 @@ impl Slot {
     }
 }
 
+impl Slot {
+    /// Writes what `change` makes of an entry, whatever others write meanwhile; answers what stands there then.
+    pub(super) fn update(&self, change: impl Fn(Entry) -> Entry) -> Entry {
+        loop {
+            let (old, new) = {
+                let old = self.load();
+                (old, change(old))
+            };
+            let (before, after) = (old.bits(), new.bits());
+            let (set, seen) = (Ordering::AcqRel, Ordering::Acquire);
+            if before == after || self.0.compare_exchange(before, after, set, seen).is_ok() {
+                return new;
+            }
+        }
+    }
+}
+
 /// The entries of a table.
 #[derive(Clone, Copy)]
 pub(super) struct Table<'a>(&'a [Slot; ENTRIES]);

@@ -5,6 +5,7 @@ use core::fmt;
 
 use super::memory::OutOfTables;
 use crate::addr::{VirtAddr, VirtRange};
+use crate::report::DoubleMapping;
 
 /// A range that cannot be mapped, or changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -42,6 +43,8 @@ pub enum MapError {
     Foreign(VirtAddr),
     /// No memory for tables.
     OutOfTables,
+    /// The page is mapped elsewhere, and may not be here as well.
+    Prohibited(DoubleMapping),
 }
 
 impl From<RangeError> for MapError {
@@ -64,7 +67,14 @@ impl fmt::Display for MapError {
             Self::Occupied(at) => write!(f, "{at:?} is mapped already"),
             Self::Foreign(at) => write!(f, "a table on the way to {at:?} is somebody else's"),
             Self::OutOfTables => OutOfTables.fmt(f),
+            Self::Prohibited(mapping) => mapping.fmt(f),
         }
+    }
+}
+
+impl From<DoubleMapping> for MapError {
+    fn from(mapping: DoubleMapping) -> Self {
+        Self::Prohibited(mapping)
     }
 }
 
@@ -81,6 +91,8 @@ pub enum ChangeError {
     Foreign(VirtAddr),
     /// No memory for the tables that a large page is split into.
     OutOfTables,
+    /// The page is mapped elsewhere too, and may not be written to.
+    Prohibited(DoubleMapping),
 }
 
 impl From<RangeError> for ChangeError {
@@ -102,8 +114,58 @@ impl fmt::Display for ChangeError {
             Self::NotMapped(at) => write!(f, "nothing is mapped at {at:?}"),
             Self::Foreign(at) => write!(f, "a table on the way to {at:?} is somebody else's"),
             Self::OutOfTables => OutOfTables.fmt(f),
+            Self::Prohibited(mapping) => mapping.fmt(f),
         }
     }
 }
 
+impl From<DoubleMapping> for ChangeError {
+    fn from(mapping: DoubleMapping) -> Self {
+        Self::Prohibited(mapping)
+    }
+}
+
 impl core::error::Error for ChangeError {}
+
+/// Why what the kernel may do with its own pages was not changed. Nothing was changed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ProtectError {
+    /// The library was not told of the kernel's address space.
+    NoKernelSpace,
+    /// Part of it lies neither in the direct map nor in the kernel's image.
+    Outside(VirtRange),
+    /// The page here could be both written and executed then: no kernel page ever is.
+    WriteExecute(VirtAddr),
+    /// The range is wrong, or is not mapped, or there are no tables.
+    Change(ChangeError),
+}
+
+impl From<ChangeError> for ProtectError {
+    fn from(error: ChangeError) -> Self {
+        Self::Change(error)
+    }
+}
+
+impl From<RangeError> for ProtectError {
+    fn from(error: RangeError) -> Self {
+        Self::Change(ChangeError::Range(error))
+    }
+}
+
+impl fmt::Display for ProtectError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoKernelSpace => f.write_str("the kernel's address space is not known"),
+            Self::Outside(range) => write!(
+                f,
+                "{range:?} lies neither in the direct map nor in the kernel's image"
+            ),
+            Self::WriteExecute(at) => {
+                write!(f, "the page at {at:?} could be both written and executed")
+            }
+            Self::Change(error) => error.fmt(f),
+        }
+    }
+}
+
+impl core::error::Error for ProtectError {}

@@ -293,7 +293,10 @@ fn first_taken<M: TableMemory>(memory: &M, node: Node<'_>, range: VirtRange) -> 
         let entry = slot.load();
         match node.below(memory, entry) {
             Some(below) if below.lock().live() != 0 => return first_taken(memory, below, part),
-            None if entry.leads_to_table() => return MapError::Foreign(part.start()),
+            // The lowest tables lead nowhere, whatever their pages look like.
+            None if node.level != Level::PTE && entry.leads_to_table() => {
+                return MapError::Foreign(part.start());
+            }
             _ if !entry.is_none() => return MapError::Occupied(part.start()),
             _ => {}
         }

@@ -3,6 +3,7 @@
 
 use core::fmt;
 
+use super::check::MapCounts;
 use crate::addr::VirtRange;
 use crate::frame::FrameTable;
 use crate::mem::Exclusive;
@@ -39,6 +40,11 @@ pub trait TableMemory {
 
     /// Frees a table that was led to, when nobody can be walking through it any more. Context: as the caller's.
     fn retire_page(&self, page: Exclusive);
+
+    /// How often frames are mapped for user code, where that is counted.
+    fn map_counts(&self) -> Option<&MapCounts> {
+        None
+    }
 
     /// Has all CPUs forget what they know of `range`; where tables are freed, what they know of the way there too. Context:
     /// no lock held.

@@ -6,6 +6,7 @@ use super::entry_io::{Slot, Table};
 use super::level::{Level, PageSize};
 use super::memory::TableMemory;
 use crate::addr::{Pfn, VirtAddr, VirtRange, to_count};
+use crate::config::PAGE_SIZE;
 use crate::frame::{TableLock, TablePage};
 
 /// A table of the library's own.
@@ -117,6 +118,15 @@ pub(super) fn first_part(range: VirtRange, level: Level) -> VirtRange {
         .checked_add(level.entry_bytes())
         .unwrap_or(range.end());
     VirtRange::new(start, border.min(range.end())).unwrap_or_default()
+}
+
+/// What an entry of a level that an address is found by is for; the last page of the space is in no range.
+#[inline]
+pub(super) fn extent(at: VirtAddr, level: Level) -> VirtRange {
+    let start = at.align_down(level.entry_bytes());
+    let last = VirtAddr::new(u64::MAX).align_down(PAGE_SIZE);
+    let end = start.checked_add(level.entry_bytes()).unwrap_or(last);
+    VirtRange::new(start, end).unwrap_or_default()
 }
 
 /// The page size of a level, if `part` is all that an entry of it is for.

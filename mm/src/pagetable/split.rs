@@ -8,7 +8,7 @@ use super::entry_io::{Slot, Table};
 use super::error::ChangeError;
 use super::level::{ENTRIES, Level, PageSize};
 use super::memory::TableMemory;
-use super::node::{Node, whole};
+use super::node::{Node, extent, whole};
 use super::receipt::FlushReceipt;
 use super::stash::Stash;
 use crate::addr::{VirtRange, to_count};
@@ -136,8 +136,7 @@ fn split<'a, M: TableMemory>(
         {
             slot.store(Entry::table(below.page.pfn(), entry.is_user()));
             // CPUs may know the large page: what follows may change a part of it.
-            let start = part.start().align_down(node.level.entry_bytes());
-            receipt.add(VirtRange::from_size(start, node.level.entry_bytes()).unwrap_or(part));
+            receipt.add(extent(part.start(), node.level));
         }
         if let Some(below) = node.below(memory, slot.load()) {
             split(memory, below, part, (&mut *stash, &mut *receipt));
@@ -194,6 +193,13 @@ fn join<'a, M: TableMemory>(
             receipt.add(part);
         }
     }
+}
+
+/// The entry for a page of `largest` at most that maps what a table does, if one can. Context: locked.
+pub(super) fn joined_as(node: Node<'_>, largest: PageSize) -> Option<Entry> {
+    let mut sizes = PageSize::ALL.into_iter();
+    let size = sizes.find(|size| size.level().below() == Some(node.level))?;
+    joined(node, size).filter(|_| size <= largest)
 }
 
 /// The entry for a page of `size` that maps what a full table does, if one can.

@@ -81,7 +81,14 @@ fn free<M: TableMemory>(memory: &M, node: Node<'_>) {
         }
     }
     for slot in node.table.slots() {
+        let entry = slot.load();
         slot.store(Entry::NONE);
+        let is_page = node.below(memory, entry).is_none() && entry.is_mapped();
+        if let (Some(counts), Some(size), true) =
+            (memory.map_counts(), node.level.page_size(), is_page)
+        {
+            counts.end(memory.platform(), &entry.as_leaf(size));
+        }
     }
     if let Some(page) = memory.frames().end_page_table(node.page) {
         memory.give_page(page);

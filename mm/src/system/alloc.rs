@@ -8,7 +8,7 @@ use super::{Block, Core, Memory};
 use crate::addr::{Order, Pfn};
 use crate::buddy::{Gfp, GfpError, List, Mixing, Request, Step, Trace};
 use crate::mem::Exclusive;
-use crate::platform::{NodeId, Platform};
+use crate::platform::{NodeId, PageAccess, Platform};
 use crate::report::Corruption;
 use crate::sync::Pin;
 use crate::sync::atomic::Ordering;
@@ -406,7 +406,7 @@ impl<P: Platform> Memory<P> {
         wanted.note_numa(cpu, NumaEvent::Foreign, blocks);
     }
 
-    /// What happens to a block on its way out: the poison of free memory is checked, and the
+    /// What happens to a block on its way out: it comes within reach, the poison of free memory is checked, and the
     /// pages are zeroed if the request or the system says so, and it is noted who asked. A damaged
     /// block is reported and stays out of circulation.
     #[inline]
@@ -427,6 +427,10 @@ impl<P: Platform> Memory<P> {
         request: &Request,
         mut block: Exclusive,
     ) -> Result<Exclusive, Corruption> {
+        if core.options.debug_pagealloc.is_on() {
+            let platform = &self.platform;
+            platform.protect_free_pages(block.frames(), PageAccess::ReadWrite);
+        }
         if core.options.page_poison
             && let Err(corruption) = block.check_poison(&self.platform)
         {

@@ -2,6 +2,7 @@
 //! that memblock gives, and everything that is left goes to the zones.
 #![forbid(unsafe_code)]
 
+mod by_frame;
 mod caches;
 mod kfence;
 mod latent;
@@ -17,14 +18,14 @@ use super::defer::{Backlog, Backlogs, Waiting};
 use super::faults::Faults;
 use super::node_states::Numa;
 use super::slab_faults::SlabFaults;
-use super::{Core, Memory, Options, PageLists, PageOwner, Populate, Tuning};
+use super::{Core, Memory, Options, PageLists, Populate, Tuning};
 use crate::addr::{PfnRange, to_count, to_index};
 use crate::buddy::pageset::Gauges;
 use crate::buddy::pageset::classic::Temperature;
 use crate::buddy::{Area, AreaSlots, FreeAreas, MigrateType, PageSet};
 use crate::collections::SetBank;
 use crate::config::{PAGE_SIZE, SECTION_FRAMES};
-use crate::frame::{AddSectionError, FrameTable, Origin, Origins, ZoneId};
+use crate::frame::{AddSectionError, FrameTable, ZoneId};
 use crate::mem::{Array, CarveError, EarlyRam};
 use crate::memblock::{AllocError, Memblock, NodeChoice, NodeFrames, Request};
 use crate::numa::MAX_NODES;
@@ -154,6 +155,7 @@ impl<P: Platform> Memory<P> {
         let caches = builder.caches(nodes.len(), &cpus, &options)?;
         let kfence = builder.kfence(&options)?;
         let origins = builder.origins(&frames, options.page_owner)?;
+        let map_counts = builder.map_counts(&frames, options.page_table_check)?;
         let (cma, lent) = builder.cma(plan, options.cma_bytes)?.unzip();
         let room = builder.room_for_map(&frames, &nodes, populate)?;
         let mut core = Core {
@@ -168,6 +170,7 @@ impl<P: Platform> Memory<P> {
             backlogs,
             tlb,
             origins,
+            map_counts,
             caches,
             percpu,
             cma,
@@ -484,27 +487,6 @@ impl<P: Platform> Builder<'_, P> {
         let cell = |_| OwnerCell::new(Waiting::new(), Backlog::default());
         let cells = PerCpu::new(self.by_cpu(NodeId(0), cell)?);
         Ok(Backlogs::new(cells))
-    }
-
-    /// Room for where frames were allocated, if that is to be kept.
-    fn origins(&mut self, frames: &FrameTable, kept: PageOwner) -> Result<Origins, BringUpError> {
-        if kept == PageOwner::Off {
-            return Ok(Origins::none());
-        }
-        let sections = to_index(frames.limit().section());
-        let bytes = Array::<Array<Origin>>::bytes_for(sections).unwrap_or(u64::MAX);
-        let ram = self.take_table(bytes, NodeId(0))?;
-        let mut table = Array::carve(self.platform, ram, sections, |_| Array::empty())?;
-        for (section, origins) in (0..).zip(table.iter_mut()) {
-            if frames.section(section).is_none() {
-                continue;
-            }
-            let bytes = Array::<Origin>::bytes_for(Origins::SECTION).unwrap_or(u64::MAX);
-            let ram = self.take_table(bytes, NodeId(0))?;
-            let none = |_| Origin::default();
-            *origins = Array::carve(self.platform, ram, Origins::SECTION, none)?;
-        }
-        Ok(Origins::new(table))
     }
 
     /// Room for contiguous memory, if there is any; last, so that all tables have theirs.

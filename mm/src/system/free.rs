@@ -7,7 +7,7 @@ use crate::buddy::pageset::classic::Temperature;
 use crate::buddy::{List, Trace};
 use crate::frame::{FrameTable, FreeError, Offer};
 use crate::mem::Exclusive;
-use crate::platform::Platform;
+use crate::platform::{PageAccess, Platform};
 use crate::report::Corruption;
 use crate::sync::Pin;
 use crate::zone::Kept;
@@ -181,10 +181,18 @@ impl Core {
         if P::PROFILE.is_debug() {
             platform.pages_freed(block.frames());
         }
+        let hides = self.options.debug_pagealloc.is_on();
+        if hides && (self.options.page_poison || self.options.init_on_free) {
+            // What could not be freed at once comes here a second time.
+            platform.protect_free_pages(block.frames(), PageAccess::ReadWrite);
+        }
         if self.options.page_poison {
             block.poison(platform);
         } else if self.options.init_on_free {
             block.zero(platform);
+        }
+        if hides {
+            platform.protect_free_pages(block.frames(), PageAccess::None);
         }
     }
 }

@@ -20,10 +20,15 @@ pub struct Options {
     pub page_poison: bool,
     /// `transparent_hugepage=`: whether memory shall be kept fit for huge pages.
     pub huge_pages: HugePages,
+    /// `debug_pagealloc=`: free pages are out of everybody's reach in the direct map, where the platform can
+    /// ([`Platform::protect_free_pages`]).
+    pub debug_pagealloc: DebugPagealloc,
     /// `percpu_pagelists=`: whether CPUs have page lists of their own.
     pub page_lists: PageLists,
     /// `page_owner=`: whether it is kept which line of the source allocated each block.
     pub page_owner: PageOwner,
+    /// `page_table_check=`: whether pages of user code are kept from being mapped where they may not be.
+    pub page_table_check: PageTableCheck,
     /// `populate=`: when memory gets its frame records.
     pub populate: Populate,
     /// `cma=`: so many bytes can be had in one piece by devices, and are lent to movable pages
@@ -59,6 +64,34 @@ pub enum PageOwner {
     Off,
     /// Yes: [`proc::page_owner`](crate::proc::page_owner) prints it.
     On,
+}
+
+/// Whether pages of user code are kept from being mapped where they may not be (Linux: `page_table_check=`): a word of
+/// 4 bytes for each frame.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PageTableCheck {
+    /// No.
+    Off,
+    /// Yes: [`Memory::map_user_pages`](super::Memory::map_user_pages) counts.
+    On,
+}
+
+/// Whether free pages are out of everybody's reach (Linux: `debug_pagealloc=`): what uses one after it was freed has a
+/// page fault.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum DebugPagealloc {
+    /// No.
+    Off,
+    /// Yes, where the platform can.
+    On,
+}
+
+impl DebugPagealloc {
+    /// Whether they are. Context: any.
+    #[must_use]
+    pub const fn is_on(self) -> bool {
+        matches!(self, Self::On)
+    }
 }
 
 /// How CPUs keep pages at hand.
@@ -110,8 +143,10 @@ impl Options {
             init_on_free: false,
             page_poison: profile.is_debug(),
             huge_pages: HugePages::Always,
+            debug_pagealloc: DebugPagealloc::Off,
             page_lists: PageLists::Tuned,
             page_owner: PageOwner::Off,
+            page_table_check: PageTableCheck::Off,
             populate: Populate::OnDemand,
             cma_bytes: 0,
             fail_page_alloc: None,
@@ -126,6 +161,9 @@ impl Options {
 
     /// When memory is populated on a platform: not all can do it on demand.
     pub(super) const fn populate_on<P: Platform>(&self) -> Populate {
+        if matches!(self.page_table_check, PageTableCheck::On) {
+            return Populate::AtBoot;
+        }
         match (P::MODEL, self.page_owner) {
             (MemoryModel::Flat, _) | (_, PageOwner::On) => Populate::AtBoot,
             _ => self.populate,
@@ -135,21 +173,22 @@ impl Options {
     /// Whether anything is done to every page on its way out, …
     pub(super) const fn touch_new_pages(&self) -> bool {
         self.page_poison
+            || self.debug_pagealloc.is_on()
             || (self.init_on_alloc && !self.init_on_free)
             || matches!(self.page_owner, PageOwner::On)
     }
 
     /// … or on its way in.
     pub(super) const fn touch_free_pages(&self) -> bool {
-        self.page_poison || self.init_on_free
+        self.page_poison || self.init_on_free || self.debug_pagealloc.is_on()
     }
 
-    /// The same with what the kernel command line says: `init_on_alloc=`, `init_on_free=` and
-    /// `page_poison=`, each `0`/`1`/`off`/`on`; `transparent_hugepage=`, which is `always`,
+    /// The same with what the kernel command line says: `init_on_alloc=`, `init_on_free=`,
+    /// `page_poison=` and `debug_pagealloc=`, each `0`/`1`/`off`/`on`; `transparent_hugepage=`, which is `always`,
     /// `madvise` or `never`; `percpu_pagelists=`, which is `off`, `tuned` or `classic`;
     /// `fail_page_alloc=`, as [`FailPageAlloc`] reads it; `failslab=`, as [`FailSlab`] does; `kfence.sample_interval=`, a number; `slub_debug=`, as
-    /// [`SlubDebug`] does, or without a value; `page_owner=`, which is
-    /// `off` or `on`; and `populate=`, which is `ondemand` or `boot`. Other words are
+    /// [`SlubDebug`] does, or without a value; `page_owner=` and
+    /// `page_table_check=`, each `off` or `on`; and `populate=`, which is `ondemand` or `boot`. Other words are
     /// left to others; a value that is none of these goes to `refused` and changes nothing.
     /// Context: any.
     #[must_use]
@@ -168,9 +207,22 @@ impl Options {
                 "init_on_alloc" => switch(&mut self.init_on_alloc, value),
                 "init_on_free" => switch(&mut self.init_on_free, value),
                 "page_poison" => switch(&mut self.page_poison, value),
+                "debug_pagealloc" => {
+                    let mut is_on = self.debug_pagealloc.is_on();
+                    let is_taken = switch(&mut is_on, value);
+                    self.debug_pagealloc = match is_on {
+                        true => DebugPagealloc::On,
+                        false => DebugPagealloc::Off,
+                    };
+                    is_taken
+                }
                 "page_owner" => {
                     let choices = [("off", PageOwner::Off), ("on", PageOwner::On)];
                     choice(&mut self.page_owner, value, choices)
+                }
+                "page_table_check" => {
+                    let choices = [("off", PageTableCheck::Off), ("on", PageTableCheck::On)];
+                    choice(&mut self.page_table_check, value, choices)
                 }
                 "fail_page_alloc" => rule(&mut self.fail_page_alloc, value),
                 "failslab" => rule(&mut self.failslab, value),
@@ -253,7 +305,7 @@ mod tests {
         let options = Options::for_profile(Profile::Hardened).with_command_line(
             "quiet init_on_alloc=0 page_poison=maybe init_on_free=on transparent_hugepage=never page_owner=on \
              populate=boot fail_page_alloc=1,5,0,-1 slub_debug=FZ,kmalloc-* failslab=1,5,0,-1 \
-             kfence.sample_interval=100",
+             kfence.sample_interval=100 debug_pagealloc=on page_table_check=on",
             |word| refused = [word],
         );
         assert_eq!(
@@ -262,9 +314,11 @@ mod tests {
                 init_on_alloc: false,
                 init_on_free: true,
                 page_poison: false,
+                debug_pagealloc: DebugPagealloc::On,
                 huge_pages: HugePages::Never,
                 page_lists: PageLists::Tuned,
                 page_owner: PageOwner::On,
+                page_table_check: PageTableCheck::On,
                 populate: Populate::AtBoot,
                 cma_bytes: 0,
                 fail_page_alloc: "1,5,0,-1".parse().ok(),

@@ -7,8 +7,11 @@ use crate::buddy::{Gfp, Request};
 use crate::config::{Layout, LayoutError};
 use crate::frame::FrameTable;
 use crate::mem::Exclusive;
-use crate::pagetable::{Leaf, Level, OutOfTables, PageTable, Span, TableDamage, TableMemory, Walk};
+use crate::pagetable::{
+    Leaf, Level, MapCounts, OutOfTables, PageSize, PageTable, Span, TableDamage, TableMemory, Walk,
+};
 use crate::platform::Platform;
+use crate::report::Backing;
 
 /// The kernel's half of the address space, as the library knows it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -17,6 +20,8 @@ pub struct KernelSpace {
     pub tables: PageTable,
     /// What lies where.
     pub layout: Layout,
+    /// The largest pages that the direct map and the image may have.
+    pub largest: PageSize,
 }
 
 /// Why the library was not told of the kernel's address space.
@@ -76,6 +81,11 @@ impl<P: Platform> TableMemory for Memory<P> {
         }
     }
 
+    fn map_counts(&self) -> Option<&MapCounts> {
+        let counts = self.core().map(|core| &core.map_counts);
+        counts.filter(|counts| counts.are_kept())
+    }
+
     fn flush(&self, range: VirtRange, frees_tables: bool) {
         if frees_tables {
             self.flush_tlb_tables(range);
@@ -126,6 +136,13 @@ impl<P: Platform> Memory<P> {
     /// The first damage that was found.
     pub fn validate_page_table(&self, tables: &PageTable) -> Result<u64, TableDamage> {
         tables.validate(self)
+    }
+
+    /// What a frame is mapped as for user code, and how often, where that is counted (`page_table_check=on`). Context: any.
+    #[must_use]
+    pub fn mapped_as(&self, pfn: Pfn) -> Option<(Backing, u32)> {
+        let (backing, count) = self.map_counts()?.get(pfn);
+        backing.map(|backing| (backing, count))
     }
 
     /// Whether a frame is a page table of the library's own. Context: any.

@@ -52,7 +52,7 @@ impl SimSpace {
             ..Layout::LINUX_LIKE
         };
         // SAFETY: all CPUs use them from now on, and nothing else is mapped in them.
-        unsafe { machine.adopt_kernel_space(tables, layout) }.expect("the first");
+        unsafe { machine.adopt_kernel_space(tables, layout, PageSize::Size1G) }.expect("the first");
         machine.vmalloc_init()?;
         Ok(Self { tables, vmalloc })
     }

@@ -550,8 +550,13 @@ unsafe impl<C: SimConfig> Platform for SimPlatform<C> {
             left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take)
                 .map_err(|_| ProtectPageError::Unsupported)?;
         }
+        let page = PhysRange::from_size(page, PAGE_SIZE);
         self.ram.protect(page, access);
         Ok(())
+    }
+
+    fn protect_free_pages(&self, frames: PfnRange, access: PageAccess) {
+        self.ram.protect(frames.addrs(), access);
     }
 
     fn flush_tlb_here(&self, what: TlbFlush) {

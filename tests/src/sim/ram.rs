@@ -7,14 +7,13 @@
 use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 use std::ptr::{self, NonNull};
-use std::slice;
 use std::sync::Mutex;
 
 use mm::addr::{PhysAddr, PhysRange, VirtAddr};
 use mm::config::PAGE_SIZE;
 use mm::platform::{MapFrameTableError, PageAccess};
 use rustix::fs::{MemfdFlags, SeekFrom, ftruncate, memfd_create, seek};
-use rustix::io::Errno;
+use rustix::io::{Errno, pread};
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap, mmap_anonymous, mprotect, munmap};
 
 /// A contiguous range of RAM.
@@ -143,9 +142,9 @@ impl Ram {
         self.banks.iter().map(|bank| bank.phys)
     }
 
-    /// Puts a page out of reach of everybody, or within it again.
-    pub(super) fn protect(&self, page: PhysAddr, access: PageAccess) {
-        let first = self.at(PhysRange::from_size(page, PAGE_SIZE)).expect("RAM");
+    /// Puts pages out of reach of everybody, or within it again.
+    pub(super) fn protect(&self, pages: PhysRange, access: PageAccess) {
+        let first = self.at(pages).expect("RAM");
         let (flags, mut protected) = match access {
             PageAccess::None => (MprotectFlags::empty(), self.protected.lock().unwrap()),
             PageAccess::ReadWrite => {
@@ -153,12 +152,14 @@ impl Ram {
                 (both, self.protected.lock().unwrap())
             }
         };
-        // SAFETY: a whole page of a mapping that is ours; who touches it without asking ends with SIGSEGV.
-        unsafe { mprotect(first.as_ptr().cast(), PAGE_SIZE as usize, flags) }.unwrap();
-        match access {
-            PageAccess::None => protected.insert(page),
-            PageAccess::ReadWrite => protected.remove(&page),
-        };
+        // SAFETY: whole pages of a mapping that is ours; who touches them without asking ends with SIGSEGV.
+        unsafe { mprotect(first.as_ptr().cast(), pages.size() as usize, flags) }.unwrap();
+        for pfn in pages.whole_frames().iter() {
+            match access {
+                PageAccess::None => protected.insert(pfn.addr()),
+                PageAccess::ReadWrite => protected.remove(&pfn.addr()),
+            };
+        }
     }
 
     /// Whether whoever touches an address has a page fault.
@@ -174,9 +175,14 @@ impl Ram {
     /// If the range is no RAM.
     #[must_use]
     pub fn read(&self, range: PhysRange) -> Vec<u8> {
-        let first = self.at(range).expect("RAM");
-        // SAFETY: `at` says that all of the range is mapped; the caller keeps writers away.
-        unsafe { slice::from_raw_parts(first.as_ptr(), range.size() as usize) }.to_vec()
+        let mut banks = self.banks.iter();
+        let bank = banks.find(|bank| bank.phys.covers(range)).expect("RAM");
+        let offset = range.start().offset_from(bank.phys.start()).unwrap();
+        // By the file: pages that are out of reach are read too.
+        let mut bytes = vec![0; range.size() as usize];
+        let read = pread(&self.file, bytes.as_mut_slice(), bank.offset + offset);
+        assert_eq!(read, Ok(bytes.len()));
+        bytes
     }
 
     /// Writes one byte, whoever owns it: what a wild pointer does.

@@ -414,6 +414,13 @@ const CALLS: &[(&str, Action)] = &[
     ("set_failslab", |call| {
         assert_eq!(call.world.set_failslab(None), Err(NoFailSlab));
     }),
+    ("hides_free_pages", |call| {
+        assert!(!call.world.hides_free_pages());
+    }),
+    ("free_page_fault", |call| {
+        let (address, kind) = (VirtAddr::new(0x1000), AccessKind::Read);
+        assert!(!call.world.free_page_fault(address, kind));
+    }),
     ("kfence_page_fault", |call| {
         let (address, kind) = (VirtAddr::new(0x1000), AccessKind::Read);
         assert!(!call.world.kfence_page_fault(address, kind));

@@ -21,6 +21,7 @@ mod model;
 mod nodes;
 mod origins;
 mod page_lists;
+mod pagealloc;
 mod poison;
 mod ranges;
 mod replay;

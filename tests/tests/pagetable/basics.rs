@@ -16,6 +16,7 @@ for_every_config! {
     parts_of_large_pages_can_be_changed_and_put_together_again,
     tables_without_entries_are_freed,
     what_is_mapped_is_not_mapped_again,
+    a_small_page_in_the_way_of_large_ones_is_named,
     pages_out_of_reach_keep_their_frames,
     five_levels_reach_further,
     tables_of_others_are_left_alone,
@@ -173,6 +174,23 @@ fn what_is_mapped_is_not_mapped_again<C: SimConfig>() {
     let at = BASE + 2 * MIB - 4096;
     let outcome = tables.map(at, frames(9, 1), kernel, PageSize::Size4K);
     assert_eq!(outcome, Err(MapError::Occupied(VirtAddr::new(at))));
+    tables.finish();
+    machine.finish();
+}
+
+fn a_small_page_in_the_way_of_large_ones_is_named<C: SimConfig>() {
+    let machine = Machine::<C>::with_ram(32 * MIB);
+    let mut tables = Tables::new(&machine, Level::P4D);
+    let kernel = Attributes::KERNEL;
+    let at = BASE + 6 * MIB + 5 * 4096;
+    tables
+        .map(at, frames(7, 1), kernel, PageSize::Size4K)
+        .unwrap();
+    let occupied = MapError::Occupied(VirtAddr::new(at));
+    for largest in [PageSize::Size2M, PageSize::Size1G] {
+        let outcome = tables.map(BASE, frames(0, 262_144), kernel, largest);
+        assert_eq!(outcome, Err(occupied));
+    }
     tables.finish();
     machine.finish();
 }

@@ -2,7 +2,9 @@
 
 mod against_the_model;
 mod basics;
+mod check;
 mod concurrency;
 mod failing;
 mod model;
+mod protect;
 mod ranges;

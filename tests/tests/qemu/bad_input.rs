@@ -146,6 +146,20 @@ pub(crate) const REFUSALS: &[Ending] = &[
         says: "kernel::shell::crash::crash (kernel/src/shell/crash.rs:",
     },
     Ending {
+        name: "free_page",
+        options: "--cmdline 'debug_pagealloc=on page_owner=on'",
+        exec: Some("crash page"),
+        status: 102,
+        says: " is free, and its byte 0x0 was read; kernel/src/memory/pagealloc.rs:",
+    },
+    Ending {
+        name: "free_page_of_the_debug_profile",
+        options: "--profile debug --cmdline debug_pagealloc=on",
+        exec: Some("crash page"),
+        status: 101,
+        says: "memory corruption: use after free: frame 0x",
+    },
+    Ending {
         name: "panic_on_another_cpu",
         options: "--cpus 4",
         exec: Some("on 3 crash panic"),

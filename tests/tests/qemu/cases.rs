@@ -107,6 +107,18 @@ pub(crate) const OBJECTS: &[Ending] = &[
         "guard_pool_debug",
         "--profile debug --cpus 2 --cmdline kfence.sample_interval=50",
     ),
+    objects(
+        "debug_pagealloc_cpus_4",
+        "--cpus 4 --memory 256M --cmdline debug_pagealloc=on",
+    ),
+    objects(
+        "debug_pagealloc_debug_max",
+        "--cpus 2 --memory 256M --profile debug --cpu max --cmdline debug_pagealloc=on",
+    ),
+    guard_pool(
+        "guard_pool_debug_pagealloc",
+        "--cpus 2 --cmdline 'kfence.sample_interval=50 debug_pagealloc=on'",
+    ),
     damage("damage_all_caches", "--cmdline slub_debug --memory 256M"),
 ];
 

@@ -42,7 +42,7 @@ const ROOMS: [(&str, usize, usize); 8] = [
     ("mem", 292, 17),
     ("frame/table", 940, 28),
     ("slab/object", 560, 46),
-    ("pagetable/entry_io", 70, 4),
+    ("pagetable/entry_io", 85, 4),
     ("kspace/raw", 620, 41),
     ("adapters", 2060, 245),
 ];

@@ -274,7 +274,11 @@ const SUITES: [Suite; 13] = [
         arguments: &[],
     },
     Suite {
-        areas: &["mm/src/pagetable"],
+        areas: &[
+            "mm/src/pagetable",
+            "mm/src/adapters/page_tables",
+            "mm/src/adapters/set_memory",
+        ],
         is_loom: false,
         tests: &["--package", "mm-tests", "--test", "pagetable"],
         arguments: &["sparse"],

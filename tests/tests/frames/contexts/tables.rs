@@ -2,10 +2,23 @@
 
 use mm::addr::{Pfn, PfnRange, VirtAddr, VirtRange};
 use mm::config::Layout;
-use mm::pagetable::{Attributes, Change, Level, PageSize, PageTable, Protection};
+use mm::pagetable::{Attributes, Change, Level, PageSize, PageTable, ProtectError, Protection};
+use mm::platform::PageAccess;
+use mm::report::Backing;
 use mm::system::KernelSpaceError;
 
 use super::{Action, Call};
+
+/// One of the `set_memory_*`, of a world that has not said where its kernel is.
+macro_rules! named {
+    ($name:ident) => {
+        (stringify!($name), |call| {
+            // SAFETY: it is refused.
+            let outcome = unsafe { call.world.$name(range()) };
+            assert_eq!(outcome, Err(ProtectError::NoKernelSpace));
+        })
+    };
+}
 
 const START: VirtAddr = VirtAddr::new(0xffff_c900_0000_0000);
 
@@ -84,6 +97,21 @@ pub(super) const CALLS: &[(&str, Action)] = &[
             .unwrap();
         })
     }),
+    ("map_user_pages", |call| {
+        with_tables(call, |tables| {
+            let row = (range().end(), PfnRange::from_count(Pfn::new(9), 1).unwrap());
+            let (largest, backing) = (PageSize::Size4K, Backing::Anonymous);
+            // SAFETY: as above.
+            unsafe {
+                call.world
+                    .map_user_pages(tables, row, Attributes::KERNEL_RO, largest, backing)
+            }
+            .unwrap();
+        })
+    }),
+    ("mapped_as", |call| {
+        assert_eq!(call.world.mapped_as(call.shared.pfn()), None)
+    }),
     ("unmap_pages", |call| {
         with_tables(call, |tables| {
             // SAFETY: as above.
@@ -117,8 +145,23 @@ pub(super) const CALLS: &[(&str, Action)] = &[
             let mut layout = Layout::LINUX_LIKE;
             layout.percpu = layout.vmalloc;
             // SAFETY: it is refused: two regions overlap.
-            let outcome = unsafe { call.world.adopt_kernel_space(*tables, layout) };
+            let outcome = unsafe {
+                call.world
+                    .adopt_kernel_space(*tables, layout, PageSize::Size1G)
+            };
             assert!(matches!(outcome, Err(KernelSpaceError::Layout(_))));
         })
+    }),
+    named!(set_memory_ro),
+    named!(set_memory_rw),
+    named!(set_memory_x),
+    named!(set_memory_nx),
+    named!(set_memory_np),
+    named!(set_memory_p),
+    ("set_direct_map", |call| {
+        let frames = PfnRange::from_count(Pfn::new(7), 2).unwrap();
+        // SAFETY: it is refused.
+        let outcome = unsafe { call.world.set_direct_map(frames, PageAccess::None) };
+        assert_eq!(outcome, Err(ProtectError::NoKernelSpace));
     }),
 ];

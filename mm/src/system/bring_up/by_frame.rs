@@ -1,0 +1,60 @@
+//! Tables of a word for each frame, where they are asked for.
+#![forbid(unsafe_code)]
+
+use super::super::{PageOwner, PageTableCheck};
+use super::{BringUpError, Builder};
+use crate::addr::to_index;
+use crate::frame::{FrameTable, Origin, Origins};
+use crate::mem::Array;
+use crate::pagetable::{MapCount, MapCounts};
+use crate::platform::{NodeId, Platform};
+
+impl<P: Platform> Builder<'_, P> {
+    /// Room for where frames were allocated, if that is to be kept.
+    pub(super) fn origins(
+        &mut self,
+        frames: &FrameTable,
+        kept: PageOwner,
+    ) -> Result<Origins, BringUpError> {
+        if kept == PageOwner::Off {
+            return Ok(Origins::none());
+        }
+        let origins = self.by_section(frames, Origins::SECTION, |_| Origin::default());
+        origins.map(Origins::new)
+    }
+
+    /// Room for how often frames are mapped, if that is to be counted.
+    pub(super) fn map_counts(
+        &mut self,
+        frames: &FrameTable,
+        checks: PageTableCheck,
+    ) -> Result<MapCounts, BringUpError> {
+        if checks == PageTableCheck::Off {
+            return Ok(MapCounts::new(Array::empty()));
+        }
+        let counts = self.by_section(frames, MapCounts::SECTION, |_| MapCount::default());
+        counts.map(MapCounts::new)
+    }
+
+    /// An array of `count` for each section, empty for those without memory.
+    fn by_section<T>(
+        &mut self,
+        frames: &FrameTable,
+        count: usize,
+        make: fn(usize) -> T,
+    ) -> Result<Array<Array<T>>, BringUpError> {
+        let sections = to_index(frames.limit().section());
+        let bytes = Array::<Array<T>>::bytes_for(sections).unwrap_or(u64::MAX);
+        let ram = self.take_table(bytes, NodeId(0))?;
+        let mut table = Array::carve(self.platform, ram, sections, |_| Array::empty())?;
+        for (section, place) in (0..).zip(table.iter_mut()) {
+            if frames.section(section).is_none() {
+                continue;
+            }
+            let bytes = Array::<T>::bytes_for(count).unwrap_or(u64::MAX);
+            let ram = self.take_table(bytes, NodeId(0))?;
+            *place = Array::carve(self.platform, ram, count, make)?;
+        }
+        Ok(table)
+    }
+}
