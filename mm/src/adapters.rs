@@ -24,6 +24,8 @@ mod supply;
 mod typed;
 mod vmalloc;
 mod vmap;
+#[cfg(feature = "x86_64")]
+mod x86;
 
 pub use bytes::KBytes;
 pub use dma_pool::{DmaBytes, DmaPool};
@@ -37,3 +39,5 @@ pub use raw_pages::GetPagesError;
 pub(crate) use supply::Store;
 pub use typed::{CacheBox, NoRoom, TypedCache};
 pub use vmalloc::{BadVfree, Vmalloc};
+#[cfg(feature = "x86_64")]
+pub use x86::{X86Frames, X86Mapper};

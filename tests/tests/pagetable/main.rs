@@ -4,6 +4,7 @@ mod against_the_model;
 mod basics;
 mod check;
 mod concurrency;
+mod crate_x86_64;
 mod failing;
 mod model;
 mod protect;
