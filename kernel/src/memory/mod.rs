@@ -180,6 +180,15 @@ unsafe impl Home for Kernel {
     }
 }
 
+/// Has frames of stacks and areas that nobody has any more freed. Context: task.
+pub(crate) fn settle_areas() {
+    stacks::drain();
+    let _ = MEMORY.vmalloc_purge();
+}
+
+/// Page tables of areas, and records of areas, that may stay when threads and their stacks have come and gone: pages.
+pub(crate) const OF_AREAS: u64 = 16;
+
 /// Frames that nobody has: those on the lists of CPUs are given back first, and caches may have some, since
 /// everything that the kernel allocates makes them come and go. For tests that compare before and after. What is
 /// put off is waited for.
@@ -187,9 +196,7 @@ pub(crate) fn free_frames() -> u64 {
     if MEMORY.grace().pending() > 0 {
         let _ = MEMORY.grace().barrier();
     }
-    // Nor are those of stacks and areas that nobody has.
-    stacks::drain();
-    let _ = MEMORY.vmalloc_purge();
+    settle_areas();
     MEMORY.drain_all_pages();
     MEMORY.free_frames().saturating_add(frames_in_slabs())
 }

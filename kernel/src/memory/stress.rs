@@ -274,6 +274,7 @@ impl Free {
     }
 
     fn now() -> Self {
+        super::settle_areas();
         MEMORY.drain_all_pages();
         let blocks = free_blocks();
         let in_slabs = super::frames_in_slabs();

@@ -229,6 +229,8 @@ ktest! {
     }
 
     fn a_cpu_without_other_threads_has_no_tick() {
+        // Those that the boot made may not have had their first turn yet.
+        let _ = sched::sleep_ms(20);
         let cpu = local::current();
         let before = cpu.count(vector::TIMER);
         let start = time::now_ns();

@@ -190,12 +190,12 @@ ktest! {
         let guards = extents.iter().filter(|extent| fault_of_a_write(extent.guard).is_ok());
         let guards = guards.count();
         stacks::free(stacks);
+        purge();
         ktest_eq!((unmapped, guards), (0, extents.len()));
         for extent in &extents {
             ktest_assert!(fault_of_a_write(extent.bottom).is_ok(), "still mapped");
         }
         // The tables stay: the next ones find them.
-        purge();
         let kept = free.saturating_sub(free_frames());
         ktest_assert!(kept <= 9, "{kept} pages are gone");
         let free = free_frames();

@@ -3,6 +3,7 @@
 
 use core::fmt;
 use core::panic::Location;
+use core::ptr::NonNull;
 
 use super::{Memory, VmallocError};
 use crate::adapters::Store;
@@ -107,6 +108,16 @@ impl<P: Platform> Memory<P> {
                 Err(VmallocError::Map(error))
             }
         }
+    }
+
+    /// Where the direct map reaches a frame of RAM (Linux: `kmap`, `kmap_local_page`, `page_address`). With 64 bits all RAM is
+    /// mapped: so nothing is mapped for it, nothing has to be undone (`kunmap`, `kunmap_local`), and it is as good on
+    /// another CPU or after a sleep. `None` for what is no RAM of a zone. Context: any.
+    #[must_use]
+    pub fn kmap_local(&self, pfn: Pfn) -> Option<NonNull<u8>> {
+        let _zone = self.zone_of(pfn)?;
+        let page = PhysRange::from_size(pfn.addr(), PAGE_SIZE);
+        self.platform.direct_map(page)
     }
 
     /// Ends an area that nobody was told of, at once.

@@ -113,7 +113,7 @@ pub(crate) const OBJECTS: &[Ending] = &[
     ),
     objects(
         "debug_pagealloc_debug_max",
-        "--cpus 2 --memory 256M --profile debug --cpu max --cmdline debug_pagealloc=on",
+        "--cpus 4 --memory 256M --profile debug --cpu max --cmdline debug_pagealloc=on",
     ),
     guard_pool(
         "guard_pool_debug_pagealloc",

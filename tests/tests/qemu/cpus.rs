@@ -54,7 +54,7 @@ pub(crate) const CPUS: &[Cpus] = &[
         "two_unoptimised",
         "--cpus 2 --debug",
         "ktest selftest::stacks::*,selftest::grace::*",
-        &["KTEST done 10 0"],
+        &["KTEST done 11 0"],
     ),
     cpus(
         "sixty_four",

@@ -237,6 +237,23 @@ fn nobody_waits_for_page_tables_where_it_may_not_sleep() {
     world.finish();
 }
 
+/// With 64 bits the direct map has every frame of RAM, and no others.
+#[test]
+fn frames_are_reached_without_being_mapped() {
+    let world = World::<Usual>::new(64 * MIB, 64 * MIB, 64);
+    let block = world.alloc_block(Gfp::KERNEL, Order::ZERO).unwrap();
+    let first = world.kmap_local(block.pfn()).unwrap();
+    // SAFETY: a page that the test owns.
+    unsafe { first.write_bytes(0x5a, PAGE) };
+    assert!(block.bytes().iter().all(|&byte| byte == 0x5a));
+    assert_eq!(world.kmap_local(block.pfn()), Some(first));
+    assert_eq!(world.mapped(), 0);
+    assert_eq!(world.kmap_local(DEVICE.frame()), None);
+    assert_eq!(world.kmap_local(Pfn::new(u64::MAX)), None);
+    drop(block);
+    world.finish();
+}
+
 fn kvfree(world: &World<impl mm_tests::sim::SimConfig>, first: NonNull<u8>) {
     // SAFETY: the test forgets it.
     unsafe { world.kvfree(first) }.unwrap();

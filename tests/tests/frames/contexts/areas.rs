@@ -75,6 +75,9 @@ pub(super) const CALLS: &[(&str, Action)] = &[
     ("vm_unmap_ram", vm_unmap_ram),
     ("vmap", vunmap),
     ("vunmap", vunmap),
+    ("kmap_local", |call| {
+        assert!(call.world.kmap_local(call.shared.pfn()).is_some());
+    }),
     ("kvfree", |call| {
         kvfree(call, call.world.kvmalloc(100, call.gfp).unwrap());
     }),
