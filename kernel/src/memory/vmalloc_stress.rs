@@ -51,9 +51,11 @@ impl Piece for Vmalloc<Kernel> {
 pub(super) fn stress_vmalloc(arguments: &[String]) -> CommandResult {
     let (cpus, operations, seed) = wanted(arguments)?;
     kprintln!("stress: {operations} operations on areas on {cpus} CPUs, seed {seed}");
+    // Stacks of ended threads are areas, too.
+    super::settle_areas();
     let before = MEMORY.vmalloc_stats();
     let counts = run::<Vmalloc<Kernel>>("stress vmalloc", (cpus, operations, seed))?;
-    MEMORY.vmalloc_purge();
+    super::settle_areas();
     MEMORY.validate().map_err(CommandError::failed)?;
     MEMORY.validate_vmalloc().map_err(CommandError::failed)?;
     let tables = match MEMORY.kernel_space() {
