@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::marker::PhantomData;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::thread::{self, ThreadId};
 
 use mm::platform::{CpuId, IrqState, LockClass};
 
@@ -54,8 +55,8 @@ struct Cpu {
 pub(super) struct Cpus {
     machine: u64,
     cpus: Vec<Cpu>,
-    /// Which tokens are out.
-    taken: Mutex<Vec<bool>>,
+    /// Which tokens are out, and to whom.
+    taken: Mutex<Vec<Option<ThreadId>>>,
     /// `(held, taken)` pairs ever seen.
     edges: Mutex<BTreeSet<(&'static str, &'static str)>>,
     troubles: Mutex<Vec<Trouble>>,
@@ -74,7 +75,7 @@ impl Cpus {
         Self {
             machine: MACHINES.fetch_add(1, Ordering::Relaxed),
             cpus: (0..count).map(|_| Cpu::default()).collect(),
-            taken: Mutex::new(vec![false; count as usize]),
+            taken: Mutex::new(vec![None; count as usize]),
             edges: Mutex::default(),
             troubles: Mutex::default(),
             taken_locks: AtomicU64::new(0),
@@ -119,8 +120,14 @@ impl Cpus {
         let token = taken
             .get_mut(cpu as usize)
             .unwrap_or_else(|| panic!("the machine has no CPU {cpu}"));
-        assert!(!*token, "another thread runs on CPU {cpu}");
-        *token = true;
+        assert!(token.is_none(), "another thread runs on CPU {cpu}");
+        *token = Some(thread::current().id());
+    }
+
+    /// Whether other threads run on CPUs.
+    pub(super) fn has_others(&self) -> bool {
+        let (taken, own) = (self.taken.lock().unwrap(), thread::current().id());
+        taken.iter().flatten().any(|thread| *thread != own)
     }
 
     fn here(&self) -> (u32, &Cpu) {
@@ -265,6 +272,6 @@ impl Drop for OnCpu<'_> {
             let place = running.iter().rposition(|one| *one == here);
             running.remove(place.expect("this thread is on the CPU"));
         });
-        self.cpus.taken.lock().unwrap()[self.cpu as usize] = false;
+        self.cpus.taken.lock().unwrap()[self.cpu as usize] = None;
     }
 }

@@ -424,12 +424,12 @@ unsafe impl<C: SimConfig> Platform for SimPlatform<C> {
     }
 
     /// The other thread gets the host's CPU; a machine that waits for a CPU which does nothing
-    /// soon gives up, unless there are some that answer.
+    /// soon gives up, unless there are threads on others: the host may let those wait for long.
     fn relax(&self, rounds: u32) -> bool {
         std::thread::yield_now();
-        let patience = match self.calls.lock().unwrap().is_empty() {
-            true => 1_000,
-            false => 10_000_000,
+        let patience = match self.cpus.has_others() {
+            true => 10_000_000,
+            false => 1_000,
         };
         rounds < patience
     }
