@@ -6,7 +6,7 @@ use crate::arch::stack::StackExtent;
 use crate::arch::{apic, local, smp, time};
 use crate::ktest::Failure;
 use crate::memory::stacks::{self, Stack};
-use crate::memory::{MEMORY, free_frames};
+use crate::memory::{MEMORY, free_frames, settle_areas};
 use crate::num::to_u64;
 use crate::sched::team::scoped_on;
 use crate::sched::thread::Affinity;
@@ -98,12 +98,6 @@ fn wait_on_the_cpu() {
     }
 }
 
-/// Has frames of stacks that were given back freed.
-fn purge() {
-    stacks::drain();
-    let _ = MEMORY.vmalloc_purge();
-}
-
 /// Gives the scheduler on this CPU all kinds of things to do, between two turns of another thread.
 /// `until` is told how many times that was done.
 #[inline(never)]
@@ -177,7 +171,7 @@ ktest! {
     fn stacks_get_the_page_tables_that_they_need() {
         // More than two tables of the lowest level map.
         const BYTES: u64 = 6 << 20;
-        purge();
+        settle_areas();
         let free = free_frames();
         let mut stacks = Vec::new();
         for _ in 0..2 {
@@ -190,7 +184,7 @@ ktest! {
         let guards = extents.iter().filter(|extent| fault_of_a_write(extent.guard).is_ok());
         let guards = guards.count();
         stacks::free(stacks);
-        purge();
+        settle_areas();
         ktest_eq!((unmapped, guards), (0, extents.len()));
         for extent in &extents {
             ktest_assert!(fault_of_a_write(extent.bottom).is_ok(), "still mapped");
@@ -200,7 +194,7 @@ ktest! {
         ktest_assert!(kept <= 9, "{kept} pages are gone");
         let free = free_frames();
         stacks::free([Stack::new(BYTES).map_err(Failure::new)?]);
-        purge();
+        settle_areas();
         ktest_eq!(free_frames(), free);
         Ok(())
     }
@@ -224,7 +218,7 @@ ktest! {
             ktest_assert!(fault_of_a_write(stack.extent().guard).is_ok(), "no guard page");
         }
         stacks::free(again);
-        purge();
+        settle_areas();
         ktest_assert!(fault_of_a_write(places[0]).is_ok(), "still mapped");
         Ok(())
     }

@@ -67,9 +67,8 @@ impl Space {
     }
 
     /// Where an address leads.
-    #[inline]
     pub(crate) fn translate<S: Supply>(&self, supply: &S, at: VirtAddr) -> Option<PhysAddr> {
-        self.tables.translate(supply.memory(), at)
+        self.tables.walk(supply.memory(), at).phys(at)
     }
 }
 

@@ -49,6 +49,13 @@ impl Space {
         }
     }
 
+    /// Ends an area that nobody was told of. But some of it may have been in the page tables, and CPUs may have looked.
+    /// Context: task, no lock held.
+    pub(crate) fn abandon<S: Supply>(&self, supply: &S, ended: (Slot, &Area)) {
+        let _ = self.retire(supply, ended, true);
+        let _ = self.purge(supply);
+    }
+
     /// Has all CPUs forget the areas that wait, and gives their frames and addresses back. Answers how many there
     /// were; `None` if somebody else is at it. Context: task, no lock held.
     pub(crate) fn purge<S: Supply>(&self, supply: &S) -> Option<u64> {
@@ -92,7 +99,7 @@ impl Space {
     fn give_back<S: Supply>(&self, supply: &S, first: Option<Slot>) {
         let mut pages = Returned::new();
         let mut next = first;
-        while next.is_some() {
+        loop {
             let mut batch: [Option<(Slot, &Area)>; BATCH] = [None; BATCH];
             let (mut full, mut gone): (usize, u64) = (0, 0);
             for place in &mut batch {
@@ -106,8 +113,11 @@ impl Space {
                 *place = Some((slot, area));
                 full = full.wrapping_add(1);
             }
-            self.lazy_pages.fetch_sub(gone, Ordering::Relaxed);
             let batch = batch.get_mut(..full).unwrap_or_default();
+            if batch.is_empty() {
+                break;
+            }
+            self.lazy_pages.fetch_sub(gone, Ordering::Relaxed);
             self.lay_ready(supply, batch);
             if batch.iter().any(Option::is_some) {
                 self.forget(supply, batch);

@@ -17,7 +17,7 @@ use super::level::PageSize;
 use super::memory::TableMemory;
 use super::node::{Node, extent, last_of};
 use super::receipt::FlushReceipt;
-use super::split::joined_as;
+use super::split::{join, joined_as};
 use crate::addr::{VirtAddr, VirtRange};
 use crate::frame::IsDead;
 use crate::sync::Pin;
@@ -124,7 +124,7 @@ impl<'a, M: TableMemory> Cursor<'a, M> {
     ) {
         let Self { held, _pin } = self;
         let Held { memory, range, top } = held;
-        rejoin_below(memory, top, (range, largest), receipt);
+        join(memory, top, (range, largest), true, receipt);
         let Some(mut entry) = joined_as(top, largest) else {
             return;
         };
@@ -149,27 +149,6 @@ impl<'a, M: TableMemory> Cursor<'a, M> {
                 return;
             };
             (full, entry) = (above, larger);
-        }
-    }
-}
-
-/// Puts together what the tables below one map for `range`, from the lowest level up. Context: locked.
-fn rejoin_below<'a, M: TableMemory>(
-    memory: &'a M,
-    node: Node<'a>,
-    (range, largest): (VirtRange, PageSize),
-    receipt: &mut FlushReceipt<'a, M>,
-) {
-    for (slot, part) in node.tables(range) {
-        let Some(below) = node.below(memory, slot.load()) else {
-            continue;
-        };
-        rejoin_below(memory, below, (part, largest), receipt);
-        if let Some(entry) = joined_as(below, largest) {
-            slot.store(entry);
-            below.lock().die();
-            receipt.push(below.page);
-            receipt.add(extent(part.start(), node.level));
         }
     }
 }

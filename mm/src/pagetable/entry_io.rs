@@ -27,16 +27,12 @@ impl Slot {
     pub(super) fn store(&self, entry: Entry) {
         self.0.store(entry.bits(), Ordering::Release);
     }
-}
 
-impl Slot {
     /// Writes what `change` makes of an entry, whatever others write meanwhile; answers what stands there then.
     pub(super) fn update(&self, change: impl Fn(Entry) -> Entry) -> Entry {
         loop {
-            let (old, new) = {
-                let old = self.load();
-                (old, change(old))
-            };
+            let old = self.load();
+            let new = change(old);
             let (before, after) = (old.bits(), new.bits());
             let (set, seen) = (Ordering::AcqRel, Ordering::Acquire);
             if before == after || self.0.compare_exchange(before, after, set, seen).is_ok() {
@@ -85,8 +81,8 @@ impl<'a> Table<'a> {
         };
         let first = first.cast::<[Slot; ENTRIES]>();
         debug_assert!(first.is_aligned());
-        // SAFETY: a page of mapped RAM (Platform 1, and what it says of its base) that holds 512 entries by the caller's word; a slot is an atomic word,
-        // and any bits are valid. Pages are aligned where they are mapped.
+        // SAFETY: a page of mapped RAM (Platform 1, and what it says of its base) that holds 512 entries by the caller's
+        // word; a slot is an atomic word, and any bits are valid. Pages are aligned where they are mapped.
         Some(Self(unsafe { first.as_ref() }))
     }
 

@@ -16,10 +16,9 @@ use super::error::{ChangeError, MapError};
 use super::level::{Level, PageSize};
 use super::map::Frames;
 use super::memory::TableMemory;
-use super::node::{Node, whole};
+use super::node::{Node, first_in_use, whole};
 use super::receipt::FlushReceipt;
-use crate::addr::{Pfn, VirtAddr, VirtRange, to_count};
-use crate::config::PAGE_SHIFT;
+use crate::addr::{Pfn, VirtRange};
 use crate::sync::Pin;
 
 /// What becomes of tables that are made and are without entries later.
@@ -101,16 +100,7 @@ fn clear_pages(node: Node<'_>, range: VirtRange) {
     let _ = node.lock().sub(gone);
 }
 
-/// Whether nothing stands in any of these places. By fours: most of what a loop costs is the loop.
-#[inline]
-fn are_clear(slots: &[Slot]) -> bool {
-    let (fours, rest) = slots.as_chunks::<4>();
-    let or = |all: u64, slot: &Slot| all | slot.load().bits();
-    let all = fours.iter().fold(0, |all, four| four.iter().fold(all, or));
-    rest.iter().fold(all, or) == 0
-}
-
-/// Clears places; answers in how many something stood.
+/// Clears places; answers in how many something stood. By fours, as [`first_in_use`] looks.
 #[inline]
 fn clear_slots(slots: &[Slot]) -> u32 {
     let (fours, rest) = slots.as_chunks::<4>();
@@ -166,8 +156,8 @@ impl PteTable {
         let node = self.node(memory)?;
         let slots = node.slots(range);
         let bits = leaf_bits(PageSize::Size4K, attributes);
-        if !are_clear(slots) {
-            return Some(Err(MapError::Occupied(first_taken(range.start(), slots))));
+        if let Some(at) = first_in_use(range.start(), slots) {
+            return Some(Err(MapError::Occupied(at)));
         }
         frames.write(0, slots, (PageSize::Size4K, bits));
         node.lock().add(u32::try_from(slots.len()).unwrap_or(0));
@@ -180,12 +170,4 @@ impl PteTable {
         clear_pages(self.node(memory)?, range);
         Some(())
     }
-}
-
-/// The first page where something is mapped, of those from an address on.
-#[cold]
-fn first_taken(start: VirtAddr, slots: &[Slot]) -> VirtAddr {
-    let free = slots.iter().take_while(|slot| slot.load().is_none());
-    let offset = to_count(free.count()) << PAGE_SHIFT;
-    start.checked_add(offset).unwrap_or(start)
 }

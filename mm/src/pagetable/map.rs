@@ -10,7 +10,7 @@ use super::error::{MapError, RangeError};
 use super::kept::Empties;
 use super::level::{Level, PageSize};
 use super::memory::TableMemory;
-use super::node::{Node, first_part, whole};
+use super::node::{Node, first_in_use, first_part, is_users, whole};
 use super::stash::Stash;
 use crate::addr::{Pfn, PfnRange, VirtAddr, VirtRange, to_index};
 use crate::config::{MAX_PHYS_BITS, PAGE_SHIFT};
@@ -126,8 +126,8 @@ impl PageTable {
         self.map(memory, range, frames, attributes, Empties::Freed)
     }
 
-    /// Maps frames; `empties` is for the tables that are made. They go through tables that are locked as far as there are pages for tables at once; whoever looks
-    /// meanwhile finds a part of it.
+    /// Maps frames; `empties` is for the tables that are made. They go through tables that are locked as far as there are
+    /// pages for tables at once; whoever looks meanwhile finds a part of it.
     ///
     /// # Errors
     /// [`MapError`]; nothing is changed then.
@@ -228,12 +228,8 @@ fn missing<M: TableMemory>(
 ) -> Result<usize, MapError> {
     let Some(below) = node.level.below() else {
         if node.lock().live() != 0 {
-            let mut slots = node.slots(range).iter();
-            if let Some(index) = slots.position(|slot| !slot.load().is_none()) {
-                let offset = crate::addr::to_count(index) << PAGE_SHIFT;
-                let at = range.start().checked_add(offset);
-                return Err(MapError::Occupied(at.unwrap_or(range.start())));
-            }
+            let taken = first_in_use(range.start(), node.slots(range));
+            taken.map_or(Ok(()), |at| Err(MapError::Occupied(at)))?;
         }
         return Ok(0);
     };
@@ -374,9 +370,7 @@ impl<'a, M: TableMemory, F: Frames> Fill<'_, 'a, M, F> {
             }
             if let Some(below) = self.make_table(node.level) {
                 self.fill(below, part);
-                // The lower half is user code's.
-                let user = part.start().as_u64() >> 63 == 0;
-                slot.store(Entry::table(below.page.pfn(), user));
+                slot.store(Entry::table(below.page.pfn(), is_users(part.start())));
             } else {
                 // Counted under the same lock.
                 debug_assert!(false, "a table is missing");

@@ -6,7 +6,7 @@ use super::entry_io::{Slot, Table};
 use super::level::{Level, PageSize};
 use super::memory::TableMemory;
 use crate::addr::{Pfn, VirtAddr, VirtRange, to_count};
-use crate::config::PAGE_SIZE;
+use crate::config::{PAGE_SHIFT, PAGE_SIZE};
 use crate::frame::{TableLock, TablePage};
 
 /// A table of the library's own.
@@ -127,6 +127,27 @@ pub(super) fn extent(at: VirtAddr, level: Level) -> VirtRange {
     let last = VirtAddr::new(u64::MAX).align_down(PAGE_SIZE);
     let end = start.checked_add(level.entry_bytes()).unwrap_or(last);
     VirtRange::new(start, end).unwrap_or_default()
+}
+
+/// The first page whose place in a table of pages is in use, of those from `start` on.
+#[inline]
+pub(super) fn first_in_use(start: VirtAddr, slots: &[Slot]) -> Option<VirtAddr> {
+    // By fours: most of what a loop costs is the loop.
+    let (fours, rest) = slots.as_chunks::<4>();
+    let or = |all: u64, slot: &Slot| all | slot.load().bits();
+    let all = fours.iter().fold(0, |all, four| four.iter().fold(all, or));
+    if rest.iter().fold(all, or) == 0 {
+        return None;
+    }
+    let free = slots.iter().take_while(|slot| slot.load().is_none());
+    let offset = to_count(free.count()) << PAGE_SHIFT;
+    Some(start.checked_add(offset).unwrap_or(start))
+}
+
+/// Whether an address is in the lower half, which is user code's.
+#[inline]
+pub(super) const fn is_users(at: VirtAddr) -> bool {
+    at.as_u64() >> 63 == 0
 }
 
 /// The page size of a level, if `part` is all that an entry of it is for.

@@ -2,11 +2,12 @@
 #![forbid(unsafe_code)]
 
 use super::PageTable;
+use super::cursor::lowest;
 use super::entry::Entry;
 use super::error::ChangeError;
 use super::level::Level;
 use super::memory::TableMemory;
-use super::node::{Node, first_part};
+use super::node::first_part;
 use crate::addr::VirtRange;
 
 impl PageTable {
@@ -25,7 +26,8 @@ impl PageTable {
         let mut left = range;
         while !left.is_empty() {
             let part = first_part(left, Level::PMD);
-            let table = self.lowest_table(memory, part);
+            let table = lowest(self, memory, part).ok();
+            let table = table.filter(|table| table.level == Level::PTE);
             let table = table.ok_or(ChangeError::NotMapped(part.start()))?;
             let change = |entry: Entry| match (entry.is_present(), is_reachable) {
                 (true, false) => entry.to_protnone(),
@@ -41,19 +43,5 @@ impl PageTable {
             left = VirtRange::new(part.end(), left.end()).unwrap_or_default();
         }
         Ok(())
-    }
-
-    /// The table of small pages that all of a range goes through, if there is one.
-    fn lowest_table<'a, M: TableMemory>(
-        &self,
-        memory: &'a M,
-        range: VirtRange,
-    ) -> Option<Node<'a>> {
-        let mut node = self.top(memory)?;
-        while node.level != Level::PTE {
-            let slot = node.table.slot(node.level.index(range.start()));
-            node = node.below(memory, slot.load())?;
-        }
-        Some(node)
     }
 }

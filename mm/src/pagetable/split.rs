@@ -4,7 +4,7 @@
 use super::PageTable;
 use super::cursor::Cursor;
 use super::entry::{Decoded, Entry};
-use super::entry_io::{Slot, Table};
+use super::entry_io::Slot;
 use super::error::ChangeError;
 use super::level::{ENTRIES, Level, PageSize};
 use super::memory::TableMemory;
@@ -60,7 +60,7 @@ impl PageTable {
         self.check(range)?;
         let mut receipt = FlushReceipt::new(memory);
         let cursor = Cursor::lock(self, memory, range)?;
-        join(memory, cursor.top(), (range, largest), &mut receipt);
+        join(memory, cursor.top(), (range, largest), false, &mut receipt);
         Ok(receipt)
     }
 }
@@ -132,7 +132,7 @@ fn split<'a, M: TableMemory>(
             && entry.is_mapped()
             && !entry.leads_to_table()
             && whole(part, node.level).is_none()
-            && let Some(below) = cut(memory, size, entry, stash)
+            && let Some(below) = cut(size, entry, stash)
         {
             slot.store(Entry::table(below.page.pfn(), entry.is_user()));
             // CPUs may know the large page: what follows may change a part of it.
@@ -146,51 +146,41 @@ fn split<'a, M: TableMemory>(
 
 /// A table that maps what a large page does, locked.
 fn cut<'a, M: TableMemory>(
-    memory: &'a M,
     size: PageSize,
     entry: Entry,
     stash: &mut Stash<'a, M>,
 ) -> Option<Node<'a>> {
-    let level = size.level().below()?;
-    let page = stash.take()?;
-    let page = match memory.frames().make_page_table(page, level.number()) {
-        Ok(page) => page,
-        Err(page) => {
-            memory.give_page(page);
-            return None;
-        }
-    };
-    page.lock().begin(ALL, true);
-    let table = Table::of(memory.platform(), page)?;
+    let made = stash.make_table(size.level())?;
+    made.lock().add(ALL);
     let mut piece = entry.first_piece(size)?.bits();
-    for slot in table.slots() {
+    for slot in made.table.slots() {
         slot.store(Entry::from_bits(piece));
-        piece = piece.wrapping_add(level.entry_bytes());
+        piece = piece.wrapping_add(made.level.entry_bytes());
     }
-    Some(Node { page, table, level })
+    Some(made)
 }
 
-/// Puts together what can be, from the lowest level up. Context: locked.
-fn join<'a, M: TableMemory>(
+/// Puts together what the tables below one map for `range`, from the lowest level up; `across` its ends too, or only
+/// within it. Context: locked.
+pub(super) fn join<'a, M: TableMemory>(
     memory: &'a M,
     node: Node<'a>,
     (range, largest): (VirtRange, PageSize),
+    across: bool,
     receipt: &mut FlushReceipt<'a, M>,
 ) {
-    if node.level.below().is_none() {
-        return;
-    }
-    for (slot, part) in node.parts(range) {
+    for (slot, part) in node.tables(range) {
         let Some(below) = node.below(memory, slot.load()) else {
             continue;
         };
-        join(memory, below, (part, largest), receipt);
-        let size = whole(part, node.level).filter(|&size| size <= largest);
-        if let Some(entry) = size.and_then(|size| joined(below, size)) {
+        join(memory, below, (part, largest), across, receipt);
+        let may_be = across || whole(part, node.level).is_some();
+        if let Some(entry) = joined_as(below, largest).filter(|_| may_be) {
             slot.store(entry);
             below.lock().die();
             receipt.push(below.page);
-            receipt.add(part);
+            let joined = extent(part.start(), node.level);
+            receipt.add(joined);
         }
     }
 }
@@ -199,7 +189,10 @@ fn join<'a, M: TableMemory>(
 pub(super) fn joined_as(node: Node<'_>, largest: PageSize) -> Option<Entry> {
     let mut sizes = PageSize::ALL.into_iter();
     let size = sizes.find(|size| size.level().below() == Some(node.level))?;
-    joined(node, size).filter(|_| size <= largest)
+    if size > largest {
+        return None;
+    }
+    joined(node, size)
 }
 
 /// The entry for a page of `size` that maps what a full table does, if one can.

@@ -83,7 +83,6 @@ impl<'a, M: TableMemory, S: FnMut(VirtAddr, Leaf)> Clear<'_, 'a, M, S> {
             let entry = slot.load();
             if let Some(below) = node.below(self.memory, entry) {
                 self.clear(below, part);
-                // The root leads to the same tables for good.
                 self.let_go(below, part);
                 // The root leads to the same tables for good.
                 if !below.lock().may_die() || node.level == self.root {

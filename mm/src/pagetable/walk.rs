@@ -91,28 +91,6 @@ impl PageTable {
         walk
     }
 
-    /// Where an address leads, if that can be used.
-    #[inline]
-    pub(crate) fn translate<M: TableMemory>(&self, memory: &M, at: VirtAddr) -> Option<PhysAddr> {
-        if !at.is_canonical(self.levels) {
-            return None;
-        }
-        // As in `walk`.
-        let _pin = Pin::new(memory.platform());
-        let mut level = self.top_level();
-        let mut table = self.top(memory)?.table;
-        loop {
-            let entry = table.slot(level.index(at)).load();
-            let Some(below) = level.below().filter(|_| entry.leads_to_table()) else {
-                let size = level.page_size().filter(|_| entry.is_present())?;
-                let offset = at.as_u64() & size.bytes().wrapping_sub(1);
-                return entry.leaf_pfn(size).addr().checked_add(offset);
-            };
-            table = table.below(memory.platform(), entry)?;
-            level = below;
-        }
-    }
-
     /// The first page at or behind an address that can be used, and where it starts.
     pub(crate) fn next_leaf<M: TableMemory>(
         &self,

@@ -7,7 +7,7 @@ use super::entry::Entry;
 use super::error::MapError;
 use super::level::Level;
 use super::memory::{OutOfTables, TableMemory};
-use super::node::Node;
+use super::node::{Node, is_users};
 use super::stash::Stash;
 use crate::addr::{Pfn, VirtAddr, VirtRange};
 
@@ -66,11 +66,6 @@ impl PageTable {
     }
 }
 
-/// Whether an address is in the lower half, which is user code's.
-const fn is_users(at: VirtAddr) -> bool {
-    at.as_u64() >> 63 == 0
-}
-
 /// Frees a table and those below it.
 fn free<M: TableMemory>(memory: &M, node: Node<'_>) {
     if node.level.below().is_some() {
@@ -80,12 +75,13 @@ fn free<M: TableMemory>(memory: &M, node: Node<'_>) {
             }
         }
     }
+    let counts = memory.map_counts().zip(node.level.page_size());
     for slot in node.table.slots() {
         let entry = slot.load();
         slot.store(Entry::NONE);
-        let is_page = node.below(memory, entry).is_none() && entry.is_mapped();
-        if let (Some(counts), Some(size), true) =
-            (memory.map_counts(), node.level.page_size(), is_page)
+        if let Some((counts, size)) = counts
+            && node.below(memory, entry).is_none()
+            && entry.is_mapped()
         {
             counts.end(memory.platform(), &entry.as_leaf(size));
         }

@@ -337,9 +337,7 @@ fn mapped_area<'m, P: Platform>(
     match mapped {
         Ok(()) => Ok((slot, area)),
         Err(error) => {
-            // Nobody was told of the addresses; but some were in the page tables, and CPUs may have looked.
-            let _ = space.retire(supply, (slot, area), true);
-            let _ = space.purge(supply);
+            space.abandon(supply, (slot, area));
             Err(VmallocError::Map(error))
         }
     }

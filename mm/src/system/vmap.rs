@@ -104,7 +104,7 @@ impl<P: Platform> Memory<P> {
         match map_frames(space, &supply, area, frames, how) {
             Ok(()) => Ok((slot, area)),
             Err(error) => {
-                self.give_up(slot);
+                space.abandon(&supply, (slot, area));
                 Err(VmallocError::Map(error))
             }
         }
@@ -118,13 +118,6 @@ impl<P: Platform> Memory<P> {
         let _zone = self.zone_of(pfn)?;
         let page = PhysRange::from_size(pfn.addr(), PAGE_SIZE);
         self.platform.direct_map(page)
-    }
-
-    /// Ends an area that nobody was told of, at once.
-    fn give_up(&self, slot: Slot) {
-        if self.end_area(slot) {
-            let _ = self.vmalloc_purge();
-        }
     }
 
     /// An area for the registers of a device.
@@ -159,10 +152,10 @@ impl<P: Platform> Memory<P> {
         let how = Attributes::KERNEL.with_cache(cache);
         let row = Others::Row(first, count);
         let (slot, area) = self.map_others(row, how, (AreaKind::Ioremap, place))?;
-        let (space, _) = self.kspace().ok_or(VmallocError::NotUp)?;
+        let (space, supply) = self.kspace().ok_or(VmallocError::NotUp)?;
         // After it was mapped: nobody was told of the addresses yet.
         if let Err(other) = space.note_device(&self.platform, slot, first.addr(), cache) {
-            self.give_up(slot);
+            space.abandon(&supply, (slot, area));
             return Err(IoremapError::Conflict(other));
         }
         let offset = at.offset_from(first.addr()).unwrap_or_default();
