@@ -160,6 +160,8 @@ pub(crate) struct Core {
     tuning: SpinLock<Tuning>,
     reclaim: reclaim::Counters,
     pub(crate) kernel_space: Once<KernelSpace>,
+    /// Frames that are page tables.
+    table_frames: AtomicU64,
     /// Frames left out of circulation because they were found damaged.
     pub(crate) quarantined: AtomicU64,
     pub(crate) summary: Summary,

@@ -73,7 +73,7 @@ pub use platform::KernelPlatform;
 
 use crate::kernel_param;
 use mm::sync::shootdown::Lazy;
-use mm::system::{Block, Home, Memory};
+use mm::system::{Block, Home, Memory, VmallocError};
 
 kernel_param!("mem", "SIZE", "use no RAM above");
 kernel_param!(
@@ -186,9 +186,6 @@ pub(crate) fn settle_areas() {
     let _ = MEMORY.vmalloc_purge();
 }
 
-/// Page tables of areas, and records of areas, that may stay when threads and their stacks have come and gone: pages.
-pub(crate) const OF_AREAS: u64 = 16;
-
 /// Frames that nobody has: those on the lists of CPUs are given back first, and caches may have some, since
 /// everything that the kernel allocates makes them come and go. For tests that compare before and after. What is
 /// put off is waited for.
@@ -199,6 +196,13 @@ pub(crate) fn free_frames() -> u64 {
     settle_areas();
     MEMORY.drain_all_pages();
     MEMORY.free_frames().saturating_add(frames_in_slabs())
+}
+
+/// The same, and page tables with them: those of areas stay where threads and their stacks have come and gone. For as
+/// long as there are no more than `areas` areas at a time, no more records of areas are made.
+pub(crate) fn free_or_table_frames(areas: u32) -> Result<u64, VmallocError> {
+    MEMORY.vmalloc_reserve(areas)?;
+    Ok(free_frames().saturating_add(MEMORY.page_table_frames()))
 }
 
 /// Frames that caches have.

@@ -8,6 +8,7 @@ use crate::arch::lock::IrqLock;
 use crate::ktest::Failure;
 use crate::shell::{CommandError, CommandResult};
 use crate::{command, kprint, kprintln, ktest, ktest_assert, ktest_eq};
+use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt::Display;
@@ -107,7 +108,10 @@ fn damage() -> Result<Found, String> {
     let Err(refused) = cache.destroy() else {
         return Err(String::from("a cache ended with an object in use"));
     };
-    let lost = text(&refused);
+    let mut lost = text(&refused);
+    refused
+        .cache
+        .for_each_owner(|owner| lost.push_str(&format!("\n  {owner}")));
     free(&refused.cache, last).map_err(text)?;
     refused.cache.destroy().map_err(text)?;
     MEMORY.validate_caches().map_err(text)?;

@@ -8,7 +8,7 @@
 use super::ledger::Ledger;
 use super::random::Random;
 use super::workload::{lower_marks, restore_marks};
-use super::{Kernel, MEMORY, OF_AREAS, Pages, free_frames, stress};
+use super::{Kernel, MEMORY, Pages, free_or_table_frames, stress};
 use crate::arch::irq::IrqGuard;
 use crate::arch::local::{self, CpuLocal};
 use crate::arch::{pin, smp, time};
@@ -17,7 +17,7 @@ use crate::num::to_u64;
 use crate::sched::team::scoped_on;
 use crate::sched::thread::Affinity;
 use crate::sched::{self, hotplug};
-use crate::{kprint, kprintln, ktest, ktest_assert};
+use crate::{kprint, kprintln, ktest, ktest_assert, ktest_eq};
 use alloc::vec::Vec;
 use core::hint::spin_loop;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -274,13 +274,16 @@ fn take_most() -> Result<Vec<Pages>, Failure> {
     Ok(kept)
 }
 
+/// Areas for stacks of hundreds of threads.
+const AREAS: u32 = 1024;
+
 ktest! {
     fn one_cpu_gets_every_free_page_whatever_the_others_do() {
         if smp::count() < 2 {
             return Ok(());
         }
         let seed = stress::seed_from_boot().map_err(Failure::new)?;
-        let before = free_frames();
+        let before = free_or_table_frames(AREAS).map_err(Failure::new)?;
         let mut ledger = Ledger::new(crate::num::to_usize(PAGES.saturating_mul(2))).map_err(Failure::new)?;
         let kept = take_most()?;
         let marks = lower_marks().map_err(Failure::new)?;
@@ -289,9 +292,7 @@ ktest! {
         restore_marks(&marks).map_err(Failure::new)?;
         drop((ledger, kept));
         outcome?;
-        // Hundreds of threads: less than a page of each.
-        let after = free_frames();
-        ktest_assert!(after.abs_diff(before) <= OF_AREAS, "{after} free pages, {before} before");
+        ktest_eq!(free_or_table_frames(AREAS), Ok(before));
         MEMORY.validate().map_err(Failure::new)?;
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use crate::arch::{local, smp, time};
 use crate::ktest::Failure;
-use crate::memory::{MEMORY, OF_AREAS, free_frames};
+use crate::memory::{MEMORY, free_frames, free_or_table_frames};
 use crate::sched::spawn::{self as ending, JoinError};
 use crate::sched::team::scoped;
 use crate::sched::thread::{self, Affinity, SpawnError, Status};
@@ -73,16 +73,14 @@ ktest! {
     }
 
     fn joined_threads_leave_no_pages_behind() {
-        // Page tables for their addresses stay, and records of areas.
-        MEMORY.vmalloc_reserve(1024).map_err(Failure::new)?;
+        const AREAS: u32 = 1024;
         ktest_eq!(crowd(20)?, 190);
-        let free = free_frames();
+        let free = free_or_table_frames(AREAS).map_err(Failure::new)?;
         for _ in 0..3 {
             crowd(20)?;
         }
-        // 60 threads: less than a page of each.
-        ktest_assert!(wait_for(|| free_frames().abs_diff(free) <= OF_AREAS),
-            "{} pages, {free} before", free_frames());
+        ktest_assert!(wait_for(|| free_or_table_frames(AREAS) == Ok(free)),
+            "{:?} pages, {free} before", free_or_table_frames(AREAS));
         MEMORY.validate().map_err(Failure::new)?;
         Ok(())
     }

@@ -471,6 +471,22 @@ impl Space {
         })
     }
 
+    /// Pages of areas that somebody has, with memory of their own. The lock is taken for one area at a time.
+    pub(crate) fn used_pages<P: Platform>(&self, platform: &P) -> u64 {
+        let (mut pages, mut at) = (0_u64, 0_u64);
+        loop {
+            let index = self.index.lock(platform);
+            let slot = index.tree.first_from(&self.arena, at);
+            let Some(area) = slot.and_then(|slot| self.area(slot)) else {
+                return pages;
+            };
+            if area.state() == AreaState::Busy && area.kind() == AreaKind::Vmalloc {
+                pages = pages.saturating_add(area.pages());
+            }
+            at = area.whole().end().as_u64();
+        }
+    }
+
     /// Areas with addresses, those that wait or lie ready included.
     pub(crate) fn count<P: Platform>(&self, platform: &P) -> u32 {
         self.index.lock(platform).tree.count()

@@ -1,4 +1,4 @@
-//! `/proc/meminfo` and `/proc/vmstat`: numbers of the whole machine.
+//! `/proc/vmstat`: counters of the whole machine.
 //!
 //! Lines stand in Linux's order; what is not maintained is missing. `pgalloc_*` and `pgfree`
 //! count frames since boot, as Linux's do; memory that boot hands to the allocator counts as
@@ -7,32 +7,13 @@
 
 use core::fmt::{self, Write};
 
+use super::meminfo::SlabPages;
 use super::{free_in_whole_pageblocks, numa_lines};
 use crate::config::PAGE_SHIFT;
 use crate::platform::Platform;
 use crate::sync::shootdown::TlbStats;
 use crate::system::{CmaStats, Memory, ReclaimStats};
-use crate::zone::{NumaStats, Zone, ZoneKind};
-
-/// Prints `/proc/meminfo`. Zeroes before memory is up. Context: any.
-///
-/// # Errors
-/// Those of `out`.
-pub fn meminfo<P: Platform>(memory: &Memory<P>, out: &mut dyn Write) -> fmt::Result {
-    write_kib(out, "MemTotal:", memory.managed_frames())?;
-    write_kib(out, "MemFree:", memory.free_frames())?;
-    let cma = memory.zones().map(Zone::cma);
-    let (total, free) = cma.fold((0_u64, 0_u64), |(total, free), (its, its_free)| {
-        (total.saturating_add(its), free.saturating_add(its_free))
-    });
-    write_kib(out, "CmaTotal:", total)?;
-    write_kib(out, "CmaFree:", free)
-}
-
-fn write_kib(out: &mut dyn Write, name: &str, frames: u64) -> fmt::Result {
-    let kib = frames.saturating_mul(1 << (PAGE_SHIFT - 10));
-    writeln!(out, "{name:<16}{kib:>8} kB")
-}
+use crate::zone::{NumaStats, ZoneKind};
 
 /// Prints `/proc/vmstat`. Zeroes before memory is up. Context: any but NMI.
 ///
@@ -47,6 +28,8 @@ pub fn vmstat<P: Platform>(memory: &Memory<P>, out: &mut dyn Write) -> fmt::Resu
 struct Totals {
     free: u64,
     free_in_whole_pageblocks: u64,
+    slabs: SlabPages,
+    page_tables: u64,
     /// Frames of memory that frame records take.
     records: u64,
     /// Frames handed out, by kind of zone.
@@ -62,6 +45,8 @@ struct Totals {
 impl Totals {
     fn of<P: Platform>(memory: &Memory<P>) -> Self {
         let mut totals = Self {
+            slabs: SlabPages::of(memory),
+            page_tables: memory.page_table_frames(),
             records: memory.summary().record_bytes >> PAGE_SHIFT,
             reclaim: memory.reclaim_stats(),
             cma: memory.cma_stats(),
@@ -91,7 +76,14 @@ impl Totals {
         for (name, blocks) in numa_lines(&self.numa) {
             writeln!(out, "{name} {blocks}")?;
         }
-        writeln!(out, "nr_memmap_boot_pages {}", self.records)?;
+        for (name, pages) in [
+            ("nr_slab_reclaimable", self.slabs.reclaimable),
+            ("nr_slab_unreclaimable", self.slabs.others),
+            ("nr_page_table_pages", self.page_tables),
+            ("nr_memmap_boot_pages", self.records),
+        ] {
+            writeln!(out, "{name} {pages}")?;
+        }
         for (name, kind) in [
             ("pgalloc_dma", ZoneKind::Dma),
             ("pgalloc_dma32", ZoneKind::Dma32),
@@ -136,22 +128,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_of_meminfo_is_what_linux_prints() {
-        let mut text = String::new();
-        write_kib(&mut text, "MemTotal:", 24_684_084 / 4).unwrap();
-        write_kib(&mut text, "MemFree:", 0).unwrap();
-        let expected = "\
-MemTotal:       24684084 kB
-MemFree:               0 kB
-";
-        assert_eq!(text, expected);
-    }
-
-    #[test]
     fn counters_stand_in_linux_order() {
         let totals = Totals {
             free: 1,
             free_in_whole_pageblocks: 2,
+            slabs: SlabPages {
+                reclaimable: 27,
+                others: 28,
+            },
+            page_tables: 29,
             records: 3,
             allocated: [4, 5, 6, 7, 8],
             freed: 9,
@@ -199,6 +184,9 @@ numa_foreign 22
 numa_interleave 23
 numa_local 24
 numa_other 25
+nr_slab_reclaimable 27
+nr_slab_unreclaimable 28
+nr_page_table_pages 29
 nr_memmap_boot_pages 3
 pgalloc_dma 4
 pgalloc_dma32 5

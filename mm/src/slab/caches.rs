@@ -10,11 +10,12 @@ use super::cache::{Cache, Rooms};
 use super::debug::{NamePattern, Places, SlubDebug, Treatment};
 use super::definition::{Ctor, Definition, Name};
 use super::ground::Ground;
-use super::kmalloc::{Family, SIZES, align_of, cache_of};
+use super::kmalloc::{Family, SIZES, align_of, cache_for, cache_of};
 use super::magazine::{Gauges, Magazine};
 use super::object::follows;
 use super::partial::Partial;
 use super::shape::{Shape, ShapeError};
+use crate::buddy::Gfp;
 use crate::frame::Origin;
 use crate::mem::{Array, CarveError, EarlyRam};
 use crate::platform::Platform;
@@ -251,8 +252,8 @@ impl Caches {
     }
 
     /// The cache that serves `kmalloc` of a size; none if pages do.
-    pub(crate) fn kmalloc(&self, size: usize, family: Family) -> Option<&Cache> {
-        self.kmalloc.get(cache_of(size, family)?).map(Kept::deref)
+    pub(crate) fn kmalloc(&self, size: usize, gfp: Gfp) -> Option<&Cache> {
+        self.kmalloc.get(cache_for(size, gfp)?).map(Kept::deref)
     }
 
     /// The cache with a number.
@@ -376,15 +377,39 @@ impl Caches {
 
     /// Makes the table of places that objects are allocated at, if there is none.
     fn keep_places<G: Ground>(&self, ground: &G) -> Result<(), CacheError> {
-        if self.places.are_kept() {
+        self.make(
+            ground,
+            Some(Places::bytes()),
+            || self.places.are_kept(),
+            |ram| {
+                let carved =
+                    Array::carve(ground.platform(), ram, Places::COUNT, |_| Origin::default());
+                carved.map(|table| self.places.keep(table))
+            },
+        )
+    }
+
+    /// Makes something of so many bytes, unless it is there: by then somebody else may have made it, and the
+    /// memory goes back.
+    fn make<G: Ground>(
+        &self,
+        ground: &G,
+        bytes: Option<u64>,
+        is_there: impl Fn() -> bool,
+        of: impl FnOnce(EarlyRam) -> Result<(), CarveError>,
+    ) -> Result<(), CacheError> {
+        if is_there() {
             return Ok(());
         }
-        let ram = ground.alloc_room(Places::bytes());
-        let ram = ram.ok_or(CacheError::OutOfMemory)?;
-        let table = Array::carve(ground.platform(), ram, Places::COUNT, |_| Origin::default());
-        self.places
-            .keep(table.map_err(|_| CacheError::OutOfMemory)?);
-        Ok(())
+        let block = bytes.and_then(|bytes| ground.alloc_room(bytes));
+        let block = block.ok_or(CacheError::OutOfMemory)?;
+        let changes = self.changes.lock(ground.platform());
+        if is_there() {
+            drop(changes);
+            ground.free_slab(block);
+            return Ok(());
+        }
+        of(EarlyRam::from_block(block)).map_err(|_| CacheError::OutOfMemory)
     }
 
     /// Who allocates and frees, if anybody keeps that.
@@ -420,25 +445,31 @@ impl Caches {
             let mut chunks = (0..).zip(&self.others);
             let next = chunks.find(|(_, chunk)| chunk.get().is_none());
             let (place, chunk) = next.ok_or(CacheError::TooMany)?;
-            let bytes = Array::<Kept>::bytes_for(CHUNK).unwrap_or(u64::MAX);
-            let ram = ground.alloc_room(bytes).ok_or(CacheError::OutOfMemory)?;
             let first = KMALLOC.wrapping_add(CHUNK.wrapping_mul(place));
-            let made = Array::carve(ground.platform(), ram, CHUNK, |each| {
-                Kept::new(Cache::unused(narrow(first.wrapping_add(each))))
-            });
-            let made = made.map_err(|_| CacheError::OutOfMemory)?;
-            // Where somebody else was faster, the memory is lost: it is for good anyway.
-            let _ = chunk.set(made);
-            return Ok(());
+            return self.make(
+                ground,
+                Array::<Kept>::bytes_for(CHUNK),
+                || chunk.get().is_some(),
+                |ram| {
+                    let caches = Array::carve(ground.platform(), ram, CHUNK, |each| {
+                        Kept::new(Cache::unused(narrow(first.wrapping_add(each))))
+                    })?;
+                    let _ = chunk.set(caches);
+                    Ok(())
+                },
+            );
         };
-        let bytes = rooms_bytes(self.cpus, self.nodes).ok_or(CacheError::OutOfMemory)?;
-        let ram = ground.alloc_room(bytes).ok_or(CacheError::OutOfMemory)?;
-        let rooms = rooms_in(ground.platform(), ram, self.cpus, self.nodes);
-        let rooms = rooms.map_err(|_| CacheError::OutOfMemory)?;
-        if cache.rooms().set(rooms).is_ok() {
-            ground.make_way(cache);
-        }
-        Ok(())
+        self.make(
+            ground,
+            rooms_bytes(self.cpus, self.nodes),
+            || cache.rooms().get().is_some(),
+            |ram| {
+                let rooms = rooms_in(ground.platform(), ram, self.cpus, self.nodes)?;
+                let _ = cache.rooms().set(rooms);
+                ground.make_way(cache);
+                Ok(())
+            },
+        )
     }
 
     /// Gives a handle up; the last one ends the cache. All objects must have come back: what CPUs have at

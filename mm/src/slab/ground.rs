@@ -6,7 +6,7 @@ use super::debug::{Places, Treatment};
 use crate::addr::{Order, Pfn};
 use crate::buddy::{Gfp, Trace};
 use crate::frame::FrameTable;
-use crate::mem::{EarlyRam, Exclusive};
+use crate::mem::Exclusive;
 use crate::platform::{CpuId, NodeId, Platform};
 use crate::report::Corruption;
 
@@ -45,7 +45,7 @@ pub(crate) trait Ground {
     /// All frames.
     fn frames(&self) -> &FrameTable;
 
-    /// The node of a CPU.
+    /// The node that objects come from where a CPU is: its own, or the nearest one with memory.
     fn node_of(&self, cpu: CpuId) -> NodeId;
 
     /// Pages for a slab that reaches no address above a mask. Context: as [`Self::alloc_slab`].
@@ -60,10 +60,10 @@ pub(crate) trait Ground {
         trace: &mut impl Trace,
     ) -> Option<Exclusive>;
 
-    /// Memory for what a cache has itself, for good. Context: task.
-    fn alloc_room(&self, bytes: u64) -> Option<EarlyRam>;
+    /// Memory for what a cache has itself. Context: task.
+    fn alloc_room(&self, bytes: u64) -> Option<Exclusive>;
 
-    /// Takes pages of a slab back. Context: any but NMI; no lock held.
+    /// Takes pages of a slab, or for one, back. Context: any but NMI; no lock held.
     fn free_slab(&self, block: Exclusive);
 
     /// The same when a grace period is over that begins after this.

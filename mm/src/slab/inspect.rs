@@ -3,6 +3,7 @@
 
 use super::SlabFlags;
 use super::cache::Cache;
+use super::definition::Name;
 use super::ground::Ground;
 use super::partial::PartialStats;
 use super::shape::MOST;
@@ -114,6 +115,11 @@ impl Cache {
             users: self.users().load(Ordering::Relaxed),
             most_at_hand: self.shape()?.at_hand(),
         })
+    }
+
+    /// What it is called, unless somebody is just at that. Context: any.
+    pub(crate) fn name_at_once<P: Platform>(&self, platform: &P) -> Name {
+        self.definition().name_at_once(platform)
     }
 
     /// What one node has. Context: any but NMI.

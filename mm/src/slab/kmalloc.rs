@@ -19,7 +19,7 @@ pub const KMALLOC_MAX_CACHE_SIZE: usize = 8192;
 /// Which caches serve a request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
-pub(crate) enum Family {
+pub(super) enum Family {
     /// Those for everything else.
     Normal = 0,
     /// Objects that can be reclaimed.
@@ -34,17 +34,24 @@ impl Family {
     pub(super) const ALL: [Self; 4] = [Self::Normal, Self::Reclaimable, Self::Accounted, Self::Dma];
 
     /// The family that a request asks for (Linux: `kmalloc_type`: DMA goes before everything else, and
-    /// reclaimable before accounted).
+    /// reclaimable before accounted). None for DMA32: whole pages are what comes from there (Linux warns, and
+    /// hands out what lies anywhere).
     #[inline(always)]
-    pub(crate) const fn of(gfp: Gfp) -> Self {
-        if !gfp.intersects(Gfp::DMA.union(Gfp::RECLAIMABLE).union(Gfp::ACCOUNT)) {
-            Self::Normal
+    const fn of(gfp: Gfp) -> Option<Self> {
+        const SPECIAL: Gfp = Gfp::DMA
+            .union(Gfp::DMA32)
+            .union(Gfp::RECLAIMABLE)
+            .union(Gfp::ACCOUNT);
+        if !gfp.intersects(SPECIAL) {
+            Some(Self::Normal)
         } else if gfp.contains(Gfp::DMA) {
-            Self::Dma
+            Some(Self::Dma)
+        } else if gfp.contains(Gfp::DMA32) {
+            None
         } else if gfp.contains(Gfp::RECLAIMABLE) {
-            Self::Reclaimable
+            Some(Self::Reclaimable)
         } else {
-            Self::Accounted
+            Some(Self::Accounted)
         }
     }
 
@@ -97,9 +104,18 @@ pub(super) const fn class_of(size: usize) -> Option<usize> {
 
 /// The number of the cache for a size and family.
 #[inline(always)]
-pub(crate) const fn cache_of(size: usize, family: Family) -> Option<usize> {
+pub(super) const fn cache_of(size: usize, family: Family) -> Option<usize> {
     match class_of(size) {
         Some(class) => Some(family.index().wrapping_mul(SIZES.len()).wrapping_add(class)),
+        None => None,
+    }
+}
+
+/// The number of the cache for a request.
+#[inline(always)]
+pub(crate) const fn cache_for(size: usize, gfp: Gfp) -> Option<usize> {
+    match Family::of(gfp) {
+        Some(family) => cache_of(size, family),
         None => None,
     }
 }
@@ -180,10 +196,11 @@ mod tests {
 
     #[test]
     fn families_go_by_flags() {
-        assert_eq!(Family::of(Gfp::KERNEL), Family::Normal);
-        assert_eq!(Family::of(Gfp::KERNEL_ACCOUNT), Family::Accounted);
+        assert_eq!(Family::of(Gfp::KERNEL), Some(Family::Normal));
+        assert_eq!(Family::of(Gfp::KERNEL_ACCOUNT), Some(Family::Accounted));
         let both = Gfp::KERNEL_ACCOUNT | Gfp::RECLAIMABLE;
-        assert_eq!(Family::of(both), Family::Reclaimable);
-        assert_eq!(Family::of(both | Gfp::DMA), Family::Dma);
+        assert_eq!(Family::of(both), Some(Family::Reclaimable));
+        assert_eq!(Family::of(both | Gfp::DMA), Some(Family::Dma));
+        assert_eq!(Family::of(both | Gfp::DMA32), None);
     }
 }

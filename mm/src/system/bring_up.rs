@@ -180,6 +180,7 @@ impl<P: Platform> Memory<P> {
             kfence,
             tuning: SpinLock::new(rank::SETTINGS, Tuning::INITIAL),
             reclaim: super::reclaim::Counters::default(),
+            table_frames: AtomicU64::new(0),
             kernel_space: crate::sync::Once::new(),
             quarantined: AtomicU64::new(0),
             summary: builder.summary,

@@ -51,6 +51,14 @@ impl Cpus {
         near.map(|near| near.node).unwrap_or_default()
     }
 
+    /// The node that memory for the kernel comes from where a CPU is (Linux: `numa_mem_id`): its own, or the
+    /// nearest one that has any.
+    #[inline]
+    pub(super) fn memory_node(&self, cpu: CpuId) -> NodeId {
+        let zone = self.first_zone(cpu, ZoneKind::Normal);
+        zone.map_or_else(|| self.node(cpu), |zone| zone.node)
+    }
+
     /// The zone that a CPU asks first for a request.
     #[inline]
     pub(super) fn first_zone(&self, cpu: CpuId, highest: ZoneKind) -> Option<ZoneId> {

@@ -24,6 +24,8 @@ use crate::zone::watermark::policy;
 use crate::zone::watermark::{Limit, Mark};
 use crate::zone::{Pause, Zone};
 
+/// The least that whole pages are: what one page has for a record does not say that it is `kmalloc`'s.
+const LEAST: u64 = PAGE_SIZE << 1;
 /// Rounds of reclaim for one run, if each brings something.
 const ROUNDS: u32 = 16;
 
@@ -41,7 +43,7 @@ struct Wanted<'a> {
 #[inline(always)]
 pub(super) fn pages_request(size: usize, gfp: Gfp) -> Option<Request> {
     let gfp = gfp.difference(Gfp::ACCOUNT | Gfp::MOVABLE | Gfp::HIGHMEM) | Gfp::COMP;
-    Request::new(gfp, Order::for_bytes(to_count(size))?).ok()
+    Request::new(gfp, Order::for_bytes(to_count(size).max(LEAST))?).ok()
 }
 
 impl<P: Platform> Memory<P> {
@@ -92,7 +94,7 @@ impl<P: Platform> Memory<P> {
             None => None,
         };
         let align = to_count(layout.align());
-        let Some(order) = Order::for_bytes(to_count(layout.size()).max(align)) else {
+        let Some(order) = Order::for_bytes(to_count(layout.size()).max(align).max(LEAST)) else {
             let near = node.or_else(|| core.near_node(&self.platform));
             let near = near.ok_or(AllocError::NoSuchNode)?;
             return self.alloc_run(core, near.into(), layout, gfp);

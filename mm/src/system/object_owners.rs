@@ -66,30 +66,3 @@ impl<H: Home> KmemCache<H> {
         }
     }
 }
-
-/// Lines of the source that are named, at most.
-const NAMED: usize = 8;
-
-/// How many objects of a cache have not come back, and who has most of them, if that is kept.
-pub(super) fn write_still_in_use<H: Home>(
-    cache: &KmemCache<H>,
-    objects: u64,
-    f: &mut fmt::Formatter<'_>,
-) -> fmt::Result {
-    let name = cache
-        .parts()
-        .map(|(memory, _, cache)| cache.name(&memory.platform));
-    write!(f, "{objects} objects")?;
-    if let Some(name) = name {
-        write!(f, " of cache {name}")?;
-    }
-    f.write_str(" have not come back")?;
-    let (mut written, mut lines) = (Ok(()), 0);
-    cache.for_each_owner(|owner| {
-        if lines < NAMED && written.is_ok() {
-            written = write!(f, "\n  {owner}");
-        }
-        lines = lines.saturating_add(1);
-    });
-    written
-}

@@ -13,7 +13,7 @@ use crate::buddy::{Gfp, Trace};
 use crate::platform::{NodeId, Platform};
 use crate::report::Corruption;
 use crate::slab::{
-    Ask, Cache, CacheError, CacheStats, Caches, Family, Object, SlabFlags, Wish, at_hand, cache_of,
+    Ask, Cache, CacheError, CacheStats, Caches, Object, SlabFlags, Wish, at_hand, cache_for,
 };
 use crate::sync::Pin;
 
@@ -33,15 +33,16 @@ impl<P: Platform> Memory<P> {
     /// Allocates `size` bytes (Linux: `kmalloc`). A size that is a power of two is aligned to itself, up to a
     /// page. Larger requests than [`KMALLOC_MAX_CACHE_SIZE`](crate::slab::KMALLOC_MAX_CACHE_SIZE)
     /// get whole pages: a block of them, and above the largest order (4 MiB) just as many as are needed, from
-    /// pageblocks that are free as a whole; memory policies do not count for those. The bytes hold anything, or
-    /// zeroes with [`Gfp::ZERO`]. They go back by [`Memory::kfree`]. Context: as the flags say; any but NMI.
+    /// pageblocks that are free as a whole; memory policies do not count for those. So do requests for
+    /// [`Gfp::DMA32`] of any size, which no cache serves; [`Gfp::HIGHMEM`] and [`Gfp::MOVABLE`] mean nothing
+    /// here. The bytes hold anything, or zeroes with [`Gfp::ZERO`]. They go back by [`Memory::kfree`]. Context: as the flags say; any but NMI.
     ///
     /// # Errors
     /// [`AllocError`].
     #[inline(always)]
     #[track_caller]
     pub fn kmalloc(&self, size: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
-        match cache_of(size, Family::of(gfp)) {
+        match cache_for(size, gfp) {
             Some(cache) => {
                 if let Some(object) = self.object_at_hand(cache) {
                     return Ok(match gfp.contains(Gfp::ZERO) {
@@ -152,7 +153,7 @@ impl<P: Platform> Memory<P> {
     #[track_caller]
     fn kmalloc_slow(&self, size: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
         let core = self.core().ok_or(AllocError::NotUp)?;
-        match core.caches.kmalloc(size, Family::of(gfp)) {
+        match core.caches.kmalloc(size, gfp) {
             Some(cache) => self.alloc_object(core, cache, (gfp, None), (Ask::bytes(size), &mut ())),
             None => self.kmalloc_pages(core, size, (gfp, None), &mut ()),
         }
@@ -191,7 +192,7 @@ impl<P: Platform> Memory<P> {
     ) -> Result<NonNull<u8>, AllocError> {
         let core = self.core().ok_or(AllocError::NotUp)?;
         core.node(node).ok_or(AllocError::NoSuchNode)?;
-        match core.caches.kmalloc(size, Family::of(gfp)) {
+        match core.caches.kmalloc(size, gfp) {
             Some(cache) => {
                 self.alloc_object(core, cache, (gfp, Some(node)), (Ask::bytes(size), &mut ()))
             }
@@ -278,7 +279,8 @@ pub struct KmemCache<H: Home> {
     home: H,
 }
 
-/// Objects of a cache have not come back.
+/// Objects of a cache have not come back. [`KmemCache::for_each_owner`] knows who has them; as text it tells how
+/// many they are, and asks nobody for that: it may be written with locks held, by a logger.
 pub struct StillInUse<H: Home> {
     /// How many, those included that a CPU has at hand which does not answer.
     pub objects: u64,
@@ -288,7 +290,11 @@ pub struct StillInUse<H: Home> {
 
 impl<H: Home> fmt::Display for StillInUse<H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        super::object_owners::write_still_in_use(&self.cache, self.objects, f)
+        write!(f, "{} objects", self.objects)?;
+        if let Some((memory, _, cache)) = self.cache.parts() {
+            write!(f, " of cache {}", cache.name_at_once(&memory.platform))?;
+        }
+        f.write_str(" have not come back")
     }
 }
 
@@ -350,7 +356,8 @@ impl<H: Home> KmemCache<H> {
         self.home.memory()
     }
 
-    /// Allocates an object (Linux: `kmem_cache_alloc`, and `kmem_cache_zalloc` with [`Gfp::ZERO`]). Context: as
+    /// Allocates an object (Linux: `kmem_cache_alloc`, and `kmem_cache_zalloc` with [`Gfp::ZERO`]). Where it lies is
+    /// the cache's to say ([`SlabFlags::CACHE_DMA32`] and the like): flags for zones mean nothing here. Context: as
     /// the flags say; any but NMI.
     ///
     /// # Errors

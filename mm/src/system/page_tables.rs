@@ -12,6 +12,7 @@ use crate::pagetable::{
 };
 use crate::platform::Platform;
 use crate::report::Backing;
+use crate::sync::atomic::Ordering;
 
 /// The kernel's half of the address space, as the library knows it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -67,18 +68,26 @@ impl<P: Platform> TableMemory for Memory<P> {
         let request = Request::new(gfp | Gfp::ZERO, Order::ZERO);
         let taken = request.map_err(AllocError::from);
         let taken = taken.and_then(|request| self.alloc_request(&request, &mut ()));
-        taken.map_err(|_| OutOfTables)
+        let page = taken.map_err(|_| OutOfTables)?;
+        if let Some(core) = self.core() {
+            core.table_frames.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(page)
     }
 
     fn give_page(&self, page: Exclusive) {
+        if let Some(core) = self.core() {
+            core.table_frames.fetch_sub(1, Ordering::Relaxed);
+        }
         self.release(page);
     }
 
     fn retire_page(&self, page: Exclusive) {
-        match self.core() {
-            Some(core) => self.free_block_after_grace(core, page),
-            None => self.release(page),
-        }
+        let Some(core) = self.core() else {
+            return self.release(page);
+        };
+        core.table_frames.fetch_sub(1, Ordering::Relaxed);
+        self.free_block_after_grace(core, page);
     }
 
     fn map_counts(&self) -> Option<&MapCounts> {
@@ -101,6 +110,14 @@ impl<P: Platform> Memory<P> {
     #[must_use]
     pub fn kernel_space(&self) -> Option<&KernelSpace> {
         self.core()?.kernel_space.get()
+    }
+
+    /// Frames that are page tables, but for those that were made before memory was up (Linux: `nr_page_table_pages`). Those
+    /// that wait for the end of a grace period do not count. Context: any; stale when it arrives.
+    #[must_use]
+    pub fn page_table_frames(&self) -> u64 {
+        let core = self.core();
+        core.map_or(0, |core| core.table_frames.load(Ordering::Relaxed))
     }
 
     /// Makes page tables without an entry, of 4 levels or 5. Context: task, or atomic, where the reserves are asked.

@@ -18,34 +18,16 @@ impl<P: Platform> Memory<P> {
     /// Gives empty slabs to the page allocator, without waiting for anybody: those of objects at hand of this CPU
     /// and of CPUs that are away too. Answers how many pages they were. Context: any but NMI.
     pub(super) fn shrink_caches_here(&self, core: &Core) -> u64 {
-        let soil = self.soil(core);
-        let pin = Pin::new(&self.platform);
-        for cache in core
-            .caches
-            .iter()
-            .filter(|cache| cache.has_at_hand(pin.cpu()))
-        {
-            cache.want_drain(pin.cpu());
-            cache.serve(&soil, &pin);
-        }
-        let here = pin.cpu();
-        drop(pin);
+        let here = self.drain_caches_here(core, &|_| true);
         for cpu in core.cpus.presence.cpus().filter(|cpu| *cpu != here) {
             self.drain_caches_of(core, cpu, &|_| true, false);
         }
-        core.caches.shrink(&soil)
+        core.caches.shrink(&self.soil(core))
     }
 
     /// Has CPUs give back what they have at hand of some caches. Answers whether all did.
     pub(super) fn drain_caches(&self, core: &Core, which: impl Fn(&Cache) -> bool) -> bool {
-        let soil = self.soil(core);
-        let pin = Pin::new(&self.platform);
-        let here = pin.cpu();
-        for cache in core.caches.iter().filter(|cache| which(cache)) {
-            cache.want_drain(here);
-            cache.serve(&soil, &pin);
-        }
-        drop(pin);
+        let here = self.drain_caches_here(core, &which);
         let others = || core.cpus.presence.cpus().filter(|&cpu| cpu != here);
         for cpu in others() {
             self.drain_caches_of(core, cpu, &which, true);
@@ -68,30 +50,47 @@ impl<P: Platform> Memory<P> {
         true
     }
 
+    /// Drains what this CPU has at hand, and answers which one it is.
+    fn drain_caches_here(&self, core: &Core, which: &impl Fn(&Cache) -> bool) -> CpuId {
+        let soil = self.soil(core);
+        let pin = Pin::new(&self.platform);
+        let here = pin.cpu();
+        let open = |cache: &&Cache| which(cache) && cache.has_at_hand(here);
+        for cache in core.caches.iter().filter(open) {
+            cache.want_drain(here);
+            cache.serve(&soil, &pin);
+        }
+        here
+    }
+
     /// Drains what another CPU has at hand, or asks it to.
     fn drain_caches_of(&self, core: &Core, cpu: CpuId, which: &impl Fn(&Cache) -> bool, ask: bool) {
-        let soil = self.soil(core);
         let mut asked = false;
-        let irq = self.platform.irq_save();
-        let seized = core.cpus.presence.seize(cpu);
         for cache in core.caches.iter().filter(|cache| which(cache)) {
-            match &seized {
-                Some(seized) if cache.has_at_hand(cpu) || !cache.is_drained(cpu) => {
-                    cache.drain_seized(&soil, seized);
-                }
-                None if ask && cache.has_at_hand(cpu) => {
-                    cache.want_drain(cpu);
-                    asked = true;
-                }
-                _ => {}
-            }
+            asked |= self.drain_cache_of(core, cpu, cache, ask);
         }
-        drop(seized);
-        self.platform.irq_restore(irq);
         if asked && !self.platform.kick(cpu) {
             core.caches
                 .iter()
                 .for_each(|cache| cache.unless_at_hand_forget_drain(cpu));
         }
+    }
+
+    /// The same of one cache, which is how long interrupts stay off. Answers whether the CPU was asked.
+    fn drain_cache_of(&self, core: &Core, cpu: CpuId, cache: &Cache, ask: bool) -> bool {
+        if !cache.has_at_hand(cpu) && cache.is_drained(cpu) {
+            return false;
+        }
+        let irq = self.platform.irq_save();
+        let seized = core.cpus.presence.seize(cpu);
+        let asks = seized.is_none() && ask && cache.has_at_hand(cpu);
+        match &seized {
+            Some(seized) => cache.drain_seized(&self.soil(core), seized),
+            None if asks => cache.want_drain(cpu),
+            None => {}
+        }
+        drop(seized);
+        self.platform.irq_restore(irq);
+        asks
     }
 }

@@ -5,7 +5,7 @@ use super::{Core, Memory};
 use crate::addr::{Order, Pfn};
 use crate::buddy::{Gfp, Request, Trace};
 use crate::frame::FrameTable;
-use crate::mem::{EarlyRam, Exclusive};
+use crate::mem::Exclusive;
 use crate::platform::{CpuId, NodeId, Platform};
 use crate::report::Corruption;
 use crate::slab::{Cache, Effort, Ground, Places, Treatment};
@@ -29,7 +29,7 @@ impl<P: Platform> Ground for Soil<'_, P> {
     }
 
     fn node_of(&self, cpu: CpuId) -> NodeId {
-        self.core.cpus.node(cpu)
+        self.core.cpus.memory_node(cpu)
     }
 
     fn alloc_slab_below(
@@ -54,7 +54,7 @@ impl<P: Platform> Ground for Soil<'_, P> {
             true => request.populating(),
             false => request,
         };
-        let here = self.core.cpus.node(Pin::new(self.platform()).cpu());
+        let here = self.node_of(Pin::new(self.platform()).cpu());
         if here == node && !gfp.contains(Gfp::THISNODE) {
             // It may come from what this CPU has at hand; a task's policy is asked too.
             return self.memory.alloc_request(&request, trace).ok();
@@ -64,11 +64,10 @@ impl<P: Platform> Ground for Soil<'_, P> {
         found.ok()
     }
 
-    fn alloc_room(&self, bytes: u64) -> Option<EarlyRam> {
+    fn alloc_room(&self, bytes: u64) -> Option<Exclusive> {
         let order = Order::for_bytes(bytes)?;
         let request = Request::new(Gfp::KERNEL, order).ok()?;
-        let block = self.memory.alloc_request(&request, &mut ()).ok()?;
-        Some(EarlyRam::from_block(block))
+        self.memory.alloc_request(&request, &mut ()).ok()
     }
 
     fn free_slab(&self, block: Exclusive) {

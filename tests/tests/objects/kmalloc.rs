@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::ptr::NonNull;
 
-use mm::addr::Order;
+use mm::addr::{Order, VirtAddr};
 use mm::buddy::Gfp;
-use mm::platform::NodeId;
+use mm::platform::{NodeId, Platform};
 use mm::slab::{KMALLOC_MAX_CACHE_SIZE, size_roundup};
 use mm::system::AllocError;
 use mm_tests::for_every_config;
@@ -34,6 +34,14 @@ fn holds<C: SimConfig>(_: &Machine<C>, object: NonNull<u8>, size: usize, byte: u
 fn free<C: SimConfig>(machine: &Machine<C>, object: NonNull<u8>) {
     // SAFETY: of an object that the test owns and forgets.
     unsafe { machine.kfree(object) }.unwrap();
+}
+
+/// Where an object lies: its address, and the node.
+fn home_of<C: SimConfig>(machine: &Machine<C>, object: NonNull<u8>) -> (u64, NodeId) {
+    let address = VirtAddr::from_ptr(object.as_ptr());
+    let physical = machine.hardware().virt_to_phys(address).unwrap();
+    let zone = machine.zone_of(physical.frame()).unwrap();
+    (physical.as_u64(), zone.id().node)
 }
 
 /// R24: all sizes up to 16 KiB.
@@ -231,11 +239,7 @@ fn objects_of_a_node_come_from_it_and_go_back_there() {
         .node(1, 64 * MIB, 64 * MIB)
         .cpus_on(&[0, 1]);
     let machine = builder.boot();
-    let node_of = |object: NonNull<u8>| {
-        let address = mm::addr::VirtAddr::from_ptr(object.as_ptr());
-        let physical = mm::platform::Platform::virt_to_phys(machine.hardware(), address).unwrap();
-        machine.zone_of(physical.frame()).unwrap().id().node
-    };
+    let node_of = |object| home_of(&machine, object).1;
     let mut objects = Vec::new();
     for node in [0, 1, 1, 0, 1] {
         let object = machine.kmalloc_node(64, Gfp::KERNEL, NodeId(node)).unwrap();
@@ -254,5 +258,71 @@ fn objects_of_a_node_come_from_it_and_go_back_there() {
         .collect();
     assert!(again.iter().all(|&object| node_of(object) == NodeId(0)));
     again.into_iter().for_each(|object| free(&machine, object));
+    machine.finish();
+}
+
+/// A CPU whose node has no memory has objects of the nearest node at hand, as the others have theirs.
+#[test]
+fn a_cpu_without_memory_of_its_own_has_objects_at_hand() {
+    let builder = Machine::<Listed<Usual>>::new();
+    let builder = builder
+        .node(0, 0, 64 * MIB)
+        .node(2, 64 * MIB, 64 * MIB)
+        .distances(&[
+            10, 40, 30, //
+            40, 10, 20, //
+            30, 20, 10,
+        ])
+        .cpus_on(&[0, 1]);
+    let machine = builder.boot();
+    let at_hand = || {
+        let mut at_hand = 0;
+        machine.for_each_cache(|_, stats| at_hand += stats.at_hand);
+        at_hand
+    };
+    assert_eq!(at_hand(), 0);
+    std::thread::scope(|scope| {
+        let there = || {
+            let _there = machine.cpu(1);
+            // The first one is of a slab that is made for it.
+            let objects = [(); 2].map(|()| machine.kmalloc(64, Gfp::KERNEL).unwrap());
+            assert_eq!(
+                objects.map(|object| home_of(&machine, object).1),
+                [NodeId(2); 2]
+            );
+            let fetched = at_hand();
+            assert!(fetched > 0);
+            objects
+                .into_iter()
+                .for_each(|object| free(&machine, object));
+            assert_eq!(at_hand(), fetched + 2);
+        };
+        scope.spawn(there).join().unwrap();
+    });
+    machine.shrink_caches();
+    machine.finish();
+}
+
+/// What devices reach that a request names is kept, whatever the size: no cache has such objects, so pages serve it.
+#[test]
+fn objects_for_devices_lie_where_these_reach() {
+    const DMA32_END: u64 = 1 << 32;
+    let machine = Machine::<Listed<Usual>>::new()
+        .ram(0, 64 * MIB)
+        .ram(DMA32_END, 64 * MIB)
+        .boot();
+    let objects = [8, 64, 200, 4096, 8192, 100_000].map(|size| {
+        let anywhere = machine.kmalloc(size, Gfp::KERNEL).unwrap();
+        assert!(home_of(&machine, anywhere).0 >= DMA32_END, "{size}");
+        let low = machine.kzalloc(size, Gfp::KERNEL | Gfp::DMA32).unwrap();
+        assert!(home_of(&machine, low).0 < DMA32_END, "{size}");
+        assert!(machine.ksize(low).unwrap() >= size);
+        let both = machine.kmalloc(size, Gfp::KERNEL | Gfp::DMA32 | Gfp::RECLAIMABLE);
+        [anywhere, low, both.unwrap()]
+    });
+    for object in objects.into_iter().flatten() {
+        free(&machine, object);
+    }
+    machine.shrink_caches();
     machine.finish();
 }

@@ -1,7 +1,8 @@
 //! What tools read is what the library says, on a machine in the middle of its work.
 
-use mm::addr::Order;
+use mm::addr::{Order, VirtAddr};
 use mm::buddy::{Gfp, MigrateType};
+use mm::pagetable::{Attributes, Level, PageSize};
 use mm::proc;
 use mm::zone::ZoneKind;
 use mm_tests::sim::Usual;
@@ -99,6 +100,16 @@ fn totals_read_back() {
     let meminfo = parse::meminfo(&text(|out| proc::meminfo(&machine, out)));
     assert_eq!(meminfo["MemTotal"], machine.managed_frames() * 4);
     assert_eq!(meminfo["MemFree"], machine.free_frames() * 4);
+    // All pages but those that zones keep for themselves.
+    let zones = parse::zoneinfo(&text(|out| proc::zoneinfo(&machine, out)));
+    let kept = machine.zones().map(|zone| {
+        let numbers = &zones[&place(zone)];
+        let protection = zone.watermarks().protection().into_iter().max().unwrap();
+        (numbers["high"] + protection).min(numbers["managed"])
+    });
+    let kept: u64 = kept.sum();
+    assert!(kept > 0);
+    assert_eq!(meminfo["MemAvailable"], meminfo["MemFree"] - kept * 4);
 
     let vmstat = parse::vmstat(&text(|out| proc::vmstat(&machine, out)));
     assert_eq!(vmstat["nr_free_pages"], machine.free_frames());
@@ -109,5 +120,54 @@ fn totals_read_back() {
         .sum();
     assert_eq!(allocated - vmstat["pgfree"], in_use);
     drop(blocks);
+    machine.finish();
+}
+
+/// What is in use is told by kind, and what comes back is told no more.
+#[test]
+fn memory_in_use_is_told_by_kind() {
+    let machine = with_every_zone();
+    let read = || {
+        let meminfo = parse::meminfo(&text(|out| proc::meminfo(&machine, out)));
+        let vmstat = parse::vmstat(&text(|out| proc::vmstat(&machine, out)));
+        assert_eq!(vmstat["nr_slab_reclaimable"] * 4, meminfo["SReclaimable"]);
+        assert_eq!(vmstat["nr_slab_unreclaimable"] * 4, meminfo["SUnreclaim"]);
+        assert_eq!(vmstat["nr_page_table_pages"] * 4, meminfo["PageTables"]);
+        ["SReclaimable", "SUnreclaim", "Slab", "PageTables", "Percpu"].map(|name| meminfo[name])
+    };
+    let before = read();
+    let objects = [Gfp::KERNEL, Gfp::KERNEL | Gfp::RECLAIMABLE];
+    let objects = objects.map(|gfp| machine.kmalloc(100, gfp).unwrap());
+    let tables = machine.new_page_table(Level::P4D).unwrap();
+    let page = machine.alloc_block(Gfp::KERNEL, order(0)).unwrap();
+    let row = (VirtAddr::new(0xffff_c900_0000_0000), page.frames());
+    // SAFETY: no CPU uses these tables.
+    unsafe { machine.map_pages(&tables, row, Attributes::KERNEL, PageSize::Size4K) }.unwrap();
+    let mut caches = (0, 0);
+    machine.for_each_cache(|name, stats| match name.contains("rcl") {
+        true => caches.0 += stats.pages * 4,
+        false => caches.1 += stats.pages * 4,
+    });
+    assert!(caches.0 > 0 && caches.1 > 0);
+    let [reclaimable, others, all, of_tables, copies] = read();
+    assert_eq!(
+        (reclaimable, others, all),
+        (caches.0, caches.1, caches.0 + caches.1)
+    );
+    // Four levels lead to the page.
+    assert_eq!(of_tables, before[3] + 4 * 4);
+    let stats = machine.percpu_stats();
+    let units = stats.chunks * stats.cpus * stats.unit_bytes;
+    assert_eq!(copies, units as u64 / 1024);
+    // SAFETY: as above.
+    unsafe { machine.destroy_page_table(tables) };
+    for object in objects {
+        // SAFETY: allocated above.
+        unsafe { machine.kfree(object) }.unwrap();
+    }
+    drop(page);
+    machine.shrink_caches();
+    machine.grace().barrier().unwrap();
+    assert_eq!(read(), before);
     machine.finish();
 }

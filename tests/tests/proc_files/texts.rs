@@ -195,6 +195,12 @@ fn before_memory_is_up_lists_are_empty_and_totals_are_zero() {
             expect![[r#"
                 MemTotal:              0 kB
                 MemFree:               0 kB
+                MemAvailable:          0 kB
+                Slab:                  0 kB
+                SReclaimable:          0 kB
+                SUnreclaim:            0 kB
+                PageTables:            0 kB
+                Percpu:                0 kB
                 CmaTotal:              0 kB
                 CmaFree:               0 kB
             "#]],
@@ -211,6 +217,9 @@ fn before_memory_is_up_lists_are_empty_and_totals_are_zero() {
                 numa_interleave 0
                 numa_local 0
                 numa_other 0
+                nr_slab_reclaimable 0
+                nr_slab_unreclaimable 0
+                nr_page_table_pages 0
                 nr_memmap_boot_pages 0
                 pgalloc_dma 0
                 pgalloc_dma32 0
