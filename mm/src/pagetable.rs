@@ -35,7 +35,6 @@ mod whole;
 
 pub use attributes::{Attributes, Cache, PAT, Protection};
 pub use change::Change;
-pub(crate) use check::MapCount;
 pub use check::MapCounts;
 pub use entry::{Decoded, Entry, Leaf, Migration, SoftBits, SwapEntry};
 pub(crate) use entry_io::Slot;

@@ -118,6 +118,15 @@ pub enum Corruption {
         /// The frame.
         pfn: Pfn,
     },
+    /// A block was freed, but a frame of it is mapped for user code still (`page_table_check=on`): it stays out of circulation.
+    FreedWhileMapped {
+        /// The frame.
+        pfn: Pfn,
+        /// What it is mapped as, …
+        backing: Backing,
+        /// … and how often.
+        count: u32,
+    },
     /// A free page was touched that is out of reach (`debug_pagealloc=on`).
     FreePage(FreePageAccess),
 }
@@ -205,12 +214,6 @@ impl fmt::Display for Corruption {
                 f,
                 "frame {pfn} was written to while free: byte {offset:#x} is {found:#04x}, not {expected:#04x}"
             ),
-            Self::RefcountSaturated { pfn } => {
-                write!(
-                    f,
-                    "reference count of frame {pfn} saturated; the frame leaks"
-                )
-            }
             Self::LockOrder { held, wanted } => {
                 write!(f, "lock `{wanted}` taken while `{held}` is held")
             }
@@ -226,9 +229,11 @@ impl fmt::Display for Corruption {
             Self::FreeObject { .. } | Self::LostObject { .. } => write_object(f, *self),
             Self::Object(damage) => damage.fmt(f),
             Self::Kfence(report) => report.fmt(f),
-            Self::FreePage(_) | Self::DoubleMapping(_) | Self::UncountedMapping { .. } => {
-                write_use(f, *self)
-            }
+            Self::RefcountSaturated { .. }
+            | Self::FreePage(_)
+            | Self::DoubleMapping(_)
+            | Self::UncountedMapping { .. }
+            | Self::FreedWhileMapped { .. } => write_use(f, *self),
         }
     }
 }
@@ -236,11 +241,25 @@ impl fmt::Display for Corruption {
 /// The words for what is wrong with the use of a page.
 fn write_use(f: &mut fmt::Formatter<'_>, report: Corruption) -> fmt::Result {
     match report {
+        Corruption::RefcountSaturated { pfn } => {
+            write!(
+                f,
+                "reference count of frame {pfn} saturated; the frame leaks"
+            )
+        }
         Corruption::FreePage(access) => fmt::Display::fmt(&access, f),
         Corruption::DoubleMapping(mapping) => fmt::Display::fmt(&mapping, f),
         Corruption::UncountedMapping { pfn } => {
             write!(f, "a mapping of frame {pfn} ended that was counted nowhere")
         }
+        Corruption::FreedWhileMapped {
+            pfn,
+            backing,
+            count,
+        } => write!(
+            f,
+            "frame {pfn} was freed, and is mapped {count} times as {backing}: it stays out of use"
+        ),
         _ => Ok(()),
     }
 }

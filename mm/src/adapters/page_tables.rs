@@ -1,6 +1,7 @@
 //! Changing page tables: whoever does decides what every reference in the kernel reaches.
 
 use crate::addr::{Pfn, PfnRange, VirtAddr, VirtRange};
+use crate::buddy::Gfp;
 use crate::config::Layout;
 use crate::pagetable::{
     Attributes, Change, ChangeError, EachBy, Empties, FlushReceipt, Leaf, MapError, PageSize,
@@ -71,6 +72,8 @@ impl<P: Platform> Memory<P> {
         let mut protection = attributes.protection | Protection::USER;
         let counts = self.map_counts();
         if let Some(counts) = counts {
+            let take = |order| self.take_tables(order, Gfp::empty());
+            counts.make_room(self.platform(), frames, take, |block| self.release(block))?;
             let is_writable = protection.contains(Protection::WRITE);
             if let Err(mapping) = counts.enter(frames, backing, is_writable) {
                 self.platform()

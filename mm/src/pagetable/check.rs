@@ -1,16 +1,21 @@
 //! How often a frame is mapped for user code, and what may be mapped twice (Linux: `page_table_check.c`).
 //!
-//! One word a frame beside the records, only where it is asked for (`page_table_check=on`): a bit says whether the frame is
-//! a named page, the others how often it is mapped. Both change together, so that a mapping is decided at once.
+//! One word a frame beside the records, only where it is asked for (`page_table_check=on`), and made for a whole section when
+//! the first of its frames is mapped: a bit says whether the frame is a named page, the others how often it is mapped. Both
+//! change together, so that a mapping is decided at once.
 #![forbid(unsafe_code)]
 
+use core::mem::ManuallyDrop;
+
 use super::entry::Leaf;
-use crate::addr::{Pfn, PfnRange, to_index};
+use super::memory::OutOfTables;
+use crate::addr::{Order, Pfn, PfnRange, to_index};
 use crate::config::SECTION_FRAMES;
-use crate::mem::Array;
+use crate::mem::{Array, CarveError, EarlyRam, Exclusive};
 use crate::platform::Platform;
 use crate::report::{Backing, Corruption, DoubleMapping};
 use crate::sync::atomic::{AtomicU32, Ordering};
+use crate::sync::{Once, Pin};
 
 /// Whether a page that is mapped already may be mapped once more (Linux: the table of
 /// `Documentation/mm/page_table_check.rst`).
@@ -81,19 +86,75 @@ impl MapCount {
     }
 }
 
-/// Those of all frames of a machine, by section; none where they are not kept.
+/// Those of all frames of a machine, by section; no sections where they are not kept.
 #[derive(Debug)]
 pub struct MapCounts {
-    sections: Array<Array<MapCount>>,
+    sections: Array<Section>,
 }
 
-impl MapCounts {
-    /// Counts of a section.
-    pub(crate) const SECTION: usize = to_index(SECTION_FRAMES);
+/// Those of a section, once one of its frames was mapped. They stay for good.
+type Section = ManuallyDrop<Once<Array<MapCount>>>;
 
-    /// One array for each section, empty for those without memory; none of all if nothing is counted.
-    pub(crate) const fn new(sections: Array<Array<MapCount>>) -> Self {
-        Self { sections }
+impl MapCounts {
+    /// Nothing is counted.
+    pub(crate) const fn none() -> Self {
+        Self {
+            sections: Array::empty(),
+        }
+    }
+
+    /// Bytes for so many sections.
+    pub(crate) fn bytes_for(sections: usize) -> u64 {
+        Array::<Section>::bytes_for(sections).unwrap_or(u64::MAX)
+    }
+
+    /// So many sections, of which no frame was mapped.
+    ///
+    /// # Errors
+    /// [`CarveError`]: the memory is not enough.
+    pub(crate) fn new<P: Platform>(
+        platform: &P,
+        ram: EarlyRam,
+        sections: usize,
+    ) -> Result<Self, CarveError> {
+        let sections = Array::carve(platform, ram, sections, |_| Section::new(Once::new()))?;
+        Ok(Self { sections })
+    }
+
+    /// Makes room for counts of frames where there is none yet, from blocks that `take` takes. Context: as `take`'s.
+    ///
+    /// # Errors
+    /// There is no memory for that.
+    pub(crate) fn make_room<P: Platform>(
+        &self,
+        platform: &P,
+        frames: PfnRange,
+        take: impl Fn(Order) -> Result<Exclusive, OutOfTables>,
+        give: impl Fn(Exclusive),
+    ) -> Result<(), OutOfTables> {
+        const SECTION: usize = to_index(SECTION_FRAMES);
+        let order = Array::<MapCount>::bytes_for(SECTION).and_then(Order::for_bytes);
+        let (first, end) = (frames.first().section(), frames.end().as_u64());
+        let sections = first..Pfn::new(end.saturating_sub(1)).section().saturating_add(1);
+        for place in sections.filter_map(|section| self.sections.at(section)) {
+            // Whoever fills one does not wait for anything meanwhile.
+            while place.get().is_none() {
+                let mut block = Some(take(order.ok_or(OutOfTables)?)?);
+                let pin = Pin::new(platform);
+                let counts = place.get_or_make(|| {
+                    let ram = EarlyRam::from_block(block.take()?);
+                    Array::carve(platform, ram, SECTION, |_| MapCount::default()).ok()
+                });
+                let is_made = counts.is_some();
+                drop(pin);
+                match block {
+                    Some(block) => give(block),
+                    None if is_made => {}
+                    None => return Err(OutOfTables),
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Whether anything is counted.
@@ -102,7 +163,8 @@ impl MapCounts {
     }
 
     fn of(&self, pfn: Pfn) -> Option<&MapCount> {
-        self.sections.at(pfn.section())?.at(pfn.section_offset())
+        let section = self.sections.at(pfn.section())?.get()?;
+        section.at(pfn.section_offset())
     }
 
     /// What a frame is mapped as, and how often.
@@ -151,6 +213,14 @@ impl MapCounts {
             }
         }
         wrong
+    }
+
+    /// The first of some frames that is mapped: what as, and how often.
+    pub(crate) fn first_mapped(&self, frames: PfnRange) -> Option<(Pfn, Backing, u32)> {
+        frames.iter().find_map(|pfn| {
+            let (backing, count) = self.get(pfn);
+            backing.map(|backing| (pfn, backing, count))
+        })
     }
 
     /// A mapping ends: if it was counted, one less of each of its frames. What was counted nowhere is reported.

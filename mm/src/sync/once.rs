@@ -53,19 +53,40 @@ impl<T> Once<T> {
     /// # Errors
     /// [`AlreadySet`] with the value if the cell is full, or somebody is filling it right now.
     pub fn set(&self, value: T) -> Result<&T, AlreadySet<T>> {
-        if self
-            .state
-            .compare_exchange(EMPTY, FILLING, Ordering::Acquire, Ordering::Relaxed)
-            .is_err()
-        {
+        if !self.begin() {
             return Err(AlreadySet(value));
         }
-        // SAFETY: FILLING is reached once only, so we are the only ones at the value.
+        Ok(self.fill(value))
+    }
+
+    /// Fills the cell with what `make` makes, if it makes anything; `make` is called by one at a time, and not any more when
+    /// the cell is full. Answers what is there then: nothing, if somebody else is filling it. Context: any.
+    pub fn get_or_make(&self, make: impl FnOnce() -> Option<T>) -> Option<&T> {
+        if !self.begin() {
+            return self.get();
+        }
+        let made = make();
+        if made.is_none() {
+            self.state.store(EMPTY, Ordering::Release);
+        }
+        made.map(|value| self.fill(value))
+    }
+
+    /// Whether it is this caller's to fill the cell.
+    fn begin(&self) -> bool {
+        self.state
+            .compare_exchange(EMPTY, FILLING, Ordering::Acquire, Ordering::Relaxed)
+            .is_ok()
+    }
+
+    /// Fills the cell. Context: after [`Self::begin`] said so.
+    fn fill(&self, value: T) -> &T {
+        // SAFETY: FILLING is reached by one at a time, so we are the only ones at the value.
         let slot = unsafe { &mut *self.value.get() };
         let value = slot.write(value);
         // INVARIANT: the value was written just above.
         self.state.store(READY, Ordering::Release);
-        Ok(value)
+        value
     }
 }
 

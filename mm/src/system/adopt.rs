@@ -137,10 +137,12 @@ impl Core {
         &self,
         platform: &P,
         zone: &Zone,
-        mut block: Exclusive,
+        block: Exclusive,
         source: Source,
     ) {
-        self.wipe(platform, &mut block);
+        let Some(block) = self.wipe(platform, block) else {
+            return;
+        };
         let frames = block.frames();
         // What the platform does not reach can be neither zeroed nor checked: it stays out.
         let reachable = block.as_ptr(platform).is_some();

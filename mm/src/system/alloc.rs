@@ -11,7 +11,6 @@ use crate::mem::Exclusive;
 use crate::platform::{NodeId, PageAccess, Platform};
 use crate::report::Corruption;
 use crate::sync::Pin;
-use crate::sync::atomic::Ordering;
 use crate::zone::watermark::AllocFlags;
 use crate::zone::{NumaEvent, Pages, Zone};
 
@@ -434,7 +433,7 @@ impl<P: Platform> Memory<P> {
         if core.options.page_poison
             && let Err(corruption) = block.check_poison(&self.platform)
         {
-            self.quarantine(core, block, &corruption);
+            core.quarantine(&self.platform, block, &corruption);
             return Err(corruption);
         }
         let zeroed_when_freed = core.options.init_on_free && !core.options.page_poison;
@@ -444,14 +443,6 @@ impl<P: Platform> Memory<P> {
         }
         core.note_origin(request, block.frames());
         Ok(block)
-    }
-
-    /// Reports damage found in frames that were free, and keeps them from everybody.
-    #[cold]
-    fn quarantine(&self, core: &Core, block: Exclusive, corruption: &Corruption) {
-        self.platform.corruption(corruption);
-        let frames = block.leak().frames();
-        core.quarantined.fetch_add(frames, Ordering::Relaxed);
     }
 }
 

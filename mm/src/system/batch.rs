@@ -114,8 +114,8 @@ impl<P: Platform> Memory<P> {
         batch: &mut [Option<Exclusive>],
     ) -> Result<(), (usize, FreeError)> {
         if core.treats_free_pages {
-            for page in batch.iter_mut().flatten() {
-                core.wipe(&self.platform, page);
+            for page in batch.iter_mut() {
+                *page = page.take().and_then(|page| core.wipe(&self.platform, page));
             }
         }
         let mut place: usize = 0;

@@ -10,6 +10,7 @@ use crate::mem::Exclusive;
 use crate::platform::{PageAccess, Platform};
 use crate::report::Corruption;
 use crate::sync::Pin;
+use crate::sync::atomic::Ordering;
 use crate::zone::Kept;
 
 impl<P: Platform> Memory<P> {
@@ -80,7 +81,10 @@ impl<P: Platform> Memory<P> {
     ) -> Result<(), FreeError> {
         let core = self.core().ok_or(FreeError::NotPresent)?;
         let offer = if core.treats_free_pages {
-            self.wiped(core, offer, order)?
+            match self.wiped(core, offer, order)? {
+                Some(offer) => offer,
+                None => return Ok(()),
+            }
         } else {
             offer
         };
@@ -90,13 +94,16 @@ impl<P: Platform> Memory<P> {
         }
     }
 
-    /// Does to the bytes of a block what is to be done on its way in, before the zone's lock is taken.
+    /// Does to the bytes of a block what is to be done on its way in, before the zone's lock is taken. Answers nothing if
+    /// the block stays out.
     #[inline(never)]
-    fn wiped(&self, core: &Core, offer: Offer, order: Order) -> Result<Offer, FreeError> {
-        let mut block = offer.accept(&core.frames, order)?;
-        core.wipe(&self.platform, &mut block);
+    fn wiped(&self, core: &Core, offer: Offer, order: Order) -> Result<Option<Offer>, FreeError> {
+        let block = offer.accept(&core.frames, order)?;
+        let Some(block) = core.wipe(&self.platform, block) else {
+            return Ok(None);
+        };
         let offered = core.frames.offered(block);
-        offered.map_err(|_| FreeError::NotPresent)
+        offered.map(Some).map_err(|_| FreeError::NotPresent)
     }
 
     /// Gives a block back to this CPU's lists the longer way, or to its zone.
@@ -175,9 +182,23 @@ impl<P: Platform> Memory<P> {
 }
 
 impl Core {
-    /// What happens to the bytes of a block on its way in, before the zone's lock is taken.
+    /// What happens to the bytes of a block on its way in, before the zone's lock is taken. One that user code still
+    /// reaches is reported and stays out of circulation.
     #[inline]
-    pub(super) fn wipe<P: Platform>(&self, platform: &P, block: &mut Exclusive) {
+    pub(super) fn wipe<P: Platform>(
+        &self,
+        platform: &P,
+        mut block: Exclusive,
+    ) -> Option<Exclusive> {
+        if let Some((pfn, backing, count)) = self.map_counts.first_mapped(block.frames()) {
+            let report = Corruption::FreedWhileMapped {
+                pfn,
+                backing,
+                count,
+            };
+            self.quarantine(platform, block, &report);
+            return None;
+        }
         if P::PROFILE.is_debug() {
             platform.pages_freed(block.frames());
         }
@@ -194,5 +215,19 @@ impl Core {
         if hides {
             platform.protect_free_pages(block.frames(), PageAccess::None);
         }
+        Some(block)
+    }
+
+    /// Reports damage found in frames, and keeps them from everybody.
+    #[cold]
+    pub(super) fn quarantine<P: Platform>(
+        &self,
+        platform: &P,
+        block: Exclusive,
+        corruption: &Corruption,
+    ) {
+        platform.corruption(corruption);
+        let frames = block.leak().frames();
+        self.quarantined.fetch_add(frames, Ordering::Relaxed);
     }
 }

@@ -78,8 +78,10 @@ impl<P: Platform> Memory<P> {
         order: Order,
     ) -> Result<(), FreeError> {
         let word = offer.word();
-        let mut block = offer.accept(&core.frames, order)?;
-        core.wipe(&self.platform, &mut block);
+        let block = offer.accept(&core.frames, order)?;
+        let Some(block) = core.wipe(&self.platform, block) else {
+            return Ok(());
+        };
         let Some(zone) = core.zone(word.zone_id()) else {
             self.lose(block.leak().first(), order);
             return Ok(());

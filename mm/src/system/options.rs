@@ -66,8 +66,8 @@ pub enum PageOwner {
     On,
 }
 
-/// Whether pages of user code are kept from being mapped where they may not be (Linux: `page_table_check=`): a word of
-/// 4 bytes for each frame.
+/// Whether pages of user code are kept from being mapped where they may not be, and from being freed while they are mapped
+/// (Linux: `page_table_check=`): 4 bytes for each frame of sections with any such page. The debug profile does so by itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PageTableCheck {
     /// No.
@@ -146,7 +146,10 @@ impl Options {
             debug_pagealloc: DebugPagealloc::Off,
             page_lists: PageLists::Tuned,
             page_owner: PageOwner::Off,
-            page_table_check: PageTableCheck::Off,
+            page_table_check: match profile.is_debug() {
+                true => PageTableCheck::On,
+                false => PageTableCheck::Off,
+            },
             populate: Populate::OnDemand,
             cma_bytes: 0,
             fail_page_alloc: None,
@@ -161,9 +164,6 @@ impl Options {
 
     /// When memory is populated on a platform: not all can do it on demand.
     pub(super) const fn populate_on<P: Platform>(&self) -> Populate {
-        if matches!(self.page_table_check, PageTableCheck::On) {
-            return Populate::AtBoot;
-        }
         match (P::MODEL, self.page_owner) {
             (MemoryModel::Flat, _) | (_, PageOwner::On) => Populate::AtBoot,
             _ => self.populate,
@@ -180,7 +180,10 @@ impl Options {
 
     /// … or on its way in.
     pub(super) const fn touch_free_pages(&self) -> bool {
-        self.page_poison || self.init_on_free || self.debug_pagealloc.is_on()
+        self.page_poison
+            || self.init_on_free
+            || self.debug_pagealloc.is_on()
+            || matches!(self.page_table_check, PageTableCheck::On)
     }
 
     /// The same with what the kernel command line says: `init_on_alloc=`, `init_on_free=`,

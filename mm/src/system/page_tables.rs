@@ -60,15 +60,7 @@ impl<P: Platform> TableMemory for Memory<P> {
     }
 
     fn take_page(&self) -> Result<Exclusive, OutOfTables> {
-        let gfp = if self.platform().may_sleep() {
-            Gfp::KERNEL
-        } else {
-            Gfp::ATOMIC
-        };
-        let request = Request::new(gfp | Gfp::ZERO, Order::ZERO);
-        let taken = request.map_err(AllocError::from);
-        let taken = taken.and_then(|request| self.alloc_request(&request, &mut ()));
-        let page = taken.map_err(|_| OutOfTables)?;
+        let page = self.take_tables(Order::ZERO, Gfp::ZERO)?;
         if let Some(core) = self.core() {
             core.table_frames.fetch_add(1, Ordering::Relaxed);
         }
@@ -105,6 +97,19 @@ impl<P: Platform> TableMemory for Memory<P> {
 }
 
 impl<P: Platform> Memory<P> {
+    /// A block for tables: in atomic context, the reserves are asked.
+    pub(crate) fn take_tables(&self, order: Order, more: Gfp) -> Result<Exclusive, OutOfTables> {
+        let gfp = if self.platform().may_sleep() {
+            Gfp::KERNEL
+        } else {
+            Gfp::ATOMIC
+        };
+        let request = Request::new(gfp | more, order);
+        let taken = request.map_err(AllocError::from);
+        let taken = taken.and_then(|request| self.alloc_request(&request, &mut ()));
+        taken.map_err(|_| OutOfTables)
+    }
+
     /// The kernel's address space, if the library was told of it
     /// ([`adopt_kernel_space`](Self::adopt_kernel_space)). Context: any.
     #[must_use]

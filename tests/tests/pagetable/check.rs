@@ -1,8 +1,10 @@
 //! `page_table_check=on`: which page may be mapped twice (R35), against the table of Linux's documentation.
 
 use std::collections::BTreeMap;
+use std::iter;
 
-use mm::addr::{Pfn, PfnRange, VirtAddr};
+use mm::addr::{Order, Pfn, PfnRange, VirtAddr};
+use mm::buddy::Gfp;
 use mm::pagetable::{
     Attributes, Change, ChangeError, Level, MapError, PageSize, PageTable, Protection,
 };
@@ -22,6 +24,8 @@ for_every_config! {
     every_cell_of_the_table_is_decided_as_documented,
     random_mappings_agree_with_a_list,
     nothing_is_counted_unless_asked_for,
+    what_is_freed_while_it_is_mapped_is_told_and_stays_out,
+    without_room_for_counts_nothing_is_mapped,
 }
 
 const READ: Attributes = Attributes {
@@ -30,10 +34,21 @@ const READ: Attributes = Attributes {
 };
 
 fn machine<C: SimConfig>(check: PageTableCheck) -> Machine<C> {
-    Machine::<C>::new()
+    let mut machine = Machine::<C>::new()
         .ram(0, 32 * MIB)
         .options(|options| options.page_table_check = check)
-        .boot()
+        .boot();
+    // The first page that is mapped has room made for the counts of its section, for good.
+    let tables = machine.new_page_table(Level::P4D).unwrap();
+    let mapped = (BASE, frames(1024, 1));
+    map(&machine, &tables, mapped, (Backing::Named, false)).unwrap();
+    unmap(&machine, &tables, (BASE, 1));
+    // SAFETY: nobody knows them.
+    unsafe { machine.destroy_page_table(tables) };
+    machine.grace().barrier().unwrap();
+    machine.drain_all_pages();
+    machine.rebase();
+    machine
 }
 
 fn frames(first: u64, count: u64) -> PfnRange {
@@ -275,4 +290,90 @@ fn nothing_is_counted_unless_asked_for<C: SimConfig>() {
     let leaf = machine.next_leaf(&tables, VirtAddr::new(BASE)).unwrap().1;
     assert_eq!(leaf.attributes, USER);
     end(machine, tables);
+}
+
+/// User code that still reaches a page would see what its next owner writes there.
+fn what_is_freed_while_it_is_mapped_is_told_and_stays_out<C: SimConfig>() {
+    let machine = machine::<C>(PageTableCheck::On);
+    let tables = machine.new_page_table(Level::P4D).unwrap();
+    let told = |pfn, backing, count| {
+        let report = Corruption::FreedWhileMapped {
+            pfn,
+            backing,
+            count,
+        };
+        assert_eq!(machine.hardware().take_reports(), [report]);
+    };
+    let kept = machine.quarantined_frames();
+
+    // A page, mapped twice; a page in the midst of a block; each way that pages are freed.
+    let page = machine.alloc_page(Gfp::KERNEL).unwrap();
+    let alone = PfnRange::from_count(page, 1).unwrap();
+    for at in [BASE, BASE + PAGE] {
+        map(&machine, &tables, (at, alone), (Backing::Anonymous, false)).unwrap();
+    }
+    // SAFETY: the test's own.
+    unsafe { machine.free_pages(page, Order::ZERO) }.unwrap();
+    told(page, Backing::Anonymous, 2);
+    let order = Order::new(3).unwrap();
+    let block = machine.alloc_block(Gfp::KERNEL, order).unwrap();
+    let inside = Pfn::new(block.pfn().as_u64() + 5);
+    let row = (BASE + 2 * PAGE, PfnRange::from_count(inside, 1).unwrap());
+    map(&machine, &tables, row, (Backing::Named, true)).unwrap();
+    drop(block);
+    told(inside, Backing::Named, 1);
+    let mut batch = [(); 3].map(|()| Some(machine.alloc_page(Gfp::KERNEL).unwrap()));
+    let second = batch[1].unwrap();
+    let row = (BASE + 3 * PAGE, PfnRange::from_count(second, 1).unwrap());
+    map(&machine, &tables, row, (Backing::Named, true)).unwrap();
+    // SAFETY: the test's own.
+    assert_eq!(unsafe { machine.free_pages_bulk(&mut batch) }, Ok(()));
+    told(second, Backing::Named, 1);
+    assert_eq!(machine.quarantined_frames(), kept + 1 + 8 + 1);
+
+    // Nobody gets any of it, whether it is mapped still or not any more.
+    unmap(&machine, &tables, (BASE, 4));
+    let out = [alone, PfnRange::from_count(second, 1).unwrap()];
+    let gfp = Gfp::KERNEL | Gfp::MEMALLOC | Gfp::NOWARN;
+    let all: Vec<_> = iter::from_fn(|| machine.alloc_page(gfp).ok()).collect();
+    for pfn in &all {
+        assert!(out.iter().all(|range| !range.contains(*pfn)));
+        assert!(!(0..8).contains(&(pfn.as_u64().wrapping_sub(inside.as_u64() - 5))));
+    }
+    for pfn in all {
+        // SAFETY: the test's own.
+        unsafe { machine.free_pages(pfn, Order::ZERO) }.unwrap();
+    }
+    // SAFETY: nobody knows them.
+    unsafe { machine.destroy_page_table(tables) };
+    machine.check();
+    machine.abandon();
+}
+
+/// Counts are made with the first mapping of a section; where there is no memory for them, that is refused.
+fn without_room_for_counts_nothing_is_mapped<C: SimConfig>() {
+    let machine = Machine::<C>::new()
+        .ram(0, 32 * MIB)
+        .options(|options| options.page_table_check = PageTableCheck::On)
+        .boot();
+    let tables = machine.new_page_table(Level::P4D).unwrap();
+    let gfp = Gfp::KERNEL | Gfp::MEMALLOC | Gfp::NOWARN;
+    let mut all: Vec<_> = iter::from_fn(|| machine.alloc_page(gfp).ok()).collect();
+    let row = (BASE, PfnRange::from_count(all[0], 1).unwrap());
+    let refused = map(&machine, &tables, row, (Backing::Anonymous, true));
+    assert_eq!(refused, Err(MapError::OutOfTables));
+    assert_eq!(machine.next_leaf(&tables, VirtAddr::new(0)), None);
+    for pfn in all.drain(1..) {
+        // SAFETY: the test's own.
+        unsafe { machine.free_pages(pfn, Order::ZERO) }.unwrap();
+    }
+    map(&machine, &tables, row, (Backing::Anonymous, true)).unwrap();
+    unmap(&machine, &tables, (BASE, 1));
+    // SAFETY: the test's own.
+    unsafe { machine.free_pages(all[0], Order::ZERO) }.unwrap();
+    // SAFETY: nobody knows them.
+    unsafe { machine.destroy_page_table(tables) };
+    machine.grace().barrier().unwrap();
+    machine.check();
+    machine.abandon();
 }

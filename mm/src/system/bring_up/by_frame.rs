@@ -6,7 +6,7 @@ use super::{BringUpError, Builder};
 use crate::addr::to_index;
 use crate::frame::{FrameTable, Origin, Origins};
 use crate::mem::Array;
-use crate::pagetable::{MapCount, MapCounts};
+use crate::pagetable::MapCounts;
 use crate::platform::{NodeId, Platform};
 
 impl<P: Platform> Builder<'_, P> {
@@ -30,10 +30,11 @@ impl<P: Platform> Builder<'_, P> {
         checks: PageTableCheck,
     ) -> Result<MapCounts, BringUpError> {
         if checks == PageTableCheck::Off {
-            return Ok(MapCounts::new(Array::empty()));
+            return Ok(MapCounts::none());
         }
-        let counts = self.by_section(frames, MapCounts::SECTION, |_| MapCount::default());
-        counts.map(MapCounts::new)
+        let sections = to_index(frames.limit().section());
+        let ram = self.take_table(MapCounts::bytes_for(sections), NodeId(0))?;
+        Ok(MapCounts::new(self.platform, ram, sections)?)
     }
 
     /// An array of `count` for each section, empty for those without memory.
