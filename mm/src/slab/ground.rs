@@ -78,7 +78,7 @@ pub(crate) trait Ground {
     /// Tells that somebody wrote to a free object of a slab.
     fn damaged(&self, cache: &Cache, slab: Pfn, object: u16);
 
-    /// Tells of damage to an object of a debugged cache. Context: a lock of slabs is held.
+    /// Tells of damage to an object of a debugged cache, or a slab. Context: a lock of slabs may be held.
     fn report(&self, report: &Corruption);
 
     /// Who allocates and frees, if anybody keeps that.

@@ -15,6 +15,7 @@ use crate::frame::SlabFrame;
 use crate::frame::slab::SlabUse;
 use crate::mem::Exclusive;
 use crate::platform::{NodeId, Platform};
+use crate::report::Corruption;
 
 /// Empty slabs that a node keeps for a cache (Linux: `MIN_PARTIAL`).
 pub(super) const KEPT: u64 = 5;
@@ -149,6 +150,9 @@ impl Cache {
 
     pub(super) fn end_slab<G: Ground>(&self, ground: &G, slab: SlabFrame<'_>) {
         let Ok(block) = ground.frames().end_slab(slab) else {
+            // Its record says that it has objects, or is none: whoever counted it as empty was misled.
+            let (pfn, order) = (slab.pfn, slab.order);
+            ground.report(&Corruption::LostBlock { pfn, order });
             return;
         };
         match self
