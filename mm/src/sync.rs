@@ -27,7 +27,7 @@ pub use bell::Bell;
 pub use once::{AlreadySet, Once};
 pub(crate) use owner::OwnerCell;
 pub use percpu::Pin;
-pub(crate) use percpu::{Anchors, Here, PerCpu, Resident, Row, Shortcuts, Vacant};
+pub(crate) use percpu::{Anchors, Here, Owned, PerCpu, Resident, Row, Shortcuts, Vacant};
 pub use presence::{Presence, Seized, State as PresenceState};
 pub use refcount::{Dropped, RefCount};
 pub use spin::{IrqGuard, SpinLock};

@@ -67,9 +67,7 @@ impl<P: Platform> Memory<P> {
         gfp: Gfp,
     ) -> Result<NonNull<u8>, VmallocError> {
         let at = VirtAddr::from_ptr(first.as_ptr());
-        let pages = self
-            .area_at(at)
-            .map_or(0, |(_, area)| to_index(area.pages()));
+        let pages = self.area_at(at).map_or(0, |area| to_index(area.pages()));
         let room = pages.saturating_mul(PAGE);
         if new <= room && new > room / 2 {
             if gfp.contains(Gfp::ZERO) && new > old {

@@ -34,6 +34,14 @@ impl<'m, P: Platform> Store<'m, P> {
         Self { memory, core }
     }
 
+    /// A page that lies anywhere.
+    #[inline(always)]
+    pub(crate) fn page(&self, gfp: Gfp) -> Result<Pile, AllocError> {
+        let page = self.memory.alloc_pages(gfp, Order::ZERO)?;
+        // SAFETY: it was handed out just now, as a number, and is nobody else's.
+        Ok(unsafe { Pile::of_page(page) })
+    }
+
     /// Pages that lie anywhere, in blocks of 2 MiB as long as these are asked for and there are any.
     pub(crate) fn pile(&self, wanted: Frames) -> Result<Pile, AllocError> {
         let mut pile = Pile::new();
@@ -62,12 +70,6 @@ impl<'m, P: Platform> Store<'m, P> {
             let Ok(block) = block else { break };
             // SAFETY: it was handed out just now, as a number, and is nobody else's.
             unsafe { pile.push(&self.core.frames, block, huge) };
-        }
-        if count == 1 && node.is_none() {
-            let page = self.memory.alloc_pages(gfp, Order::ZERO)?;
-            // SAFETY: as above.
-            unsafe { pile.push(&self.core.frames, page, Order::ZERO) };
-            return Ok(());
         }
         self.fill_in_blocks(pile, wanted);
         while pile.frames() < count {

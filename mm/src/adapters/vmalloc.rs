@@ -8,7 +8,6 @@ use core::slice;
 
 use crate::addr::{VirtAddr, to_index};
 use crate::buddy::Gfp;
-use crate::collections::range_tree::Slot;
 use crate::config::PAGE_SIZE;
 use crate::kspace::{Area, AreaKind};
 use crate::platform::{NodeId, Platform};
@@ -117,7 +116,7 @@ impl<P: Platform> Memory<P> {
     }
 
     fn vmalloc_by(&self, ask: Ask) -> Result<NonNull<u8>, VmallocError> {
-        let (_, area) = self.alloc_area(&ask)?;
+        let area = self.alloc_area(&ask)?;
         start(area).ok_or(VmallocError::NotUp)
     }
 
@@ -140,7 +139,7 @@ impl<P: Platform> Memory<P> {
 /// # Invariants
 /// It has the area, of `len` bytes at least, of `home`'s memory.
 pub struct Vmalloc<H: Home> {
-    slot: Slot,
+    area: &'static Area,
     first: NonNull<u8>,
     len: usize,
     home: H,
@@ -179,12 +178,12 @@ impl<H: Home> Vmalloc<H> {
 
     fn by(home: H, ask: Ask) -> Result<Self, VmallocError> {
         let memory = home.memory();
-        let (slot, area) = memory.alloc_area(&ask)?;
+        let area = memory.alloc_area(&ask)?;
         let first = start(area).ok_or(VmallocError::NotUp)?;
         let len = ask.size;
         // INVARIANT: it was made just now, and is mapped.
         Ok(Self {
-            slot,
+            area,
             first,
             len,
             home,
@@ -232,7 +231,7 @@ impl<H: Home> DerefMut for Vmalloc<H> {
 impl<H: Home> Drop for Vmalloc<H> {
     fn drop(&mut self) {
         // The area is this value's, so nobody else ends it.
-        let _ = self.home.memory().end_area(self.slot);
+        let _ = self.home.memory().end(self.area, AreaKind::Vmalloc);
     }
 }
 

@@ -30,7 +30,7 @@ impl<P: Platform> Memory<P> {
         how: Attributes,
     ) -> Result<NonNull<u8>, VmallocError> {
         let kind = (AreaKind::Vmap, Location::caller());
-        let (_, area) = self.map_others(Others::List(frames), how, kind)?;
+        let area = self.map_others(Others::List(frames), how, kind)?;
         start(area).ok_or(VmallocError::NotUp)
     }
 
@@ -57,7 +57,7 @@ impl<P: Platform> Memory<P> {
     #[track_caller]
     pub unsafe fn vm_map_ram(&self, frames: &[Pfn]) -> Result<NonNull<u8>, VmallocError> {
         let kind = (AreaKind::VmMapRam, Location::caller());
-        let (_, area) = self.map_others(Others::List(frames), Attributes::KERNEL, kind)?;
+        let area = self.map_others(Others::List(frames), Attributes::KERNEL, kind)?;
         start(area).ok_or(VmallocError::NotUp)
     }
 
@@ -103,7 +103,10 @@ impl<P: Platform> Memory<P> {
     /// As [`Self::vunmap`].
     pub unsafe fn iounmap(&self, at: NonNull<u8>) -> Result<(), BadVfree> {
         let page = VirtAddr::from_ptr(at.as_ptr()).align_down(PAGE_SIZE);
-        self.end_at(page, AreaKind::Ioremap)
+        match self.end_at(page, AreaKind::Ioremap) {
+            true => Ok(()),
+            false => Err(BadVfree(page)),
+        }
     }
 
     /// Where memory is reached, cached as said: RAM by the direct map, and only write-back; anything else as
@@ -159,14 +162,10 @@ impl<P: Platform> Memory<P> {
         first: NonNull<u8>,
         kind: AreaKind,
     ) -> Result<(), BadVfree> {
-        self.end_at(VirtAddr::from_ptr(first.as_ptr()), kind)
-    }
-
-    fn end_at(&self, at: VirtAddr, kind: AreaKind) -> Result<(), BadVfree> {
-        let found = self.area_at(at).filter(|(_, area)| area.kind() == kind);
-        match found {
-            Some(ended) if self.end(ended) => Ok(()),
-            _ => Err(BadVfree(at)),
+        let at = VirtAddr::from_ptr(first.as_ptr());
+        match self.end_at(at, kind) {
+            true => Ok(()),
+            false => Err(BadVfree(at)),
         }
     }
 }

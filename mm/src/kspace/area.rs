@@ -3,7 +3,7 @@
 
 use core::panic::Location;
 
-use super::raw::{Pile, PileSlot};
+use super::raw::{Link, Pile, PileSlot};
 use crate::addr::{PhysAddr, VirtAddr, VirtRange};
 use crate::collections::range_tree::{RangeNode, Slot};
 use crate::config::{PAGE_SHIFT, PAGE_SIZE};
@@ -85,8 +85,10 @@ pub(crate) struct Area {
     pub(super) node: RangeNode,
     /// State, kind from bit 8 on, and [`STILL_MAPPED`].
     state: AtomicU32,
+    /// Its number in the tree.
+    slot: Slot,
     /// The next one in a list: of unused ones, of lazy ones, of those on a CPU's shelf, of mapped devices.
-    next: AtomicU32,
+    pub(super) next: Link,
     /// Bytes that were asked for.
     asked: AtomicU64,
     pub(super) frames: PileSlot,
@@ -99,11 +101,12 @@ pub(crate) struct Area {
 }
 
 impl Area {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(slot: Slot) -> Self {
         Self {
             node: RangeNode::new(),
             state: AtomicU32::new(0),
-            next: AtomicU32::new(Slot::encode(None)),
+            slot,
+            next: Link::default(),
             asked: AtomicU64::new(0),
             frames: PileSlot::default(),
             device: AtomicU64::new(0),
@@ -131,6 +134,7 @@ impl Area {
     }
 
     /// It is somebody's from now on.
+    #[inline]
     pub(super) fn begin(&self, asked: u64, kind: AreaKind, place: &'static Location<'static>) {
         self.asked.store(asked, Ordering::Relaxed);
         self.origin.set(place);
@@ -139,23 +143,25 @@ impl Area {
     }
 
     /// The frames are its own, until it is purged.
+    #[inline]
     pub(crate) fn keep(&self, pile: Pile) {
         self.frames.put(pile);
     }
 
-    /// It is not somebody's any more, but still mapped. One caller gets `true`.
-    pub(super) fn end(&self) -> bool {
-        let word = self.state.load(Ordering::Relaxed);
-        let lazy = word & !0xff | AreaState::Lazy.bits() | STILL_MAPPED;
+    /// It is not somebody's any more. One caller gets `true`, if it was of this kind.
+    #[inline]
+    pub(crate) fn end(&self, kind: AreaKind) -> bool {
+        let kind = kind.bits() << KIND_SHIFT;
+        let (busy, lazy) = (AreaState::Busy.bits(), AreaState::Lazy.bits());
         let (set, seen) = (Ordering::AcqRel, Ordering::Relaxed);
-        word & 0xff == AreaState::Busy.bits()
-            && self.state.compare_exchange(word, lazy, set, seen).is_ok()
+        let ended = (self.state).compare_exchange(busy | kind, lazy | kind, set, seen);
+        ended.is_ok()
     }
 
-    /// Who ended it has unmapped it, too.
-    pub(super) fn set_unmapped(&self) {
+    /// Who ended it leaves it mapped.
+    pub(super) fn set_still_mapped(&self) {
         let word = self.state.load(Ordering::Relaxed);
-        self.state.store(word & !STILL_MAPPED, Ordering::Relaxed);
+        self.state.store(word | STILL_MAPPED, Ordering::Relaxed);
     }
 
     /// The table of pages that all of it is mapped by, if that is known.
@@ -169,20 +175,19 @@ impl Area {
     }
 
     /// Whether it waits to be unmapped, too.
+    #[inline]
     pub(super) fn is_still_mapped(&self) -> bool {
         self.state.load(Ordering::Relaxed) & STILL_MAPPED != 0
     }
 
+    #[inline]
     pub(super) fn set_state(&self, state: AreaState) {
         self.state.store(state.bits(), Ordering::Release);
     }
 
-    pub(super) fn next(&self) -> Option<Slot> {
-        Slot::new(self.next.load(Ordering::Relaxed))
-    }
-
-    pub(super) fn set_next(&self, next: Option<Slot>) {
-        self.next.store(Slot::encode(next), Ordering::Relaxed);
+    /// Its number in the tree.
+    pub(super) const fn slot(&self) -> Slot {
+        self.slot
     }
 
     /// Where it starts.
@@ -192,6 +197,7 @@ impl Area {
     }
 
     /// The addresses, guard page included.
+    #[inline]
     pub(crate) fn whole(&self) -> VirtRange {
         let span = self.node.span();
         let (start, end) = (VirtAddr::new(span.start), VirtAddr::new(span.end));
@@ -199,6 +205,7 @@ impl Area {
     }
 
     /// The addresses that are mapped: all but the last page.
+    #[inline]
     pub(crate) fn mapped(&self) -> VirtRange {
         let whole = self.whole();
         let end = whole.end().checked_sub(PAGE_SIZE).unwrap_or_default();
@@ -206,6 +213,7 @@ impl Area {
     }
 
     /// Pages that are mapped.
+    #[inline]
     pub(crate) fn pages(&self) -> u64 {
         (self.node.span().size() >> PAGE_SHIFT).saturating_sub(1)
     }

@@ -20,7 +20,7 @@ const CHUNKS: usize = 74;
 /// All records.
 #[derive(Debug)]
 pub(super) struct Arena {
-    chunks: [Once<Array<Area>>; CHUNKS],
+    chunks: [Once<&'static [Area]>; CHUNKS],
 }
 
 impl Arena {
@@ -46,6 +46,17 @@ impl Arena {
         (to_index(chunk), to_index(offset))
     }
 
+    /// The number of a chunk's first record.
+    fn first(chunk: usize) -> u32 {
+        let chunk = u32::try_from(chunk).unwrap_or(u32::MAX);
+        let end_of_last = match chunk < DOUBLING {
+            true => 1 << FIRST.saturating_add(chunk),
+            false => chunk.saturating_sub(DOUBLING).saturating_add(1) << LARGEST,
+        };
+        let before_the_first: u32 = 1 << FIRST;
+        end_of_last.saturating_sub(before_the_first)
+    }
+
     /// Records of a chunk.
     fn len(chunk: usize) -> usize {
         let log = u32::try_from(chunk).unwrap_or(DOUBLING).min(DOUBLING);
@@ -54,9 +65,10 @@ impl Arena {
 
     /// The record with a number.
     #[inline]
-    pub(super) fn area(&self, slot: Slot) -> Option<&Area> {
+    pub(super) fn area(&self, slot: Slot) -> Option<&'static Area> {
         let (chunk, offset) = Self::place(slot);
-        self.chunks.get(chunk)?.get()?.get(offset)
+        let records: &'static [Area] = self.chunks.get(chunk)?.get()?;
+        records.get(offset)
     }
 
     /// The chunk that holds a record, and how many bytes it needs, unless it is there.
@@ -76,9 +88,15 @@ impl Arena {
     /// `false` if the platform does not reach the memory, which stays out of use then.
     pub(super) fn grow<P: Platform>(&self, platform: &P, slot: Slot, ram: EarlyRam) -> bool {
         let (chunk, _) = Self::place(slot);
-        let records = Array::carve(platform, ram, Self::len(chunk), |_| Area::new());
+        let first = Self::first(chunk);
+        let record = |index: usize| {
+            let number = u32::try_from(index).ok();
+            let number = number.and_then(|index| Slot::new(first.saturating_add(index)));
+            Area::new(number.unwrap_or(slot))
+        };
+        let records = Array::carve(platform, ram, Self::len(chunk), record);
         let place = self.chunks.get(chunk).zip(records.ok());
-        place.is_some_and(|(place, records)| place.set(records).is_ok())
+        place.is_some_and(|(place, records)| place.set(records.leak()).is_ok())
     }
 }
 
@@ -100,6 +118,8 @@ mod tests {
         for number in 0..200_000 {
             assert_eq!(Arena::place(Slot::new(number).unwrap()), expected);
             let (chunk, offset) = expected;
+            let first = Arena::first(chunk);
+            assert_eq!(first + u32::try_from(offset).unwrap(), number);
             expected = match offset + 1 == Arena::len(chunk) {
                 true => (chunk + 1, 0),
                 false => (chunk, offset + 1),

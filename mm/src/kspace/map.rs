@@ -3,7 +3,7 @@
 
 use super::{Area, Space, Supply};
 use crate::addr::{Order, Pfn, PhysAddr, VirtAddr, VirtRange, to_count, to_index};
-use crate::pagetable::{Attributes, Empties, Frames, InARow, MapError, PageSize, Slot};
+use crate::pagetable::{Attributes, Empties, Frames, InARow, MapError, PageSize, PteTable, Slot};
 
 impl Space {
     /// Maps single frames in an area: one for each of its pages. Where the area was mapped before in the same table of
@@ -24,6 +24,20 @@ impl Space {
         self.tables.map(memory, range, frames, attributes, kept)?;
         area.set_table(self.tables.pte_table(memory, range));
         Ok(())
+    }
+
+    /// Maps a frame in an area of one page, where its table of pages is known. `false` if it is not, or something is mapped.
+    #[inline]
+    pub(crate) fn map_page<S: Supply>(
+        &self,
+        supply: &S,
+        area: &Area,
+        frame: Pfn,
+        attributes: Attributes,
+    ) -> bool {
+        let mapped =
+            |table: PteTable| table.map_page(supply.memory(), area.start(), (frame, attributes));
+        area.table().is_some_and(mapped)
     }
 
     /// Maps a part of an area, with large pages where the frames allow it. What is without entries there may be in the way
@@ -49,21 +63,20 @@ impl Space {
         }
     }
 
-    /// Unmaps an area. CPUs remember it until they are told. Context: task; or any, where `false` is the answer if there are
-    /// tables that would have to be locked.
+    /// Unmaps an area of so many pages whose table of pages is known. CPUs remember it until they are told. `false` if the
+    /// table is not known. Context: any.
     #[inline]
-    pub(super) fn unmap<S: Supply>(&self, supply: &S, area: &Area, may_wait: bool) -> bool {
-        let (memory, range) = (supply.memory(), area.mapped());
-        let known = area.table();
-        if known.and_then(|table| table.clear(memory, range)).is_some() {
-            return true;
-        }
-        if may_wait {
-            // Large pages lie in areas as a whole, and the region's tables are the library's: this cannot fail.
-            let cleared = self.tables.clear(memory, range);
-            debug_assert!(cleared.is_ok(), "{range:?}: {cleared:?}");
-        }
-        may_wait
+    pub(super) fn unmap_known<S: Supply>(&self, supply: &S, area: &Area, pages: u64) -> bool {
+        let cleared = |table: PteTable| table.clear(supply.memory(), area.start(), pages);
+        area.table().is_some_and(cleared)
+    }
+
+    /// Unmaps an area. CPUs remember it until they are told. Context: task.
+    pub(super) fn unmap<S: Supply>(&self, supply: &S, area: &Area) {
+        // Large pages lie in areas as a whole, and the region's tables are the library's: this cannot fail.
+        let range = area.mapped();
+        let cleared = self.tables.clear(supply.memory(), range);
+        debug_assert!(cleared.is_ok(), "{range:?}: {cleared:?}");
     }
 
     /// Where an address leads.

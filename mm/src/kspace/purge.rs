@@ -8,51 +8,56 @@
 use super::raw::Returned;
 use super::{Area, AreaKind, Space, Supply};
 use crate::addr::{VirtAddr, VirtRange};
-use crate::collections::range_tree::Slot;
+use crate::config::PAGE_SIZE;
 use crate::pagetable::TableMemory;
+use crate::platform::Platform;
 use crate::sync::atomic::Ordering;
 
 /// Areas that go back together.
-const BATCH: usize = 32;
+const BATCH: usize = 64;
 
 impl Space {
-    /// Unmaps an area, now or with the purge, and lets it wait for that. Answers whether so much waits that somebody
-    /// should purge; `None` if nobody has the area. Context: task; or any but NMI, where it `may_wait` for nobody.
+    /// Unmaps an area that was [ended](Self::ended_at), now or with the purge, and lets it wait for that. Answers whether so
+    /// much waits that somebody should purge. Context: any but NMI.
+    #[inline]
     pub(crate) fn retire<S: Supply>(
         &self,
         supply: &S,
-        (slot, area): (Slot, &Area),
-        may_wait: bool,
-    ) -> Option<bool> {
-        if !area.end() {
-            return None;
-        }
-        if area.kind() == AreaKind::Ioremap {
-            self.forget_device(supply.platform(), slot);
-        }
-        if self.unmap(supply, area, may_wait) {
-            area.set_unmapped();
+        area: &'static Area,
+        kind: AreaKind,
+    ) -> bool {
+        if kind == AreaKind::Ioremap {
+            self.forget_device(supply.platform(), area);
         }
         let pages = area.pages();
+        if !self.unmap_known(supply, area, pages) {
+            self.unmap_or_leave(supply, area);
+        }
         let most = self.lazy_most.load(Ordering::Relaxed);
         // Counted before it can be taken off.
         let before = self.lazy_pages.fetch_add(pages, Ordering::Relaxed);
-        let mut newest = self.lazy.load(Ordering::Relaxed);
-        loop {
-            area.set_next(Slot::new(newest));
-            let (set, seen) = (Ordering::Release, Ordering::Relaxed);
-            let next = slot.number();
-            match self.lazy.compare_exchange_weak(newest, next, set, seen) {
-                Ok(_) => return Some(before.saturating_add(pages) > most),
-                Err(now) => newest = now,
-            }
+        self.lazy.push(area);
+        before.saturating_add(pages) > most
+    }
+
+    /// Unmaps an area by a walk, or leaves that to the purge.
+    #[cold]
+    #[inline(never)]
+    fn unmap_or_leave<S: Supply>(&self, supply: &S, area: &Area) {
+        // Page tables may be locked by the code that was interrupted.
+        match supply.platform().may_sleep() {
+            true => self.unmap(supply, area),
+            false => area.set_still_mapped(),
         }
     }
 
     /// Ends an area that nobody was told of. But some of it may have been in the page tables, and CPUs may have looked.
     /// Context: task, no lock held.
-    pub(crate) fn abandon<S: Supply>(&self, supply: &S, ended: (Slot, &Area)) {
-        let _ = self.retire(supply, ended, true);
+    pub(crate) fn abandon<S: Supply>(&self, supply: &S, area: &'static Area) {
+        let kind = area.kind();
+        if area.end(kind) {
+            let _ = self.retire(supply, area, kind);
+        }
         let _ = self.purge(supply);
     }
 
@@ -62,7 +67,7 @@ impl Space {
         if self.is_purging.swap(true, Ordering::Acquire) {
             return None;
         }
-        let first = Slot::new(self.lazy.swap(Slot::encode(None), Ordering::Acquire));
+        let first = self.lazy.take();
         let areas = self.flush(supply, first);
         self.give_back(supply, first);
         if areas > 0 {
@@ -74,21 +79,23 @@ impl Space {
     }
 
     /// Has all CPUs forget the areas of a list, and what lies between them. Answers how many they are.
-    fn flush<S: Supply>(&self, supply: &S, first: Option<Slot>) -> u64 {
+    fn flush<S: Supply>(&self, supply: &S, first: Option<&'static Area>) -> u64 {
         let (mut start, mut end) = (u64::MAX, 0);
         let mut areas: u64 = 0;
         let mut next = first;
-        while let Some(area) = next.and_then(|slot| self.area(slot)) {
+        while let Some(area) = next {
             if area.is_still_mapped() {
-                let _ = self.unmap(supply, area, true);
+                self.unmap(supply, area);
             }
-            let range = area.mapped();
-            start = start.min(range.start().as_u64());
-            end = end.max(range.end().as_u64());
-            areas = areas.saturating_add(1);
-            next = area.next();
+            let span = area.node.span();
+            start = start.min(span.start);
+            end = end.max(span.end);
+            areas = areas.wrapping_add(1);
+            next = area.next.get();
         }
-        let hull = VirtRange::new(VirtAddr::new(start), VirtAddr::new(end));
+        // The last page of the last one is never mapped.
+        let end = VirtAddr::new(end).checked_sub(PAGE_SIZE);
+        let hull = VirtRange::new(VirtAddr::new(start), end.unwrap_or_default());
         if let Some(hull) = hull {
             supply.memory().flush(hull, false);
         }
@@ -96,32 +103,24 @@ impl Space {
     }
 
     /// Gives frames and addresses of a list of areas back that no CPU remembers.
-    fn give_back<S: Supply>(&self, supply: &S, first: Option<Slot>) {
+    fn give_back<S: Supply>(&self, supply: &S, first: Option<&'static Area>) {
         let mut pages = Returned::new();
-        let mut next = first;
-        loop {
-            let mut batch: [Option<(Slot, &Area)>; BATCH] = [None; BATCH];
-            let (mut full, mut gone): (usize, u64) = (0, 0);
-            for place in &mut batch {
-                let Some((slot, area)) = next.and_then(|slot| Some((slot, self.area(slot)?)))
-                else {
-                    break;
-                };
-                next = area.next();
+        let mut rest = first;
+        while let Some(first) = rest {
+            let (mut count, mut gone): (usize, u64) = (0, 0);
+            let mut next = rest;
+            while let Some(area) = next.filter(|_| count < BATCH) {
                 area.frames.take().release_with(supply, &mut pages);
                 gone = gone.wrapping_add(area.pages());
-                *place = Some((slot, area));
-                full = full.wrapping_add(1);
-            }
-            let batch = batch.get_mut(..full).unwrap_or_default();
-            if batch.is_empty() {
-                break;
+                count = count.wrapping_add(1);
+                next = area.next.get();
             }
             self.lazy_pages.fetch_sub(gone, Ordering::Relaxed);
-            self.lay_ready(supply, batch);
-            if batch.iter().any(Option::is_some) {
-                self.forget(supply, batch);
+            let (left, behind) = self.lay_ready(supply, (Some(first), count));
+            if left.is_some() {
+                self.forget(supply, left);
             }
+            rest = behind;
         }
         pages.free(supply);
     }

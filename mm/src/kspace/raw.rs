@@ -3,9 +3,11 @@
 //!
 //! Elsewhere in [`kspace`](super) addresses are numbers.
 
+mod link;
 mod page_box;
 pub(crate) mod percpu;
 mod pile;
 
+pub(crate) use link::Link;
 pub(crate) use page_box::PageBox;
 pub(crate) use pile::{MOST_BLOCKS, Pile, PileSlot, Returned, Supply};

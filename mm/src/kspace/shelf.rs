@@ -2,9 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::Area;
-use super::arena::Arena;
 use crate::addr::to_index;
-use crate::collections::range_tree::Slot;
 use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// Pages of the largest area that lies ready.
@@ -15,7 +13,7 @@ const SIZES: usize = to_index(LARGEST);
 #[derive(Debug)]
 pub(super) struct Shelf {
     /// By pages, one less.
-    newest: [Option<Slot>; SIZES],
+    newest: [Option<&'static Area>; SIZES],
 }
 
 /// What everybody may know of a shelf. The CPU itself writes it with plain stores.
@@ -51,50 +49,38 @@ impl Shelf {
     }
 
     /// Takes the area of so many pages that came last.
-    pub(super) fn take<'a>(
-        &mut self,
-        arena: &'a Arena,
-        pages: u64,
-        gauges: &Gauges,
-    ) -> Option<(Slot, &'a Area)> {
-        let taken = self.pop(arena, size(pages)?, gauges)?;
+    #[inline]
+    pub(super) fn take(&mut self, pages: u64, gauges: &Gauges) -> Option<&'static Area> {
+        let taken = self.pop(size(pages)?, gauges)?;
         let hits = gauges.hits().wrapping_add(1);
         gauges.hits.store(hits, Ordering::Relaxed);
         Some(taken)
     }
 
-    fn pop<'a>(
-        &mut self,
-        arena: &'a Arena,
-        size: usize,
-        gauges: &Gauges,
-    ) -> Option<(Slot, &'a Area)> {
+    #[inline]
+    fn pop(&mut self, size: usize, gauges: &Gauges) -> Option<&'static Area> {
         let newest = &mut self.newest[size % SIZES];
-        let slot = (*newest)?;
-        let area = arena.area(slot)?;
-        *newest = area.next();
+        let area = (*newest)?;
+        *newest = area.next.get();
         let count = gauges.count().wrapping_sub(1);
         gauges.count.store(count, Ordering::Relaxed);
-        Some((slot, area))
+        Some(area)
     }
 
     /// Puts an area on it. `false` if it is too large.
-    pub(super) fn put(&mut self, (slot, area): (Slot, &Area), gauges: &Gauges) -> bool {
+    #[inline]
+    pub(super) fn put(&mut self, area: &'static Area, gauges: &Gauges) -> bool {
         let Some(size) = size(area.pages()) else {
             return false;
         };
-        area.set_next(self.newest[size % SIZES].replace(slot));
+        area.next.set(self.newest[size % SIZES].replace(area));
         let count = gauges.count().wrapping_add(1);
         gauges.count.store(count, Ordering::Relaxed);
         true
     }
 
     /// Takes any area.
-    pub(super) fn take_any<'a>(
-        &mut self,
-        arena: &'a Arena,
-        gauges: &Gauges,
-    ) -> Option<(Slot, &'a Area)> {
-        (0..SIZES).find_map(|size| self.pop(arena, size, gauges))
+    pub(super) fn take_any(&mut self, gauges: &Gauges) -> Option<&'static Area> {
+        (0..SIZES).find_map(|size| self.pop(size, gauges))
     }
 }

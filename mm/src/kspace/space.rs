@@ -5,8 +5,10 @@ use core::panic::Location;
 
 use super::arena::Arena;
 use super::hints::Hints;
+use super::raw::Link;
 use super::shelf::{Gauges, Shelf};
 use super::{Area, AreaKind, AreaState, Supply};
+
 use crate::addr::{PhysAddr, PhysRange, VirtAddr, VirtRange};
 use crate::collections::range_tree::{RangeTree, Slot, Span};
 use crate::config::{PAGE_SHIFT, PAGE_SIZE};
@@ -14,8 +16,8 @@ use crate::mem::{Array, CarveError, EarlyRam};
 use crate::pagetable::{Cache, PageTable};
 use crate::platform::Platform;
 use crate::report::{Check, Corruption};
-use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use crate::sync::{OwnerCell, PerCpu, Pin, SpinLock, rank};
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::{Owned, OwnerCell, PerCpu, Pin, SpinLock, rank};
 
 /// Areas that lie ready for a CPU, at most.
 const READY: u32 = 8192;
@@ -71,11 +73,11 @@ pub(crate) enum NoArea {
 pub(super) struct Index {
     pub(super) tree: RangeTree,
     /// Records that were used before.
-    unused: Option<Slot>,
+    unused: Option<&'static Area>,
     /// The first record that never was.
     fresh: u32,
     /// Areas of devices, the newest first.
-    devices: Option<Slot>,
+    devices: Option<&'static Area>,
 }
 
 /// Why an area could not be made under the lock.
@@ -96,8 +98,8 @@ pub(crate) struct Space {
     pub(super) shelves: PerCpu<Shelf, Gauges>,
     hints: Hints,
     pub(super) tables: PageTable,
-    /// The newest of those that wait for a purge, by number; and how many pages they have.
-    pub(super) lazy: AtomicU32,
+    /// The newest of those that wait for a purge; and how many pages they have.
+    pub(super) lazy: Link,
     pub(super) lazy_pages: AtomicU64,
     /// How many there may be before somebody purges.
     pub(super) lazy_most: AtomicU64,
@@ -151,7 +153,7 @@ impl Space {
             shelves: PerCpu::new(Array::carve(platform, shelves, cpus, cell)?),
             hints: Hints::new(platform, hints)?,
             tables,
-            lazy: AtomicU32::new(Slot::encode(None)),
+            lazy: Link::default(),
             lazy_pages: AtomicU64::new(0),
             lazy_most: AtomicU64::new(most),
             is_purging: AtomicBool::new(false),
@@ -163,7 +165,7 @@ impl Space {
 
     /// The record with a number.
     #[inline]
-    pub(crate) fn area(&self, slot: Slot) -> Option<&Area> {
+    fn area(&self, slot: Slot) -> Option<&'static Area> {
         self.arena.area(slot)
     }
 
@@ -174,31 +176,38 @@ impl Space {
         &self,
         supply: &S,
         wanted: &Wanted,
-    ) -> Result<(Slot, &Area), NoArea> {
-        if wanted.align == PAGE_SIZE
-            && let Some(taken) = self.take_ready(supply, wanted.pages)
-        {
-            self.begin(taken, wanted);
-            return Ok(taken);
+    ) -> Result<&'static Area, NoArea> {
+        match self.take_ready(supply, wanted) {
+            Some(taken) => Ok(taken),
+            None => self.take_gap(supply, wanted),
         }
-        self.take_gap(supply, wanted)
     }
 
     /// One of those that lie ready for this CPU.
     #[inline]
-    fn take_ready<S: Supply>(&self, supply: &S, pages: u64) -> Option<(Slot, &Area)> {
+    pub(crate) fn take_ready<S: Supply>(
+        &self,
+        supply: &S,
+        wanted: &Wanted,
+    ) -> Option<&'static Area> {
+        if wanted.align != PAGE_SIZE {
+            return None;
+        }
         let pin = Pin::new(supply.platform());
         let mut shelf = self.shelves.enter(&pin)?;
         let (areas, gauges) = shelf.parts();
-        let taken = areas.take(&self.arena, pages, gauges);
+        let taken = areas.take(wanted.pages, gauges);
         if shelf.leave() {
             self.serve(supply, &pin);
         }
-        taken
+        drop(pin);
+        let taken = taken?;
+        self.begin(taken, wanted);
+        Some(taken)
     }
 
     #[inline(never)]
-    fn take_gap<S: Supply>(&self, supply: &S, wanted: &Wanted) -> Result<(Slot, &Area), NoArea> {
+    fn take_gap<S: Supply>(&self, supply: &S, wanted: &Wanted) -> Result<&'static Area, NoArea> {
         let mut tries = TRIES;
         loop {
             match self.carve(supply, wanted) {
@@ -214,18 +223,18 @@ impl Space {
     }
 
     /// Takes the lowest addresses that are free.
-    fn carve<S: Supply>(&self, supply: &S, wanted: &Wanted) -> Result<(Slot, &Area), Missing> {
+    fn carve<S: Supply>(&self, supply: &S, wanted: &Wanted) -> Result<&'static Area, Missing> {
         // One more, which is never mapped: whoever runs off the end has a page fault.
         let pages = wanted.pages.checked_add(1).ok_or(Missing::Gap)?;
         let size = pages.checked_mul(PAGE_SIZE).ok_or(Missing::Gap)?;
         let mut index = self.index.lock(supply.platform());
         let fresh = Slot::new(index.fresh).ok_or(Missing::Gap)?;
-        let slot = index.unused.unwrap_or(fresh);
+        let slot = index.unused.map_or(fresh, Area::slot);
         let area = self.area(slot).ok_or(Missing::Record(slot))?;
         let gap = index.tree.find_gap(&self.arena, size, wanted.align);
         let start = gap.ok_or(Missing::Gap)?;
         let end = start.saturating_add(size);
-        let next = area.next();
+        let next = area.next.get();
         let placed = index.tree.insert(&self.arena, slot, Span { start, end });
         placed.map_err(|_| Missing::Gap)?;
         match index.unused {
@@ -233,31 +242,55 @@ impl Space {
             None => index.fresh = index.fresh.saturating_add(1),
         }
         area.set_table(None);
-        self.begin((slot, area), wanted);
-        Ok((slot, area))
+        self.begin(area, wanted);
+        Ok(area)
     }
 
     /// An area has an owner from now on.
     #[inline]
-    fn begin(&self, (slot, area): (Slot, &Area), wanted: &Wanted) {
+    fn begin(&self, area: &'static Area, wanted: &Wanted) {
         area.begin(wanted.asked, wanted.kind, wanted.place);
-        self.hints.note(area.start(), slot);
+        self.hints.note(area.start(), area);
     }
 
     /// The area that starts at an address, if somebody has it. Context: any but NMI.
-    #[inline]
     pub(crate) fn starting_at<P: Platform>(
         &self,
         platform: &P,
         at: VirtAddr,
-    ) -> Option<(Slot, &Area)> {
-        let look = |slot: Slot| {
-            let area = self.area(slot)?;
-            let is_it = area.state() == AreaState::Busy && area.start() == at;
-            is_it.then_some((slot, area))
-        };
-        let guess = self.hints.guess(at).and_then(look);
-        guess.or_else(|| self.find(platform, at).and_then(look))
+    ) -> Option<&'static Area> {
+        let is_it = |area: &&'static Area| area.state() == AreaState::Busy && area.start() == at;
+        let guess = self.hints.guess(at).filter(is_it);
+        guess.or_else(|| self.containing(platform, at).filter(is_it))
+    }
+
+    /// The area that starts at an address, which was somebody's until now. `None` if nobody has one of this kind there.
+    /// Context: any but NMI.
+    #[inline]
+    pub(crate) fn ended_at<P: Platform>(
+        &self,
+        platform: &P,
+        at: VirtAddr,
+        kind: AreaKind,
+    ) -> Option<&'static Area> {
+        let guess = self.hints.guess(at);
+        match guess.filter(|area| area.start() == at && area.end(kind)) {
+            None => self.ended_unguessed(platform, at, kind),
+            found => found,
+        }
+    }
+
+    /// The same without a guess.
+    #[cold]
+    #[inline(never)]
+    fn ended_unguessed<P: Platform>(
+        &self,
+        platform: &P,
+        at: VirtAddr,
+        kind: AreaKind,
+    ) -> Option<&'static Area> {
+        let found = self.containing(platform, at);
+        found.filter(|area| area.start() == at && area.end(kind))
     }
 
     /// Makes more records, so that there is one with this number.
@@ -295,47 +328,54 @@ impl Space {
     }
 
     /// Gives addresses back that nobody remembers, and their records.
-    pub(super) fn forget<S: Supply>(&self, supply: &S, areas: &[Option<(Slot, &Area)>]) {
+    pub(super) fn forget<S: Supply>(&self, supply: &S, mut areas: Option<&'static Area>) {
         let mut index = self.index.lock(supply.platform());
-        for (slot, area) in areas.iter().copied().flatten() {
-            if index.tree.remove(&self.arena, slot) {
+        while let Some(area) = areas {
+            areas = area.next.get();
+            if index.tree.remove(&self.arena, area.slot()) {
                 area.set_state(AreaState::Unused);
-                area.set_next(index.unused.replace(slot));
+                area.next.set(index.unused.replace(area));
             }
         }
     }
 
-    /// Lays areas ready that nobody remembers: takes those out of the list that are not too large, as long as there are
-    /// not enough.
-    pub(super) fn lay_ready<S: Supply>(&self, supply: &S, list: &mut [Option<(Slot, &Area)>]) {
+    /// Lays `count` areas ready that nobody remembers, of those that are linked from `first` on: as long as there are
+    /// not enough, and they are not too large. Answers the first of the others, which are linked, and the one behind all.
+    #[inline]
+    pub(super) fn lay_ready<S: Supply>(
+        &self,
+        supply: &S,
+        (first, count): (Option<&'static Area>, usize),
+    ) -> (Option<&'static Area>, Option<&'static Area>) {
+        let (mut next, mut left) = (first, None);
         let pin = Pin::new(supply.platform());
-        let Some(mut shelf) = self.shelves.enter(&pin) else {
-            return;
-        };
-        let (areas, gauges) = shelf.parts();
-        for place in list {
-            let Some((slot, area)) = *place else {
-                continue;
-            };
-            let is_ready = gauges.count() < READY && {
-                area.set_state(AreaState::Cached);
-                areas.put((slot, area), gauges)
-            };
+        let mut shelf = self.shelves.enter(&pin);
+        for _ in 0..count {
+            let Some(area) = next else { break };
+            next = area.next.get();
+            let is_ready = shelf.as_mut().is_some_and(|shelf| {
+                let (areas, gauges) = shelf.parts();
+                gauges.count() < READY && areas.put(area, gauges)
+            });
             if is_ready {
-                *place = None;
+                area.set_state(AreaState::Cached);
+            } else {
+                area.next.set(left.replace(area));
             }
         }
-        if shelf.leave() {
+        if shelf.is_some_and(Owned::leave) {
             self.serve(supply, &pin);
         }
+        (left, next)
     }
 
     /// Gives the addresses back that lie ready for this CPU, because another one has none.
     #[cold]
     fn serve<S: Supply>(&self, supply: &S, pin: &Pin<'_, S::P>) {
         self.shelves.serve(pin, |shelf, gauges| {
-            while let Some(taken) = shelf.take_any(&self.arena, gauges) {
-                self.forget(supply, &[Some(taken)]);
+            while let Some(taken) = shelf.take_any(gauges) {
+                taken.next.set(None);
+                self.forget(supply, Some(taken));
             }
         });
     }
@@ -382,42 +422,40 @@ impl Space {
     pub(crate) fn note_device<P: Platform>(
         &self,
         platform: &P,
-        slot: Slot,
+        new: &'static Area,
         page: PhysAddr,
         cache: Cache,
     ) -> Result<(), Cache> {
         let mut index = self.index.lock(platform);
-        let Some(new) = self.area(slot) else {
-            return Ok(());
-        };
         let range = PhysRange::from_size(page, new.mapped().size());
         let mut next = index.devices;
-        while let Some(area) = next.and_then(|slot| self.area(slot)) {
+        while let Some(area) = next {
             let (first, other) = area.device();
             let its = PhysRange::from_size(first, area.mapped().size());
             if other != cache && its.overlaps(range) {
                 return Err(other);
             }
-            next = area.next();
+            next = area.next.get();
         }
         new.set_device(page, cache);
-        new.set_next(index.devices.replace(slot));
+        new.next.set(index.devices.replace(new));
         Ok(())
     }
 
     /// Takes an area off the list of devices, if it is on it.
-    pub(super) fn forget_device<P: Platform>(&self, platform: &P, slot: Slot) {
+    pub(super) fn forget_device<P: Platform>(&self, platform: &P, area: &'static Area) {
         let mut index = self.index.lock(platform);
-        let after = self.area(slot).and_then(Area::next);
-        if index.devices == Some(slot) {
+        let is_it = |other: &'static Area| other.slot() == area.slot();
+        let after = area.next.get();
+        if index.devices.is_some_and(is_it) {
             index.devices = after;
             return;
         }
         let mut next = index.devices;
-        while let Some(area) = next.and_then(|slot| self.area(slot)) {
-            next = area.next();
-            if next == Some(slot) {
-                area.set_next(after);
+        while let Some(before) = next {
+            next = before.next.get();
+            if next.is_some_and(is_it) {
+                before.next.set(after);
                 return;
             }
         }
@@ -435,9 +473,10 @@ impl Space {
     }
 
     /// The area that an address is in, guard pages included.
-    pub(crate) fn find<P: Platform>(&self, platform: &P, at: VirtAddr) -> Option<Slot> {
+    fn containing<P: Platform>(&self, platform: &P, at: VirtAddr) -> Option<&'static Area> {
         let index = self.index.lock(platform);
-        index.tree.containing(&self.arena, at.as_u64())
+        let slot = index.tree.containing(&self.arena, at.as_u64())?;
+        self.area(slot)
     }
 
     /// What is known of the lowest area that ends above an address.

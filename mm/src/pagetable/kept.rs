@@ -18,7 +18,8 @@ use super::map::Frames;
 use super::memory::TableMemory;
 use super::node::{Node, first_in_use, whole};
 use super::receipt::FlushReceipt;
-use crate::addr::{Pfn, VirtRange};
+use crate::addr::{Pfn, VirtAddr, VirtRange, to_index};
+use crate::config::PAGE_SHIFT;
 use crate::sync::Pin;
 
 /// What becomes of tables that are made and are without entries later.
@@ -77,7 +78,7 @@ impl PageTable {
 /// Clears the entries for `range`. Context: locked.
 fn clear<M: TableMemory>(memory: &M, node: Node<'_>, range: VirtRange) {
     if node.level.below().is_none() {
-        clear_pages(node, range);
+        clear_pages(node, node.slots(range));
         return;
     }
     let mut gone: u32 = 0;
@@ -95,20 +96,23 @@ fn clear<M: TableMemory>(memory: &M, node: Node<'_>, range: VirtRange) {
 
 /// The same in a table of pages.
 #[inline]
-fn clear_pages(node: Node<'_>, range: VirtRange) {
-    let gone = clear_slots(node.slots(range));
+fn clear_pages(node: Node<'_>, slots: &[Slot]) {
+    let gone = clear_slots(slots);
     let _ = node.lock().sub(gone);
 }
 
 /// Clears places; answers in how many something stood. By fours, as [`first_in_use`] looks.
 #[inline]
 fn clear_slots(slots: &[Slot]) -> u32 {
-    let (fours, rest) = slots.as_chunks::<4>();
     let clear = |gone: u32, slot: &Slot| {
         let was = u32::from(!slot.load().is_none());
         slot.store(Entry::NONE);
         gone.wrapping_add(was)
     };
+    if let [slot] = slots {
+        return clear(0, slot);
+    }
+    let (fours, rest) = slots.as_chunks::<4>();
     let gone = fours
         .iter()
         .fold(0, |gone, four| four.iter().fold(gone, clear));
@@ -164,10 +168,38 @@ impl PteTable {
         Some(Ok(()))
     }
 
-    /// Clears a range that lies in this table, and is the caller's. `None` if there is no such table. Context: any.
+    /// Maps a frame at a page that lies in this table, and is the caller's. `false` if there is no such table, or something is
+    /// mapped there. Context: any.
     #[inline]
-    pub(crate) fn clear<M: TableMemory>(self, memory: &M, range: VirtRange) -> Option<()> {
-        clear_pages(self.node(memory)?, range);
-        Some(())
+    pub(crate) fn map_page<M: TableMemory>(
+        self,
+        memory: &M,
+        at: VirtAddr,
+        (frame, attributes): (Pfn, Attributes),
+    ) -> bool {
+        let Some(node) = self.node(memory) else {
+            return false;
+        };
+        let slot = node.table.slot(Level::PTE.index(at));
+        if !slot.load().is_none() {
+            return false;
+        }
+        let bits = leaf_bits(PageSize::Size4K, attributes);
+        slot.store(Entry::from_bits(frame.as_u64() << PAGE_SHIFT | bits));
+        node.lock().add(1);
+        true
+    }
+
+    /// Clears so many pages from an address on, which lie in this table, and are the caller's. `false` if there is no such
+    /// table. Context: any.
+    #[inline]
+    pub(crate) fn clear<M: TableMemory>(self, memory: &M, at: VirtAddr, pages: u64) -> bool {
+        let Some(node) = self.node(memory) else {
+            return false;
+        };
+        let first = Level::PTE.index(at);
+        let places = first..first.wrapping_add(to_index(pages));
+        let slots = node.table.slots().get(places);
+        slots.map(|slots| clear_pages(node, slots)).is_some()
     }
 }

@@ -8,7 +8,6 @@ use super::{AllocError, Memory};
 use crate::adapters::Store;
 use crate::addr::{Order, Pfn, VirtAddr, VirtRange, to_count, to_index};
 use crate::buddy::Gfp;
-use crate::collections::range_tree::Slot;
 use crate::config::PAGE_SIZE;
 use crate::kspace::{
     Area, AreaInfo, AreaKind, InLargeBlocks, InPages, MOST_BLOCKS, NoArea, Pile, Space, Supply,
@@ -94,6 +93,12 @@ pub(crate) struct Ask {
     pub(crate) place: &'static Location<'static>,
 }
 
+/// What areas make nothing of: their pages are never moved, lie anywhere, and are blocks of one page.
+const NOT_FOR_AREAS: Gfp = Gfp::ACCOUNT
+    .union(Gfp::MOVABLE)
+    .union(Gfp::HIGHMEM)
+    .union(Gfp::COMP);
+
 /// Areas in numbers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct VmallocStats {
@@ -147,7 +152,45 @@ impl<P: Platform> Memory<P> {
 
     /// An area with memory of its own, mapped.
     #[inline]
-    pub(crate) fn alloc_area(&self, ask: &Ask) -> Result<(Slot, &Area), VmallocError> {
+    pub(crate) fn alloc_area(&self, ask: &Ask) -> Result<&'static Area, VmallocError> {
+        let is_a_page = ask.size.wrapping_sub(1) < to_index(PAGE_SIZE);
+        if is_a_page && ask.align == to_index(PAGE_SIZE) && ask.node.is_none() {
+            return self.alloc_page_area(ask);
+        }
+        self.alloc_large_area(ask)
+    }
+
+    /// The same for one page, from anywhere.
+    #[inline(never)]
+    fn alloc_page_area(&self, ask: &Ask) -> Result<&'static Area, VmallocError> {
+        let (space, supply) = self.kspace().ok_or(VmallocError::NotUp)?;
+        let gfp = ask.gfp.difference(NOT_FOR_AREAS);
+        let pile = match supply.page(gfp) {
+            Ok(pile) => pile,
+            Err(error) => after_purge(space, &supply, error, |supply| supply.page(gfp))?,
+        };
+        let wanted = Wanted {
+            asked: to_count(ask.size),
+            pages: 1,
+            align: PAGE_SIZE,
+            kind: ask.kind,
+            place: ask.place,
+        };
+        let Some(area) = space.take_ready(&supply, &wanted) else {
+            return mapped_area(space, &supply, &wanted, pile);
+        };
+        let how = Attributes::KERNEL;
+        let frame = pile.single();
+        if frame.is_some_and(|frame| space.map_page(&supply, area, frame, how)) {
+            area.keep(pile);
+            return Ok(area);
+        }
+        map_or_abandon(space, &supply, (area, PAGE_SIZE), pile)
+    }
+
+    /// The same for any size.
+    #[inline(never)]
+    fn alloc_large_area(&self, ask: &Ask) -> Result<&'static Area, VmallocError> {
         let (space, supply) = self.kspace().ok_or(VmallocError::NotUp)?;
         let pages = to_count(ask.size).div_ceil(PAGE_SIZE);
         if pages == 0 {
@@ -163,22 +206,15 @@ impl<P: Platform> Memory<P> {
         }
         let huge = ask.huge && pages >= huge_pages;
         let frames = Frames {
-            gfp: ask
-                .gfp
-                .difference(Gfp::ACCOUNT | Gfp::MOVABLE | Gfp::HIGHMEM | Gfp::COMP),
+            gfp: ask.gfp.difference(NOT_FOR_AREAS),
             node: ask.node,
             count: pages,
             huge,
         };
         let pile = match supply.pile(frames) {
-            // What waits for a purge is memory, too.
-            Err(AllocError::OutOfMemory) if space.lazy_pages().0 > 0 => {
-                let _ = space.purge(&supply);
-                supply.pile(frames)
-            }
-            found => found,
+            Ok(pile) => pile,
+            Err(error) => after_purge(space, &supply, error, |supply| supply.pile(frames))?,
         };
-        let pile = pile.map_err(VmallocError::Alloc)?;
         let own = if huge {
             Order::PAGEBLOCK.bytes()
         } else {
@@ -195,32 +231,49 @@ impl<P: Platform> Memory<P> {
     }
 
     /// The area that starts at an address, if somebody has it.
-    pub(crate) fn area_at(&self, at: VirtAddr) -> Option<(Slot, &Area)> {
+    pub(crate) fn area_at(&self, at: VirtAddr) -> Option<&'static Area> {
         let (space, _) = self.kspace()?;
         space.starting_at(&self.platform, at)
     }
 
-    /// Ends an area: unmapped now, forgotten by all CPUs later. `false` if nobody has it.
-    pub(crate) fn end_area(&self, slot: Slot) -> bool {
-        let area = self.kspace().and_then(|(space, _)| space.area(slot));
-        area.is_some_and(|area| self.end((slot, area)))
-    }
-
-    /// The same.
+    /// Ends the area that starts at an address: unmapped now, forgotten by all CPUs later. `false` if nobody has one of this
+    /// kind there.
     #[inline]
-    pub(crate) fn end(&self, ended: (Slot, &Area)) -> bool {
+    pub(crate) fn end_at(&self, at: VirtAddr, kind: AreaKind) -> bool {
         let Some((space, supply)) = self.kspace() else {
             return false;
         };
-        // Page tables may be locked by the code that was interrupted.
-        let may_sleep = self.platform.may_sleep();
-        let Some(is_much) = space.retire(&supply, ended, may_sleep) else {
+        let ended = space.ended_at(&self.platform, at, kind);
+        ended.is_some_and(|area| self.retire(space, &supply, (area, kind)))
+    }
+
+    /// The same for an area that is at hand.
+    pub(crate) fn end(&self, area: &'static Area, kind: AreaKind) -> bool {
+        let Some((space, supply)) = self.kspace() else {
             return false;
         };
-        if is_much && may_sleep {
-            let _ = space.purge(&supply);
+        area.end(kind) && self.retire(space, &supply, (area, kind))
+    }
+
+    #[inline]
+    fn retire(
+        &self,
+        space: &Space,
+        supply: &Store<'_, P>,
+        (area, kind): (&'static Area, AreaKind),
+    ) -> bool {
+        if space.retire(supply, area, kind) {
+            self.purge_if_possible();
         }
         true
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn purge_if_possible(&self) {
+        if self.platform.may_sleep() {
+            let _ = self.vmalloc_purge();
+        }
     }
 
     /// Has all CPUs forget addresses that areas had, and gives frames and addresses back that wait for that (Linux:
@@ -317,27 +370,53 @@ impl<P: Platform> Memory<P> {
     }
 }
 
-/// An area for frames, which are mapped there and its own.
-fn mapped_area<'m, P: Platform>(
-    space: &'m Space,
+/// Tries once more to get frames, of which there were none: what waits for a purge is memory, too.
+#[cold]
+#[inline(never)]
+fn after_purge<'m, P: Platform>(
+    space: &Space,
     supply: &Store<'m, P>,
+    error: AllocError,
+    again: impl FnOnce(&Store<'m, P>) -> Result<Pile, AllocError>,
+) -> Result<Pile, VmallocError> {
+    if error != AllocError::OutOfMemory || space.lazy_pages().0 == 0 {
+        return Err(VmallocError::Alloc(error));
+    }
+    let _ = space.purge(supply);
+    again(supply).map_err(VmallocError::Alloc)
+}
+
+/// An area for frames, which are mapped there and its own.
+#[inline(never)]
+fn mapped_area<P: Platform>(
+    space: &Space,
+    supply: &Store<'_, P>,
     wanted: &Wanted,
     pile: Pile,
-) -> Result<(Slot, &'m Area), VmallocError> {
-    let (slot, area) = match space.take(supply, wanted) {
-        Ok(taken) => taken,
+) -> Result<&'static Area, VmallocError> {
+    match space.take(supply, wanted) {
+        Ok(area) => map_or_abandon(space, supply, (area, wanted.align), pile),
         Err(error) => {
             pile.release(supply);
-            return Err(error.into());
+            Err(error.into())
         }
-    };
-    let target = (area, wanted.align);
-    let mapped = map_pile(space, supply, target, &pile);
+    }
+}
+
+/// Maps frames in an area, which are its own from now on. The area is ended if that fails.
+#[inline(never)]
+fn map_or_abandon<P: Platform>(
+    space: &Space,
+    supply: &Store<'_, P>,
+    (area, align): (&'static Area, u64),
+    pile: Pile,
+) -> Result<&'static Area, VmallocError> {
+    let mapped = map_pile(space, supply, (area, align), &pile);
     area.keep(pile);
     match mapped {
-        Ok(()) => Ok((slot, area)),
+        Ok(()) => Ok(area),
         Err(error) => {
-            space.abandon(supply, (slot, area));
+            space.abandon(supply, area);
             Err(VmallocError::Map(error))
         }
     }

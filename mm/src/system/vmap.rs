@@ -8,7 +8,6 @@ use core::ptr::NonNull;
 use super::{Memory, VmallocError};
 use crate::adapters::Store;
 use crate::addr::{Order, Pfn, PfnRange, PhysAddr, PhysRange, VirtAddr, to_count};
-use crate::collections::range_tree::Slot;
 use crate::config::{MAX_PHYS_BITS, PAGE_SIZE};
 use crate::kspace::{Area, AreaKind, MOST_BLOCKS, Space, Wanted};
 use crate::pagetable::{Attributes, Cache, InAList, InARow, MapError, PageSize, Protection};
@@ -77,7 +76,7 @@ impl<P: Platform> Memory<P> {
         frames: Others<'_>,
         how: Attributes,
         (kind, place): (AreaKind, &'static Location<'static>),
-    ) -> Result<(Slot, &Area), VmallocError> {
+    ) -> Result<&'static Area, VmallocError> {
         let (space, supply) = self.kspace().ok_or(VmallocError::NotUp)?;
         let pages = frames.count();
         if pages == 0 {
@@ -100,11 +99,11 @@ impl<P: Platform> Memory<P> {
             kind,
             place,
         };
-        let (slot, area) = space.take(&supply, &wanted)?;
+        let area = space.take(&supply, &wanted)?;
         match map_frames(space, &supply, area, frames, how) {
-            Ok(()) => Ok((slot, area)),
+            Ok(()) => Ok(area),
             Err(error) => {
-                space.abandon(&supply, (slot, area));
+                space.abandon(&supply, area);
                 Err(VmallocError::Map(error))
             }
         }
@@ -151,11 +150,11 @@ impl<P: Platform> Memory<P> {
         let (first, count) = (frames.first(), frames.frames());
         let how = Attributes::KERNEL.with_cache(cache);
         let row = Others::Row(first, count);
-        let (slot, area) = self.map_others(row, how, (AreaKind::Ioremap, place))?;
+        let area = self.map_others(row, how, (AreaKind::Ioremap, place))?;
         let (space, supply) = self.kspace().ok_or(VmallocError::NotUp)?;
         // After it was mapped: nobody was told of the addresses yet.
-        if let Err(other) = space.note_device(&self.platform, slot, first.addr(), cache) {
-            space.abandon(&supply, (slot, area));
+        if let Err(other) = space.note_device(&self.platform, area, first.addr(), cache) {
+            space.abandon(&supply, area);
             return Err(IoremapError::Conflict(other));
         }
         let offset = at.offset_from(first.addr()).unwrap_or_default();

@@ -1,7 +1,9 @@
 //! R26: no area touches another.
 
-use mm::addr::VirtAddr;
+use mm::addr::{Order, PfnRange, VirtAddr};
 use mm::buddy::Gfp;
+use mm::pagetable::{Attributes, MapError, PageSize};
+use mm::system::VmallocError;
 use mm_tests::seed::{Random, cases, seed};
 use mm_tests::sim::{Listed, Plain, Sparse, Usual};
 
@@ -84,5 +86,54 @@ fn a_small_area_is_taken_anew_without_the_tree() {
         assert_eq!(world.vmalloc_stats().hits, expected, "{pages} pages");
         world.free(third);
     }
+    world.finish();
+}
+
+/// As many as go together, and some more: those that are too large to lie ready among the others.
+#[test]
+fn many_areas_go_back_at_once() {
+    let world = World::<Usual>::new(64 * MIB, 1 << 40, 600);
+    let before = world.free_or_tables();
+    for _ in 0..2 {
+        let sizes = (0..300).map(|index| if index % 3 == 0 { 17 } else { 1 + index % 16 });
+        let areas: Vec<_> = sizes
+            .map(|pages| world.vmalloc(pages * PAGE, Gfp::KERNEL).unwrap())
+            .collect();
+        areas.into_iter().for_each(|area| world.free(area));
+        assert_eq!(world.vmalloc_purge(), Some(300));
+        let stats = world.vmalloc_stats();
+        assert_eq!((stats.areas, stats.ready, stats.lazy_pages), (200, 200, 0));
+        world.look();
+        assert!(world.drain_all_pages());
+        assert_eq!(world.free_or_tables(), before);
+    }
+    world.finish();
+}
+
+/// An area that lies ready knows its table of pages; what somebody mapped there even so is in the way.
+#[test]
+fn a_page_is_not_mapped_over_what_is_there() {
+    let world = World::<Usual>::new(64 * MIB, 64 * MIB, 64);
+    let area = world.vmalloc(PAGE, Gfp::KERNEL).unwrap();
+    let first = at(area, 0);
+    world.free(area);
+    let _ = world.vmalloc_purge();
+    let block = world.alloc_block(Gfp::KERNEL, Order::ZERO).unwrap();
+    let row = (first, PfnRange::block(block.pfn(), Order::ZERO));
+    let tables = world.kernel_space().unwrap().tables;
+    // SAFETY: nobody reaches anything there.
+    let mapped = unsafe { world.map_pages(&tables, row, Attributes::KERNEL, PageSize::Size4K) };
+    mapped.unwrap();
+    let before = world.free_frames();
+    let occupied = VmallocError::Map(MapError::Occupied(first));
+    assert_eq!(world.vmalloc(PAGE, Gfp::KERNEL), Err(occupied));
+    assert!(world.drain_all_pages());
+    assert_eq!(world.free_frames(), before, "its page went back");
+    // Whoever ended the area unmapped what was there.
+    assert_eq!(world.mapping(first), None);
+    drop(block);
+    let again = world.vmalloc(PAGE, Gfp::KERNEL).unwrap();
+    assert_eq!(at(again, 0), first);
+    world.free(again);
     world.finish();
 }

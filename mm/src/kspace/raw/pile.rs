@@ -74,6 +74,31 @@ impl Pile {
         }
     }
 
+    /// A single page.
+    ///
+    /// # Safety
+    ///
+    /// As [`Self::push`].
+    #[inline]
+    pub(crate) const unsafe fn of_page(pfn: Pfn) -> Self {
+        // INVARIANT: one block, the caller's word.
+        Self {
+            first: Some(pfn),
+            last: Some(pfn),
+            blocks: 1,
+            frames: 1,
+        }
+    }
+
+    /// The frame, if there is one only.
+    #[inline]
+    pub(crate) const fn single(&self) -> Option<Pfn> {
+        match self.frames {
+            1 => self.first,
+            _ => None,
+        }
+    }
+
     /// Adds a block behind the others.
     ///
     /// # Safety
@@ -208,6 +233,7 @@ impl PileSlot {
     }
 
     /// Keeps a pile of [`MOST_BLOCKS`] at most. What was here leaks.
+    #[inline]
     pub(crate) fn put(&self, pile: Pile) {
         let word = match (pile.first, pile.blocks) {
             (Some(first), blocks @ 1..=MOST_BLOCKS) => first.as_u64() | blocks << BLOCKS_SHIFT,
@@ -218,6 +244,7 @@ impl PileSlot {
     }
 
     /// The pile again, for one caller; an empty one for others.
+    #[inline]
     pub(crate) fn take(&self) -> Pile {
         let (first, blocks) = Self::unpack(self.0.swap(0, Ordering::AcqRel));
         // INVARIANT: `put` consumed the token, and the exchange lets one through.
