@@ -14,7 +14,7 @@ use mm::memblock::{Floor, Memblock, Request};
 use mm::numa::Policy;
 use mm::platform::{
     CpuId, IrqState, LockClass, MapFrameTableError, MemoryModel, NodeId, PageAccess, Platform,
-    Profile, ProtectPageError, TlbFlush,
+    Profile, ProtectPageError, TlbFeatures, TlbFlush,
 };
 use mm::report::{
     AllocFailure, Corruption, ForcedFailure, ForcedObjectFailure, GraceStall, SleepInAtomic,
@@ -312,8 +312,7 @@ impl<C: SimConfig> SimPlatform<C> {
         self.paging.is_on()
     }
 
-    /// An access by this thread's CPU: where it comes to. Interrupts that ask for a flush are not served:
-    /// see [`Machine::touch`](super::Machine::touch).
+    /// An access by this thread's CPU: where it comes to. Nobody is served; [`Machine::touch`](super::Machine::touch) does.
     ///
     /// # Errors
     /// The fault that it has.
@@ -330,7 +329,7 @@ impl<C: SimConfig> SimPlatform<C> {
         self.paging.with(self.cpus.current(), body)
     }
 
-    /// Whether an interrupt that asks for a flush has come to this thread's CPU since the last time.
+    /// Whether this thread's CPU was asked for a flush since the last time.
     #[must_use]
     pub fn is_tlb_kicked(&self) -> bool {
         self.cpus.irqs_are_on() && self.paging.is_kicked(self.cpus.current())
@@ -557,6 +556,10 @@ unsafe impl<C: SimConfig> Platform for SimPlatform<C> {
 
     fn protect_free_pages(&self, frames: PfnRange, access: PageAccess) {
         self.ram.protect(frames.addrs(), access);
+    }
+
+    fn tlb_features(&self) -> TlbFeatures {
+        self.paging.features(self.cpus.current())
     }
 
     fn flush_tlb_here(&self, what: TlbFlush) {

@@ -243,6 +243,7 @@ const SUITES: [Suite; 13] = [
     },
     Suite {
         areas: &[
+            "mm/src/platform/tlb.rs",
             "mm/src/sync/grace/epoch.rs",
             "mm/src/sync/bell.rs",
             "mm/src/sync/owner.rs",

@@ -1,5 +1,6 @@
 //! Virtual memory: what CPUs make of page tables, and what they forget of them.
 
+mod means;
 mod mmu;
 mod pages;
 mod shootdown;
