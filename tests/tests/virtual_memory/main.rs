@@ -1,5 +1,6 @@
 //! Virtual memory: what CPUs make of page tables, and what they forget of them.
 
+mod early;
 mod means;
 mod mmu;
 mod pages;
