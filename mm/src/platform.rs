@@ -506,6 +506,13 @@ pub unsafe trait Platform: Sync + 'static {
         let _ = frames;
     }
 
+    /// Frames of a CPU's copies were mapped in the [region for them](crate::config::Layout::percpu), where nothing of the
+    /// library's was before: for a simulator, whose host does not walk the library's page tables. Default: nothing. Context:
+    /// task.
+    fn percpu_mapped(&self, at: VirtAddr, frames: PfnRange) {
+        let _ = (at, frames);
+    }
+
     /// A lock was taken (`debug` profile only). Default: not tracked.
     fn lock_acquired(&self, class: LockClass) {
         let _ = class;

@@ -315,10 +315,7 @@ impl<C: SimConfig> SimPlatform<C> {
     /// An access by this thread's CPU: where it comes to. Nobody is served; [`Machine::touch`](super::Machine::touch) does.
     ///
     /// # Errors
-    /// The fault that it has.
-    ///
-    /// # Panics
-    /// If the CPU goes by something that it should have flushed.
+    /// The fault that it has; a panic if the CPU goes by something that it should have flushed.
     pub fn touch(&self, addr: VirtAddr, access: Access) -> Result<PhysAddr, Fault> {
         self.paging
             .touch(&self.ram, self.cpus.current(), addr, access)
@@ -349,8 +346,7 @@ impl<C: SimConfig> SimPlatform<C> {
         self.paging.check(&self.ram)
     }
 
-    /// Takes what was found wrong with interrupts and locks so far, and what a machine at rest
-    /// must not show.
+    /// What was found wrong with interrupts and locks so far, and what a machine at rest must not show.
     #[must_use]
     pub fn take_troubles(&self) -> Vec<Trouble> {
         self.cpus.troubles()
@@ -578,6 +574,10 @@ unsafe impl<C: SimConfig> Platform for SimPlatform<C> {
     fn wait_tlb(&self, _: CpuId, _: u32) {
         nmi::point();
         std::thread::yield_now();
+    }
+
+    fn percpu_mapped(&self, at: VirtAddr, frames: PfnRange) {
+        self.ram.alias_percpu(at, frames.addrs());
     }
 
     fn pages_freed(&self, frames: PfnRange) {
