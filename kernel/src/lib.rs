@@ -133,6 +133,7 @@ extern "sysv64" fn on_main_stack(_: *const ()) -> ! {
         arch::cpu::vendor(),
         arch::cpu::model_name().unwrap_or_else(arch::cpu::vendor)
     );
+    arch::tlb::log();
     if let Some(info) = boot_info() {
         acpi::init(info);
     }

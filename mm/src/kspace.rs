@@ -1,5 +1,5 @@
-//! Kernel virtual memory: what is virtually contiguous (Linux: `mm/vmalloc.c`), and what each CPU has a copy of
-//! ([`percpu`]).
+//! Kernel virtual memory: what is virtually contiguous (Linux: `mm/vmalloc.c`), what each CPU has a copy of
+//! ([`percpu`]), and a few slots for the time before there is anything else ([`early`]).
 //!
 //! An *area* is a range of addresses with one owner, and a page behind it that is never mapped. What is mapped in it is
 //! frames of its own (`vmalloc`), frames of somebody else's (`vmap`), or registers of a device (`ioremap`).
@@ -23,6 +23,7 @@
 
 mod area;
 mod arena;
+pub mod early;
 mod hints;
 mod map;
 pub mod percpu;

@@ -3,10 +3,14 @@
 //! Two real implementations exist from the first day: the reference kernel's and the
 //! simulator's. Everything else in the library is written against this trait only.
 
+mod tlb;
+
+pub use tlb::{TlbFeatures, TlbFlush, TlbStep};
+
 use core::fmt;
 use core::ptr::NonNull;
 
-use crate::addr::{PfnRange, PhysAddr, PhysRange, VirtAddr, VirtRange};
+use crate::addr::{PfnRange, PhysAddr, PhysRange, VirtAddr};
 use crate::numa::Policy;
 use crate::report::{
     AllocFailure, Corruption, ForcedFailure, ForcedObjectFailure, GraceStall, SleepInAtomic,
@@ -113,15 +117,6 @@ pub enum MapFrameTableError {
     Occupied(VirtAddr),
 }
 
-/// What a CPU is to forget of its translations.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum TlbFlush {
-    /// All of them, global ones included.
-    All,
-    /// Those of some whole pages, by whatever page size they are mapped, global ones included.
-    Pages(VirtRange),
-}
-
 /// Whether a page of the direct map can be touched.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PageAccess {
@@ -184,8 +179,10 @@ impl core::error::Error for ProtectPageError {}
 ///     [`no_anchor`](crate::system::no_anchor), or what [`Memory::anchor`](crate::system::Memory::anchor) of
 ///     the memory that this platform is part of said for the CPU that runs the caller;
 /// 11. when [`flush_tlb_here`](Self::flush_tlb_here) returns, the CPU uses no translation any more that it had of
-///     those addresses, global or not, and remembers nothing of the page tables above them. The library's word for other
-///     CPUs ([`flush_tlb`](crate::system::Memory::flush_tlb)) rests on it.
+///     those addresses, global or not, in no address space, and remembers nothing of the page tables above them; but where
+///     [`tlb_features`](Self::tlb_features) says that there are PCIDs, what it remembers of tables of other address
+///     spaces goes with [`TlbFlush::All`] only. The library's word for other CPUs
+///     ([`flush_tlb`](crate::system::Memory::flush_tlb)) rests on it.
 pub unsafe trait Platform: Sync + 'static {
     /// How much checking to compile in.
     const PROFILE: Profile = Profile::Hardened;
@@ -475,8 +472,14 @@ pub unsafe trait Platform: Sync + 'static {
         Err(ProtectPageError::Unsupported)
     }
 
-    /// Has this CPU forget translations. Default: nothing, for a platform whose mappings nobody changes. Context: any,
-    /// pinned; must not wait.
+    /// What CPUs have, and use, for forgetting translations; the same on all, but for moments in which a flush is under
+    /// way. Default: no PCIDs. Context: any.
+    fn tlb_features(&self) -> TlbFeatures {
+        TlbFeatures::default()
+    }
+
+    /// Has this CPU forget translations: [`TlbFeatures::steps`] says how. Default: nothing, for a platform whose mappings
+    /// nobody changes. Context: any, pinned; must not wait.
     fn flush_tlb_here(&self, what: TlbFlush) {
         let _ = what;
     }
@@ -501,6 +504,13 @@ pub unsafe trait Platform: Sync + 'static {
     /// tests that look whether somebody has a way to them. Default: not tracked. Context: any but NMI.
     fn pages_freed(&self, frames: PfnRange) {
         let _ = frames;
+    }
+
+    /// Frames of a CPU's copies were mapped in the [region for them](crate::config::Layout::percpu), where nothing of the
+    /// library's was before: for a simulator, whose host does not walk the library's page tables. Default: nothing. Context:
+    /// task.
+    fn percpu_mapped(&self, at: VirtAddr, frames: PfnRange) {
+        let _ = (at, frames);
     }
 
     /// A lock was taken (`debug` profile only). Default: not tracked.

@@ -129,6 +129,8 @@ pub struct Memory<P: Platform> {
     helpers: reclaim::Helpers,
     /// Kernel addresses, if the kernel said which and how they are mapped.
     kspace: Once<Space>,
+    /// The same for what each CPU has a copy of.
+    percpu: Once<Space>,
 }
 
 /// What exists once memory is up.
@@ -176,6 +178,7 @@ impl<P: Platform> Memory<P> {
             anchors: Anchors::new(),
             helpers: reclaim::Helpers::new(),
             kspace: Once::new(),
+            percpu: Once::new(),
         }
     }
 

@@ -26,8 +26,8 @@ const UNCACHED: u64 = 1 << 3 | 1 << 4;
 const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 
 /// Page tables for splitting: one per 2 MiB of image that has guard pages, and one per 1 GiB; two more for the sampling
-/// guard pool in the map of memory.
-const SPARE_TABLES: usize = 8;
+/// guard pool in the map of memory; up to four for the slots of [`set_entry`].
+const SPARE_TABLES: usize = 12;
 
 static SPARE: [Table; SPARE_TABLES] = [const { Table::new() }; SPARE_TABLES];
 static SPARE_USED: AtomicUsize = AtomicUsize::new(0);
@@ -49,6 +49,8 @@ pub enum GuardError {
     NotMapped,
     /// All spare tables are used up.
     NoTable,
+    /// Something else is mapped there.
+    Taken,
 }
 
 impl fmt::Display for GuardError {
@@ -56,6 +58,7 @@ impl fmt::Display for GuardError {
         f.write_str(match self {
             Self::NotMapped => "the guard page is not mapped",
             Self::NoTable => "no page table left to split a large page with",
+            Self::Taken => "something else is mapped there",
         })
     }
 }
@@ -241,14 +244,50 @@ pub(super) unsafe fn set_present(
     }
 }
 
+/// Writes the entry for a page that nothing is mapped at, or that this has mapped; tables are made on the way. Whoever knows
+/// the page as it was still does.
+///
+/// # Errors
+///
+/// Something else is mapped there, or there is no spare table.
+///
+/// # Safety
+///
+/// 1. Nobody uses the page for anything but what the entry is for.
+/// 2. `tables` describes the current address space, and nobody else changes it meanwhile.
+pub(super) unsafe fn set_entry(
+    tables: Tables,
+    page: VirtAddr,
+    bits: u64,
+) -> Result<(), GuardError> {
+    loop {
+        let (entries, level) = tables.look_up(page).ok_or(GuardError::NotMapped)?;
+        let entry = entries.first().ok_or(GuardError::NotMapped)?;
+        let is_taken = entry.load(Ordering::Relaxed) != 0;
+        if is_taken && (level != Level::PAGE || bits != 0) {
+            return Err(GuardError::Taken);
+        }
+        if level == Level::PAGE {
+            entry.store(bits, Ordering::Release);
+            return Ok(());
+        }
+        let (_, table_physical) = spare_table(tables)?;
+        entry.store(table_physical | PRESENT | WRITABLE, Ordering::Release);
+    }
+}
+
+/// A table of zeroes that nobody uses yet, and where it is.
+fn spare_table(tables: Tables) -> Result<(&'static Table, u64), GuardError> {
+    let spare = SPARE_USED.fetch_add(1, Ordering::Relaxed);
+    let table = SPARE.get(spare).ok_or(GuardError::NoTable)?;
+    let physical = tables.physical(VirtAddr::from_ptr(table));
+    Ok((table, physical.ok_or(GuardError::NotMapped)?))
+}
+
 /// Replaces a large page by a table of 512 smaller ones that map the same.
 fn split(tables: Tables, entry: &AtomicU64, level: Level) -> Result<(), GuardError> {
     let lower = level.lower().ok_or(GuardError::NotMapped)?;
-    let spare = SPARE_USED.fetch_add(1, Ordering::Relaxed);
-    let table = SPARE.get(spare).ok_or(GuardError::NoTable)?;
-    let table_physical = tables
-        .physical(VirtAddr::from_ptr(table))
-        .ok_or(GuardError::NotMapped)?;
+    let (table, table_physical) = spare_table(tables)?;
 
     let mut rights = entry.load(Ordering::Relaxed) & !ADDRESS;
     if lower == Level::PAGE {

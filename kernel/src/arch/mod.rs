@@ -109,6 +109,27 @@ pub(crate) fn unmap_guard_pages(physical_offset: u64) -> Result<usize, GuardErro
     Ok(unmapped)
 }
 
+/// Writes the entry of a slot's page into the boot loader's tables, which lie at the offset.
+///
+/// # Errors
+///
+/// The boot loader has something else there, or there are no tables left to spare.
+///
+/// # Safety
+///
+/// 1. The page is a slot's, and whoever has the slot asked for the entry.
+/// 2. The boot loader's tables are in use, on one CPU.
+pub(crate) unsafe fn set_early_page(
+    physical_offset: u64,
+    page: mm::addr::VirtAddr,
+    entry: mm::pagetable::Entry,
+) -> Result<(), GuardError> {
+    let tables = guard::Tables { physical_offset };
+    let page = VirtAddr::new_truncate(page.as_u64());
+    // SAFETY: (1, 2) the caller's word; the boot loader's offset maps all physical memory.
+    unsafe { guard::set_entry(tables, page, entry.bits()) }
+}
+
 /// The guard pages below the stacks of the boot CPU.
 pub(crate) fn guard_pages() -> impl Iterator<Item = u64> {
     let idle = ("idle", local::boot_idle_stack());

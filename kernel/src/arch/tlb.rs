@@ -6,46 +6,67 @@ use super::{cpu, smp};
 use crate::num::to_u64;
 use core::arch::asm;
 use mm::addr::VirtAddr;
-use mm::config::PAGE_SIZE;
-use mm::platform::{CpuId, TlbFlush};
+use mm::platform::{CpuId, TlbFeatures, TlbFlush, TlbStep};
 use spin::Once;
 use x86_64::registers::control::{Cr3, Cr4, Cr4Flags};
 
-/// How a CPU forgets everything.
+/// What CPUs could use (SDM vol. 2A, CPUID); the same on all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Way {
-    /// INVPCID of type 2: one instruction. Not tested where the kernel's tests run: the emulator does not have it.
-    Invpcid,
-    /// CR4.PGE off and on, which forgets global pages too.
-    GlobalPages,
-    /// CR3 anew, where nothing is global.
-    Cr3,
+pub(crate) struct Offered {
+    /// PCIDs: leaf 1, ECX bit 17. There is one address space, so the kernel uses none.
+    pub(crate) pcids: bool,
+    /// INVPCID: leaf 7, EBX bit 10.
+    pub(crate) invpcid: bool,
 }
 
-impl Way {
-    /// For people.
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::Invpcid => "INVPCID",
-            Self::GlobalPages => "CR4.PGE off and on",
-            Self::Cr3 => "CR3 anew",
-        }
-    }
+/// What there is, by CPUID.
+///
+/// # Context
+/// Any.
+pub(crate) fn offered() -> Offered {
+    static OFFERED: Once<Offered> = Once::new();
+    *OFFERED.call_once(|| Offered {
+        pcids: cpu::cpuid(1).ecx & (1 << 17) != 0,
+        invpcid: cpu::max_leaf(0) >= 7 && cpu::cpuid(7).ebx & (1 << 10) != 0,
+    })
+}
 
-    /// What is there now: whether CPUs have INVPCID is the same on all.
-    pub(crate) fn current() -> Self {
-        static HAS_INVPCID: Once<bool> = Once::new();
-        // Leaf 7, EBX bit 10 (SDM vol. 2A, CPUID).
-        let has_invpcid = || cpu::max_leaf(0) >= 7 && cpu::cpuid(7).ebx & (1 << 10) != 0;
-        if *HAS_INVPCID.call_once(has_invpcid) {
-            return Self::Invpcid;
-        }
-        // A handler that comes while the bit is off finds nothing global: CR3 is enough for it.
-        match Cr4::read().contains(Cr4Flags::PAGE_GLOBAL) {
-            true => Self::GlobalPages,
-            false => Self::Cr3,
-        }
+/// What this CPU uses right now. A handler that comes while [`TlbStep::TogglePge`] is under way finds nothing global.
+///
+/// # Context
+/// Any.
+pub(crate) fn features() -> TlbFeatures {
+    let control = Cr4::read();
+    TlbFeatures {
+        global_pages: control.contains(Cr4Flags::PAGE_GLOBAL),
+        pcids: control.contains(Cr4Flags::PCID),
+        invpcid: offered().invpcid,
     }
+}
+
+/// What a step is called, for people.
+pub(crate) const fn name(step: TlbStep) -> &'static str {
+    match step {
+        TlbStep::Page(_) => "INVLPG",
+        TlbStep::Everything => "INVPCID",
+        TlbStep::TogglePge => "CR4.PGE off and on",
+        TlbStep::ReloadCr3 => "CR3 anew",
+    }
+}
+
+/// Says how this kernel has CPUs forget translations, and what they have for it.
+///
+/// # Context
+/// Boot.
+pub(crate) fn log() {
+    let (used, offered) = (features(), offered());
+    let there = |is_there| if is_there { "yes" } else { "no" };
+    log::info!(
+        "tlb: flushed as a whole by {}; INVPCID: {}, PCIDs: {}, not used",
+        name(used.whole()),
+        there(offered.invpcid),
+        there(offered.pcids)
+    );
 }
 
 /// Has this CPU forget translations.
@@ -53,16 +74,19 @@ impl Way {
 /// # Context
 /// Any; the caller stays on this CPU.
 pub(crate) fn flush(what: TlbFlush) {
-    let TlbFlush::Pages(range) = what else {
-        return flush_all();
-    };
-    let mut page = range.start();
-    while page < range.end() {
-        flush_page(page);
-        let Some(next) = page.checked_add(PAGE_SIZE) else {
-            return;
-        };
-        page = next;
+    features().steps(what).for_each(carry_out);
+}
+
+fn carry_out(step: TlbStep) {
+    match step {
+        TlbStep::Page(page) => flush_page(page),
+        TlbStep::Everything => invalidate_everything(),
+        TlbStep::TogglePge => toggle_global_pages(),
+        TlbStep::ReloadCr3 => {
+            let (root, flags) = Cr3::read();
+            // SAFETY: what was there.
+            unsafe { Cr3::write(root, flags) };
+        }
     }
 }
 
@@ -71,30 +95,22 @@ fn flush_page(page: VirtAddr) {
     unsafe { asm!("invlpg [{}]", in(reg) page.as_u64(), options(nostack, preserves_flags)) };
 }
 
-fn flush_all() {
-    match Way::current() {
-        Way::Invpcid => {
-            let descriptor = [0_u64; 2];
-            let place = to_u64(descriptor.as_ptr().expose_provenance());
-            // SAFETY: CPUID says that there is such an instruction; type 2 looks at the descriptor only as far as that
-            // its reserved bits are zero.
-            unsafe {
-                asm!("invpcid {}, [{}]", in(reg) 2_u64, in(reg) place,
-                    options(nostack, preserves_flags));
-            }
-        }
-        Way::GlobalPages => {
-            // SAFETY: the tables stay as they are; without the bit nothing is global for a moment.
-            unsafe { Cr4::update(|flags| flags.remove(Cr4Flags::PAGE_GLOBAL)) };
-            // SAFETY: it was set before.
-            unsafe { Cr4::update(|flags| flags.insert(Cr4Flags::PAGE_GLOBAL)) };
-        }
-        Way::Cr3 => {
-            let (root, flags) = Cr3::read();
-            // SAFETY: what was there.
-            unsafe { Cr3::write(root, flags) };
-        }
+/// INVPCID of type 2. Not tested where the kernel's tests run: the emulator does not have it.
+fn invalidate_everything() {
+    let descriptor = [0_u64; 2];
+    let place = to_u64(descriptor.as_ptr().expose_provenance());
+    // SAFETY: CPUID says that there is such an instruction; type 2 looks at the descriptor only as far as that its
+    // reserved bits are zero.
+    unsafe {
+        asm!("invpcid {}, [{}]", in(reg) 2_u64, in(reg) place, options(nostack, preserves_flags));
     }
+}
+
+fn toggle_global_pages() {
+    // SAFETY: the tables stay as they are; what is global may change for a moment.
+    unsafe { Cr4::update(|flags| flags.toggle(Cr4Flags::PAGE_GLOBAL)) };
+    // SAFETY: as it was before.
+    unsafe { Cr4::update(|flags| flags.toggle(Cr4Flags::PAGE_GLOBAL)) };
 }
 
 /// Interrupts a CPU that is to forget translations; answers whether the interrupt got out.

@@ -8,7 +8,7 @@
     reason = "makes the page tables that all CPUs use, and uses them"
 )]
 
-use super::{MEMORY, frame_table};
+use super::{MEMORY, fixmap, frame_table};
 use crate::arch::{self, cpu, image};
 use crate::boot_info;
 use crate::num::to_u64;
@@ -92,6 +92,7 @@ pub(super) fn install() -> Result<(), SpaceError> {
     log::info!("x86/mm: page tables of {} levels", tables.levels());
     let largest = largest_pages();
     fill(&tables, largest)?;
+    fixmap::close_early();
     // SAFETY: (1) code, stacks and data lie in the image, and everything else that is in use in RAM or in the frame table:
     // all are mapped where they were; the guard pages are not; (2) this is the only CPU that runs.
     unsafe { arch::use_tables(tables.root()) };

@@ -50,8 +50,9 @@ fn percpu_command(arguments: &[String]) -> CommandResult {
     }
     let stats = MEMORY.percpu_stats();
     kprintln!(
-        "chunks      {}, {} without objects; {} units of {} bytes each",
+        "chunks      {}, {} near to their CPUs, {} without objects; {} units of {} bytes each",
         stats.chunks,
+        stats.mapped,
         stats.empty,
         stats.cpus,
         stats.unit_bytes

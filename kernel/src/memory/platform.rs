@@ -19,7 +19,7 @@ use mm::numa::Policy;
 use mm::pagetable::ProtectError;
 use mm::platform::{
     CpuId, IrqState, MapFrameTableError, MemoryModel, NodeId, PageAccess, Platform, Profile,
-    ProtectPageError, TlbFlush,
+    ProtectPageError, TlbFeatures, TlbFlush,
 };
 use mm::report::{
     AllocFailure, Corruption, ForcedFailure, ForcedObjectFailure, GraceStall, SleepInAtomic,
@@ -303,6 +303,10 @@ unsafe impl Platform for KernelPlatform {
         // map of pages that have an owner only, and these have none, or none yet.
         let done = unsafe { super::MEMORY.set_direct_map(frames, access) };
         debug_assert!(matches!(done, Ok(()) | Err(ProtectError::NoKernelSpace)));
+    }
+
+    fn tlb_features(&self) -> TlbFeatures {
+        arch::tlb::features()
     }
 
     fn flush_tlb_here(&self, what: TlbFlush) {

@@ -1,7 +1,9 @@
 //! In-kernel tests of the memory core.
+#![expect(unsafe_code, reason = "reads what the firmware left")]
 
 use super::boot_memory;
 use super::bring_up::boot_map;
+use super::fixmap;
 use super::holder::Holder;
 use super::ledger::Ledger;
 use super::{Kernel, MEMORY, Pages, free_frames};
@@ -14,6 +16,8 @@ use alloc::vec::Vec;
 use mm::addr::{Order, Pfn, PfnRange, PhysAddr, PhysRange};
 use mm::buddy::{Gfp, Step};
 use mm::frame::FrameState;
+use mm::kspace::early::EarlyMapError;
+use mm::pagetable::Cache;
 use mm::platform::Platform;
 use mm::proc::Recording;
 use mm::system::AllocError;
@@ -124,6 +128,32 @@ ktest! {
             }
         });
         ktest_eq!(others.into_inner(), 0);
+        Ok(())
+    }
+
+    fn the_firmwares_tables_were_read_through_early_mappings() {
+        let stats = fixmap::early_stats();
+        let tables = &crate::acpi::get().tables;
+        ktest_assert!(!tables.is_empty());
+        // Those of the first MiB are read without.
+        let above = tables.iter().filter(|&&(_, at)| at >= 1 << 20).count();
+        ktest_assert!(to_usize(stats.made.into()) >= above, "{stats:?}");
+        ktest_eq!((stats.used, stats.most), (0, above.min(1)));
+        // What was read then is what is there now.
+        for &(signature, at) in tables {
+            let at = PhysAddr::new(at);
+            // SAFETY: a table of the firmware's, which nobody writes to.
+            let mapped = unsafe { MEMORY.memremap(at, 36, Cache::WriteBack) }.map_err(Failure::new)?;
+            // SAFETY: as above; it starts with four letters.
+            let name = unsafe { mapped.cast::<[u8; 4]>().read_unaligned() };
+            // SAFETY: nobody uses it.
+            unsafe { MEMORY.memunmap(mapped) }.map_err(Failure::new)?;
+            ktest_eq!(name, signature.0);
+        }
+        // There are areas by now.
+        // SAFETY: refused.
+        let late = unsafe { fixmap::early_memremap(PhysAddr::new(0xfee0_0000), 1) };
+        ktest_eq!(late.map(drop), Err(EarlyMapError::Closed));
         Ok(())
     }
 

@@ -8,8 +8,7 @@
 )]
 
 use super::MEMORY;
-use crate::arch::smp;
-use crate::arch::tlb::Way;
+use crate::arch::{self, smp};
 use crate::shell::{CommandResult, no_arguments};
 use crate::{command, kprintln};
 use alloc::string::String;
@@ -56,7 +55,7 @@ fn tlb(arguments: &[String]) -> CommandResult {
     kprintln!("{} flushes were asked for", MEMORY.tlb_generation());
     kprintln!(
         "a range of more than {CEILING} pages is flushed as a whole, by {}",
-        Way::current().name()
+        arch::tlb::name(arch::tlb::features().whole())
     );
     kprintln!("cpu  state   behind      asked     served  flushes  pages");
     for cpu in smp::cpus() {

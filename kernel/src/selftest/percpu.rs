@@ -11,7 +11,9 @@ use crate::num::to_u64;
 use crate::{ktest, ktest_assert, ktest_eq, percpu, sched};
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use mm::addr::VirtAddr;
 use mm::buddy::Gfp;
+use mm::config::PAGE_SIZE;
 use mm::platform::CpuId;
 use mm::system::PerCpuBox;
 
@@ -103,7 +105,37 @@ ktest! {
         Ok(())
     }
 
+    fn each_copy_is_on_the_node_of_its_cpu() {
+        let space = MEMORY.kernel_space().ok_or("no address space")?;
+        // As large as a unit, so that it is not in one that is older than the areas.
+        let counters = || core::array::from_fn::<_, 4096, _>(|_| AtomicU64::new(0));
+        let values = PerCpuBox::new_with(Kernel, Gfp::KERNEL, |_| counters());
+        let values = values.map_err(Failure::new)?;
+        let mut far: u32 = 0;
+        for (cpu, copy) in values.iter() {
+            let at = VirtAddr::from_ptr(core::ptr::from_ref(copy));
+            ktest_assert!(space.layout.percpu.contains(at), "{cpu:?}: {at:?}");
+            for page in 0..8_u64 {
+                let page = at.checked_add(page.saturating_mul(PAGE_SIZE)).unwrap_or(at);
+                let found = MEMORY.walk(&space.tables, page).phys(page).ok_or("not mapped")?;
+                let node = MEMORY.zone_of(found.frame()).map(|zone| zone.id().node);
+                far = far.saturating_add(u32::from(node != Some(MEMORY.node_of(cpu))));
+            }
+        }
+        // A CPU's node may have no memory, or none left.
+        let has_memory = |cpu| MEMORY.zones().any(|zone| {
+            zone.id().node == MEMORY.node_of(cpu) && zone.free_frames() > 1_000
+        });
+        if smp::cpus().all(|cpu| has_memory(CpuId(cpu.id()))) {
+            ktest_eq!(far, 0);
+        }
+        ktest_eq!(MEMORY.validate_percpu(), Ok(()));
+        Ok(())
+    }
+
     fn copies_come_zeroed_and_go_back() {
+        // Page tables and records of areas stay.
+        drop(counter()?);
         MEMORY.shrink_percpu();
         let (before, chunks) = (free_frames(), MEMORY.percpu_stats().chunks);
         let mut kept = Vec::new();

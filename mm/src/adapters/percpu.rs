@@ -5,14 +5,24 @@ use core::marker::PhantomData;
 use core::mem::needs_drop;
 use core::ptr::NonNull;
 
+use super::vmalloc::start;
 use crate::buddy::Gfp;
 use crate::kspace::percpu::{BadPerCpuFree, PerCpuError};
-use crate::kspace::raw::percpu::Piece;
+use crate::kspace::raw::percpu::{Geometry, MappedArea, Piece};
 use crate::platform::{CpuId, Platform};
 use crate::sync::Pin;
 use crate::system::{Home, Memory};
 
 impl<P: Platform> Memory<P> {
+    /// An area for a chunk, mapped.
+    pub(crate) fn percpu_area(&self, geometry: Geometry, gfp: Gfp) -> Option<MappedArea> {
+        let area = self.map_percpu_area(geometry, gfp)?;
+        let first = start(area)?;
+        // SAFETY: it was made just now, of pages of its own, and is nobody else's; the kernel's page tables lead there from
+        // these addresses (the word of `adopt_kernel_space`).
+        Some(unsafe { MappedArea::new(area, first, geometry.bytes()) })
+    }
+
     /// Gives back what [`Memory::alloc_percpu`] handed out; `size` is what it was asked for (Linux:
     /// `free_percpu`). Context: any but NMI.
     ///

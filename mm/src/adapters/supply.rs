@@ -5,7 +5,7 @@ use crate::buddy::{Gfp, Request};
 use crate::frame::FrameTable;
 use crate::kspace::{Pile, Supply};
 use crate::mem::EarlyRam;
-use crate::platform::Platform;
+use crate::platform::{CpuId, Platform};
 use crate::system::{AllocError, Core, Frames, Memory};
 
 /// Pages that are asked for together.
@@ -52,6 +52,28 @@ impl<'m, P: Platform> Store<'m, P> {
                 Err(error)
             }
         }
+    }
+
+    /// Single pages or small blocks, one CPU's after the other: as many for each, from its own node as long as that has any.
+    pub(crate) fn pile_by_cpu(
+        &self,
+        (cpus, each): (usize, u64),
+        gfp: Gfp,
+    ) -> Result<Pile, AllocError> {
+        let mut pile = Pile::new();
+        for cpu in (0..).map(CpuId).take(cpus) {
+            let wanted = Frames {
+                gfp,
+                node: Some(self.memory.node_of(cpu)),
+                count: pile.frames().saturating_add(each),
+                huge: false,
+            };
+            if let Err(error) = self.fill(&mut pile, wanted) {
+                pile.release(self);
+                return Err(error);
+            }
+        }
+        Ok(pile)
     }
 
     fn fill(&self, pile: &mut Pile, wanted: Frames) -> Result<(), AllocError> {

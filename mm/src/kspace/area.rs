@@ -4,10 +4,10 @@
 use core::panic::Location;
 
 use super::raw::{Link, Pile, PileSlot};
-use crate::addr::{PhysAddr, VirtAddr, VirtRange};
+use crate::addr::{Order, Pfn, PhysAddr, VirtAddr, VirtRange};
 use crate::collections::range_tree::{RangeNode, Slot};
 use crate::config::{PAGE_SHIFT, PAGE_SIZE};
-use crate::frame::Origin;
+use crate::frame::{FrameTable, Origin};
 use crate::pagetable::{Cache, PteTable};
 use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -23,10 +23,18 @@ pub enum AreaKind {
     VmMapRam = 2,
     /// Registers of a device.
     Ioremap = 3,
+    /// Memory of which each CPU has a copy, of pages of its own node.
+    PerCpu = 4,
 }
 
 impl AreaKind {
-    const ALL: [Self; 4] = [Self::Vmalloc, Self::Vmap, Self::VmMapRam, Self::Ioremap];
+    const ALL: [Self; 5] = [
+        Self::Vmalloc,
+        Self::Vmap,
+        Self::VmMapRam,
+        Self::Ioremap,
+        Self::PerCpu,
+    ];
 
     const fn bits(self) -> u32 {
         match self {
@@ -34,6 +42,7 @@ impl AreaKind {
             Self::Vmap => 1,
             Self::VmMapRam => 2,
             Self::Ioremap => 3,
+            Self::PerCpu => 4,
         }
     }
 
@@ -45,6 +54,8 @@ impl AreaKind {
             Self::Vmap => "vmap",
             Self::VmMapRam => "vm_map_ram",
             Self::Ioremap => "ioremap",
+            // The function of Linux that takes such areas.
+            Self::PerCpu => "pcpu_get_vm_areas",
         }
     }
 }
@@ -92,7 +103,8 @@ pub(crate) struct Area {
     /// Bytes that were asked for.
     asked: AtomicU64,
     pub(super) frames: PileSlot,
-    /// What device it reaches: its address, and how it is cached in the lowest bits.
+    /// What device it reaches: its address, and how it is cached in the lowest bits; or which chunk of memory of each CPU it
+    /// is, counted from 1.
     device: AtomicU64,
     /// The table of pages that all of it is mapped by, if there is one.
     table: AtomicU64,
@@ -146,6 +158,14 @@ impl Area {
     #[inline]
     pub(crate) fn keep(&self, pile: Pile) {
         self.frames.put(pile);
+    }
+
+    /// Its frames, in blocks, as they are mapped. Context: of who has it.
+    pub(crate) fn blocks<'a>(
+        &self,
+        frames: &'a FrameTable,
+    ) -> impl Iterator<Item = (Pfn, Order)> + use<'a> {
+        self.frames.look(frames)
     }
 
     /// It is not somebody's any more. One caller gets `true`, if it was of this kind.
@@ -230,6 +250,18 @@ impl Area {
         let [index, ..] = mode.to_le_bytes();
         let page = PhysAddr::new(word.wrapping_sub(mode));
         (page, Cache::from_index(index))
+    }
+
+    /// Which chunk it is, if it is one that somebody has.
+    pub(crate) fn chunk(&self) -> Option<u32> {
+        let is_chunk = self.state() == AreaState::Busy && self.kind() == AreaKind::PerCpu;
+        let number = self.device.load(Ordering::Relaxed).checked_sub(1);
+        u32::try_from(number.filter(|_| is_chunk)?).ok()
+    }
+
+    pub(crate) fn set_chunk(&self, chunk: Option<u32>) {
+        let number = chunk.map_or(0, |chunk| u64::from(chunk).saturating_add(1));
+        self.device.store(number, Ordering::Relaxed);
     }
 
     pub(super) fn set_device(&self, page: PhysAddr, cache: Cache) {

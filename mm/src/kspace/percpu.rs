@@ -11,6 +11,9 @@
 //!             ^ address      ^ address + unit
 //! ```
 //!
+//! Where the kernel's [layout](crate::config::Layout::percpu) has a region for it, a chunk is an area there, and each unit is
+//! made of pages of its CPU's own node; else, and where nobody may sleep, it is a block of the direct map.
+//!
 //! Which bytes are taken is in one map for all units of a chunk (`kspace::raw::percpu`);
 //! chunks are listed by what they have room for, and the fullest that may fit is searched first, from its lowest
 //! address on. One chunk without objects is kept, others go back. Small pieces that come back stay at hand of the
@@ -31,7 +34,9 @@ use crate::addr::to_index;
 use crate::buddy::GfpError;
 use crate::config::PAGE_SIZE;
 use crate::kspace::raw::PageBox;
-use crate::kspace::raw::percpu::{GRANULE, Geometry, Piece, Refusal, Units, granules};
+use crate::kspace::raw::percpu::{
+    GRANULE, Geometry, Ground, MappedArea, Piece, Refusal, Units, granules,
+};
 use crate::mem::Exclusive;
 use crate::platform::Platform;
 use crate::report::Corruption;
@@ -122,6 +127,8 @@ pub struct PerCpuStats {
     pub unit_bytes: usize,
     /// Chunks, …
     pub chunks: usize,
+    /// … of which so many have units of pages of their CPUs' own nodes, …
+    pub mapped: usize,
     /// … of which so many have no objects.
     pub empty: usize,
     /// Objects, those at hand of CPUs included.
@@ -160,7 +167,14 @@ pub(crate) trait Backing {
     /// Gives such pages back.
     fn give_back(&self, pages: Exclusive);
 
-    /// Remembers which chunk CPU 0's unit, the first of so many bytes of its frames, belongs to.
+    /// An area for a chunk, in which each CPU's unit is made of pages of its own node, if there are any. Nothing where no
+    /// area can be had: there are no addresses for them yet, or the caller may not sleep.
+    fn area(&self, geometry: Geometry) -> Option<MappedArea>;
+
+    /// Ends such an area.
+    fn end_area(&self, area: MappedArea);
+
+    /// Remembers which chunk CPU 0's unit, the first of so many bytes, belongs to.
     fn set_chunk(&self, units: &Units, unit: usize, chunk: Option<u32>);
 
     /// The number that was remembered, or any other where there was none.
@@ -261,19 +275,11 @@ impl PerCpuMemory {
             *place = Some(page()?);
         }
         let own = page()?;
-        let frames = match backing.pages(self.geometry.bytes()) {
-            Ok(frames) => frames,
+        let units = match self.units(backing, surplus) {
+            Ok(units) => units,
             Err(error) => {
                 surplus.page = Some(own);
                 return Err(error);
-            }
-        };
-        let units = Units::embedded(platform, frames, self.geometry);
-        let (units, own) = match units {
-            Ok(units) => (units, own),
-            Err(frames) => {
-                (surplus.frames, surplus.page) = (Some(frames), Some(own));
-                return Err(PerCpuError::OutOfMemory);
             }
         };
         let geometry = self.geometry;
@@ -295,6 +301,21 @@ impl PerCpuMemory {
             Err(chunk) => surplus.chunk = Some(chunk),
         }
         Ok(())
+    }
+
+    /// Units for a new chunk: near to their CPUs, or else in a row.
+    fn units(&self, backing: &impl Backing, surplus: &mut Surplus) -> Result<Units, PerCpuError> {
+        if let Some(area) = backing.area(self.geometry) {
+            match Units::mapped(area, self.geometry) {
+                Ok(units) => return Ok(units),
+                Err(area) => surplus.ground = Some(Ground::Area(area)),
+            }
+        }
+        let frames = backing.pages(self.geometry.bytes())?;
+        Units::embedded(backing.platform(), frames, self.geometry).map_err(|frames| {
+            surplus.ground = Some(Ground::Frames(frames));
+            PerCpuError::OutOfMemory
+        })
     }
 
     /// Takes a piece back into its chunk, and gives the chunk up if it is the second without any.
@@ -379,7 +400,7 @@ fn give_back(backing: &impl Backing, geometry: Geometry, surplus: Surplus) {
         chunk,
         pages,
         page,
-        frames,
+        ground,
     } = surplus;
     let mut own = None;
     let mut units = None;
@@ -387,12 +408,19 @@ fn give_back(backing: &impl Backing, geometry: Geometry, surplus: Surplus) {
         let (chunk, page) = chunk.into_parts();
         own = Some(page);
         backing.set_chunk(chunk.units(), geometry.unit, None);
-        // A chunk with pieces is none that anybody gives up; its frames would stay with it.
-        units = chunk.into_units().into_frames();
+        // A chunk with pieces is none that anybody gives up; what it lies in would stay with it.
+        units = chunk.into_units().into_ground();
+    }
+    for ground in ground.into_iter().chain(units) {
+        match ground {
+            Ground::Frames(frames) => backing.give_back(frames),
+            Ground::Area(area) => backing.end_area(area),
+        }
     }
     let all = pages.into_iter().flatten();
-    let all = all.chain(page).chain(frames).chain(own).chain(units);
-    all.for_each(|frames| backing.give_back(frames));
+    all.chain(page)
+        .chain(own)
+        .for_each(|frames| backing.give_back(frames));
 }
 
 #[cfg(test)]

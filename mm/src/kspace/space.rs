@@ -473,7 +473,11 @@ impl Space {
     }
 
     /// The area that an address is in, guard pages included.
-    fn containing<P: Platform>(&self, platform: &P, at: VirtAddr) -> Option<&'static Area> {
+    pub(crate) fn containing<P: Platform>(
+        &self,
+        platform: &P,
+        at: VirtAddr,
+    ) -> Option<&'static Area> {
         let index = self.index.lock(platform);
         let slot = index.tree.containing(&self.arena, at.as_u64())?;
         self.area(slot)

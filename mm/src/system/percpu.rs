@@ -1,29 +1,33 @@
 //! Memory of which each CPU has a copy, on this machine's pages.
 #![forbid(unsafe_code)]
 
+use core::panic::Location;
 use core::ptr::NonNull;
 
+use super::vmalloc::mapped_area;
 use super::{AllocError, Core, ExactError, Memory};
-use crate::addr::{VirtAddr, to_count};
+use crate::adapters::Store;
+use crate::addr::{PfnRange, VirtAddr, to_count};
 use crate::buddy::Gfp;
 use crate::config::PAGE_SIZE;
 use crate::kspace::percpu::front::{self, Front, Gauges};
 use crate::kspace::percpu::{Backing, BadPerCpuFree, PerCpuError, PerCpuStats};
-use crate::kspace::raw::percpu::{Geometry, Piece, Units};
+use crate::kspace::raw::percpu::{Geometry, Ground, MappedArea, Piece, Units};
+use crate::kspace::{Area, AreaKind, Space, Supply, Wanted};
 use crate::mem::Exclusive;
 use crate::platform::{CpuId, Platform};
 use crate::report::Corruption;
 use crate::sync::{OwnerCell, Pin};
 
-/// Chunks in the direct map, in one block each (Linux: `percpu-km.c`). The private words of the frames of CPU 0's
-/// unit say which chunk they are of.
-struct Embedded<'m, P: Platform> {
+/// Chunks in areas of their own (Linux: `percpu-vm.c`), whose records say which chunk they are; or in the direct map, in one
+/// block each (Linux: `percpu-km.c`), where the private words of the frames of CPU 0's unit say so.
+struct Grounds<'m, P: Platform> {
     memory: &'m Memory<P>,
     core: &'m Core,
     gfp: Gfp,
 }
 
-impl<P: Platform> Backing for Embedded<'_, P> {
+impl<P: Platform> Backing for Grounds<'_, P> {
     type P = P;
 
     fn platform(&self) -> &P {
@@ -45,8 +49,21 @@ impl<P: Platform> Backing for Embedded<'_, P> {
         self.memory.release_run(self.core, pages);
     }
 
+    fn area(&self, geometry: Geometry) -> Option<MappedArea> {
+        let may_sleep = self.gfp.contains(Gfp::DIRECT_RECLAIM) && self.memory.platform.may_sleep();
+        let area = may_sleep.then(|| self.memory.percpu_area(geometry, self.gfp));
+        area.flatten()
+    }
+
+    fn end_area(&self, area: MappedArea) {
+        self.memory.end_percpu_area(area.area());
+    }
+
     fn set_chunk(&self, units: &Units, unit: usize, chunk: Option<u32>) {
-        let frames = units.frames().iter();
+        let frames = match units.ground() {
+            Ground::Frames(frames) => frames.frames().iter(),
+            Ground::Area(area) => return area.area().set_chunk(chunk),
+        };
         for pfn in frames.take(crate::addr::to_index(to_count(unit).div_ceil(PAGE_SIZE))) {
             // A block has one word for all of its frames; there may be several blocks.
             if let Some(head) = self.core.frames.head(pfn) {
@@ -57,18 +74,21 @@ impl<P: Platform> Backing for Embedded<'_, P> {
     }
 
     fn chunk_of(&self, first: NonNull<u8>) -> Option<u32> {
-        let at = self
-            .memory
-            .platform
-            .virt_to_phys(VirtAddr::from_ptr(first.as_ptr()))?;
+        let at = VirtAddr::from_ptr(first.as_ptr());
+        if let Some((space, _)) = self.memory.percpu_space()
+            && space.range().contains(at)
+        {
+            return space.containing(&self.memory.platform, at)?.chunk();
+        }
+        let at = self.memory.platform.virt_to_phys(at)?;
         let head = self.core.frames.head(at.frame())?;
         u32::try_from(head.frame().private().checked_sub(1)?).ok()
     }
 }
 
 impl<P: Platform> Memory<P> {
-    const fn embedded<'m>(&'m self, core: &'m Core, gfp: Gfp) -> Embedded<'m, P> {
-        Embedded {
+    const fn grounds<'m>(&'m self, core: &'m Core, gfp: Gfp) -> Grounds<'m, P> {
+        Grounds {
             memory: self,
             core,
             gfp,
@@ -127,7 +147,7 @@ impl<P: Platform> Memory<P> {
         let ask = core.percpu.ask(layout)?;
         // Copies are zeroed one by one, and chunks never move.
         let gfp = gfp.difference(Gfp::ZERO | Gfp::MOVABLE) | Gfp::NOWARN;
-        let mut piece = core.percpu.alloc(&self.embedded(core, gfp), &ask)?;
+        let mut piece = core.percpu.alloc(&self.grounds(core, gfp), &ask)?;
         piece.zero(core.percpu.geometry());
         Ok(piece.into_raw())
     }
@@ -174,7 +194,7 @@ impl<P: Platform> Memory<P> {
     #[inline(never)]
     fn put_percpu_slow(&self, piece: Piece) -> Result<(), BadPerCpuFree> {
         let core = self.core().ok_or(BadPerCpuFree::NotPerCpu)?;
-        let backing = self.embedded(core, Gfp::NOWAIT);
+        let backing = self.grounds(core, Gfp::NOWAIT);
         let class = front::class_of(piece.bytes());
         if let Some(class) = class {
             core.percpu.check(&backing, &piece)?;
@@ -206,6 +226,62 @@ impl<P: Platform> Memory<P> {
         found
     }
 
+    /// Areas for what each CPU has a copy of, if the kernel's layout has a region for them.
+    pub(super) fn percpu_space(&self) -> Option<(&Space, Store<'_, P>)> {
+        let core = self.core()?;
+        let space = self.percpu.get()?;
+        Some((space, Store::new(self, core)))
+    }
+
+    /// An area for a chunk, in which each CPU's unit is made of pages of its own node as long as that has any.
+    pub(crate) fn map_percpu_area(&self, geometry: Geometry, gfp: Gfp) -> Option<&'static Area> {
+        let (space, supply) = self.percpu_space()?;
+        // Who gave some up where it could not sleep has left that to others.
+        self.purge_percpu();
+        let unit = to_count(geometry.unit) / PAGE_SIZE;
+        let pile = supply.pile_by_cpu((geometry.cpus, unit), gfp).ok()?;
+        let wanted = Wanted {
+            asked: to_count(geometry.bytes()),
+            pages: pile.frames(),
+            align: PAGE_SIZE,
+            kind: AreaKind::PerCpu,
+            place: Location::caller(),
+        };
+        let area = mapped_area(space, &supply, &wanted, pile).ok()?;
+        let mut at = area.start();
+        for (pfn, order) in area.blocks(supply.frames()) {
+            let frames = PfnRange::block(pfn, order);
+            self.platform.percpu_mapped(at, frames);
+            at = at.checked_add(order.bytes()).unwrap_or(at);
+        }
+        Some(area)
+    }
+
+    /// Ends such an area: its pages go back now, or with a purge where nobody may sleep.
+    fn end_percpu_area(&self, area: &'static Area) {
+        let Some((space, supply)) = self.percpu_space() else {
+            return;
+        };
+        let may_sleep = self.platform.may_sleep();
+        if area.end(AreaKind::PerCpu) {
+            let _ = space.retire(&supply, area, AreaKind::PerCpu);
+        }
+        if may_sleep {
+            self.purge_percpu();
+        }
+    }
+
+    /// Gives pages of such areas back that wait for it. Answers how many areas those were.
+    pub(super) fn purge_percpu(&self) -> u64 {
+        let Some((space, supply)) = self.percpu_space() else {
+            return 0;
+        };
+        match space.lazy_pages() {
+            (0, _) => 0,
+            _ => space.purge(&supply).unwrap_or(0),
+        }
+    }
+
     /// What leads from CPU 0's copy of anything to another CPU's, in bytes (Linux: `per_cpu_offset`); the same for
     /// all objects. Nothing before memory is up, and for CPUs that there are no copies for. Context: any.
     #[must_use]
@@ -228,7 +304,9 @@ impl<P: Platform> Memory<P> {
     pub fn shrink_percpu(&self) -> usize {
         let Some(core) = self.core() else { return 0 };
         let _ = self.drain_percpu(core);
-        core.percpu.shrink(&self.embedded(core, Gfp::NOWAIT))
+        let chunks = core.percpu.shrink(&self.grounds(core, Gfp::NOWAIT));
+        self.purge_percpu();
+        chunks
     }
 
     /// The same without waiting for anybody: of this CPU and of those that are away. Answers how many pages those
@@ -241,7 +319,7 @@ impl<P: Platform> Memory<P> {
         for cpu in core.cpus.presence.cpus().filter(|cpu| *cpu != here) {
             let _ = self.spill_percpu_of(core, cpu);
         }
-        let chunks = core.percpu.shrink(&self.embedded(core, Gfp::NOWAIT));
+        let chunks = core.percpu.shrink(&self.grounds(core, Gfp::NOWAIT));
         let pages = to_count(core.percpu.geometry().bytes()) / PAGE_SIZE;
         pages.saturating_mul(to_count(chunks))
     }
@@ -316,7 +394,7 @@ impl<P: Platform> Memory<P> {
     }
 
     fn spill(&self, core: &Core, front: &mut Front, gauges: &Gauges) {
-        let backing = self.embedded(core, Gfp::NOWAIT);
+        let backing = self.grounds(core, Gfp::NOWAIT);
         while let Some(piece) = front.pop_any(gauges) {
             let first = piece.first();
             if core.percpu.free(&backing, piece).is_err() {

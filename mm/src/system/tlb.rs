@@ -52,9 +52,14 @@ impl<P: Platform> Memory<P> {
     }
 
     fn shoot_down(&self, range: VirtRange, reach: Reach, is_wanted: impl Fn(CpuId) -> bool) {
-        if let Some(what) = to_forget(range) {
-            self.shoot(what, reach, is_wanted);
-        }
+        let Some(pages) = to_forget(range) else {
+            return;
+        };
+        let what = match reach {
+            Reach::Pages => pages,
+            Reach::Tables => self.platform.tlb_features().with_tables(pages),
+        };
+        self.shoot(what, reach, is_wanted);
     }
 
     fn shoot(&self, what: TlbFlush, reach: Reach, is_wanted: impl Fn(CpuId) -> bool) {

@@ -13,7 +13,7 @@ use crate::kspace::{
     Area, AreaInfo, AreaKind, InLargeBlocks, InPages, MOST_BLOCKS, NoArea, Pile, Space, Supply,
     Wanted,
 };
-use crate::pagetable::{Attributes, MapError};
+use crate::pagetable::{Attributes, MapError, PageTable};
 use crate::platform::{NodeId, Platform};
 use crate::report::Corruption;
 
@@ -119,7 +119,8 @@ pub struct VmallocStats {
 }
 
 impl<P: Platform> Memory<P> {
-    /// Areas are to be had from now on, in the region of the [kernel's layout](Self::adopt_kernel_space). Context: task,
+    /// Areas are to be had from now on, in the region of the [kernel's layout](Self::adopt_kernel_space). Where that has a
+    /// [region for memory of each CPU](crate::config::Layout::percpu), such memory lies there from now on. Context: task,
     /// once.
     ///
     /// # Errors
@@ -132,15 +133,32 @@ impl<P: Platform> Memory<P> {
             return Err(VmallocError::NoRegion);
         }
         let supply = Store::new(self, core);
+        let space = self.new_space(&supply, range, kernel.tables);
+        let set = self.kspace.set(space?);
+        set.map_err(|_| VmallocError::Known)?;
+        let range = kernel.layout.percpu;
+        if !range.is_empty() {
+            let space = self.new_space(&supply, range, kernel.tables);
+            let set = self.percpu.set(space?);
+            set.map_err(|_| VmallocError::Known)?;
+        }
+        Ok(())
+    }
+
+    /// A region without areas.
+    fn new_space(
+        &self,
+        supply: &Store<'_, P>,
+        range: VirtRange,
+        tables: PageTable,
+    ) -> Result<Space, VmallocError> {
         let cpus = usize::try_from(self.platform.cpus()).unwrap_or(usize::MAX);
         let bytes = Space::shelf_bytes(cpus).unwrap_or(u64::MAX);
         let none = VmallocError::Alloc(AllocError::OutOfMemory);
         let room = supply.alloc_room(bytes).ok_or(none)?;
         let hints = Space::hint_bytes().and_then(|bytes| supply.alloc_room(bytes));
         let rooms = (room, hints.ok_or(none)?);
-        let space = Space::new(&self.platform, range, kernel.tables, rooms);
-        let set = self.kspace.set(space.map_err(|_| none)?);
-        set.map(drop).map_err(|_| VmallocError::Known)
+        Space::new(&self.platform, range, tables, rooms).map_err(|_| none)
     }
 
     /// Areas, and what they stand on.
@@ -280,19 +298,21 @@ impl<P: Platform> Memory<P> {
     /// `vm_unmap_aliases`). Answers how many areas went; `None` if somebody else is at it. Context: task.
     pub fn vmalloc_purge(&self) -> Option<u64> {
         let (space, supply) = self.kspace()?;
-        space.purge(&supply)
+        let areas = space.purge(&supply);
+        Some(areas?.saturating_add(self.purge_percpu()))
     }
 
     /// Gives pages back that wait for a purge, for who needs some. Answers how many those were, at least.
     pub(super) fn purge_for_pages(&self) -> u64 {
-        let Some((space, supply)) = self.kspace() else {
-            return 0;
-        };
-        let (before, _) = space.lazy_pages();
-        if before == 0 || space.purge(&supply).is_none() {
-            return 0;
-        }
-        before.saturating_sub(space.lazy_pages().0)
+        let both = [self.kspace(), self.percpu_space()];
+        let pages = both.into_iter().flatten().map(|(space, supply)| {
+            let (before, _) = space.lazy_pages();
+            if before == 0 || space.purge(&supply).is_none() {
+                return 0;
+            }
+            before.saturating_sub(space.lazy_pages().0)
+        });
+        pages.fold(0, u64::saturating_add)
     }
 
     /// Sets how many pages may wait before a `vfree` purges (Linux: `lazy_max_pages`). Context: any.
@@ -302,13 +322,18 @@ impl<P: Platform> Memory<P> {
         }
     }
 
-    /// Has records for so many areas ready: none of these needs memory for its own. Context: task.
+    /// Has records for so many areas ready, and as many for memory of each CPU: none of these needs memory for its own.
+    /// Context: task.
     ///
     /// # Errors
     /// [`VmallocError`].
     pub fn vmalloc_reserve(&self, areas: u32) -> Result<(), VmallocError> {
         let (space, supply) = self.kspace().ok_or(VmallocError::NotUp)?;
-        Ok(space.reserve(&supply, areas)?)
+        space.reserve(&supply, areas)?;
+        match self.percpu_space() {
+            Some((space, supply)) => Ok(space.reserve(&supply, areas)?),
+            None => Ok(()),
+        }
     }
 
     /// Areas in numbers. Context: any but NMI.
@@ -348,13 +373,12 @@ impl<P: Platform> Memory<P> {
 
     /// Shows every area, lowest first.
     pub(crate) fn for_each_area(&self, mut each: impl FnMut(&AreaInfo)) {
-        let Some((space, supply)) = self.kspace() else {
-            return;
-        };
-        let mut at = VirtAddr::default();
-        while let Some(info) = space.next_from(&supply, at) {
-            at = info.range.end();
-            each(&info);
+        for (space, supply) in [self.kspace(), self.percpu_space()].into_iter().flatten() {
+            let mut at = VirtAddr::default();
+            while let Some(info) = space.next_from(&supply, at) {
+                at = info.range.end();
+                each(&info);
+            }
         }
     }
 
@@ -363,10 +387,8 @@ impl<P: Platform> Memory<P> {
     /// # Errors
     /// The first [`Corruption`].
     pub fn validate_vmalloc(&self) -> Result<(), Corruption> {
-        match self.kspace() {
-            Some((space, _)) => space.validate(&self.platform),
-            None => Ok(()),
-        }
+        let mut both = [self.kspace(), self.percpu_space()].into_iter().flatten();
+        both.try_for_each(|(space, _)| space.validate(&self.platform))
     }
 }
 
@@ -388,7 +410,7 @@ fn after_purge<'m, P: Platform>(
 
 /// An area for frames, which are mapped there and its own.
 #[inline(never)]
-fn mapped_area<P: Platform>(
+pub(super) fn mapped_area<P: Platform>(
     space: &Space,
     supply: &Store<'_, P>,
     wanted: &Wanted,

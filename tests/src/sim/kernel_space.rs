@@ -42,6 +42,21 @@ impl SimSpace {
         machine: &Memory<SimPlatform<C>>,
         vmalloc: VirtRange,
     ) -> Result<Self, VmallocError> {
+        Self::adopt_with(machine, vmalloc, VirtRange::EMPTY)
+    }
+
+    /// The same with addresses for CPUs' copies: those of [`Ram::percpu_range`](super::Ram::percpu_range).
+    ///
+    /// # Errors
+    /// [`VmallocError`].
+    ///
+    /// # Panics
+    /// As [`Self::adopt`].
+    pub fn adopt_with<C: SimConfig>(
+        machine: &Memory<SimPlatform<C>>,
+        vmalloc: VirtRange,
+        percpu: VirtRange,
+    ) -> Result<Self, VmallocError> {
         let tables = machine.new_page_table(Level::P4D).expect("a root");
         let registers = Registers::kernel(tables.root().addr(), 4);
         machine
@@ -49,6 +64,7 @@ impl SimSpace {
             .switch_paging_on(registers, VirtRange::EMPTY);
         let layout = Layout {
             vmalloc,
+            percpu,
             ..Layout::LINUX_LIKE
         };
         // SAFETY: all CPUs use them from now on, and nothing else is mapped in them.

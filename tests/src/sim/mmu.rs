@@ -5,6 +5,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use mm::addr::{PhysAddr, PhysRange, VirtAddr};
+use mm::platform::TlbFeatures;
 
 use super::Ram;
 
@@ -45,6 +46,8 @@ pub struct Registers {
     pub pge: bool,
     /// CR4.PCIDE: address spaces have numbers.
     pub pcide: bool,
+    /// There is INVPCID (CPUID).
+    pub invpcid: bool,
     /// EFER.NXE: there are pages that are no code.
     pub nxe: bool,
     /// Pages of 1 GiB (CPUID).
@@ -65,6 +68,7 @@ impl Registers {
             smap: true,
             pge: true,
             pcide: false,
+            invpcid: false,
             nxe: true,
             gib_pages: true,
             phys_bits: 46,
@@ -78,6 +82,16 @@ impl Registers {
             (self.cr3 & 0xfff) as u16
         } else {
             0
+        }
+    }
+
+    /// What there is for forgetting translations.
+    #[must_use]
+    pub const fn tlb_features(&self) -> TlbFeatures {
+        TlbFeatures {
+            global_pages: self.pge,
+            pcids: self.pcide,
+            invpcid: self.invpcid,
         }
     }
 

@@ -4,11 +4,11 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use mm::addr::{PhysAddr, VirtAddr, VirtRange};
-use mm::platform::{CpuId, TlbFlush};
+use mm::platform::{CpuId, TlbFeatures, TlbFlush, TlbStep};
 
 use super::Ram;
 use super::mmu::{Access, Fault, Registers};
-use super::tlb::{Generations, Tlb};
+use super::tlb::{Generations, Invpcid, Tlb};
 
 /// One CPU's.
 #[derive(Debug, Default)]
@@ -74,22 +74,31 @@ impl Paging {
         body(registers, tlb)
     }
 
-    /// Forgets translations as a kernel does: page by page, or by switching global pages off and on.
+    /// What a CPU has for forgetting; nothing as long as paging is off.
+    pub(super) fn features(&self, cpu: CpuId) -> TlbFeatures {
+        let state = self.unit(cpu).state.lock().unwrap();
+        let features = state
+            .as_ref()
+            .map(|(registers, _)| registers.tlb_features());
+        features.unwrap_or_default()
+    }
+
+    /// Forgets translations as a kernel does, step by step.
     pub(super) fn flush(&self, cpu: CpuId, what: TlbFlush) {
         let mut state = self.unit(cpu).state.lock().unwrap();
         let Some((registers, tlb)) = state.as_mut() else {
             return;
         };
-        match what {
-            TlbFlush::All if registers.pge => {
-                tlb.set_pge(registers, false);
-                tlb.set_pge(registers, true);
-            }
-            TlbFlush::All => tlb.load_cr3(registers, registers.cr3),
-            TlbFlush::Pages(range) => {
-                for page in (range.start().as_u64()..range.end().as_u64()).step_by(4096) {
-                    tlb.invlpg(registers, VirtAddr::new(page));
+        for step in registers.tlb_features().steps(what) {
+            match step {
+                TlbStep::Page(page) => tlb.invlpg(registers, page),
+                TlbStep::Everything => tlb.invpcid(registers, Invpcid::AllWithGlobals),
+                TlbStep::TogglePge => {
+                    let was = registers.pge;
+                    tlb.set_pge(registers, !was);
+                    tlb.set_pge(registers, was);
                 }
+                TlbStep::ReloadCr3 => tlb.load_cr3(registers, registers.cr3),
             }
         }
     }

@@ -14,7 +14,7 @@ use mm::memblock::{Floor, Memblock, Request};
 use mm::numa::Policy;
 use mm::platform::{
     CpuId, IrqState, LockClass, MapFrameTableError, MemoryModel, NodeId, PageAccess, Platform,
-    Profile, ProtectPageError, TlbFlush,
+    Profile, ProtectPageError, TlbFeatures, TlbFlush,
 };
 use mm::report::{
     AllocFailure, Corruption, ForcedFailure, ForcedObjectFailure, GraceStall, SleepInAtomic,
@@ -312,14 +312,10 @@ impl<C: SimConfig> SimPlatform<C> {
         self.paging.is_on()
     }
 
-    /// An access by this thread's CPU: where it comes to. Interrupts that ask for a flush are not served:
-    /// see [`Machine::touch`](super::Machine::touch).
+    /// An access by this thread's CPU: where it comes to. Nobody is served; [`Machine::touch`](super::Machine::touch) does.
     ///
     /// # Errors
-    /// The fault that it has.
-    ///
-    /// # Panics
-    /// If the CPU goes by something that it should have flushed.
+    /// The fault that it has; a panic if the CPU goes by something that it should have flushed.
     pub fn touch(&self, addr: VirtAddr, access: Access) -> Result<PhysAddr, Fault> {
         self.paging
             .touch(&self.ram, self.cpus.current(), addr, access)
@@ -330,7 +326,7 @@ impl<C: SimConfig> SimPlatform<C> {
         self.paging.with(self.cpus.current(), body)
     }
 
-    /// Whether an interrupt that asks for a flush has come to this thread's CPU since the last time.
+    /// Whether this thread's CPU was asked for a flush since the last time.
     #[must_use]
     pub fn is_tlb_kicked(&self) -> bool {
         self.cpus.irqs_are_on() && self.paging.is_kicked(self.cpus.current())
@@ -350,8 +346,7 @@ impl<C: SimConfig> SimPlatform<C> {
         self.paging.check(&self.ram)
     }
 
-    /// Takes what was found wrong with interrupts and locks so far, and what a machine at rest
-    /// must not show.
+    /// What was found wrong with interrupts and locks so far, and what a machine at rest must not show.
     #[must_use]
     pub fn take_troubles(&self) -> Vec<Trouble> {
         self.cpus.troubles()
@@ -559,6 +554,10 @@ unsafe impl<C: SimConfig> Platform for SimPlatform<C> {
         self.ram.protect(frames.addrs(), access);
     }
 
+    fn tlb_features(&self) -> TlbFeatures {
+        self.paging.features(self.cpus.current())
+    }
+
     fn flush_tlb_here(&self, what: TlbFlush) {
         nmi::point();
         self.paging.flush(self.cpus.current(), what);
@@ -575,6 +574,10 @@ unsafe impl<C: SimConfig> Platform for SimPlatform<C> {
     fn wait_tlb(&self, _: CpuId, _: u32) {
         nmi::point();
         std::thread::yield_now();
+    }
+
+    fn percpu_mapped(&self, at: VirtAddr, frames: PfnRange) {
+        self.ram.alias_percpu(at, frames.addrs());
     }
 
     fn pages_freed(&self, frames: PfnRange) {

@@ -7,9 +7,9 @@
 use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 use std::ptr::{self, NonNull};
-use std::sync::Mutex;
+use std::sync::{Mutex, OnceLock};
 
-use mm::addr::{PhysAddr, PhysRange, VirtAddr};
+use mm::addr::{PhysAddr, PhysRange, VirtAddr, VirtRange};
 use mm::config::PAGE_SIZE;
 use mm::platform::{MapFrameTableError, PageAccess};
 use rustix::fs::{MemfdFlags, SeekFrom, ftruncate, memfd_create, seek};
@@ -57,6 +57,8 @@ pub struct Ram {
     file: OwnedFd,
     banks: Vec<Bank>,
     window: Option<Window>,
+    /// Where CPUs' copies are mapped, if a test wants them to be.
+    percpu: OnceLock<Window>,
     /// Pages that nobody can touch.
     protected: Mutex<BTreeSet<PhysAddr>>,
 }
@@ -99,6 +101,7 @@ impl Ram {
             file,
             banks,
             window,
+            percpu: OnceLock::new(),
             protected: Mutex::default(),
         }
     }
@@ -242,6 +245,33 @@ impl Ram {
     }
 }
 
+/// Bytes of addresses for CPUs' copies.
+const PERCPU_BYTES: u64 = 64 << 20;
+
+impl Ram {
+    /// Addresses for CPUs' copies that the host reaches: for a kernel's layout. The host follows what the library maps there,
+    /// and does not notice what it unmaps; simulated CPUs do.
+    #[must_use]
+    pub fn percpu_range(&self) -> VirtRange {
+        let window = self.percpu.get_or_init(|| Window::reserve(PERCPU_BYTES));
+        let first = VirtAddr::from_ptr(window.first.as_ptr());
+        VirtRange::from_size(first, window.bytes).unwrap()
+    }
+
+    /// Has the host reach RAM at an address of that range, whatever was there before.
+    pub(super) fn alias_percpu(&self, at: VirtAddr, ram: PhysRange) {
+        let window = self.percpu.get().expect("a range for copies");
+        let start = at.offset_from(VirtAddr::from_ptr(window.first.as_ptr()));
+        let start = start.filter(|start| start + ram.size() <= window.bytes);
+        let bank = self.banks.iter().find(|bank| bank.phys.covers(ram));
+        let (start, bank) = start.zip(bank).expect("RAM in the range for copies");
+        let offset = bank.offset + ram.start().offset_from(bank.phys.start()).unwrap();
+        // SAFETY: inside of the window (checked above).
+        let place = unsafe { window.first.add(start as usize) };
+        map(&self.file, place.as_ptr().cast(), offset, ram.size());
+    }
+}
+
 impl Drop for Ram {
     fn drop(&mut self) {
         for bank in &self.banks {
@@ -249,7 +279,7 @@ impl Drop for Ram {
             // SAFETY: reserved by `new` with this size, and nobody outlives the machine's RAM.
             unsafe { munmap(first.as_ptr().cast(), bytes as usize) }.unwrap();
         }
-        if let Some(window) = &self.window {
+        for window in self.window.iter().chain(self.percpu.get()) {
             // SAFETY: as above; what was mapped into the window goes with it.
             unsafe { munmap(window.first.as_ptr().cast(), window.bytes as usize) }.unwrap();
         }
@@ -279,7 +309,7 @@ fn reserve(bytes: u64) -> NonNull<u8> {
 fn map(file: &OwnedFd, place: *mut core::ffi::c_void, offset: u64, bytes: u64) -> NonNull<u8> {
     let access = ProtFlags::READ | ProtFlags::WRITE;
     let flags = MapFlags::SHARED | MapFlags::FIXED | MapFlags::NORESERVE;
-    // SAFETY: inside of a reservation that is ours and that holds no mapping at this place yet.
+    // SAFETY: inside of a reservation that is ours; a mapping that this place holds already is one that nobody uses any more.
     let first = unsafe { mmap(place, bytes as usize, access, flags, file, offset) };
     NonNull::new(first.expect("memory").cast()).unwrap()
 }

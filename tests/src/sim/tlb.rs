@@ -78,6 +78,20 @@ pub struct Tlb {
     pages: HashMap<Page, Entry>,
     /// Tables, by address space, level, and what is left of the address above that.
     steps: HashMap<(u16, u32, u64), Step>,
+    done: Done,
+}
+
+/// How many instructions of each kind a CPU was told to forget by.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Done {
+    /// INVLPG.
+    pub invlpg: u64,
+    /// INVPCID of any type.
+    pub invpcid: u64,
+    /// Loads of CR3.
+    pub cr3: u64,
+    /// Changes of CR4.
+    pub cr4: u64,
 }
 
 /// An INVPCID (SDM vol. 2A).
@@ -128,7 +142,7 @@ impl Tlb {
                 "stale translation: {addr:?} leads to {frame:?}, which was freed since"
             );
             if let Err(fault) = entry.rights.check(access, registers) {
-                self.invlpg(registers, addr);
+                self.forget_page(registers, addr);
                 return Err(fault);
             }
             // The first write goes by the tables: the page is marked as dirty.
@@ -172,7 +186,7 @@ impl Tlb {
             }
         };
         let walk = mmu::walk(ram, registers, start, addr, access).inspect_err(|_| {
-            self.invlpg(registers, addr);
+            self.forget_page(registers, addr);
         })?;
         for &table in &walk.tables {
             let generation = generations.of(table.at);
@@ -198,6 +212,11 @@ impl Tlb {
     /// INVLPG: the pages of an address in this address space and those of all, whatever their size, and all tables of
     /// this address space.
     pub fn invlpg(&mut self, registers: &Registers, addr: VirtAddr) {
+        self.done.invlpg += 1;
+        self.forget_page(registers, addr);
+    }
+
+    fn forget_page(&mut self, registers: &Registers, addr: VirtAddr) {
         let pcid = registers.pcid();
         self.pages.retain(|&(tag, shift, page), _| {
             let is_its = tag == Tag::Global || tag == Tag::Pcid(pcid);
@@ -206,14 +225,24 @@ impl Tlb {
         self.steps.retain(|&(its, ..), _| its != pcid);
     }
 
-    /// INVPCID.
-    pub fn invpcid(&mut self, what: Invpcid) {
+    /// INVPCID. Of tables, an address takes with it only those that it is found by.
+    ///
+    /// # Panics
+    /// If the CPU has no such instruction, or no such address space (SDM vol. 2A, INVPCID: #UD, #GP).
+    pub fn invpcid(&mut self, registers: &Registers, what: Invpcid) {
+        assert!(registers.invpcid, "#UD: there is no INVPCID");
+        if let Invpcid::Address(pcid, _) | Invpcid::Single(pcid) = what {
+            assert!(pcid == 0 || registers.pcide, "#GP: PCID {pcid}");
+        }
+        self.done.invpcid += 1;
         match what {
             Invpcid::Address(pcid, addr) => {
                 self.pages.retain(|&(tag, shift, page), _| {
                     !(tag == Tag::Pcid(pcid) && page == addr.as_u64() >> shift)
                 });
-                self.steps.retain(|&(its, ..), _| its != pcid);
+                self.steps.retain(|&(its, level, place), _| {
+                    !(its == pcid && place == above(level, addr))
+                });
             }
             Invpcid::Single(pcid) => self.forget(pcid),
             Invpcid::AllWithGlobals => self.forget_all(),
@@ -227,6 +256,7 @@ impl Tlb {
     /// A load of CR3: the address space that it names, unless bit 63 says to keep it; what is global stays.
     pub fn load_cr3(&mut self, registers: &mut Registers, value: u64) {
         const KEEP: u64 = 1 << 63;
+        self.done.cr3 += 1;
         let keeps = registers.pcide && value & KEEP != 0;
         registers.cr3 = if registers.pcide {
             value & !KEEP
@@ -241,6 +271,7 @@ impl Tlb {
     /// A change of CR4.PGE: everything.
     pub fn set_pge(&mut self, registers: &mut Registers, pge: bool) {
         if registers.pge != pge {
+            self.done.cr4 += 1;
             registers.pge = pge;
             self.forget_all();
         }
@@ -254,6 +285,12 @@ impl Tlb {
     pub(super) fn forget_all(&mut self) {
         self.pages.clear();
         self.steps.clear();
+    }
+
+    /// What the CPU was told so far.
+    #[must_use]
+    pub const fn done(&self) -> Done {
+        self.done
     }
 
     /// How many translations are remembered.

@@ -6,7 +6,7 @@ use mm::config::{Layout, PAGE_SIZE};
 use mm::pagetable::{
     Attributes, ChangeError, Level, PageSize, PageTable, ProtectError, RangeError,
 };
-use mm::platform::PageAccess;
+use mm::platform::{PageAccess, Platform, TlbFlush};
 use mm::system::Memory;
 use mm_tests::for_every_config;
 use mm_tests::seed::{Random, cases, seed};
@@ -71,9 +71,7 @@ fn kernel_of<C: SimConfig>(
 }
 
 fn end<C: SimConfig>(machine: Machine<C>, tables: PageTable) {
-    machine
-        .hardware()
-        .with_tlb(|_, tlb| tlb.invpcid(mm_tests::sim::tlb::Invpcid::AllWithGlobals));
+    machine.hardware().flush_tlb_here(TlbFlush::All);
     // SAFETY: no CPU goes through them any more.
     unsafe { machine.destroy_page_table(tables) };
     machine.grace().barrier().unwrap();

@@ -5,6 +5,7 @@ mod concurrency;
 mod failing;
 mod misuse;
 mod model;
+mod near;
 mod scattered;
 mod typed;
 

@@ -242,7 +242,10 @@ pub(crate) const KTEST_MACHINES: &[KtestMachine] = &[
         "pc_4_cpus_debug_profile",
         "--machine pc --cpus 4 --profile debug",
     ),
-    ktest("q35_4_cpus_migrate", "--cpus 4 --cmdline sched=migrate"),
+    ktest(
+        "q35_4_cpus_2_nodes_migrate",
+        "--cpus 4 --numa 2 --cmdline sched=migrate",
+    ),
     ktest("q35_16_cpus", "--cpus 16"),
 ];
 

@@ -243,6 +243,7 @@ const SUITES: [Suite; 13] = [
     },
     Suite {
         areas: &[
+            "mm/src/platform/tlb.rs",
             "mm/src/sync/grace/epoch.rs",
             "mm/src/sync/bell.rs",
             "mm/src/sync/owner.rs",
@@ -290,7 +291,7 @@ const SUITES: [Suite; 13] = [
         arguments: &["pages"],
     },
     Suite {
-        areas: &["mm/src/system/tlb.rs"],
+        areas: &["mm/src/system/tlb.rs", "mm/src/kspace/early.rs"],
         is_loom: false,
         tests: &["--package", "mm-tests", "--test", "virtual_memory"],
         arguments: &[],

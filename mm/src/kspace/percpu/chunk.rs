@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use crate::kspace::percpu::bits::Bits;
-use crate::kspace::raw::percpu::{Geometry, Piece, Refusal, Units};
+use crate::kspace::raw::percpu::{Geometry, Ground, Piece, Refusal, Units};
 use crate::report::{Check, Corruption};
 
 use super::Ask;
@@ -53,6 +53,11 @@ impl Chunk {
 
     pub(super) const fn units(&self) -> &Units {
         &self.units
+    }
+
+    /// Whether its units are made of pages of their CPUs' own nodes.
+    pub(super) const fn is_mapped(&self) -> bool {
+        matches!(self.units.ground(), Ground::Area(_))
     }
 
     /// The units of a chunk that is given up.

@@ -6,7 +6,7 @@ use super::table::{Pages, Table};
 use super::{Ask, PerCpuStats};
 use crate::addr::to_count;
 use crate::kspace::raw::PageBox;
-use crate::kspace::raw::percpu::{GRANULE, Geometry, Piece, Refusal, Units};
+use crate::kspace::raw::percpu::{GRANULE, Geometry, Ground, Piece, Refusal, Units};
 use crate::mem::Exclusive;
 use crate::platform::Platform;
 use crate::report::{Check, Corruption};
@@ -23,7 +23,7 @@ pub(super) struct Surplus {
     pub(super) chunk: Option<PageBox<Chunk>>,
     pub(super) pages: Pages,
     pub(super) page: Option<Exclusive>,
-    pub(super) frames: Option<Exclusive>,
+    pub(super) ground: Option<Ground>,
 }
 
 /// All chunks, and the heads of their lists.
@@ -32,6 +32,7 @@ pub(super) struct Chunks {
     table: Table,
     heads: [Option<u32>; SLOTS],
     chunks: usize,
+    mapped: usize,
     empty: usize,
     objects: usize,
     /// Granules of all chunks that are free.
@@ -44,6 +45,7 @@ impl Chunks {
             table: Table::new(),
             heads: [None; SLOTS],
             chunks: 0,
+            mapped: 0,
             empty: 0,
             objects: 0,
             free: 0,
@@ -135,9 +137,10 @@ impl Chunks {
         chunk: PageBox<Chunk>,
         pages: &mut Pages,
     ) -> Result<u32, PageBox<Chunk>> {
-        let free = chunk.free();
+        let (free, is_mapped) = (chunk.free(), chunk.is_mapped());
         let number = self.table.insert(platform, chunk, pages)?;
         self.chunks = self.chunks.saturating_add(1);
+        self.mapped = self.mapped.saturating_add(usize::from(is_mapped));
         self.empty = self.empty.saturating_add(1);
         self.free = self.free.saturating_add(free);
         self.link(number);
@@ -165,6 +168,7 @@ impl Chunks {
         self.unlink(number);
         let (chunk, pages) = self.table.remove(number)?;
         self.chunks = self.chunks.saturating_sub(1);
+        self.mapped = self.mapped.saturating_sub(usize::from(chunk.is_mapped()));
         self.empty = self.empty.saturating_sub(1);
         self.free = self.free.saturating_sub(chunk.free());
         Some(Surplus {
@@ -233,6 +237,7 @@ impl Chunks {
         let all = self.chunks.saturating_mul(geometry.granules());
         PerCpuStats {
             chunks: self.chunks,
+            mapped: self.mapped,
             empty: self.empty,
             objects: self.objects,
             used_bytes: all.saturating_sub(self.free).saturating_mul(GRANULE),
@@ -247,14 +252,17 @@ impl Chunks {
     /// What is not as recorded.
     pub(super) fn validate(&self) -> Result<(), Corruption> {
         let (mut chunks, mut empty, mut objects, mut free) = (0_usize, 0_usize, 0_usize, 0_usize);
+        let mut mapped: usize = 0;
         for (_, chunk) in self.table.iter() {
             chunk.validate()?;
             chunks = chunks.saturating_add(1);
+            mapped = mapped.saturating_add(usize::from(chunk.is_mapped()));
             empty = empty.saturating_add(usize::from(chunk.is_empty()));
             objects = objects.saturating_add(chunk.units().pieces());
             free = free.saturating_add(chunk.free());
         }
         compare(chunks, self.chunks)?;
+        compare(mapped, self.mapped)?;
         compare(empty, self.empty)?;
         compare(objects, self.objects)?;
         compare(free, self.free)?;

@@ -5,7 +5,8 @@
 
 use core::ptr::NonNull;
 
-use crate::addr::{PfnRange, to_count, to_index};
+use crate::addr::{to_count, to_index};
+use crate::kspace::Area;
 use crate::kspace::percpu::bits::Bits;
 use crate::mem::Exclusive;
 use crate::platform::Platform;
@@ -145,15 +146,53 @@ pub(crate) enum Refusal {
     OtherSize(usize),
 }
 
+/// An area whose pages are mapped one behind the other.
+///
+/// # Invariants
+/// Whoever has it owns the area, with `bytes` bytes that are mapped from `first` on.
+#[derive(Debug)]
+pub(crate) struct MappedArea {
+    area: &'static Area,
+    first: NonNull<u8>,
+    bytes: usize,
+}
+
+impl MappedArea {
+    /// An area of the space for such areas.
+    ///
+    /// # Safety
+    ///
+    /// The caller owns the area and gives it up; so many bytes of its own are mapped from `first` on, to be read and
+    /// written to, until it ends.
+    pub(crate) const unsafe fn new(area: &'static Area, first: NonNull<u8>, bytes: usize) -> Self {
+        // INVARIANT: the caller's word.
+        Self { area, first, bytes }
+    }
+
+    /// Which area.
+    pub(crate) const fn area(&self) -> &'static Area {
+        self.area
+    }
+}
+
+/// What units lie in.
+#[derive(Debug)]
+pub(crate) enum Ground {
+    /// Frames in a row, as the direct map shows them.
+    Frames(Exclusive),
+    /// Pages from anywhere.
+    Area(MappedArea),
+}
+
 /// The units of a chunk, one for each CPU, and which of their bytes are in pieces.
 ///
 /// # Invariants
-/// 1. `frames` hold the geometry's units one after the other, and `first` is where they start.
+/// 1. `ground` holds the geometry's units one after the other, and `first` is where they start.
 /// 2. `taken` says which granules are in pieces that exist, and `ends` which of those are the last of theirs.
 #[derive(Debug)]
 pub(crate) struct Units {
     first: NonNull<u8>,
-    frames: Exclusive,
+    ground: Ground,
     geometry: Geometry,
     taken: Bits,
     ends: Bits,
@@ -173,23 +212,41 @@ impl Units {
         geometry: Geometry,
     ) -> Result<Self, Exclusive> {
         let pages = frames.frames().addrs().size();
-        let is_fit = pages >= to_count(geometry.bytes()) && geometry.granules() <= Bits::MOST;
+        let is_fit = pages >= to_count(geometry.bytes()) && is_small(geometry);
         let Some(first) = frames.as_ptr(platform).filter(|_| is_fit) else {
             return Err(frames);
         };
         // INVARIANT: (1) checked; (2) nothing is cut.
         Ok(Self {
             first,
-            frames,
+            ground: Ground::Frames(frames),
             geometry,
             taken: Bits::new(),
             ends: Bits::new(),
         })
     }
 
-    /// The frames behind it.
-    pub(crate) const fn frames(&self) -> PfnRange {
-        self.frames.frames()
+    /// An area that holds units for all CPUs one after the other.
+    ///
+    /// # Errors
+    /// The area, if it is too small.
+    pub(crate) const fn mapped(area: MappedArea, geometry: Geometry) -> Result<Self, MappedArea> {
+        if area.bytes < geometry.bytes() || !is_small(geometry) {
+            return Err(area);
+        }
+        // INVARIANT: (1) checked; (2) nothing is cut.
+        Ok(Self {
+            first: area.first,
+            ground: Ground::Area(area),
+            geometry,
+            taken: Bits::new(),
+            ends: Bits::new(),
+        })
+    }
+
+    /// What they lie in.
+    pub(crate) const fn ground(&self) -> &Ground {
+        &self.ground
     }
 
     /// Which granules are in pieces.
@@ -257,10 +314,15 @@ impl Units {
         (is_inside && starts).then(|| last.saturating_add(1))
     }
 
-    /// The frames, if no pieces exist; otherwise they stay with those for good.
-    pub(crate) fn into_frames(self) -> Option<Exclusive> {
-        (self.pieces() == 0).then_some(self.frames)
+    /// What they lay in, if no pieces exist; otherwise it stays with those for good.
+    pub(crate) fn into_ground(self) -> Option<Ground> {
+        (self.pieces() == 0).then_some(self.ground)
     }
+}
+
+/// Whether the map has room for all granules.
+const fn is_small(geometry: Geometry) -> bool {
+    geometry.granules() <= Bits::MOST
 }
 
 /// Granules that so many bytes take.
