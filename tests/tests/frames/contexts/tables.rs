@@ -112,6 +112,9 @@ pub(super) const CALLS: &[(&str, Action)] = &[
     ("mapped_as", |call| {
         assert_eq!(call.world.mapped_as(call.shared.pfn()), None)
     }),
+    ("page_table_frames", |call| {
+        assert!(call.world.page_table_frames() > 0)
+    }),
     ("unmap_pages", |call| {
         with_tables(call, |tables| {
             // SAFETY: as above.
