@@ -12,3 +12,4 @@ mod model;
 mod oracle;
 mod protect;
 mod ranges;
+mod walkers;
