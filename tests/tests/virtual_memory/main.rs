@@ -5,3 +5,4 @@ mod pages;
 mod shootdown;
 mod tables;
 mod tlb;
+mod turns;
