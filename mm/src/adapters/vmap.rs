@@ -162,7 +162,7 @@ impl<P: Platform> Memory<P> {
         self.end_at(VirtAddr::from_ptr(first.as_ptr()), kind)
     }
 
-    fn end_at(&self, at: VirtAddr, kind: AreaKind) -> Result<(), BadVfree> {
+    pub(super) fn end_at(&self, at: VirtAddr, kind: AreaKind) -> Result<(), BadVfree> {
         let found = self.area_at(at).filter(|(_, area)| area.kind() == kind);
         match found {
             Some(ended) if self.end(ended) => Ok(()),
