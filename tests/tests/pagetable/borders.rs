@@ -115,7 +115,7 @@ fn checked(start: u64, size: u64, levels: u32) -> Result<Option<VirtRange>, Rang
     let half = 1_u64 << if levels == 4 { 47 } else { 56 };
     if size == 0 {
         Err(RangeError::Empty)
-    } else if start % PAGE != 0 || end % PAGE != 0 {
+    } else if !start.is_multiple_of(PAGE) || !end.is_multiple_of(PAGE) {
         Err(RangeError::Misaligned(range))
     } else if end <= half || start >= half.wrapping_neg() {
         Ok(Some(range))
@@ -196,7 +196,7 @@ impl<'m, C: SimConfig> World<'m, C> {
         let range = VirtRange::from_size(VirtAddr::new(start), size);
         let range_error = why.unwrap_or(RangeError::NotCanonical(VirtRange::EMPTY));
         if op == Op::Map {
-            if size % PAGE != 0 {
+            if !size.is_multiple_of(PAGE) {
                 return false;
             }
             let too_many = first_frame(start) + size / PAGE > 1 << 40;
@@ -247,7 +247,7 @@ impl<'m, C: SimConfig> World<'m, C> {
                 let mapped = self.map_row(start, end - start, PageSize::Size1G);
                 self.has_mapped(mapped, range)
             }
-            Op::MapEach if range.pages() > FEW => return None,
+            Op::MapEach if range.pages() > FEW => None,
             Op::MapEach => {
                 let first = first_frame(start);
                 let frame_of = |page| Pfn::new(first + page);

@@ -140,7 +140,7 @@ fn schedules<C: SimConfig>(count: u64, random: &mut Random) -> u64 {
     };
     let tables = others.tables;
     let map = |at, pages| {
-        let frames = PfnRange::from_count(mm::addr::Pfn::new(at / 4096 & 0xfff), pages).unwrap();
+        let frames = PfnRange::from_count(mm::addr::Pfn::new((at / 4096) & 0xfff), pages).unwrap();
         let row = (VirtAddr::new(at), frames);
         // SAFETY: nobody runs through these tables; also below.
         unsafe { machine.map_pages(&tables, row, Attributes::KERNEL, PageSize::Size4K) }.unwrap();
