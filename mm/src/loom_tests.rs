@@ -11,6 +11,7 @@ mod nesting_tests;
 mod object_tests;
 mod page_list_tests;
 mod shootdown_tests;
+mod table_tests;
 mod under_way_tests;
 mod wake_tests;
 

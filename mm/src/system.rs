@@ -60,6 +60,7 @@ pub use block::Block;
 pub use bring_up::{BringUpError, Summary};
 pub use cma::{CmaError, CmaStats};
 pub use defer::DeferError;
+pub(crate) use defer::named_area;
 pub use dma::{DmaBuffer, DmaError, DmaRequest};
 pub use faults::{BadFaultRule, FailPageAlloc, Times};
 pub use grace::{GraceError, GracePeriods, QueueFull};

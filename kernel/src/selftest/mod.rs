@@ -1,5 +1,6 @@
 //! Tests of the kernel's own parts.
 
+mod areas;
 mod backtrace;
 mod forbidden;
 mod grace;

@@ -2,11 +2,13 @@
 
 use core::ptr::NonNull;
 
-use crate::addr::{PhysAddr, PhysRange};
+use crate::addr::{PhysAddr, PhysRange, VirtAddr};
+use crate::kspace::AreaKind;
 use crate::mem::Exclusive;
 use crate::platform::Platform;
+use crate::report::Corruption;
 use crate::slab::{BadFree, Object};
-use crate::system::{DeferError, Memory};
+use crate::system::{DeferError, Memory, named_area};
 
 /// Bytes of an address.
 const BYTES: usize = 8;
@@ -38,12 +40,58 @@ impl<P: Platform> Memory<P> {
         }
     }
 
-    /// Frees the objects whose addresses a page holds, from its start on: as `kfree_deferred` noted them.
+    /// Gives back what [`Self::kvmalloc`], [`Self::kmalloc`] or [`Self::vmalloc`] handed out as [`Self::kvfree`] does, when a
+    /// grace period is over that begins after this (Linux: `kvfree_rcu`, `kvfree_rcu_mightsleep`): an area as
+    /// [`Self::kfree_deferred`] an object. Context: any but NMI.
+    ///
+    /// # Errors
+    /// [`DeferError`]; the bytes are the caller's still.
+    ///
+    /// # Safety
+    ///
+    /// The caller owns the bytes; nobody but readers that are there by now uses them any more.
+    pub unsafe fn kvfree_deferred(&self, first: NonNull<u8>) -> Result<(), DeferError> {
+        let at = VirtAddr::from_ptr(first.as_ptr());
+        if !self.is_vmalloc_addr(at) {
+            // SAFETY: the caller's word, passed on.
+            return unsafe { self.kfree_deferred(first) };
+        }
+        let bad = DeferError::Bad(BadFree::NotASlab);
+        let core = self.core().ok_or(bad)?;
+        let found = self.area_at(at);
+        let is_whole = found.is_some_and(|area| area.kind() == AreaKind::Vmalloc);
+        if !is_whole {
+            return Err(bad);
+        }
+        match self.note_area(core, at) {
+            Err(DeferError::OutOfMemory) if self.platform().may_sleep() => {
+                let waited = self.grace().synchronize();
+                waited.map_err(|_| DeferError::OutOfMemory)?;
+                match self.end_at(at, AreaKind::Vmalloc) {
+                    true => Ok(()),
+                    false => Err(bad),
+                }
+            }
+            noted => noted,
+        }
+    }
+
+    /// Frees the objects and areas that a page names, from its start on: as `kfree_deferred` and `kvfree_deferred` noted them.
     pub(crate) fn free_named(&self, page: &Exclusive, count: u16) {
         let bytes = page.bytes(self.platform()).unwrap_or_default();
         let addresses = bytes.as_chunks::<BYTES>().0.iter().take(usize::from(count));
         for address in addresses {
-            let at = PhysAddr::new(u64::from_le_bytes(*address));
+            let name = u64::from_le_bytes(*address);
+            if let Some(start) = named_area(name) {
+                if !self.end_at(start, AreaKind::Vmalloc) {
+                    // Somebody else gave it back meanwhile.
+                    let pfn = self.vmalloc_to_pfn(start).unwrap_or_default();
+                    let lost = Corruption::LostObject { pfn, offset: 0 };
+                    self.platform().corruption(&lost);
+                }
+                continue;
+            }
+            let at = PhysAddr::new(name);
             let Some(object) = self.platform().direct_map(PhysRange::from_size(at, 1)) else {
                 continue;
             };

@@ -2,7 +2,7 @@
 
 use crate::addr::{Pfn, PfnRange, VirtAddr, VirtRange};
 use crate::buddy::Gfp;
-use crate::config::Layout;
+use crate::config::{Layout, MAX_PHYS_BITS, PAGE_SHIFT};
 use crate::pagetable::{
     Attributes, Change, ChangeError, EachBy, Empties, FlushReceipt, Leaf, MapError, PageSize,
     PageTable, Protection, TableMemory,
@@ -36,7 +36,8 @@ impl<P: Platform> Memory<P> {
     /// with tables locked. Context: task, as [`Self::map_pages`].
     ///
     /// # Errors
-    /// [`MapError`]; nothing is changed then.
+    /// [`MapError`]; nothing is changed then. A frame above what the architecture can address is found while others are
+    /// mapped already, which are taken away again.
     ///
     /// # Safety
     /// As [`Self::map_pages`].
@@ -44,11 +45,23 @@ impl<P: Platform> Memory<P> {
         &self,
         tables: &PageTable,
         range: VirtRange,
-        frame_of: impl FnMut(u64) -> Pfn,
+        mut frame_of: impl FnMut(u64) -> Pfn,
         attributes: Attributes,
     ) -> Result<(), MapError> {
-        let frames = &mut EachBy(frame_of);
-        tables.map(self, range, frames, attributes, Empties::Freed)
+        let mut are_right = true;
+        let frames = &mut EachBy(|page| {
+            let pfn = frame_of(page);
+            let is_right = pfn.as_u64() < 1 << (MAX_PHYS_BITS - PAGE_SHIFT);
+            are_right &= is_right;
+            if is_right { pfn } else { Pfn::ZERO }
+        });
+        tables.map(self, range, frames, attributes, Empties::Freed)?;
+        if are_right {
+            return Ok(());
+        }
+        // Small pages, mapped just now: this cannot fail.
+        let _ = tables.unmap(self, range, |_, _| ());
+        Err(MapError::Frames)
     }
 
     /// Maps frames in a row for user code, as [`Self::map_pages`], and says what they belong to. With `page_table_check=on`

@@ -10,7 +10,8 @@ use super::level::PageSize;
 use super::memory::TableMemory;
 use super::node::Node;
 use super::receipt::FlushReceipt;
-use crate::addr::VirtRange;
+use crate::addr::{PfnRange, VirtRange};
+use crate::config::PAGE_SHIFT;
 use crate::platform::Platform;
 use crate::report::{Corruption, DoubleMapping};
 
@@ -58,16 +59,18 @@ impl PageTable {
         change: Change,
     ) -> Result<FlushReceipt<'a, M>, ChangeError> {
         let mut receipt = FlushReceipt::new(memory);
-        let cursor = self.lock_split(memory, range, &mut receipt)?;
-        is_all_mapped(memory, cursor.top(), range)?;
-        if let (Change::Allow(more), Some(counts)) = (change, memory.map_counts())
-            && more.contains(Protection::WRITE)
-            && let Err(mapping) = may_all_be_written((memory, counts), cursor.top(), range)
-        {
-            let report = Corruption::DoubleMapping(mapping);
-            memory.platform().corruption(&report);
-            return Err(mapping.into());
-        }
+        let cursor = self.lock_split(memory, range, &mut receipt, |top| {
+            is_all_mapped(memory, top, range)?;
+            if let (Change::Allow(more), Some(counts)) = (change, memory.map_counts())
+                && more.contains(Protection::WRITE)
+                && let Err(mapping) = may_all_be_written((memory, counts), top, range)
+            {
+                let report = Corruption::DoubleMapping(mapping);
+                memory.platform().corruption(&report);
+                return Err(mapping.into());
+            }
+            Ok::<_, ChangeError>(())
+        })?;
         if apply(memory, cursor.top(), range, change) {
             receipt.add(range);
         }
@@ -93,7 +96,7 @@ pub(super) fn is_all_mapped<M: TableMemory>(
     Ok(())
 }
 
-/// Looks for a page that is mapped elsewhere too, and may not be written to. Context: locked, no large page across an end.
+/// Looks for a page that is mapped elsewhere too, and may not be written to. Context: locked.
 fn may_all_be_written<M: TableMemory>(
     (memory, counts): (&M, &MapCounts),
     node: Node<'_>,
@@ -107,7 +110,11 @@ fn may_all_be_written<M: TableMemory>(
             let leaf = entry.as_leaf(size);
             let protection = leaf.attributes.protection;
             if protection.contains(Protection::COUNTED) && !protection.contains(Protection::WRITE) {
-                counts.check_write(leaf.frames())?;
+                // Of a large page across an end, a part.
+                let skipped = part.start().as_u64() & size.bytes().wrapping_sub(1);
+                let first = leaf.pfn.saturating_add(skipped >> PAGE_SHIFT);
+                let frames = PfnRange::from_count(first, part.pages());
+                counts.check_write(frames.unwrap_or_default())?;
             }
         }
     }

@@ -14,13 +14,12 @@ use super::PageTable;
 use super::entry::Entry;
 use super::entry_io::Slot;
 use super::level::PageSize;
-use super::memory::TableMemory;
+use super::memory::{Reader, TableMemory};
 use super::node::{Node, extent, last_of};
 use super::receipt::FlushReceipt;
 use super::split::{join, joined_as};
 use crate::addr::{VirtAddr, VirtRange};
 use crate::frame::IsDead;
-use crate::sync::Pin;
 
 /// A table on the way is not the library's own.
 #[derive(Clone, Copy, Debug)]
@@ -29,8 +28,8 @@ pub(super) struct ForeignTable(pub(super) VirtAddr);
 /// The tables that a range goes through, locked.
 pub(super) struct Cursor<'a, M: TableMemory> {
     held: Held<'a, M>,
-    /// The CPU stays here while others may wait.
-    _pin: Pin<'a, M::P>,
+    /// The CPU stays here while others may wait; what this one waited for was not freed meanwhile.
+    _reader: Reader<'a, M::P>,
 }
 
 /// Locks, to be given up.
@@ -56,7 +55,7 @@ impl<'a, M: TableMemory> Cursor<'a, M> {
         memory: &'a M,
         range: VirtRange,
     ) -> Result<Self, ForeignTable> {
-        let pin = Pin::new(memory.platform());
+        let reader = Reader::of(memory);
         loop {
             let top = lowest(tables, memory, range)?;
             if top.lock().lock().is_err() {
@@ -69,7 +68,10 @@ impl<'a, M: TableMemory> Cursor<'a, M> {
             }
             let held = Held { memory, range, top };
             return match lock_below(memory, top, range) {
-                None => Ok(Self { held, _pin: pin }),
+                None => Ok(Self {
+                    held,
+                    _reader: reader,
+                }),
                 Some(foreign) => Err(foreign),
             };
         }
@@ -85,7 +87,7 @@ impl<'a, M: TableMemory> Cursor<'a, M> {
     ///
     /// The tables that the root leads to stay for good: other roots may lead to them too.
     pub(super) fn prune(self, tables: &PageTable, receipt: &mut FlushReceipt<'a, M>) {
-        let Self { held, _pin } = self;
+        let Self { held, _reader } = self;
         let Held { memory, range, top } = held;
         if !top.lock().may_die() || is_kept(tables, top) {
             return;
@@ -122,7 +124,7 @@ impl<'a, M: TableMemory> Cursor<'a, M> {
         largest: PageSize,
         receipt: &mut FlushReceipt<'a, M>,
     ) {
-        let Self { held, _pin } = self;
+        let Self { held, _reader } = self;
         let Held { memory, range, top } = held;
         join(memory, top, (range, largest), true, receipt);
         let Some(mut entry) = joined_as(top, largest) else {

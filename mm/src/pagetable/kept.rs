@@ -15,12 +15,11 @@ use super::entry_io::Slot;
 use super::error::{ChangeError, MapError};
 use super::level::{Level, PageSize};
 use super::map::Frames;
-use super::memory::TableMemory;
+use super::memory::{Reader, TableMemory};
 use super::node::{Node, first_in_use, whole};
 use super::receipt::FlushReceipt;
 use crate::addr::{Pfn, VirtAddr, VirtRange, to_index};
 use crate::config::PAGE_SHIFT;
-use crate::sync::Pin;
 
 /// What becomes of tables that are made and are without entries later.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -68,7 +67,7 @@ impl PageTable {
         range: VirtRange,
     ) -> Option<PteTable> {
         self.check(range).ok()?;
-        let _pin = Pin::new(memory.platform());
+        let _reader = Reader::of(memory);
         let node = lowest(self, memory, range).ok()?;
         let stays = node.level == Level::PTE && node.lock().is_kept();
         stays.then(|| PteTable(node.page.pfn()))

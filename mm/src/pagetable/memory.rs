@@ -8,6 +8,8 @@ use crate::addr::VirtRange;
 use crate::frame::FrameTable;
 use crate::mem::Exclusive;
 use crate::platform::Platform;
+use crate::sync::Pin;
+use crate::sync::grace::Guard;
 
 /// There is no memory for page tables.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -38,8 +40,12 @@ pub trait TableMemory {
     /// Takes a page back that nothing ever led to. Context: as the caller's.
     fn give_page(&self, page: Exclusive);
 
-    /// Frees a table that was led to, when nobody can be walking through it any more. Context: as the caller's.
+    /// Frees a table that was led to, when all are gone that [read tables](Self::read) by now. Context: as the caller's.
     fn retire_page(&self, page: Exclusive);
+
+    /// No table that is found from now on is freed before the answer is dropped, though nobody locks it. `None` as long as
+    /// none is freed at all. Context: any.
+    fn read(&self) -> Option<Guard<'_, Self::P>>;
 
     /// How often frames are mapped for user code, where that is counted.
     fn map_counts(&self) -> Option<&MapCounts> {
@@ -49,4 +55,24 @@ pub trait TableMemory {
     /// Has all CPUs forget what they know of `range`; where tables are freed, what they know of the way there too. Context:
     /// no lock held.
     fn flush(&self, range: VirtRange, frees_tables: bool);
+}
+
+/// Somebody who goes by tables without a lock, or waits for the lock of one: it stays on this CPU, and no table that it finds
+/// is freed. A pin alone is not enough: who waits for readers asks CPUs for them, and a CPU that never had any, or that takes
+/// an interrupt under the pin, says that there are none.
+pub(super) struct Reader<'a, P: Platform> {
+    _guard: Option<Guard<'a, P>>,
+    _pin: Option<Pin<'a, P>>,
+}
+
+impl<'a, P: Platform> Reader<'a, P> {
+    #[inline]
+    pub(super) fn of<M: TableMemory<P = P>>(memory: &'a M) -> Self {
+        let guard = memory.read();
+        let pin = guard.is_none().then(|| Pin::new(memory.platform()));
+        Self {
+            _guard: guard,
+            _pin: pin,
+        }
+    }
 }

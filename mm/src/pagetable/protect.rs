@@ -16,7 +16,7 @@ impl PageTable {
     /// larger page afterwards, up to `largest`, is.
     ///
     /// # Errors
-    /// [`ProtectError`]; nothing is changed then, and what was split for it is one page again.
+    /// [`ProtectError`]; nothing is changed then.
     pub(crate) fn protect<'a, M: TableMemory>(
         &self,
         memory: &'a M,
@@ -24,13 +24,13 @@ impl PageTable {
         (change, largest): (Change, PageSize),
     ) -> Result<FlushReceipt<'a, M>, ProtectError> {
         let mut receipt = FlushReceipt::new(memory);
-        let cursor = self.lock_split(memory, range, &mut receipt)?;
-        let outcome = check(memory, cursor.top(), (range, change));
-        if outcome.is_ok() && apply(memory, cursor.top(), range, change) {
+        let may = |top| check(memory, top, (range, change));
+        let cursor = self.lock_split(memory, range, &mut receipt, may)?;
+        if apply(memory, cursor.top(), range, change) {
             receipt.add(range);
         }
         cursor.rejoin(self, largest, &mut receipt);
-        outcome.map(|()| receipt)
+        Ok(receipt)
     }
 }
 
@@ -47,7 +47,7 @@ fn check<M: TableMemory>(
     }
 }
 
-/// The first page that the change lets be both written and executed. Context: locked, no large page across an end.
+/// The first page that the change lets be both written and executed. Context: locked.
 fn first_write_execute<M: TableMemory>(
     memory: &M,
     node: Node<'_>,

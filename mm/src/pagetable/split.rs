@@ -19,20 +19,23 @@ const _: () = assert!(ENTRIES == 512);
 
 impl PageTable {
     /// Locks a range once no large page lies across one of its ends: those that do are split, with pages for tables that are
-    /// taken before.
+    /// taken before. Whether `may` lets it be changed is asked before, with the tables locked: what is refused is not
+    /// split.
     ///
     /// # Errors
-    /// [`ChangeError`]; nothing is changed then.
-    pub(super) fn lock_split<'a, M: TableMemory>(
+    /// [`ChangeError`], or what `may` answers; nothing is changed then.
+    pub(super) fn lock_split<'a, M: TableMemory, E: From<ChangeError>>(
         &self,
         memory: &'a M,
         range: VirtRange,
         receipt: &mut FlushReceipt<'a, M>,
-    ) -> Result<Cursor<'a, M>, ChangeError> {
-        self.check(range)?;
+        may: impl Fn(Node<'a>) -> Result<(), E>,
+    ) -> Result<Cursor<'a, M>, E> {
+        self.check(range).map_err(ChangeError::from)?;
         let mut stash = Stash::new(memory);
         loop {
-            let cursor = Cursor::lock(self, memory, range)?;
+            let cursor = Cursor::lock(self, memory, range).map_err(ChangeError::from)?;
+            may(cursor.top())?;
             let missing = across(memory, cursor.top(), range)?;
             if missing <= stash.len() {
                 if missing != 0 {
@@ -42,7 +45,7 @@ impl PageTable {
                 return Ok(cursor);
             }
             drop(cursor);
-            stash.fill(missing)?;
+            stash.fill(missing).map_err(ChangeError::from)?;
         }
     }
 

@@ -38,7 +38,8 @@ impl PageTable {
         sink: impl FnMut(VirtAddr, Leaf),
     ) -> Result<FlushReceipt<'a, M>, ChangeError> {
         let mut receipt = FlushReceipt::new(memory);
-        let cursor = self.lock_split(memory, range, &mut receipt)?;
+        let any = |_| Ok::<_, ChangeError>(());
+        let cursor = self.lock_split(memory, range, &mut receipt, any)?;
         let mut clear = Clear {
             memory,
             root: self.top_level(),

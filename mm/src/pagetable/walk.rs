@@ -5,9 +5,8 @@ use super::PageTable;
 use super::entry::{Decoded, Entry, Leaf};
 use super::entry_io::Table;
 use super::level::Level;
-use super::memory::TableMemory;
+use super::memory::{Reader, TableMemory};
 use crate::addr::{Pfn, PhysAddr, VirtAddr, VirtRange, to_count};
-use crate::sync::Pin;
 
 /// A step of the walk that the CPU makes for an address.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -66,8 +65,7 @@ impl PageTable {
         if !at.is_canonical(self.levels) {
             return walk;
         }
-        // Tables are freed when all who are pinned now are not any more.
-        let _pin = Pin::new(memory.platform());
+        let _reader = Reader::of(memory);
         let Some(root) = self.top(memory) else {
             return walk;
         };
@@ -113,8 +111,8 @@ impl PageTable {
                     return None;
                 }
             }
-            // For one table at a time: others may have to wait until nobody is pinned.
-            let _pin = Pin::new(memory.platform());
+            // For one table at a time: others may have to wait until nobody reads.
+            let _reader = Reader::of(memory);
             let (table, level) = self.lowest(memory, at)?;
             match scan(table, level, at) {
                 Found::Span(span) => return Some(span),

@@ -15,6 +15,7 @@ mod objects;
 
 pub use objects::DeferError;
 pub(crate) use objects::Named;
+pub(crate) use objects::named_area;
 
 use super::Core;
 use crate::addr::Pfn;

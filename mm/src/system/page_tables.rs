@@ -13,6 +13,7 @@ use crate::pagetable::{
 use crate::platform::Platform;
 use crate::report::Backing;
 use crate::sync::atomic::Ordering;
+use crate::sync::grace::Guard;
 
 /// The kernel's half of the address space, as the library knows it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -80,6 +81,11 @@ impl<P: Platform> TableMemory for Memory<P> {
         };
         core.table_frames.fetch_sub(1, Ordering::Relaxed);
         self.free_block_after_grace(core, page);
+    }
+
+    #[inline]
+    fn read(&self) -> Option<Guard<'_, P>> {
+        self.grace().pin()
     }
 
     fn map_counts(&self) -> Option<&MapCounts> {

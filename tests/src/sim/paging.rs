@@ -28,9 +28,10 @@ pub(super) struct Paging {
 }
 
 impl Paging {
-    pub(super) fn new(cpus: u32) -> Self {
+    /// Of a machine with so many CPUs, and frames below `limit`.
+    pub(super) fn new(cpus: u32, limit: u64) -> Self {
         Self {
-            generations: Generations::default(),
+            generations: Generations::new(limit),
             units: (0..cpus).map(|_| Unit::default()).collect(),
             kicks: AtomicU64::new(0),
         }

@@ -88,10 +88,11 @@ pub struct SimPlatform<C: SimConfig> {
 
 impl<C: SimConfig> SimPlatform<C> {
     pub(super) fn new(ram: Ram, cpus: u32, cpu_nodes: Vec<NodeId>, panics: bool) -> Self {
+        let end = ram.ranges().last().map_or(0, |last| last.end().as_u64());
         Self {
             ram,
             cpus: Cpus::new(cpus),
-            paging: Paging::new(cpus),
+            paging: Paging::new(cpus, end.div_ceil(PAGE_SIZE)),
             cpu_nodes,
             reports: Mutex::default(),
             failures: Mutex::default(),

@@ -6,22 +6,38 @@
 //! after the frame was freed ends the test.
 
 use std::collections::HashMap;
-use std::sync::Mutex;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock};
 
 use mm::addr::{PfnRange, PhysAddr, VirtAddr, VirtRange};
 
 use super::Ram;
 use super::mmu::{self, Access, Fault, Kind, Registers, Rights, Table};
 
-/// How often each frame was freed.
-#[derive(Debug, Default)]
+/// Frames whose generations lie in one piece: 128 MiB.
+const PIECE: u64 = 1 << 15;
+
+/// How often each frame was freed. CPUs ask at every access, so nobody waits for anybody.
+#[derive(Debug)]
 pub(super) struct Generations {
-    freed: Mutex<HashMap<u64, u64>>,
+    /// Piece by piece, made when a frame of it is freed.
+    freed: Vec<OnceLock<Box<[AtomicU64]>>>,
     /// Where frames stay mapped whoever has them.
     permanent: Mutex<VirtRange>,
 }
 
 impl Generations {
+    /// Those of the frames below `limit`.
+    pub(super) fn new(limit: u64) -> Self {
+        Self {
+            freed: (0..limit.div_ceil(PIECE))
+                .map(|_| OnceLock::new())
+                .collect(),
+            permanent: Mutex::default(),
+        }
+    }
+
     pub(super) fn set_permanent(&self, range: VirtRange) {
         *self.permanent.lock().unwrap() = range;
     }
@@ -32,18 +48,58 @@ impl Generations {
 
     /// Frames go back to the allocator.
     pub(super) fn freed(&self, frames: PfnRange) {
-        let mut generations = self.freed.lock().unwrap();
-        for pfn in frames.iter() {
-            *generations.entry(pfn.as_u64()).or_default() += 1;
+        for pfn in frames.iter().map(mm::addr::Pfn::as_u64) {
+            let piece = &self.freed[(pfn / PIECE) as usize];
+            let none = || (0..PIECE).map(|_| AtomicU64::new(0)).collect();
+            piece.get_or_init(none)[(pfn % PIECE) as usize].fetch_add(1, Ordering::AcqRel);
         }
     }
 
     fn of(&self, at: PhysAddr) -> u64 {
-        let generations = self.freed.lock().unwrap();
-        let found = generations.get(&at.frame().as_u64());
-        found.copied().unwrap_or_default()
+        let pfn = at.frame().as_u64();
+        let piece = self.freed.get((pfn / PIECE) as usize);
+        let piece = piece.and_then(OnceLock::get);
+        piece.map_or(0, |piece| {
+            piece[(pfn % PIECE) as usize].load(Ordering::Acquire)
+        })
     }
 }
+
+/// What is remembered is asked for at every access, by numbers that nobody chooses to collide: the multiplier of
+/// Fibonacci hashing does (Knuth, vol. 3, 6.4).
+#[derive(Debug, Default)]
+struct Mixed(u64);
+
+impl Hasher for Mixed {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.write_u64(u64::from(byte));
+        }
+    }
+
+    fn write_u16(&mut self, number: u16) {
+        self.write_u64(u64::from(number));
+    }
+
+    fn write_u32(&mut self, number: u32) {
+        self.write_u64(u64::from(number));
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        let mixed = (self.0.rotate_left(5) ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 = mixed ^ mixed >> 32;
+    }
+
+    fn write_isize(&mut self, number: isize) {
+        self.write_u64(number as u64);
+    }
+}
+
+type ByNumbers<K, V> = HashMap<K, V, BuildHasherDefault<Mixed>>;
 
 /// Whose a translation is: an address space's, or everybody's.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -75,9 +131,9 @@ type Page = (Tag, u32, u64);
 /// One CPU's memory of page tables.
 #[derive(Debug, Default)]
 pub struct Tlb {
-    pages: HashMap<Page, Entry>,
-    /// Tables, by address space, level, and what is left of the address above that.
-    steps: HashMap<(u16, u32, u64), Step>,
+    pages: ByNumbers<Page, Entry>,
+    /// Tables by address space, by level, and by what is left of the address above that.
+    steps: ByNumbers<u16, ByNumbers<(u32, u64), Step>>,
     done: Done,
 }
 
@@ -171,8 +227,8 @@ impl Tlb {
         access: Access,
     ) -> Result<PhysAddr, Fault> {
         let pcid = registers.pcid();
-        let known = (1..registers.levels)
-            .find_map(|level| self.steps.get(&(pcid, level, above(level, addr))));
+        let steps = self.steps.entry(pcid).or_default();
+        let known = (1..registers.levels).find_map(|level| steps.get(&(level, above(level, addr))));
         let start = match known {
             None => mmu::top(registers),
             Some(step) => {
@@ -190,8 +246,9 @@ impl Tlb {
         })?;
         for &table in &walk.tables {
             let generation = generations.of(table.at);
-            let key = (pcid, table.level, above(table.level, addr));
-            self.steps.insert(key, Step { table, generation });
+            let key = (table.level, above(table.level, addr));
+            let steps = self.steps.entry(pcid).or_default();
+            steps.insert(key, Step { table, generation });
         }
         let tag = match walk.is_global() && registers.pge {
             true => Tag::Global,
@@ -218,11 +275,21 @@ impl Tlb {
 
     fn forget_page(&mut self, registers: &Registers, addr: VirtAddr) {
         let pcid = registers.pcid();
-        self.pages.retain(|&(tag, shift, page), _| {
-            let is_its = tag == Tag::Global || tag == Tag::Pcid(pcid);
-            !(is_its && page == addr.as_u64() >> shift)
-        });
-        self.steps.retain(|&(its, ..), _| its != pcid);
+        self.forget_pages(Tag::Global, addr);
+        self.forget_pages(Tag::Pcid(pcid), addr);
+        self.forget_steps(pcid);
+    }
+
+    fn forget_pages(&mut self, tag: Tag, addr: VirtAddr) {
+        for shift in SHIFTS {
+            self.pages.remove(&(tag, shift, addr.as_u64() >> shift));
+        }
+    }
+
+    fn forget_steps(&mut self, pcid: u16) {
+        if let Some(steps) = self.steps.get_mut(&pcid) {
+            steps.clear();
+        }
     }
 
     /// INVPCID. Of tables, an address takes with it only those that it is found by.
@@ -237,12 +304,10 @@ impl Tlb {
         self.done.invpcid += 1;
         match what {
             Invpcid::Address(pcid, addr) => {
-                self.pages.retain(|&(tag, shift, page), _| {
-                    !(tag == Tag::Pcid(pcid) && page == addr.as_u64() >> shift)
-                });
-                self.steps.retain(|&(its, level, place), _| {
-                    !(its == pcid && place == above(level, addr))
-                });
+                self.forget_pages(Tag::Pcid(pcid), addr);
+                if let Some(steps) = self.steps.get_mut(&pcid) {
+                    steps.retain(|&(level, place), _| place != above(level, addr));
+                }
             }
             Invpcid::Single(pcid) => self.forget(pcid),
             Invpcid::AllWithGlobals => self.forget_all(),
@@ -279,7 +344,7 @@ impl Tlb {
 
     fn forget(&mut self, pcid: u16) {
         self.pages.retain(|&(tag, ..), _| tag != Tag::Pcid(pcid));
-        self.steps.retain(|&(its, ..), _| its != pcid);
+        self.forget_steps(pcid);
     }
 
     pub(super) fn forget_all(&mut self) {

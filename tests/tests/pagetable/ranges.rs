@@ -136,6 +136,20 @@ fn frames_above_the_architecture_are_refused<C: SimConfig>() {
             Err(MapError::Frames)
         };
         assert_eq!(outcome, expected);
+        // One by one it is found out in their midst; those before it are taken away again.
+        let there = at.checked_add(1 << 30).unwrap();
+        let range = VirtRange::from_size(there, 3 * 4096).unwrap();
+        let frame_of = |page| Pfn::new(first + (page + count - 1) / 3);
+        // SAFETY: as above.
+        let outcome =
+            unsafe { machine.map_each_page(&tables, range, frame_of, Attributes::KERNEL) };
+        assert_eq!(outcome, expected);
+        let next = machine.next_leaf(&tables, there);
+        assert_eq!(next.map(|(at, _)| at), is_right.then_some(there));
+        // SAFETY: as above.
+        unsafe { machine.unmap_pages(&tables, range, |_, _| ()) }
+            .unwrap()
+            .complete();
     }
     // More bytes than there are addresses.
     let frames = PfnRange::from_count(Pfn::ZERO, top).unwrap();

@@ -315,6 +315,7 @@ const SUITES: [Suite; 13] = [
             "mm/src/adapters/supply.rs",
             "mm/src/adapters/vmalloc.rs",
             "mm/src/adapters/vmap.rs",
+            "mm/src/adapters/deferred.rs",
             "mm/src/adapters/kvmalloc.rs",
             "mm/src/system/vmalloc.rs",
             "mm/src/system/vmap.rs",

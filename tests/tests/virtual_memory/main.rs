@@ -7,3 +7,4 @@ mod pages;
 mod shootdown;
 mod tables;
 mod tlb;
+mod turns;

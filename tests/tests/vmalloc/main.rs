@@ -21,6 +21,7 @@ macro_rules! on_machines {
 
 mod areas;
 mod basics;
+mod deferred;
 mod failing;
 mod others;
 mod purge;

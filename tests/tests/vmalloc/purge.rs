@@ -2,10 +2,11 @@
 
 use mm::addr::Order;
 use mm::buddy::Gfp;
+use mm::sync::shootdown::Lazy;
 use mm_tests::seed::{Random, cases, seed};
-use mm_tests::sim::{Listed, Plain, SimConfig, Sparse, Usual};
+use mm_tests::sim::{Debug, Listed, Machine, Plain, SimConfig, Sparse, Usual, Vmemmap};
 
-use crate::world::{MIB, PAGE, World};
+use crate::world::{MIB, PAGE, World, at};
 
 on_machines! {
     nothing_is_used_anew_that_may_be_remembered,
@@ -55,6 +56,75 @@ fn however_many_pages_may_wait() {
     for most in [0, 1, 16, 256, 1024, 4096] {
         churn::<Listed<(Plain, Sparse)>>(cases(20_000), most);
     }
+}
+
+/// A page of an area, and what is written at its start.
+fn stamp(page: std::ptr::NonNull<u8>) -> std::ptr::NonNull<u64> {
+    page.cast()
+}
+
+type Four = World<Listed<(Debug, Vmemmap)>>;
+
+/// An area, its pages, and what it is stamped with.
+type Stamped = (std::ptr::NonNull<u8>, usize, u64);
+
+fn churn_on_four(world: &Four, operations: u64, areas: &mut Vec<Stamped>) {
+    let mut random = Random::new(seed("whatever_may_wait"));
+    let mut most = 0;
+    for operation in 0..operations {
+        if operation % 64 == 0 {
+            most = match random.below(4) {
+                0 => 0,
+                _ => random.below(4_097),
+            };
+            world.set_vmalloc_lazy_max(most);
+        }
+        let _here = world.cpu(1 + random.below(4) as u32);
+        if areas.len() < 20 || areas.len() < 120 && random.below(2) == 0 {
+            let pages = 1 + random.below_index(12);
+            let area = world.vmalloc(pages * PAGE, Gfp::KERNEL).unwrap();
+            for page in 0..pages {
+                let place = stamp(world.page(at(area, page * PAGE)));
+                // SAFETY: the first word of a page that the test owns; also below.
+                unsafe { place.write(operation << 8 | page as u64) };
+            }
+            areas.push((area, pages, operation));
+        } else {
+            let (area, ..) = areas.swap_remove(random.below_index(areas.len()));
+            world.free(area);
+            let lazy = world.vmalloc_stats().lazy_pages;
+            assert!(lazy <= most.max(12), "{lazy}, {most}");
+        }
+        // Whoever remembers what was there before ends the test, or reads what somebody else wrote.
+        for _ in 0..3 {
+            let (area, pages, stamped) = areas[random.below_index(areas.len())];
+            let page = random.below_index(pages);
+            let place = stamp(world.page(at(area, page * PAGE)));
+            // SAFETY: as above.
+            assert_eq!(unsafe { place.read() }, stamped << 8 | page as u64);
+        }
+    }
+}
+
+/// R27: areas come and go on four CPUs, one after the other, each of which remembers all that it has ever touched; as many
+/// pages may wait as anybody says, from none to 4,096. `MM_CASES=1000000` for all of it.
+#[test]
+fn whatever_may_wait_no_cpu_goes_by_what_was() {
+    let machine = Machine::<Listed<(Debug, Vmemmap)>>::new()
+        .ram(0, 64 * MIB)
+        .cpus(5);
+    let world = World::on(machine, 1 << 30, 9_000);
+    let operations = cases(60_000);
+    let mut areas = Vec::new();
+    // The thread's own CPU is waited for by nobody.
+    world.idle(Lazy::Offline, || {
+        churn_on_four(&world, operations, &mut areas);
+    });
+    let stats = world.vmalloc_stats();
+    println!("{operations} operations, {stats:?}");
+    assert!(stats.purges > operations / 200);
+    areas.into_iter().for_each(|(area, ..)| world.free(area));
+    world.finish();
 }
 
 /// One flush for many areas.

@@ -115,10 +115,10 @@ fn align_shift_alloc_test() {
     world.finish();
 }
 
-/// Linux's `pcpu_alloc_test` asks for per-CPU memory; what vmalloc has to do with it are areas of many sizes at once.
+/// Areas of many sizes at once. Linux's `pcpu_alloc_test` asks for per-CPU memory: `tests/percpu/scattered.rs`.
 #[test]
-fn pcpu_alloc_test() {
-    let mut random = Random::new(seed("pcpu_alloc_test"));
+fn many_sizes_at_once() {
+    let mut random = Random::new(seed("many_sizes_at_once"));
     let world = world();
     for _ in 0..cases(35) {
         let areas: Vec<_> = (0..100)
@@ -133,7 +133,7 @@ fn pcpu_alloc_test() {
     world.finish();
 }
 
-/// Linux's `kvfree_rcu_*_vmalloc_test` frees after a grace period; here after others have looked.
+/// Who may not sleep.
 #[test]
 fn no_block_alloc_test() {
     let world = world();

@@ -9,8 +9,9 @@ use core::fmt;
 use core::ptr::NonNull;
 
 use super::{Backlog, Waiting};
-use crate::addr::{Order, PhysAddr};
+use crate::addr::{Order, VirtAddr};
 use crate::buddy::{Gfp, Request};
+use crate::config::PAGE_SHIFT;
 use crate::frame::CachedWord;
 use crate::mem::Exclusive;
 use crate::platform::Platform;
@@ -21,6 +22,16 @@ use crate::system::{Core, Memory};
 /// Addresses in a page, at most: what is freed at one time.
 const OBJECTS: u16 = 128;
 const BYTES: usize = 8;
+/// In a name: it is an area's.
+const AREA: u64 = 1 << 63;
+
+/// The area that a name is, by where it starts; `None` if it is an object's physical address.
+pub(crate) const fn named_area(name: u64) -> Option<VirtAddr> {
+    if name & AREA == 0 {
+        return None;
+    }
+    Some(VirtAddr::new(name << PAGE_SHIFT))
+}
 
 /// Why an object is not freed after a grace period. Nothing was changed: it is the caller's.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -45,7 +56,7 @@ impl core::error::Error for DeferError {}
 /// A page that is being filled.
 ///
 /// # Invariants
-/// Its first `count` words are physical addresses of objects that were given up.
+/// Its first `count` words name what was given up: see [`Memory::note_object`], [`Memory::note_area`].
 #[derive(Debug)]
 pub(crate) struct Named {
     page: Exclusive,
@@ -55,15 +66,15 @@ pub(crate) struct Named {
 }
 
 impl Named {
-    /// Notes one more object. `false` if the page is full, or out of reach.
-    fn push<P: Platform>(&mut self, platform: &P, object: PhysAddr) -> bool {
+    /// Notes one more name. `false` if the page is full, or out of reach.
+    fn push<P: Platform>(&mut self, platform: &P, name: u64) -> bool {
         let at = usize::from(self.count).wrapping_mul(BYTES);
         let bytes = self.page.bytes_mut(platform);
         let place = bytes.and_then(|bytes| bytes.get_mut(at..at.wrapping_add(BYTES)));
         let Some(place) = place.filter(|_| self.count < OBJECTS) else {
             return false;
         };
-        place.copy_from_slice(&object.as_u64().to_le_bytes());
+        place.copy_from_slice(&name.to_le_bytes());
         self.count = self.count.wrapping_add(1);
         true
     }
@@ -96,15 +107,15 @@ impl Waiting {
         }
     }
 
-    /// Notes an object on the page that is being filled, or on `spare`.
+    /// Notes a name on the page that is being filled, or on `spare`.
     fn note<P: Platform>(
         &mut self,
         (platform, core, backlog): (&P, &Core, &Backlog),
-        object: PhysAddr,
+        name: u64,
         spare: &mut Option<Exclusive>,
     ) -> Noted {
         if let Some(named) = &mut self.named
-            && named.push(platform, object)
+            && named.push(platform, name)
         {
             return Noted::Done;
         }
@@ -115,7 +126,7 @@ impl Waiting {
         let line = core.backlogs.turns.line();
         let count = 0;
         let mut named = Named { page, count, line };
-        if !named.push(platform, object) {
+        if !named.push(platform, name) {
             *spare = Some(named.page);
             return Noted::NeedsPage;
         }
@@ -135,11 +146,23 @@ impl<P: Platform> Memory<P> {
     pub(crate) fn note_object(&self, core: &Core, object: NonNull<u8>) -> Result<(), DeferError> {
         let at = self.physical(object);
         let at = at.ok_or(DeferError::Bad(BadFree::NotASlab))?;
+        self.note_name(core, at.as_u64())
+    }
+
+    /// The same for an area that starts at an address: bit 63, which no physical address has, and the page's number.
+    ///
+    /// # Errors
+    /// [`DeferError::OutOfMemory`].
+    pub(crate) fn note_area(&self, core: &Core, start: VirtAddr) -> Result<(), DeferError> {
+        self.note_name(core, AREA | start.as_u64() >> PAGE_SHIFT)
+    }
+
+    fn note_name(&self, core: &Core, name: u64) -> Result<(), DeferError> {
         let mut spare = None;
         for _ in 0..2 {
             let pin = Pin::new(&self.platform);
             let noted = core.at_own(&pin, |waiting, backlog| {
-                waiting.note((&self.platform, core, backlog), at, &mut spare)
+                waiting.note((&self.platform, core, backlog), name, &mut spare)
             });
             drop(pin);
             match noted {
@@ -155,7 +178,7 @@ impl<P: Platform> Memory<P> {
                 Some(Noted::NeedsPage) | None => break,
             }
         }
-        self.note_alone(core, at, spare)
+        self.note_alone(core, name, spare)
     }
 
     /// Has one object wait with a page of its own.
@@ -163,7 +186,7 @@ impl<P: Platform> Memory<P> {
     fn note_alone(
         &self,
         core: &Core,
-        at: PhysAddr,
+        name: u64,
         spare: Option<Exclusive>,
     ) -> Result<(), DeferError> {
         let page = spare.or_else(|| self.page_for_names());
@@ -171,7 +194,7 @@ impl<P: Platform> Memory<P> {
         let line = core.backlogs.turns.line();
         let count = 0;
         let mut named = Named { page, count, line };
-        let is_noted = named.push(&self.platform, at);
+        let is_noted = named.push(&self.platform, name);
         let Named { page, count, .. } = named;
         let frame = core.frames.frame(page.frames().first());
         let Some(frame) = frame.filter(|_| is_noted) else {

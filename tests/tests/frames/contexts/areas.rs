@@ -81,6 +81,11 @@ pub(super) const CALLS: &[(&str, Action)] = &[
     ("kvfree", |call| {
         kvfree(call, call.world.kvmalloc(100, call.gfp).unwrap());
     }),
+    ("kvfree_deferred", |call| {
+        let area = call.world.kvmalloc(10_000, call.gfp).unwrap();
+        // SAFETY: it was taken just now.
+        unsafe { call.world.kvfree_deferred(area) }.unwrap();
+    }),
     ("kvmalloc", |call| {
         kvfree(call, call.world.kvmalloc(10_000, call.gfp).unwrap());
     }),
