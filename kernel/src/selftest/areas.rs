@@ -111,7 +111,7 @@ ktest! {
         for area in live {
             area.end_it(tables)?;
         }
-        ktest_eq!(overruns, areas / PER_OVERRUN * 2);
+        ktest_eq!(overruns, areas.wrapping_div(PER_OVERRUN).wrapping_mul(2));
         settle_areas();
         let after = MEMORY.vmalloc_stats();
         ktest_eq!(after.lazy_pages, 0);
