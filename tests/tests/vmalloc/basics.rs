@@ -94,15 +94,23 @@ fn large_areas_have_large_pages_where_there_are_any<C: SimConfig>() {
 #[test]
 fn large_pages_take_the_place_of_tables_without_entries() {
     let world = World::<Usual>::new(64 * MIB, 64 * MIB, 64);
-    for _ in 0..3 {
-        for pages in [3, 100, 512, 1024] {
+    // One that is a large page as a whole, several, and with a rest.
+    for (mib, pages) in [2, 4, 5]
+        .into_iter()
+        .flat_map(|mib| [3, 100, 512, 1024].map(|pages| (mib, pages)))
+    {
+        for _ in 0..2 {
             let area = world.vmalloc(pages * PAGE, Gfp::KERNEL).unwrap();
             world.fill(area, pages, 1);
             world.free(area);
             let _ = world.vmalloc_purge();
-            let huge = world.vmalloc_huge(4 * MIB as usize, Gfp::KERNEL).unwrap();
-            assert!(world.mapping(at(huge, 0)).unwrap().huge);
-            world.fill(huge, 1024, 2);
+            let huge = world.vmalloc_huge(mib * MIB as usize, Gfp::KERNEL).unwrap();
+            assert!(
+                world.mapping(at(huge, 0)).unwrap().huge,
+                "{mib} MiB after {pages} pages"
+            );
+            world.fill(huge, mib * 256, 2);
+            assert!(world.holds(huge, mib * 256, 2));
             world.look();
             world.free(huge);
             let _ = world.vmalloc_purge();
