@@ -216,7 +216,12 @@ impl MapCounts {
     }
 
     /// The first of some frames that is mapped: what as, and how often.
+    #[inline]
     pub(crate) fn first_mapped(&self, frames: PfnRange) -> Option<(Pfn, Backing, u32)> {
+        // At boot all memory comes here.
+        if !self.are_kept() {
+            return None;
+        }
         frames.iter().find_map(|pfn| {
             let (backing, count) = self.get(pfn);
             backing.map(|backing| (pfn, backing, count))
