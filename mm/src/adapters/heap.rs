@@ -11,7 +11,7 @@ use core::fmt;
 use core::mem::MaybeUninit;
 use core::ptr::{NonNull, null_mut};
 
-use crate::addr::{PhysAddr, PhysRange, to_count, to_index};
+use crate::addr::{PhysAddr, PhysRange, VirtAddr, to_count, to_index};
 use crate::buddy::Gfp;
 use crate::collections::Granules;
 use crate::config::PAGE_SIZE;
@@ -87,7 +87,8 @@ pub struct EarlyHeapUsage {
 /// ```
 ///
 /// Out of memory is a null pointer: `try_reserve` and its kin make an error of it, everything else calls the handler
-/// of allocation errors. Whoever may sleep ([`Platform::may_sleep`]) waits for reclaim first. Alignments
+/// of allocation errors. Whoever may sleep ([`Platform::may_sleep`]) waits for reclaim first; what is larger than a page is made
+/// of pages from anywhere then, where no contiguous ones are free ([`Memory::vmalloc`]). Alignments
 /// up to 4 MiB are honoured (up to a page before memory is up). Nothing may be allocated or freed in an NMI.
 ///
 /// # Invariants
@@ -213,8 +214,9 @@ impl<H: Home, const EARLY_PAGES: usize> KernelHeap<H, EARLY_PAGES> {
         let memory = self.home.memory();
         let block = match memory.is_up() {
             true => memory
-                .kmalloc_layout(layout, gfp_here(memory) | wish, None)
-                .ok(),
+                .kmalloc_layout(layout, gfp_of(memory, layout.size()) | wish, None)
+                .ok()
+                .or_else(|| map_pages(memory, layout, wish)),
             false => self.alloc_early(layout).inspect(|block| {
                 if wish.contains(Gfp::ZERO) {
                     // SAFETY: the block was taken just now, and has that many bytes.
@@ -227,8 +229,11 @@ impl<H: Home, const EARLY_PAGES: usize> KernelHeap<H, EARLY_PAGES> {
 
     #[cold]
     #[inline(never)]
-    fn dealloc_early(&self, block: NonNull<u8>, layout: Layout) {
-        self.give_early(self.early_offset(block), block, layout);
+    fn dealloc_other(&self, block: NonNull<u8>, layout: Layout) {
+        // SAFETY: the caller owned the block, and has given it up; what is no area is refused.
+        if unsafe { self.home.memory().vfree(block) }.is_err() {
+            self.give_early(self.early_offset(block), block, layout);
+        }
     }
 
     /// Changes how many bytes a block has by moving it.
@@ -269,7 +274,28 @@ fn gfp_here<P: Platform>(memory: &Memory<P>) -> Gfp {
     }
 }
 
-// SAFETY: blocks are what `kmalloc` hands out, or granules of the early pages: disjoint, as large and aligned as
+/// The same for a request that has another way: no need to reclaim for it, or to complain.
+fn gfp_of<P: Platform>(memory: &Memory<P>, size: usize) -> Gfp {
+    match can_map(memory, size) {
+        true => Gfp::NOWAIT | Gfp::NOWARN,
+        false => gfp_here(memory),
+    }
+}
+
+/// Whether pages from anywhere would do for so many bytes.
+fn can_map<P: Platform>(memory: &Memory<P>, size: usize) -> bool {
+    size > PAGE && memory.has_areas() && memory.platform().may_sleep()
+}
+
+/// Pages from anywhere, for who may wait for them.
+#[track_caller]
+fn map_pages<P: Platform>(memory: &Memory<P>, layout: Layout, wish: Gfp) -> Option<NonNull<u8>> {
+    let mapped = can_map(memory, layout.size())
+        .then(|| memory.vmalloc_align(layout.size(), layout.align(), Gfp::KERNEL | wish));
+    mapped?.ok()
+}
+
+// SAFETY: blocks are what `kmalloc` or `vmalloc` hand out, or granules of the early pages: disjoint, as large and aligned as
 // the layout says. Nothing here unwinds.
 unsafe impl<H: Home, const EARLY_PAGES: usize> GlobalAlloc for KernelHeap<H, EARLY_PAGES> {
     #[inline]
@@ -289,7 +315,7 @@ unsafe impl<H: Home, const EARLY_PAGES: usize> GlobalAlloc for KernelHeap<H, EAR
         };
         // SAFETY: the caller owns the block, and gives it up; an early one is refused.
         if unsafe { self.home.memory().kfree(block) }.is_err() {
-            self.dealloc_early(block, layout);
+            self.dealloc_other(block, layout);
         }
     }
 
@@ -313,12 +339,19 @@ unsafe impl<H: Home, const EARLY_PAGES: usize> GlobalAlloc for KernelHeap<H, EAR
         };
         if self.early_block(block).is_none() {
             let memory = self.home.memory();
-            for gfp in [Gfp::NOWAIT, gfp_here(memory)] {
-                let sizes = (layout.size(), size);
+            let sizes = (layout.size(), size);
+            let is_area = memory.is_vmalloc_addr(VirtAddr::from_ptr(block.as_ptr()));
+            let ways = [Gfp::NOWAIT, gfp_of(memory, size)];
+            for gfp in ways.into_iter().filter(|_| !is_area) {
                 // SAFETY: the caller owns the block, which has that many bytes.
                 if let Ok(moved) = unsafe { memory.krealloc(block, sizes, gfp) } {
                     return moved.as_ptr();
                 }
+            }
+            if is_area || can_map(memory, size) {
+                // SAFETY: as above.
+                let moved = unsafe { memory.kvrealloc(block, sizes, gfp_here(memory)) };
+                return moved.map_or(null_mut(), NonNull::as_ptr);
             }
             return null_mut();
         }

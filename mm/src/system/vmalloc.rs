@@ -355,6 +355,11 @@ impl<P: Platform> Memory<P> {
         }
     }
 
+    /// Whether areas are to be had.
+    pub(crate) fn has_areas(&self) -> bool {
+        self.kspace.get().is_some()
+    }
+
     /// Whether an address is in the region for areas (Linux: `is_vmalloc_addr`). Context: any but NMI.
     #[must_use]
     pub fn is_vmalloc_addr(&self, at: VirtAddr) -> bool {

@@ -23,6 +23,7 @@ mod areas;
 mod basics;
 mod deferred;
 mod failing;
+mod heap;
 mod others;
 mod purge;
 mod suite;
