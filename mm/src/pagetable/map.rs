@@ -227,16 +227,16 @@ fn missing<M: TableMemory>(
     frames: &impl Frames,
 ) -> Result<usize, MapError> {
     let Some(below) = node.level.below() else {
-        // Where one large page is to be, a table that stayed is in the way, though nothing stands in it.
-        let at = page_number(origin, range.start());
-        if whole(range, Level::PMD).is_some_and(|size| frames.fits(at, size)) {
-            return Err(MapError::Occupied(range.start()));
-        }
         if node.lock().live() != 0 {
             let taken = first_in_use(range.start(), node.slots(range));
             taken.map_or(Ok(()), |at| Err(MapError::Occupied(at)))?;
         }
-        return Ok(0);
+        // Where one large page is to be, a table that stayed is in the way, though nothing stands in it.
+        let at = page_number(origin, range.start());
+        return match whole(range, Level::PMD) {
+            Some(size) if frames.fits(at, size) => Err(MapError::Occupied(range.start())),
+            _ => Ok(0),
+        };
     };
     let mut count: usize = 0;
     let (range, large) = apart(node.level, (origin, range), frames);

@@ -41,7 +41,7 @@ pub(crate) const REFUSALS: &[Ending] = &[
     usage(
         "size_below_grubs_needs",
         "--memory 12M --firmware bios",
-        "is too little: with --firmware bios it takes 40M",
+        "is too little: with --firmware bios it takes ",
     ),
     usage(
         "unknown_machine",
