@@ -36,6 +36,7 @@ mod pagealloc;
 mod percpu;
 mod policy;
 mod populate;
+mod purge;
 mod reclaim;
 mod retry;
 mod run;
@@ -71,6 +72,7 @@ pub use objects::{KmemCache, StillInUse};
 pub use options::{
     DebugPagealloc, HugePages, Options, PageLists, PageOwner, PageTableCheck, Populate,
 };
+pub(crate) use page_tables::TablesFor;
 pub use page_tables::{KernelSpace, KernelSpaceError};
 pub use reclaim::{Balance, ReclaimStats};
 pub use run::{ContigError, ExactError, PageRun};

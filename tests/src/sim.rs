@@ -22,6 +22,7 @@ pub mod mmu;
 mod nmi;
 mod pages;
 mod paging;
+mod pins;
 mod platform;
 mod ram;
 pub mod tlb;

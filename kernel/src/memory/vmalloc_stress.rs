@@ -43,7 +43,7 @@ impl Piece for Vmalloc<Kernel> {
     }
 
     fn shrink() -> u64 {
-        MEMORY.vmalloc_purge().unwrap_or(0)
+        MEMORY.vmalloc_purge()
     }
 }
 

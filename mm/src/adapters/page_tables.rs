@@ -85,7 +85,7 @@ impl<P: Platform> Memory<P> {
         let mut protection = attributes.protection | Protection::USER;
         let counts = self.map_counts();
         if let Some(counts) = counts {
-            let take = |order| self.take_tables(order, Gfp::empty());
+            let take = |order| self.take_tables(order, Gfp::KERNEL);
             counts.make_room(self.platform(), frames, take, |block| self.release(block))?;
             let is_writable = protection.contains(Protection::WRITE);
             if let Err(mapping) = counts.enter(frames, backing, is_writable) {

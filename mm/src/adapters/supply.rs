@@ -6,7 +6,7 @@ use crate::frame::FrameTable;
 use crate::kspace::{Pile, Supply};
 use crate::mem::EarlyRam;
 use crate::platform::{CpuId, Platform};
-use crate::system::{AllocError, Core, Frames, Memory};
+use crate::system::{AllocError, Core, Frames, Memory, TablesFor};
 
 /// Pages that are asked for together.
 const BATCH: usize = 64;
@@ -25,19 +25,27 @@ const FEW: u64 = 4 * LISTED.frames();
 
 /// The machine, as areas see it.
 pub(crate) struct Store<'m, P: Platform> {
-    memory: &'m Memory<P>,
+    tables: TablesFor<'m, P>,
     core: &'m Core,
 }
 
 impl<'m, P: Platform> Store<'m, P> {
-    pub(crate) const fn new(memory: &'m Memory<P>, core: &'m Core) -> Self {
-        Self { memory, core }
+    /// `gfp` says what may be done to get memory for page tables and records.
+    pub(crate) const fn new(memory: &'m Memory<P>, core: &'m Core, gfp: Gfp) -> Self {
+        let tables = TablesFor::new(memory, gfp);
+        Self { tables, core }
+    }
+
+    /// The machine.
+    #[inline(always)]
+    pub(crate) const fn machine(&self) -> &'m Memory<P> {
+        self.tables.memory()
     }
 
     /// A page that lies anywhere.
     #[inline(always)]
     pub(crate) fn page(&self, gfp: Gfp) -> Result<Pile, AllocError> {
-        let page = self.memory.alloc_pages(gfp, Order::ZERO)?;
+        let page = self.machine().alloc_pages(gfp, Order::ZERO)?;
         // SAFETY: it was handed out just now, as a number, and is nobody else's.
         Ok(unsafe { Pile::of_page(page) })
     }
@@ -64,7 +72,7 @@ impl<'m, P: Platform> Store<'m, P> {
         for cpu in (0..).map(CpuId).take(cpus) {
             let wanted = Frames {
                 gfp,
-                node: Some(self.memory.node_of(cpu)),
+                node: Some(self.machine().node_of(cpu)),
                 count: pile.frames().saturating_add(each),
                 huge: false,
             };
@@ -86,8 +94,8 @@ impl<'m, P: Platform> Store<'m, P> {
             let trouble = Gfp::RECLAIM.union(Gfp::NOFAIL);
             let gfp = gfp.difference(trouble) | Gfp::NORETRY | Gfp::NOWARN;
             let block = match node {
-                Some(node) => self.memory.alloc_pages_node(node, gfp, huge),
-                None => self.memory.alloc_pages(gfp, huge),
+                Some(node) => self.machine().alloc_pages_node(node, gfp, huge),
+                None => self.machine().alloc_pages(gfp, huge),
             };
             let Ok(block) = block else { break };
             // SAFETY: it was handed out just now, as a number, and is nobody else's.
@@ -116,8 +124,8 @@ impl<'m, P: Platform> Store<'m, P> {
                 return;
             }
             let block = match wanted.node {
-                Some(node) => self.memory.alloc_pages_node(node, gfp, order),
-                None => self.memory.alloc_pages(gfp, order),
+                Some(node) => self.machine().alloc_pages_node(node, gfp, order),
+                None => self.machine().alloc_pages(gfp, order),
             };
             match (block, order.down()) {
                 // SAFETY: it was handed out just now, as a number, and is nobody else's.
@@ -132,7 +140,7 @@ impl<'m, P: Platform> Store<'m, P> {
     fn fill_singly(&self, pile: &mut Pile, wanted: Frames) -> Result<(), AllocError> {
         if let Some(node) = wanted.node {
             let page = self
-                .memory
+                .machine()
                 .alloc_pages_node(node, wanted.gfp, Order::ZERO)?;
             // SAFETY: as above.
             unsafe { pile.push(&self.core.frames, page, Order::ZERO) };
@@ -142,7 +150,7 @@ impl<'m, P: Platform> Store<'m, P> {
         let mut pages = [None; BATCH];
         let part = pages.get_mut(..to_index(missing.min(to_count(BATCH))));
         let part = part.unwrap_or_default();
-        let full = self.memory.alloc_pages_bulk(wanted.gfp, part)?;
+        let full = self.machine().alloc_pages_bulk(wanted.gfp, part)?;
         for page in part.iter().copied().flatten() {
             // SAFETY: as above.
             unsafe { pile.push(&self.core.frames, page, Order::ZERO) };
@@ -154,16 +162,16 @@ impl<'m, P: Platform> Store<'m, P> {
     }
 }
 
-impl<P: Platform> Supply for Store<'_, P> {
+impl<'m, P: Platform> Supply for Store<'m, P> {
     type P = P;
-    type M = Memory<P>;
+    type M = TablesFor<'m, P>;
 
     fn platform(&self) -> &P {
-        self.memory.platform()
+        self.machine().platform()
     }
 
-    fn memory(&self) -> &Memory<P> {
-        self.memory
+    fn memory(&self) -> &TablesFor<'m, P> {
+        &self.tables
     }
 
     fn frames(&self) -> &FrameTable {
@@ -172,25 +180,25 @@ impl<P: Platform> Supply for Store<'_, P> {
 
     fn alloc_room(&self, bytes: u64) -> Option<EarlyRam> {
         let order = Order::for_bytes(bytes)?;
-        let request = Request::new(Gfp::KERNEL, order).ok()?;
-        let block = self.memory.alloc_request(&request, &mut ()).ok()?;
+        let request = Request::new(self.tables.gfp(), order).ok()?;
+        let block = self.machine().alloc_request(&request, &mut ()).ok()?;
         Some(EarlyRam::from_block(block))
     }
 
     unsafe fn free_pages(&self, pages: &mut [Option<Pfn>]) {
         // SAFETY: the caller's word, passed on.
-        while let Err((place, _)) = unsafe { self.memory.free_pages_bulk(pages) } {
+        while let Err((place, _)) = unsafe { self.machine().free_pages_bulk(pages) } {
             // Somebody wrote to its record: it stays out of use, and the others go back.
             if let Some(pfn) = pages.get_mut(place).and_then(Option::take) {
-                self.memory.lose(pfn, Order::ZERO);
+                self.machine().lose(pfn, Order::ZERO);
             }
         }
     }
 
     unsafe fn free_block(&self, first: Pfn, order: Order) {
         // SAFETY: the caller's word, passed on.
-        if unsafe { self.memory.free_pages(first, order) }.is_err() {
-            self.memory.lose(first, order);
+        if unsafe { self.machine().free_pages(first, order) }.is_err() {
+            self.machine().lose(first, order);
         }
     }
 }

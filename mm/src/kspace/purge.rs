@@ -17,8 +17,8 @@ use crate::sync::atomic::Ordering;
 const BATCH: usize = 64;
 
 impl Space {
-    /// Unmaps an area that was [ended](Self::ended_at), now or with the purge, and lets it wait for that. Answers whether so
-    /// much waits that somebody should purge. Context: any but NMI.
+    /// Unmaps an area that was [ended](Self::ended_at), now or with the purge, and lets it wait for that. Answers whether
+    /// somebody should purge: so much waits, or it is mapped still. Context: any but NMI.
     #[inline]
     pub(crate) fn retire<S: Supply>(
         &self,
@@ -30,25 +30,36 @@ impl Space {
             self.forget_device(supply.platform(), area);
         }
         let pages = area.pages();
-        if !self.unmap_known(supply, area, pages) {
-            self.unmap_or_leave(supply, area);
-        }
+        let is_unmapped =
+            self.unmap_known(supply, area, pages) || self.unmap_or_leave(supply, area);
         let most = self.lazy_most.load(Ordering::Relaxed);
         // Counted before it can be taken off.
         let before = self.lazy_pages.fetch_add(pages, Ordering::Relaxed);
         self.lazy.push(area);
-        before.saturating_add(pages) > most
+        !is_unmapped || before.saturating_add(pages) > most
     }
 
-    /// Unmaps an area by a walk, or leaves that to the purge.
+    /// Unmaps an area by a walk. `false` if that is left to the purge.
     #[cold]
     #[inline(never)]
-    fn unmap_or_leave<S: Supply>(&self, supply: &S, area: &Area) {
+    fn unmap_or_leave<S: Supply>(&self, supply: &S, area: &Area) -> bool {
         // Page tables may be locked by the code that was interrupted.
-        match supply.platform().may_sleep() {
+        let may_sleep = supply.platform().may_sleep();
+        match may_sleep {
             true => self.unmap(supply, area),
             false => area.set_still_mapped(),
         }
+        may_sleep
+    }
+
+    /// Somebody should purge who may sleep. Called when what is to go [waits](Self::retire) already.
+    pub(crate) fn want_purge(&self) {
+        self.is_purge_wanted.store(true, Ordering::Release);
+    }
+
+    /// Whether somebody should.
+    pub(crate) fn is_purge_wanted(&self) -> bool {
+        self.is_purge_wanted.load(Ordering::Relaxed)
     }
 
     /// Ends an area that nobody was told of. But some of it may have been in the page tables, and CPUs may have looked.
@@ -67,6 +78,8 @@ impl Space {
         if self.is_purging.swap(true, Ordering::Acquire) {
             return None;
         }
+        // Before what waits is taken: who wants more gone than that says so after this.
+        self.is_purge_wanted.swap(false, Ordering::AcqRel);
         let first = self.lazy.take();
         let areas = self.flush(supply, first);
         self.give_back(supply, first);
@@ -76,6 +89,17 @@ impl Space {
         }
         self.is_purging.store(false, Ordering::Release);
         Some(areas)
+    }
+
+    /// The same; whoever is at it already is waited for, as long as the platform [waits](Platform::relax), so that what was
+    /// retired before has gone. Answers how many areas went meanwhile. Context: task, no lock held.
+    pub(crate) fn purge_or_wait<S: Supply>(&self, supply: &S) -> u64 {
+        let before = self.purged.load(Ordering::Relaxed);
+        let mut rounds: u32 = 0;
+        while self.purge(supply).is_none() && supply.platform().relax(rounds) {
+            rounds = rounds.saturating_add(1);
+        }
+        self.purged.load(Ordering::Relaxed).wrapping_sub(before)
     }
 
     /// Has all CPUs forget the areas of a list, and what lies between them. Answers how many they are.

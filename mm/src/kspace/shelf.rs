@@ -1,13 +1,18 @@
 //! Small areas that lie ready for a CPU, by size: stacks, linked through their records.
 #![forbid(unsafe_code)]
 
-use super::Area;
+use super::{Area, AreaState, Space, Supply, Wanted};
 use crate::addr::to_index;
+use crate::config::PAGE_SIZE;
+use crate::platform::CpuId;
 use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use crate::sync::{Owned, OwnerCell, Pin, Seized};
 
 /// Pages of the largest area that lies ready.
 pub(super) const LARGEST: u64 = 16;
 const SIZES: usize = to_index(LARGEST);
+/// Areas that lie ready for a CPU, at most.
+const READY: u32 = 8192;
 
 /// Areas that lie ready for one CPU.
 #[derive(Debug)]
@@ -82,5 +87,120 @@ impl Shelf {
     /// Takes any area.
     pub(super) fn take_any(&mut self, gauges: &Gauges) -> Option<&'static Area> {
         (0..SIZES).find_map(|size| self.pop(size, gauges))
+    }
+}
+
+impl Space {
+    /// One of those that lie ready for this CPU.
+    #[inline]
+    pub(crate) fn take_ready<S: Supply>(
+        &self,
+        supply: &S,
+        wanted: &Wanted,
+    ) -> Option<&'static Area> {
+        if wanted.align != PAGE_SIZE {
+            return None;
+        }
+        let pin = Pin::new(supply.platform());
+        let mut shelf = self.shelves.enter(&pin)?;
+        let (areas, gauges) = shelf.parts();
+        let taken = areas.take(wanted.pages, gauges);
+        if shelf.leave() {
+            self.serve(supply, &pin);
+        }
+        drop(pin);
+        let taken = taken?;
+        self.begin(taken, wanted);
+        Some(taken)
+    }
+
+    /// Lays `count` areas ready that nobody remembers, of those that are linked from `first` on: as long as there are
+    /// not enough, and they are not too large. Answers the first of the others, which are linked, and the one behind all.
+    #[inline]
+    pub(super) fn lay_ready<S: Supply>(
+        &self,
+        supply: &S,
+        (first, count): (Option<&'static Area>, usize),
+    ) -> (Option<&'static Area>, Option<&'static Area>) {
+        let (mut next, mut left) = (first, None);
+        let pin = Pin::new(supply.platform());
+        let mut shelf = self.shelves.enter(&pin);
+        for _ in 0..count {
+            let Some(area) = next else { break };
+            next = area.next.get();
+            let is_ready = shelf.as_mut().is_some_and(|shelf| {
+                let (areas, gauges) = shelf.parts();
+                gauges.count() < READY && areas.put(area, gauges)
+            });
+            if is_ready {
+                area.set_state(AreaState::Cached);
+            } else {
+                area.next.set(left.replace(area));
+            }
+        }
+        if shelf.is_some_and(Owned::leave) {
+            self.serve(supply, &pin);
+        }
+        (left, next)
+    }
+
+    /// Gives the addresses back that lie ready for this CPU, if another one has none.
+    #[cold]
+    pub(crate) fn serve<S: Supply>(&self, supply: &S, pin: &Pin<'_, S::P>) {
+        self.shelves
+            .serve(pin, |shelf, gauges| self.empty(supply, shelf, gauges));
+    }
+
+    /// Gives addresses back one by one: the lock is not held for long.
+    fn empty<S: Supply>(&self, supply: &S, shelf: &mut Shelf, gauges: &Gauges) {
+        while let Some(taken) = shelf.take_any(gauges) {
+            taken.next.set(None);
+            self.forget(supply, Some(taken));
+        }
+    }
+
+    /// Gives the addresses back that lie ready for this CPU.
+    pub(crate) fn empty_shelf_here<S: Supply>(&self, supply: &S, pin: &Pin<'_, S::P>) {
+        if let Some(cell) = self.shelves.cell(pin.cpu()) {
+            cell.want_drain();
+        }
+        self.serve(supply, pin);
+    }
+
+    /// The same of a CPU that is away. `false` if it left in the midst of using them.
+    pub(crate) fn empty_shelf_of<S: Supply>(&self, supply: &S, seized: &Seized<'_>) -> bool {
+        let empty = |shelf: &mut Shelf, gauges: &Gauges| self.empty(supply, shelf, gauges);
+        self.shelves.with_seized(seized, empty)
+    }
+
+    /// Asks a CPU for them, if it has any.
+    pub(crate) fn want_shelf(&self, cpu: CpuId) -> bool {
+        let cell = self.shelves.cell(cpu);
+        let cell = cell.filter(|cell| cell.shared().count() > 0);
+        cell.inspect(|cell| cell.want_drain()).is_some()
+    }
+
+    /// Whether a CPU did what it was asked for.
+    pub(crate) fn is_shelf_given_back(&self, cpu: CpuId) -> bool {
+        let cell = self.shelves.cell(cpu);
+        cell.is_none_or(OwnerCell::is_drained)
+    }
+
+    pub(super) fn ready(&self, count: impl Fn(&Gauges) -> u32) -> u32 {
+        self.shelves
+            .shared()
+            .map(count)
+            .fold(0, u32::saturating_add)
+    }
+
+    /// Areas that lie ready.
+    pub(crate) fn ready_areas(&self) -> u32 {
+        self.ready(Gauges::count)
+    }
+
+    /// How often an area was taken that lay ready.
+    pub(crate) fn hits(&self) -> u64 {
+        let hits = self.shelves.shared().map(Gauges::hits);
+        hits.fold(0, u64::wrapping_add)
     }
 }

@@ -17,10 +17,7 @@ use crate::pagetable::{Cache, PageTable};
 use crate::platform::Platform;
 use crate::report::{Check, Corruption};
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use crate::sync::{Owned, OwnerCell, PerCpu, Pin, SpinLock, rank};
-
-/// Areas that lie ready for a CPU, at most.
-const READY: u32 = 8192;
+use crate::sync::{OwnerCell, PerCpu, Pin, SpinLock, rank};
 
 /// How often somebody looks for room who finds some, but not enough.
 const TRIES: u32 = 8;
@@ -104,6 +101,8 @@ pub(crate) struct Space {
     /// How many there may be before somebody purges.
     pub(super) lazy_most: AtomicU64,
     pub(super) is_purging: AtomicBool,
+    /// Something waits that should go soon, and was left by who may not sleep.
+    pub(super) is_purge_wanted: AtomicBool,
     /// Somebody makes records.
     is_growing: AtomicBool,
     /// Purges that were done, and areas that went with them.
@@ -157,6 +156,7 @@ impl Space {
             lazy_pages: AtomicU64::new(0),
             lazy_most: AtomicU64::new(most),
             is_purging: AtomicBool::new(false),
+            is_purge_wanted: AtomicBool::new(false),
             is_growing: AtomicBool::new(false),
             purges: AtomicU64::new(0),
             purged: AtomicU64::new(0),
@@ -181,29 +181,6 @@ impl Space {
             Some(taken) => Ok(taken),
             None => self.take_gap(supply, wanted),
         }
-    }
-
-    /// One of those that lie ready for this CPU.
-    #[inline]
-    pub(crate) fn take_ready<S: Supply>(
-        &self,
-        supply: &S,
-        wanted: &Wanted,
-    ) -> Option<&'static Area> {
-        if wanted.align != PAGE_SIZE {
-            return None;
-        }
-        let pin = Pin::new(supply.platform());
-        let mut shelf = self.shelves.enter(&pin)?;
-        let (areas, gauges) = shelf.parts();
-        let taken = areas.take(wanted.pages, gauges);
-        if shelf.leave() {
-            self.serve(supply, &pin);
-        }
-        drop(pin);
-        let taken = taken?;
-        self.begin(taken, wanted);
-        Some(taken)
     }
 
     #[inline(never)]
@@ -248,7 +225,7 @@ impl Space {
 
     /// An area has an owner from now on.
     #[inline]
-    fn begin(&self, area: &'static Area, wanted: &Wanted) {
+    pub(super) fn begin(&self, area: &'static Area, wanted: &Wanted) {
         area.begin(wanted.asked, wanted.kind, wanted.place);
         self.hints.note(area.start(), area);
     }
@@ -298,10 +275,13 @@ impl Space {
         if !Arena::can_hold(slot) {
             return Err(NoArea::NoRecord);
         }
-        if self.is_growing.swap(true, Ordering::Acquire) {
-            // Somebody else is at it.
-            let _ = supply.platform().relax(0);
-            return Ok(());
+        let mut rounds: u32 = 0;
+        while self.is_growing.swap(true, Ordering::Acquire) {
+            // Somebody else is at it: perhaps it is what this one wants.
+            if !supply.platform().relax(rounds) {
+                return Err(NoArea::NoRecord);
+            }
+            rounds = rounds.saturating_add(1);
         }
         let grown = match self.arena.missing(slot) {
             None => true,
@@ -339,80 +319,14 @@ impl Space {
         }
     }
 
-    /// Lays `count` areas ready that nobody remembers, of those that are linked from `first` on: as long as there are
-    /// not enough, and they are not too large. Answers the first of the others, which are linked, and the one behind all.
-    #[inline]
-    pub(super) fn lay_ready<S: Supply>(
-        &self,
-        supply: &S,
-        (first, count): (Option<&'static Area>, usize),
-    ) -> (Option<&'static Area>, Option<&'static Area>) {
-        let (mut next, mut left) = (first, None);
-        let pin = Pin::new(supply.platform());
-        let mut shelf = self.shelves.enter(&pin);
-        for _ in 0..count {
-            let Some(area) = next else { break };
-            next = area.next.get();
-            let is_ready = shelf.as_mut().is_some_and(|shelf| {
-                let (areas, gauges) = shelf.parts();
-                gauges.count() < READY && areas.put(area, gauges)
-            });
-            if is_ready {
-                area.set_state(AreaState::Cached);
-            } else {
-                area.next.set(left.replace(area));
-            }
-        }
-        if shelf.is_some_and(Owned::leave) {
-            self.serve(supply, &pin);
-        }
-        (left, next)
-    }
-
-    /// Gives the addresses back that lie ready for this CPU, because another one has none.
-    #[cold]
-    fn serve<S: Supply>(&self, supply: &S, pin: &Pin<'_, S::P>) {
-        self.shelves.serve(pin, |shelf, gauges| {
-            while let Some(taken) = shelf.take_any(gauges) {
-                taken.next.set(None);
-                self.forget(supply, Some(taken));
-            }
-        });
-    }
-
-    /// Looks for addresses that nobody needs. `false` if there are none.
+    /// Looks for addresses that nobody needs: those that wait, and those that lie ready for this CPU. `false` if there are
+    /// none.
     fn make_room<S: Supply>(&self, supply: &S) -> bool {
-        let is_purged = match self.purge(supply) {
-            Some(areas) => areas > 0,
-            None => {
-                // Somebody else is at it, and about to be done.
-                let mut rounds: u32 = 0;
-                while self.is_purging.load(Ordering::Acquire) && supply.platform().relax(rounds) {
-                    rounds = rounds.saturating_add(1);
-                }
-                true
-            }
-        };
+        let is_purged = self.purge_or_wait(supply) > 0;
         let pin = Pin::new(supply.platform());
-        let before: u32 = self.ready(|gauges| gauges.count());
-        for cpu in (0..supply.platform().cpus()).map(crate::platform::CpuId) {
-            if let Some(cell) = self
-                .shelves
-                .cell(cpu)
-                .filter(|cell| cell.shared().count() > 0)
-            {
-                cell.want_drain();
-            }
-        }
-        self.serve(supply, &pin);
-        is_purged || self.ready(|gauges| gauges.count()) < before
-    }
-
-    fn ready(&self, count: impl Fn(&Gauges) -> u32) -> u32 {
-        self.shelves
-            .shared()
-            .map(count)
-            .fold(0, u32::saturating_add)
+        let before = self.ready(Gauges::count);
+        self.empty_shelf_here(supply, &pin);
+        is_purged || self.ready(Gauges::count) < before
     }
 
     /// Notes what device an area reaches.
@@ -459,17 +373,6 @@ impl Space {
                 return;
             }
         }
-    }
-
-    /// Areas that lie ready.
-    pub(crate) fn ready_areas(&self) -> u32 {
-        self.ready(Gauges::count)
-    }
-
-    /// How often an area was taken that lay ready.
-    pub(crate) fn hits(&self) -> u64 {
-        let hits = self.shelves.shared().map(Gauges::hits);
-        hits.fold(0, u64::wrapping_add)
     }
 
     /// The area that an address is in, guard pages included.

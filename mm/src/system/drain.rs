@@ -49,6 +49,7 @@ impl<P: Platform> Memory<P> {
         core.serve_drains(&pin);
         core.caches.serve(&self.soil(core), &pin);
         self.serve_percpu(core, &pin);
+        self.serve_shelves(&pin);
     }
 
     /// Drains lists for a request: all if it may wait, otherwise those of its own CPU and of CPUs that are
@@ -88,21 +89,37 @@ impl<P: Platform> Memory<P> {
         for cpu in others() {
             self.drain_remote(core, &zones, cpu, ask);
         }
-        let is_drained = |zone: &Zone| others().all(|cpu| zone.is_drained(cpu));
+        let is_drained = |cpu| zones().all(|zone| zone.is_drained(cpu));
+        if ask == Ask::Nobody {
+            return others().all(is_drained);
+        }
+        let drain = |cpu| self.drain_remote(core, &zones, cpu, ask);
+        self.wait_for_drains((core, here), is_drained, drain)
+    }
+
+    /// Waits until all other CPUs gave back what they were asked for: with a limit. `drain` takes it from one that has
+    /// gone away since. Answers whether all did. Context: task, no lock held.
+    pub(super) fn wait_for_drains(
+        &self,
+        (core, here): (&Core, CpuId),
+        is_drained: impl Fn(CpuId) -> bool,
+        drain: impl Fn(CpuId),
+    ) -> bool {
+        let others = || core.cpus.presence.cpus().filter(|&cpu| cpu != here);
         let mut rounds: u32 = 0;
-        while ask != Ask::Nobody && !zones().all(is_drained) {
+        while !others().all(&is_drained) {
             if !self.platform.relax(rounds) {
-                break;
+                return false;
             }
             rounds = rounds.saturating_add(1);
             // Whoever waits for this CPU meanwhile gets what it wants.
             self.drain_wanted();
             // A CPU may have gone away since it was asked.
-            for cpu in others().filter(|&cpu| !core.cpus.presence.is_present(cpu)) {
-                self.drain_remote(core, &zones, cpu, ask);
-            }
+            others()
+                .filter(|&cpu| !core.cpus.presence.is_present(cpu))
+                .for_each(&drain);
         }
-        zones().all(is_drained)
+        true
     }
 
     /// Drains what another CPU has, or asks it to.

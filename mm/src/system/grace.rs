@@ -182,6 +182,10 @@ impl<'m, P: Platform> GracePeriods<'m, P> {
 
     fn wait_until(self, mut is_so: impl FnMut() -> bool, cookie: Cookie) -> Result<(), GraceError> {
         let platform = &self.memory.platform;
+        // A reader may not sleep either, but is told what it is.
+        if !self.quiescent() {
+            return Err(GraceError::InReader);
+        }
         if !platform.may_sleep() {
             return Err(GraceError::Atomic);
         }
@@ -239,7 +243,8 @@ impl<'m, P: Platform> GracePeriods<'m, P> {
 
     /// Looks at all CPUs, does what may be done now, and reminds those that are late: all of it where the
     /// caller may sleep; otherwise for each CPU 32 calls and 32 blocks, or a 128th of what waits if that is more. Answers
-    /// whether there is something left: then it wants to be called again, soon. Context: task or irq, with interrupts on where
+    /// whether there is something left: then it wants to be called again, soon. Areas whose addresses were given up by code
+    /// that may not sleep are purged, if the caller may. Context: task or irq, with interrupts on where
     /// [`Platform::resched_cpu`] needs that.
     pub fn tend(self) -> bool {
         let Some(core) = self.core() else {
@@ -256,7 +261,10 @@ impl<'m, P: Platform> GracePeriods<'m, P> {
             platform.reschedule();
         }
         self.memory.do_deferred_elsewhere(core, may_wait);
-        core.deferred() > 0
+        if may_wait {
+            self.memory.purge_as_wanted();
+        }
+        core.deferred() > 0 || self.memory.is_purge_wanted()
     }
 
     /// Blocks and calls that are put off. Context: any; stale when it arrives.

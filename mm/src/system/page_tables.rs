@@ -61,11 +61,7 @@ impl<P: Platform> TableMemory for Memory<P> {
     }
 
     fn take_page(&self) -> Result<Exclusive, OutOfTables> {
-        let page = self.take_tables(Order::ZERO, Gfp::ZERO)?;
-        if let Some(core) = self.core() {
-            core.table_frames.fetch_add(1, Ordering::Relaxed);
-        }
-        Ok(page)
+        self.take_table(Gfp::KERNEL)
     }
 
     fn give_page(&self, page: Exclusive) {
@@ -102,15 +98,90 @@ impl<P: Platform> TableMemory for Memory<P> {
     }
 }
 
+/// The machine, for tables that are made on behalf of a request: what that may not do to get memory, they may not either
+/// (Linux: `memalloc_nofs_save` around the page tables of `vmalloc`).
+#[derive(Debug)]
+pub(crate) struct TablesFor<'m, P: Platform> {
+    memory: &'m Memory<P>,
+    gfp: Gfp,
+}
+
+impl<'m, P: Platform> TablesFor<'m, P> {
+    /// What of a request's flags goes for its tables: where its pages lie does not.
+    const HOW: Gfp = Gfp::KERNEL
+        .union(Gfp::HIGH)
+        .union(Gfp::NOWARN)
+        .union(Gfp::NOFAIL);
+
+    pub(crate) const fn new(memory: &'m Memory<P>, gfp: Gfp) -> Self {
+        let gfp = gfp.intersection(Self::HOW);
+        Self { memory, gfp }
+    }
+
+    pub(crate) const fn memory(&self) -> &'m Memory<P> {
+        self.memory
+    }
+
+    /// The flags for what the request needs beside its pages.
+    pub(crate) const fn gfp(&self) -> Gfp {
+        self.gfp
+    }
+}
+
+impl<P: Platform> TableMemory for TablesFor<'_, P> {
+    type P = P;
+
+    fn platform(&self) -> &P {
+        self.memory.platform()
+    }
+
+    fn frames(&self) -> &FrameTable {
+        TableMemory::frames(self.memory)
+    }
+
+    fn take_page(&self) -> Result<Exclusive, OutOfTables> {
+        self.memory.take_table(self.gfp)
+    }
+
+    fn give_page(&self, page: Exclusive) {
+        self.memory.give_page(page);
+    }
+
+    fn retire_page(&self, page: Exclusive) {
+        self.memory.retire_page(page);
+    }
+
+    #[inline]
+    fn read(&self) -> Option<Guard<'_, P>> {
+        self.memory.read()
+    }
+
+    fn map_counts(&self) -> Option<&MapCounts> {
+        TableMemory::map_counts(self.memory)
+    }
+
+    fn flush(&self, range: VirtRange, frees_tables: bool) {
+        self.memory.flush(range, frees_tables);
+    }
+}
+
 impl<P: Platform> Memory<P> {
-    /// A block for tables: in atomic context, the reserves are asked.
-    pub(crate) fn take_tables(&self, order: Order, more: Gfp) -> Result<Exclusive, OutOfTables> {
-        let gfp = if self.platform().may_sleep() {
-            Gfp::KERNEL
-        } else {
-            Gfp::ATOMIC
+    /// A page for a table.
+    fn take_table(&self, gfp: Gfp) -> Result<Exclusive, OutOfTables> {
+        let page = self.take_tables(Order::ZERO, gfp | Gfp::ZERO)?;
+        if let Some(core) = self.core() {
+            core.table_frames.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(page)
+    }
+
+    /// A block for tables: in atomic context, the reserves are asked, whatever the flags allow.
+    pub(crate) fn take_tables(&self, order: Order, gfp: Gfp) -> Result<Exclusive, OutOfTables> {
+        let gfp = match self.platform().may_sleep() {
+            true => gfp,
+            false => gfp.difference(Gfp::KERNEL | Gfp::NOFAIL) | Gfp::ATOMIC,
         };
-        let request = Request::new(gfp | more, order);
+        let request = Request::new(gfp, order);
         let taken = request.map_err(AllocError::from);
         let taken = taken.and_then(|request| self.alloc_request(&request, &mut ()));
         taken.map_err(|_| OutOfTables)

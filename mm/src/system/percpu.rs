@@ -75,7 +75,7 @@ impl<P: Platform> Backing for Grounds<'_, P> {
 
     fn chunk_of(&self, first: NonNull<u8>) -> Option<u32> {
         let at = VirtAddr::from_ptr(first.as_ptr());
-        if let Some((space, _)) = self.memory.percpu_space()
+        if let Some((space, _)) = self.memory.percpu_space(Gfp::KERNEL)
             && space.range().contains(at)
         {
             return space.containing(&self.memory.platform, at)?.chunk();
@@ -227,15 +227,15 @@ impl<P: Platform> Memory<P> {
     }
 
     /// Areas for what each CPU has a copy of, if the kernel's layout has a region for them.
-    pub(super) fn percpu_space(&self) -> Option<(&Space, Store<'_, P>)> {
+    pub(super) fn percpu_space(&self, gfp: Gfp) -> Option<(&Space, Store<'_, P>)> {
         let core = self.core()?;
         let space = self.percpu.get()?;
-        Some((space, Store::new(self, core)))
+        Some((space, Store::new(self, core, gfp)))
     }
 
     /// An area for a chunk, in which each CPU's unit is made of pages of its own node as long as that has any.
     pub(crate) fn map_percpu_area(&self, geometry: Geometry, gfp: Gfp) -> Option<&'static Area> {
-        let (space, supply) = self.percpu_space()?;
+        let (space, supply) = self.percpu_space(gfp)?;
         // Who gave some up where it could not sleep has left that to others.
         self.purge_percpu();
         let unit = to_count(geometry.unit) / PAGE_SIZE;
@@ -259,21 +259,18 @@ impl<P: Platform> Memory<P> {
 
     /// Ends such an area: its pages go back now, or with a purge where nobody may sleep.
     fn end_percpu_area(&self, area: &'static Area) {
-        let Some((space, supply)) = self.percpu_space() else {
+        let Some((space, supply)) = self.percpu_space(Gfp::KERNEL) else {
             return;
         };
-        let may_sleep = self.platform.may_sleep();
         if area.end(AreaKind::PerCpu) {
             let _ = space.retire(&supply, area, AreaKind::PerCpu);
         }
-        if may_sleep {
-            self.purge_percpu();
-        }
+        self.too_much_waits(space, &supply);
     }
 
     /// Gives pages of such areas back that wait for it. Answers how many areas those were.
     pub(super) fn purge_percpu(&self) -> u64 {
-        let Some((space, supply)) = self.percpu_space() else {
+        let Some((space, supply)) = self.percpu_space(Gfp::KERNEL) else {
             return 0;
         };
         match space.lazy_pages() {
@@ -352,18 +349,10 @@ impl<P: Platform> Memory<P> {
             let cell = core.percpu.fronts().cell(cpu);
             cell.is_none_or(OwnerCell::is_drained)
         };
-        let mut rounds: u32 = 0;
-        while !others().all(is_drained) {
-            if !self.platform.relax(rounds) {
-                return false;
-            }
-            rounds = rounds.saturating_add(1);
-            self.drain_wanted();
-            for cpu in others().filter(|&cpu| !core.cpus.presence.is_present(cpu)) {
-                let _ = self.spill_percpu_of(core, cpu);
-            }
-        }
-        true
+        let spill = |cpu| {
+            let _ = self.spill_percpu_of(core, cpu);
+        };
+        self.wait_for_drains((core, here), is_drained, spill)
     }
 
     /// Takes back what a CPU that is away has at hand. `false` if it is there.

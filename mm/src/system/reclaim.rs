@@ -182,6 +182,12 @@ impl<P: Platform> Memory<P> {
         if missing > 0 || boost > 0 {
             runs.fetch_add(1, Ordering::Relaxed);
         }
+        if missing > 0 {
+            // Nothing is as cheap to get back.
+            balance.reclaimed = self.purge_for_pages();
+            self.drain_local_pages();
+            missing = node.missing();
+        }
         let mut priority = DEF_PRIORITY;
         // What is missing is worth every effort; what boosts ask for on top, a little.
         while (missing > 0 && priority > 0)

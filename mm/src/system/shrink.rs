@@ -32,22 +32,12 @@ impl<P: Platform> Memory<P> {
         for cpu in others() {
             self.drain_caches_of(core, cpu, &which, true);
         }
-        let is_drained = || {
+        let is_drained = |cpu| {
             let mut caches = core.caches.iter().filter(|cache| which(cache));
-            caches.all(|cache| others().all(|cpu| cache.is_drained(cpu)))
+            caches.all(|cache| cache.is_drained(cpu))
         };
-        let mut rounds: u32 = 0;
-        while !is_drained() {
-            if !self.platform.relax(rounds) {
-                return false;
-            }
-            rounds = rounds.saturating_add(1);
-            self.drain_wanted();
-            for cpu in others().filter(|&cpu| !core.cpus.presence.is_present(cpu)) {
-                self.drain_caches_of(core, cpu, &which, true);
-            }
-        }
-        true
+        let drain = |cpu| self.drain_caches_of(core, cpu, &which, true);
+        self.wait_for_drains((core, here), is_drained, drain)
     }
 
     /// Drains what this CPU has at hand, and answers which one it is.

@@ -132,7 +132,7 @@ impl<P: Platform> Memory<P> {
         if range.is_empty() {
             return Err(VmallocError::NoRegion);
         }
-        let supply = Store::new(self, core);
+        let supply = Store::new(self, core, Gfp::KERNEL);
         let space = self.new_space(&supply, range, kernel.tables);
         let set = self.kspace.set(space?);
         set.map_err(|_| VmallocError::Known)?;
@@ -163,9 +163,15 @@ impl<P: Platform> Memory<P> {
 
     /// Areas, and what they stand on.
     pub(crate) fn kspace(&self) -> Option<(&Space, Store<'_, P>)> {
+        self.kspace_for(Gfp::KERNEL)
+    }
+
+    /// The same for a request with flags: they go for its page tables, too.
+    #[inline(always)]
+    fn kspace_for(&self, gfp: Gfp) -> Option<(&Space, Store<'_, P>)> {
         let core = self.core()?;
         let space = self.kspace.get()?;
-        Some((space, Store::new(self, core)))
+        Some((space, Store::new(self, core, gfp)))
     }
 
     /// An area with memory of its own, mapped.
@@ -181,8 +187,8 @@ impl<P: Platform> Memory<P> {
     /// The same for one page, from anywhere.
     #[inline(never)]
     fn alloc_page_area(&self, ask: &Ask) -> Result<&'static Area, VmallocError> {
-        let (space, supply) = self.kspace().ok_or(VmallocError::NotUp)?;
         let gfp = ask.gfp.difference(NOT_FOR_AREAS);
+        let (space, supply) = self.kspace_for(gfp).ok_or(VmallocError::NotUp)?;
         let pile = match supply.page(gfp) {
             Ok(pile) => pile,
             Err(error) => after_purge(space, &supply, error, |supply| supply.page(gfp))?,
@@ -209,7 +215,7 @@ impl<P: Platform> Memory<P> {
     /// The same for any size.
     #[inline(never)]
     fn alloc_large_area(&self, ask: &Ask) -> Result<&'static Area, VmallocError> {
-        let (space, supply) = self.kspace().ok_or(VmallocError::NotUp)?;
+        let (space, supply) = self.kspace_for(ask.gfp).ok_or(VmallocError::NotUp)?;
         let pages = to_count(ask.size).div_ceil(PAGE_SIZE);
         if pages == 0 {
             return Err(VmallocError::Empty);
@@ -281,38 +287,15 @@ impl<P: Platform> Memory<P> {
         (area, kind): (&'static Area, AreaKind),
     ) -> bool {
         if space.retire(supply, area, kind) {
-            self.purge_if_possible();
+            self.too_much_waits(space, supply);
         }
         true
     }
 
-    #[cold]
-    #[inline(never)]
-    fn purge_if_possible(&self) {
-        if self.platform.may_sleep() {
-            let _ = self.vmalloc_purge();
-        }
-    }
-
-    /// Has all CPUs forget addresses that areas had, and gives frames and addresses back that wait for that (Linux:
-    /// `vm_unmap_aliases`). Answers how many areas went; `None` if somebody else is at it. Context: task.
-    pub fn vmalloc_purge(&self) -> Option<u64> {
-        let (space, supply) = self.kspace()?;
-        let areas = space.purge(&supply);
-        Some(areas?.saturating_add(self.purge_percpu()))
-    }
-
-    /// Gives pages back that wait for a purge, for who needs some. Answers how many those were, at least.
-    pub(super) fn purge_for_pages(&self) -> u64 {
-        let both = [self.kspace(), self.percpu_space()];
-        let pages = both.into_iter().flatten().map(|(space, supply)| {
-            let (before, _) = space.lazy_pages();
-            if before == 0 || space.purge(&supply).is_none() {
-                return 0;
-            }
-            before.saturating_sub(space.lazy_pages().0)
-        });
-        pages.fold(0, u64::saturating_add)
+    /// Both regions with areas.
+    pub(super) fn spaces(&self) -> impl Iterator<Item = (&Space, Store<'_, P>)> {
+        let both = [self.kspace(), self.percpu_space(Gfp::KERNEL)];
+        both.into_iter().flatten()
     }
 
     /// Sets how many pages may wait before a `vfree` purges (Linux: `lazy_max_pages`). Context: any.
@@ -330,7 +313,7 @@ impl<P: Platform> Memory<P> {
     pub fn vmalloc_reserve(&self, areas: u32) -> Result<(), VmallocError> {
         let (space, supply) = self.kspace().ok_or(VmallocError::NotUp)?;
         space.reserve(&supply, areas)?;
-        match self.percpu_space() {
+        match self.percpu_space(Gfp::KERNEL) {
             Some((space, supply)) => Ok(space.reserve(&supply, areas)?),
             None => Ok(()),
         }
@@ -378,7 +361,7 @@ impl<P: Platform> Memory<P> {
 
     /// Shows every area, lowest first.
     pub(crate) fn for_each_area(&self, mut each: impl FnMut(&AreaInfo)) {
-        for (space, supply) in [self.kspace(), self.percpu_space()].into_iter().flatten() {
+        for (space, supply) in self.spaces() {
             let mut at = VirtAddr::default();
             while let Some(info) = space.next_from(&supply, at) {
                 at = info.range.end();
@@ -392,8 +375,8 @@ impl<P: Platform> Memory<P> {
     /// # Errors
     /// The first [`Corruption`].
     pub fn validate_vmalloc(&self) -> Result<(), Corruption> {
-        let mut both = [self.kspace(), self.percpu_space()].into_iter().flatten();
-        both.try_for_each(|(space, _)| space.validate(&self.platform))
+        self.spaces()
+            .try_for_each(|(space, _)| space.validate(&self.platform))
     }
 }
 
@@ -409,7 +392,7 @@ fn after_purge<'m, P: Platform>(
     if error != AllocError::OutOfMemory || space.lazy_pages().0 == 0 {
         return Err(VmallocError::Alloc(error));
     }
-    let _ = space.purge(supply);
+    let _ = space.purge_or_wait(supply);
     again(supply).map_err(VmallocError::Alloc)
 }
 
@@ -421,7 +404,8 @@ pub(super) fn mapped_area<P: Platform>(
     wanted: &Wanted,
     pile: Pile,
 ) -> Result<&'static Area, VmallocError> {
-    match space.take(supply, wanted) {
+    let memory = supply.machine();
+    match memory.take_area(space, supply, wanted) {
         Ok(area) => map_or_abandon(space, supply, (area, wanted.align), pile),
         Err(error) => {
             pile.release(supply);

@@ -99,7 +99,7 @@ impl<P: Platform> Memory<P> {
             kind,
             place,
         };
-        let area = space.take(&supply, &wanted)?;
+        let area = self.take_area(space, &supply, &wanted)?;
         match map_frames(space, &supply, area, frames, how) {
             Ok(()) => Ok(area),
             Err(error) => {

@@ -26,7 +26,7 @@ use super::gaps::Stops;
 use super::mmu::{Access, Fault, Registers};
 use super::paging::Paging;
 use super::tlb::Tlb;
-use super::{Gaps, OnCpu, Ram, SimConfig, Trouble, nmi};
+use super::{Gaps, OnCpu, Ram, SimConfig, Trouble, nmi, pins};
 
 thread_local! {
     /// A host thread is a task: whether it reclaims memory, …
@@ -388,9 +388,11 @@ unsafe impl<C: SimConfig> Platform for SimPlatform<C> {
 
     fn pin(&self) {
         nmi::point();
+        pins::pin(self.cpus.current());
     }
 
     fn unpin(&self) {
+        pins::unpin(self.cpus.current());
         nmi::point();
     }
 
@@ -472,7 +474,7 @@ unsafe impl<C: SimConfig> Platform for SimPlatform<C> {
     }
 
     fn may_sleep(&self) -> bool {
-        !ATOMIC.get()
+        !ATOMIC.get() && !pins::is_pinned(self.cpus.current())
     }
 
     fn reschedule(&self) {

@@ -317,6 +317,8 @@ const SUITES: [Suite; 13] = [
             "mm/src/adapters/vmap.rs",
             "mm/src/adapters/deferred.rs",
             "mm/src/adapters/kvmalloc.rs",
+            "mm/src/system/page_tables.rs",
+            "mm/src/system/purge.rs",
             "mm/src/system/vmalloc.rs",
             "mm/src/system/vmap.rs",
         ],

@@ -20,6 +20,7 @@ on_machines! {
     kvfree_rcu_2_arg_vmalloc_test,
     without_a_page_for_its_address_an_area_is_waited_for_or_stays,
     what_is_no_area_is_refused,
+    what_may_not_be_purged_where_it_is_freed_is_purged_soon,
 }
 
 fn world<C: SimConfig>() -> World<C> {
@@ -118,5 +119,31 @@ fn what_is_no_area_is_refused<C: SimConfig>() {
     );
     let _ = world.vmalloc_purge();
     drop(block);
+    world.finish();
+}
+
+/// What a grace period frees, and what is freed in atomic context, does not wait for the next `vfree`.
+fn what_may_not_be_purged_where_it_is_freed_is_purged_soon<C: SimConfig>() {
+    let world = world::<C>();
+    world.set_vmalloc_lazy_max(8);
+    for _ in 0..40 {
+        let area = world.vmalloc(PAGE, Gfp::KERNEL).unwrap();
+        defer(&world, area).unwrap();
+    }
+    world.grace().barrier().unwrap();
+    let _ = world.grace().tend();
+    let waiting = world.vmalloc_stats().lazy_pages;
+    assert!(waiting <= 8, "{waiting} pages wait");
+
+    // Its page tables must be walked, which only a task may do.
+    world.set_vmalloc_lazy_max(10_000);
+    let area = world.vmalloc(600 * PAGE, Gfp::KERNEL).unwrap();
+    world.hardware().in_atomic(|| {
+        world.free(area);
+        assert!(world.grace().tend(), "there is something to do");
+    });
+    let _ = world.grace().tend();
+    assert_eq!(world.mapping(at(area, 0)), None, "it is still there");
+    assert!(!world.grace().tend());
     world.finish();
 }

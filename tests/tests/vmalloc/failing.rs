@@ -1,7 +1,10 @@
 //! Whatever part of a request fails, nothing is left of it.
 
+use std::sync::Mutex;
+
 use mm::addr::Order;
 use mm::buddy::Gfp;
+use mm::buddy::relief::{Freed, Relief, ShrinkControl, Shrinker};
 use mm::pagetable::{Attributes, MapError};
 use mm::system::{AllocError, VmallocError};
 use mm_tests::sim::{SimConfig, Usual};
@@ -91,5 +94,61 @@ fn addresses_that_run_out_leave_nothing_behind() {
     world.free(area);
     let area = world.vmalloc(15 * PAGE, Gfp::KERNEL).unwrap();
     world.free(area);
+    world.finish();
+}
+
+/// What the requests may do that ask it for memory.
+#[derive(Default)]
+struct Asked(Mutex<Vec<Gfp>>);
+
+impl Relief for Asked {
+    fn count_objects(&self, control: &ShrinkControl) -> u64 {
+        self.0.lock().unwrap().push(control.gfp);
+        0
+    }
+
+    fn scan_objects(&self, _: &ShrinkControl, _: u64) -> Option<Freed> {
+        None
+    }
+}
+
+/// What a request may not do, its page tables and records may not either: a file system that waits for itself is dead.
+#[test]
+fn nothing_of_a_request_does_what_its_flags_forbid() {
+    let world = World::<Usual>::new(24 * MIB, 64 * MIB, 16);
+    let asked: &'static Asked = Box::leak(Box::default());
+    let shrinker = Box::leak(Box::new(Shrinker::new("asked", asked)));
+    world.register_shrinker(shrinker).unwrap();
+    // All that they get who do not use reserves, and some that they do not.
+    let gfp = Gfp::KERNEL | Gfp::NOWARN | Gfp::NORETRY;
+    let mut blocks: Vec<_> =
+        std::iter::from_fn(|| world.alloc_block(gfp, Order::ZERO).ok()).collect();
+    let mut areas = Vec::new();
+    for allowed in [Gfp::NOFS, Gfp::NOIO, Gfp::NOWAIT] {
+        let (mut refused, mut had) = (0, 0);
+        while had < 2 {
+            asked.0.lock().unwrap().clear();
+            match world.vmalloc(700 * PAGE, allowed | Gfp::NOWARN | Gfp::NORETRY) {
+                Ok(area) => {
+                    areas.push(area);
+                    had += 1;
+                }
+                Err(VmallocError::Map(MapError::OutOfTables)) => {
+                    refused += 1;
+                }
+                Err(VmallocError::Alloc(AllocError::OutOfMemory)) => {}
+                Err(error) => panic!("{error}"),
+            }
+            for gfp in asked.0.lock().unwrap().iter() {
+                assert!(allowed.contains(*gfp & Gfp::KERNEL), "{gfp:?}");
+            }
+            blocks.truncate(blocks.len() - 1);
+        }
+        assert!(refused > 0, "never for want of page tables");
+    }
+    areas.into_iter().for_each(|area| world.free(area));
+    drop(blocks);
+    let _ = world.vmalloc_purge();
+    world.unregister_shrinker(shrinker);
     world.finish();
 }

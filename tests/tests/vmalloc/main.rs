@@ -27,4 +27,5 @@ mod heap;
 mod others;
 mod purge;
 mod suite;
+mod waiting;
 mod world;

@@ -143,7 +143,7 @@ fn areas_wait_for_one_another() {
         (stats.purges, stats.purged_areas, stats.lazy_pages),
         (1, 101, 0)
     );
-    assert_eq!(world.vmalloc_purge(), Some(0));
+    assert_eq!(world.vmalloc_purge(), 0);
     assert_eq!(
         world.flushes() - before,
         1,

@@ -125,7 +125,7 @@ pub(super) const CALLS: &[(&str, Action)] = &[
         vfree(call, call.world.vmalloc_node(1, call.gfp, node));
     }),
     ("vmalloc_purge", |call| {
-        assert!(call.world.vmalloc_purge().is_some());
+        let _ = call.world.vmalloc_purge();
     }),
     ("vmalloc_reserve", |call| {
         call.world.vmalloc_reserve(64).unwrap();
