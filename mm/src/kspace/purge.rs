@@ -19,19 +19,20 @@ const BATCH: usize = 64;
 impl Space {
     /// Unmaps an area that was [ended](Self::ended_at), now or with the purge, and lets it wait for that. Answers whether so
     /// much waits that somebody should purge. Context: any but NMI.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn retire<S: Supply>(
         &self,
         supply: &S,
         area: &'static Area,
         kind: AreaKind,
     ) -> bool {
-        if kind == AreaKind::Ioremap {
-            self.forget_device(supply.platform(), area);
-        }
         let pages = area.pages();
         if !self.unmap_known(supply, area, pages) {
             self.unmap_or_leave(supply, area);
+        }
+        if kind == AreaKind::Ioremap {
+            // Not before it is unmapped: somebody may be about to map it cached in another way.
+            self.forget_device(supply.platform(), area);
         }
         let most = self.lazy_most.load(Ordering::Relaxed);
         // Counted before it can be taken off.
@@ -49,16 +50,6 @@ impl Space {
             true => self.unmap(supply, area),
             false => area.set_still_mapped(),
         }
-    }
-
-    /// Ends an area that nobody was told of. But some of it may have been in the page tables, and CPUs may have looked.
-    /// Context: task, no lock held.
-    pub(crate) fn abandon<S: Supply>(&self, supply: &S, area: &'static Area) {
-        let kind = area.kind();
-        if area.end(kind) {
-            let _ = self.retire(supply, area, kind);
-        }
-        let _ = self.purge(supply);
     }
 
     /// Has all CPUs forget the areas that wait, and gives their frames and addresses back. Answers how many there
