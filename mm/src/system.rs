@@ -83,7 +83,6 @@ pub use tuning::{Tuning, TuningError};
 pub(crate) use vmalloc::{Ask, Frames};
 pub use vmalloc::{VmallocError, VmallocStats};
 pub use vmap::IoremapError;
-pub(crate) use vmap::Others;
 
 pub use crate::adapters::{
     CacheBox, DmaBytes, DmaPool, Home, KBytes, NoRoom, PerCpuBox, Pooled, TypedCache,

@@ -36,8 +36,8 @@ impl<P: Platform> Memory<P> {
     /// with tables locked. Context: task, as [`Self::map_pages`].
     ///
     /// # Errors
-    /// [`MapError`]; nothing is changed then. A frame above what the architecture can address is found while others are
-    /// mapped already, which are taken away again.
+    /// [`MapError`]; nothing is changed then. A frame above what the architecture can address is found while those before it
+    /// are mapped already, which are taken away again; it is the last that is asked for.
     ///
     /// # Safety
     /// As [`Self::map_pages`].
@@ -48,20 +48,9 @@ impl<P: Platform> Memory<P> {
         mut frame_of: impl FnMut(u64) -> Pfn,
         attributes: Attributes,
     ) -> Result<(), MapError> {
-        let mut are_right = true;
-        let frames = &mut EachBy(|page| {
-            let pfn = frame_of(page);
-            let is_right = pfn.as_u64() < 1 << (MAX_PHYS_BITS - PAGE_SHIFT);
-            are_right &= is_right;
-            if is_right { pfn } else { Pfn::ZERO }
-        });
-        tables.map(self, range, frames, attributes, Empties::Freed)?;
-        if are_right {
-            return Ok(());
-        }
-        // Small pages, mapped just now: this cannot fail.
-        let _ = tables.unmap(self, range, |_, _| ());
-        Err(MapError::Frames)
+        let is_right = |pfn: &Pfn| pfn.as_u64() < 1 << (MAX_PHYS_BITS - PAGE_SHIFT);
+        let frames = &mut EachBy(|page| Some(frame_of(page)).filter(is_right));
+        tables.map(self, range, frames, attributes, Empties::Freed)
     }
 
     /// Maps frames in a row for user code, as [`Self::map_pages`], and says what they belong to. With `page_table_check=on`

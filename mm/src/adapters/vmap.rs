@@ -9,7 +9,7 @@ use crate::config::PAGE_SIZE;
 use crate::kspace::AreaKind;
 use crate::pagetable::{Attributes, Cache};
 use crate::platform::Platform;
-use crate::system::{IoremapError, Memory, Others, VmallocError};
+use crate::system::{IoremapError, Memory, VmallocError};
 
 impl<P: Platform> Memory<P> {
     /// Maps frames one behind the other, with a page behind them that is never mapped (Linux: `vmap`): data, or code that
@@ -30,7 +30,7 @@ impl<P: Platform> Memory<P> {
         how: Attributes,
     ) -> Result<NonNull<u8>, VmallocError> {
         let kind = (AreaKind::Vmap, Location::caller());
-        let area = self.map_others(Others::List(frames), how, kind)?;
+        let area = self.map_others(frames, how, kind)?;
         start(area).ok_or(VmallocError::NotUp)
     }
 
@@ -57,7 +57,7 @@ impl<P: Platform> Memory<P> {
     #[track_caller]
     pub unsafe fn vm_map_ram(&self, frames: &[Pfn]) -> Result<NonNull<u8>, VmallocError> {
         let kind = (AreaKind::VmMapRam, Location::caller());
-        let area = self.map_others(Others::List(frames), Attributes::KERNEL, kind)?;
+        let area = self.map_others(frames, Attributes::KERNEL, kind)?;
         start(area).ok_or(VmallocError::NotUp)
     }
 

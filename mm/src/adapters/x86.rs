@@ -100,7 +100,8 @@ impl<P: Platform> FrameDeallocator<Size2MiB> for X86Frames<'_, P> {
 ///   `set_flags_p4_entry` and its kin answer [`FlagUpdateError::ParentEntryHugePage`].
 /// - What is unmapped or changed is forgotten by all CPUs before the answer comes: the flush that is answered may be ignored.
 /// - Of the flags, `PRESENT`, which must be there, `WRITABLE`, `USER_ACCESSIBLE`, `NO_EXECUTE`, `GLOBAL`, `WRITE_THROUGH` and
-///   `NO_CACHE` have a meaning; the last two say which of the first four entries of [`PAT`](crate::pagetable::PAT) it is.
+///   `NO_CACHE` have a meaning; the last two say which of the first four entries of [`PAT`](crate::pagetable::PAT) it is. In the
+///   kernel's half, all pages are `GLOBAL`.
 /// - What cannot be mapped at all, as the last page of the space, answers [`MapToError::FrameAllocationFailed`].
 pub struct X86Mapper<'m, P: Platform> {
     memory: &'m Memory<P>,

@@ -134,7 +134,7 @@ impl EarlyMaps {
         let bytes = frames.frames().saturating_mul(PAGE_SIZE);
         let pages = VirtRange::from_size(start, bytes).unwrap_or_default();
         for (page, frame) in pages_of(pages).zip(frames.iter()) {
-            let entry = Entry::leaf(frame, PageSize::Size4K, how);
+            let entry = Entry::leaf(frame, PageSize::Size4K, how.in_kernel());
             if set(page, entry).is_err() {
                 // No CPU has used any of them.
                 pages_of(pages)
@@ -184,11 +184,11 @@ impl EarlyMaps {
         }
     }
 
-    /// Unmaps what [`Self::map`] mapped at an address, and has this CPU forget it. Also when the slots are closed.
-    /// Context: as [`Self::map`].
+    /// Unmaps what [`Self::map`] mapped at an address, and has this CPU forget it. Context: as [`Self::map`].
     ///
     /// # Errors
-    /// [`EarlyMapError::NotMapped`].
+    /// [`EarlyMapError::NotMapped`]; [`EarlyMapError::Closed`] where the slots are closed: the page tables that they stood in may
+    /// be somebody else's memory by now, so nothing is written there, and the mapping stays what [`Self::close`] told.
     pub fn unmap(
         &mut self,
         platform: &impl Platform,
@@ -197,8 +197,11 @@ impl EarlyMaps {
     ) -> Result<(), EarlyMapError> {
         let is_it = |slot: &&mut Option<EarlyMapping>| slot.is_some_and(|mapping| mapping.at == at);
         let slot = self.slots.iter_mut().find(is_it);
-        let mapping = slot.and_then(Option::take);
-        let pages = mapping.ok_or(EarlyMapError::NotMapped(at))?.pages;
+        let slot = slot.ok_or(EarlyMapError::NotMapped(at))?;
+        if self.is_closed {
+            return Err(EarlyMapError::Closed);
+        }
+        let pages = slot.take().map(|mapping| mapping.pages).unwrap_or_default();
         for page in pages_of(pages) {
             // The tables are there: something was mapped.
             let _ = set(page, Entry::NONE);

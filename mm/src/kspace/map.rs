@@ -1,9 +1,10 @@
 //! Areas in the page tables.
 #![forbid(unsafe_code)]
 
-use super::{Area, Space, Supply};
+use super::{Area, AreaKind, Space, Supply};
 use crate::addr::{Order, Pfn, PhysAddr, VirtAddr, VirtRange, to_count, to_index};
 use crate::pagetable::{Attributes, Empties, Frames, InARow, MapError, PageSize, PteTable, Slot};
+use crate::sync::atomic::Ordering;
 
 impl Space {
     /// Maps single frames in an area: one for each of its pages. Where the area was mapped before in the same table of
@@ -15,12 +16,12 @@ impl Space {
         frames: &mut impl Frames,
         attributes: Attributes,
     ) -> Result<(), MapError> {
-        let (memory, range) = (supply.memory(), area.mapped());
-        let known = area.table();
-        if let Some(done) = known.and_then(|table| table.map(memory, range, frames, attributes)) {
+        let (memory, known) = (supply.memory(), area.table());
+        let pages = (area.start(), area.pages());
+        if let Some(done) = known.and_then(|table| table.map(memory, pages, frames, attributes)) {
             return done;
         }
-        let kept = Empties::Kept;
+        let (range, kept) = (area.mapped(), Empties::Kept);
         self.tables.map(memory, range, frames, attributes, kept)?;
         area.set_table(self.tables.pte_table(memory, range));
         Ok(())
@@ -40,8 +41,11 @@ impl Space {
         area.table().is_some_and(mapped)
     }
 
-    /// Maps a part of an area, with large pages where the frames allow it. What is without entries there may be in the way
-    /// of these, and is freed then.
+    /// Maps a part of an area, with large pages where the frames allow it. Tables without entries may be in the way of these,
+    /// and are freed then.
+    ///
+    /// # Errors
+    /// [`MapError`]; nothing that was mapped is changed then.
     pub(crate) fn map_large<S: Supply, F: Frames>(
         &self,
         supply: &S,
@@ -52,11 +56,10 @@ impl Space {
         let (memory, kept) = (supply.memory(), Empties::Kept);
         let map = || (self.tables).map(memory, range, &mut frames(), attributes, kept);
         match map() {
-            // The addresses are the area's, so this is a table of those who had them before.
+            // The addresses are the area's, so this is a table of those who had them before; or somebody mapped something that
+            // is not theirs to map, which stays.
             Err(MapError::Occupied(_)) => {
-                if let Ok(receipt) = self.tables.release(memory, range) {
-                    receipt.complete();
-                }
+                self.tables.release(memory, range)?.complete();
                 map()
             }
             done => done,
@@ -75,6 +78,29 @@ impl Space {
     pub(super) fn unmap<S: Supply>(&self, supply: &S, area: &Area) {
         // Large pages lie in areas as a whole, and the region's tables are the library's: this cannot fail.
         let range = area.mapped();
+        let cleared = self.tables.clear(supply.memory(), range);
+        debug_assert!(cleared.is_ok(), "{range:?}: {cleared:?}");
+    }
+
+    /// Ends an area that nobody was told of, and in which nothing was mapped, or nothing any more: what stands in its page
+    /// tables is somebody else's. Context: task, no lock held.
+    pub(crate) fn abandon_unmapped<S: Supply>(&self, supply: &S, area: &'static Area) {
+        let kind = area.kind();
+        if !area.end(kind) {
+            return;
+        }
+        if kind == AreaKind::Ioremap {
+            self.forget_device(supply.platform(), area);
+        }
+        // Counted before it can be taken off.
+        self.lazy_pages.fetch_add(area.pages(), Ordering::Relaxed);
+        self.lazy.push(area);
+        let _ = self.purge(supply);
+    }
+
+    /// Takes away what [`Self::map_large`] mapped in a part of an area.
+    pub(crate) fn unmap_part<S: Supply>(&self, supply: &S, range: VirtRange) {
+        // Large pages lie in it as a whole: this cannot fail.
         let cleared = self.tables.clear(supply.memory(), range);
         debug_assert!(cleared.is_ok(), "{range:?}: {cleared:?}");
     }
@@ -124,20 +150,25 @@ impl<I: Iterator<Item = (Pfn, Order)>> Frames for InPages<I> {
         size == PageSize::Size4K
     }
 
-    fn next(&mut self, _: u64) -> Pfn {
-        self.row(1).0
+    fn next(&mut self, _: u64) -> Option<Pfn> {
+        let (first, count) = self.row(1);
+        (count == 1).then_some(first)
     }
 
     #[inline]
-    fn write(&mut self, _: u64, slots: &[Slot], how: (PageSize, u64)) {
+    fn write(&mut self, _: u64, slots: &[Slot], how: (PageSize, u64)) -> usize {
         let mut left = slots;
         while !left.is_empty() {
             let (first, count) = self.row(to_count(left.len()));
-            let (now, later) = left.split_at(to_index(count).clamp(1, left.len()));
+            if count == 0 {
+                break;
+            }
+            let (now, later) = left.split_at(to_index(count).min(left.len()));
             let largest = PageSize::Size4K;
             InARow { first, largest }.write(0, now, how);
             left = later;
         }
+        slots.len().wrapping_sub(left.len())
     }
 }
 
@@ -150,7 +181,7 @@ impl<I: Iterator<Item = (Pfn, Order)>> Frames for InLargeBlocks<I> {
         size == PageSize::Size2M
     }
 
-    fn next(&mut self, _: u64) -> Pfn {
-        self.0.next().map_or(Pfn::ZERO, |(first, _)| first)
+    fn next(&mut self, _: u64) -> Option<Pfn> {
+        self.0.next().map(|(first, _)| first)
     }
 }

@@ -19,19 +19,20 @@ const BATCH: usize = 64;
 impl Space {
     /// Unmaps an area that was [ended](Self::ended_at), now or with the purge, and lets it wait for that. Answers whether
     /// somebody should purge: so much waits, or it is mapped still. Context: any but NMI.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn retire<S: Supply>(
         &self,
         supply: &S,
         area: &'static Area,
         kind: AreaKind,
     ) -> bool {
-        if kind == AreaKind::Ioremap {
-            self.forget_device(supply.platform(), area);
-        }
         let pages = area.pages();
         let is_unmapped =
             self.unmap_known(supply, area, pages) || self.unmap_or_leave(supply, area);
+        if kind == AreaKind::Ioremap {
+            // Not before it is unmapped: somebody may be about to map it cached in another way.
+            self.forget_device(supply.platform(), area);
+        }
         let most = self.lazy_most.load(Ordering::Relaxed);
         // Counted before it can be taken off.
         let before = self.lazy_pages.fetch_add(pages, Ordering::Relaxed);
@@ -60,16 +61,6 @@ impl Space {
     /// Whether somebody should.
     pub(crate) fn is_purge_wanted(&self) -> bool {
         self.is_purge_wanted.load(Ordering::Relaxed)
-    }
-
-    /// Ends an area that nobody was told of. But some of it may have been in the page tables, and CPUs may have looked.
-    /// Context: task, no lock held.
-    pub(crate) fn abandon<S: Supply>(&self, supply: &S, area: &'static Area) {
-        let kind = area.kind();
-        if area.end(kind) {
-            let _ = self.retire(supply, area, kind);
-        }
-        let _ = self.purge(supply);
     }
 
     /// Has all CPUs forget the areas that wait, and gives their frames and addresses back. Answers how many there

@@ -12,6 +12,7 @@ use super::{Area, AreaKind, AreaState, Supply};
 use crate::addr::{PhysAddr, PhysRange, VirtAddr, VirtRange};
 use crate::collections::range_tree::{RangeTree, Slot, Span};
 use crate::config::{PAGE_SHIFT, PAGE_SIZE};
+use crate::frame::FrameTable;
 use crate::mem::{Array, CarveError, EarlyRam};
 use crate::pagetable::{Cache, PageTable};
 use crate::platform::Platform;
@@ -388,33 +389,36 @@ impl Space {
 
     /// What is known of the lowest area that ends above an address.
     pub(crate) fn next_from<S: Supply>(&self, supply: &S, at: VirtAddr) -> Option<AreaInfo> {
-        let index = self.index.lock(supply.platform());
-        let slot = index.tree.first_from(&self.arena, at.as_u64())?;
-        let area = self.area(slot)?;
-        let state = area.state();
-        // Frames of an area that waits may go meanwhile.
-        let mut pages_by_node = [0; NODES];
-        if state == AreaState::Busy {
-            for (pfn, order) in area.frames.look(supply.frames()) {
-                let node = supply
-                    .frames()
-                    .frame(pfn)
-                    .map(|frame| frame.word().zone_id().node);
-                let count = node.and_then(|node| pages_by_node.get_mut(usize::from(node.0)));
-                if let Some(count) = count {
-                    *count = order.frames().saturating_add(*count);
-                }
+        let (area, mut info) = self.first_from(supply.platform(), at)?;
+        // The lock is not held for as long as that takes: frames of an area that ends may go meanwhile.
+        if info.state == AreaState::Busy {
+            let counted = pages_by_node(supply.frames(), area);
+            if area.state() == AreaState::Busy && area.whole() == info.range {
+                info.pages_by_node = counted;
             }
         }
-        Some(AreaInfo {
+        Some(info)
+    }
+
+    /// The lowest area that ends above an address, and what its record says.
+    fn first_from<P: Platform>(
+        &self,
+        platform: &P,
+        at: VirtAddr,
+    ) -> Option<(&'static Area, AreaInfo)> {
+        let index = self.index.lock(platform);
+        let slot = index.tree.first_from(&self.arena, at.as_u64())?;
+        let area = self.area(slot)?;
+        let info = AreaInfo {
             range: area.whole(),
             kind: area.kind(),
-            state,
+            state: area.state(),
             place: area.place(),
             device: area.device().0,
             pages: area.pages(),
-            pages_by_node,
-        })
+            pages_by_node: [0; NODES],
+        };
+        Some((area, info))
     }
 
     /// Pages of areas that somebody has, with memory of their own. The lock is taken for one area at a time.
@@ -477,4 +481,17 @@ impl Space {
             false => Err(miscount(recorded, ready)),
         }
     }
+}
+
+/// How many of an area's frames are in each node: anything, if it ends meanwhile.
+fn pages_by_node(frames: &FrameTable, area: &Area) -> [u64; NODES] {
+    let mut pages = [0_u64; NODES];
+    for (pfn, order) in area.frames.look(frames) {
+        let node = frames.frame(pfn).map(|frame| frame.word().zone_id().node);
+        let count = node.and_then(|node| pages.get_mut(usize::from(node.0)));
+        if let Some(count) = count {
+            *count = order.frames().saturating_add(*count);
+        }
+    }
+    pages
 }

@@ -13,7 +13,8 @@ bitflags::bitflags! {
         const EXECUTE = 1 << 1;
         /// User code has it too.
         const USER = 1 << 2;
-        /// Is the same in all address spaces: stays in the TLB when the root changes.
+        /// Is the same in all address spaces: stays in the TLB when the root changes. All pages of the kernel's half are, asked
+        /// for or not: so one instruction has a CPU forget such a page in all address spaces.
         const GLOBAL = 1 << 3;
         /// Its mappings are counted: the library sets it
         /// ([`Memory::map_user_pages`](crate::system::Memory::map_user_pages)).
@@ -145,6 +146,14 @@ impl Attributes {
     #[must_use]
     pub const fn with_cache(self, cache: Cache) -> Self {
         Self { cache, ..self }
+    }
+
+    /// The same in the kernel's half of the addresses, all of whose pages are global.
+    #[inline]
+    #[must_use]
+    pub(crate) const fn in_kernel(self) -> Self {
+        let protection = self.protection.union(Protection::GLOBAL);
+        Self { protection, ..self }
     }
 
     /// Whether the page can be both written and executed: what no kernel wants.

@@ -8,9 +8,9 @@ use super::entry::Entry;
 use super::error::ChangeError;
 use super::level::PageSize;
 use super::memory::TableMemory;
-use super::node::Node;
+use super::node::{Node, is_users};
 use super::receipt::FlushReceipt;
-use crate::addr::{PfnRange, VirtRange};
+use crate::addr::{PfnRange, VirtAddr, VirtRange};
 use crate::config::PAGE_SHIFT;
 use crate::platform::Platform;
 use crate::report::{Corruption, DoubleMapping};
@@ -31,16 +31,20 @@ pub enum Change {
 }
 
 impl Change {
-    /// The entry of a page of `size` after this.
-    pub(super) fn of(self, entry: Entry, size: PageSize) -> Entry {
+    /// The entry of a page of `size` at an address after this.
+    pub(super) fn of(self, entry: Entry, size: PageSize, at: VirtAddr) -> Entry {
+        let is_kernels = !is_users(at);
         let mut attributes = entry.attributes(size);
         match self {
             Self::Allow(more) => attributes.protection |= more,
+            // The kernel's pages stay global.
+            Self::Forbid(less) if is_kernels => {
+                attributes.protection &= !less.difference(Protection::GLOBAL);
+            }
             Self::Forbid(less) => attributes.protection &= !less,
             Self::Cache(cache) => attributes.cache = cache,
             Self::Unreachable => return entry.to_protnone(),
-            // What is out of reach was the kernel's, which is the same everywhere.
-            Self::Reachable if entry.is_protnone() => return entry.from_protnone(true),
+            Self::Reachable if entry.is_protnone() => return entry.from_protnone(is_kernels),
             Self::Reachable => return entry,
         }
         entry.with_attributes(size, attributes)
@@ -134,7 +138,7 @@ pub(super) fn apply<M: TableMemory>(
         if let Some(below) = node.below(memory, entry) {
             has_changed |= apply(memory, below, part, change);
         } else if let Some(size) = node.level.page_size() {
-            let changed = change.of(entry, size);
+            let changed = change.of(entry, size, part.start());
             if changed != entry {
                 slot.store(changed);
                 has_changed = true;

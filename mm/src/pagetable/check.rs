@@ -14,7 +14,7 @@ use crate::config::SECTION_FRAMES;
 use crate::mem::{Array, CarveError, EarlyRam, Exclusive};
 use crate::platform::Platform;
 use crate::report::{Backing, Corruption, DoubleMapping};
-use crate::sync::atomic::{AtomicU32, Ordering};
+use crate::sync::atomic::{AtomicU32, Ordering, spin_loop};
 use crate::sync::{Once, Pin};
 
 /// Whether a page that is mapped already may be mapped once more (Linux: the table of
@@ -136,10 +136,15 @@ impl MapCounts {
         let order = Array::<MapCount>::bytes_for(SECTION).and_then(Order::for_bytes);
         let (first, end) = (frames.first().section(), frames.end().as_u64());
         let sections = first..Pfn::new(end.saturating_sub(1)).section().saturating_add(1);
+        // What is taken once does until it is used: somebody else may fill a place meanwhile.
+        let mut block = None;
         for place in sections.filter_map(|section| self.sections.at(section)) {
-            // Whoever fills one does not wait for anything meanwhile.
             while place.get().is_none() {
-                let mut block = Some(take(order.ok_or(OutOfTables)?)?);
+                if block.is_none() {
+                    block = Some(take(order.ok_or(OutOfTables)?)?);
+                    // Looked at once more: it may have taken long.
+                    continue;
+                }
                 let pin = Pin::new(platform);
                 let counts = place.get_or_make(|| {
                     let ram = EarlyRam::from_block(block.take()?);
@@ -147,12 +152,16 @@ impl MapCounts {
                 });
                 let is_made = counts.is_some();
                 drop(pin);
-                match block {
-                    Some(block) => give(block),
-                    None if is_made => {}
-                    None => return Err(OutOfTables),
+                match (is_made, &block) {
+                    (false, None) => return Err(OutOfTables),
+                    // Whoever fills it does not wait for anything meanwhile.
+                    (false, Some(_)) => spin_loop(),
+                    (true, _) => {}
                 }
             }
+        }
+        if let Some(block) = block {
+            give(block);
         }
         Ok(())
     }

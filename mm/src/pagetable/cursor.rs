@@ -83,6 +83,11 @@ impl<'a, M: TableMemory> Cursor<'a, M> {
         self.held.top
     }
 
+    /// The memory that the tables lie in.
+    pub(super) const fn memory(&self) -> &'a M {
+        self.held.memory
+    }
+
     /// Clears the way to the top table if that is without entries, and so on upwards; lets go of all locks.
     ///
     /// The tables that the root leads to stay for good: other roots may lead to them too.
@@ -205,7 +210,10 @@ fn lock_below<M: TableMemory>(
                 break;
             };
             if below.lock().lock().is_ok() {
-                foreign = foreign.or(lock_below(memory, below, part));
+                // The lowest tables lead nowhere.
+                if below.level.below().is_some() {
+                    foreign = foreign.or(lock_below(memory, below, part));
+                }
                 break;
             }
             // It died: the entry is clear by now.
@@ -218,7 +226,9 @@ fn lock_below<M: TableMemory>(
 fn unlock_below<M: TableMemory>(memory: &M, node: Node<'_>, range: VirtRange) {
     for (slot, part) in node.tables(range) {
         if let Some(below) = node.below(memory, slot.load()) {
-            unlock_below(memory, below, part);
+            if below.level.below().is_some() {
+                unlock_below(memory, below, part);
+            }
             below.lock().unlock();
         }
     }

@@ -14,7 +14,7 @@ use super::entry::{Entry, leaf_bits};
 use super::entry_io::Slot;
 use super::error::{ChangeError, MapError};
 use super::level::{Level, PageSize};
-use super::map::Frames;
+use super::map::{Frames, is_clear};
 use super::memory::{Reader, TableMemory};
 use super::node::{Node, first_in_use, whole};
 use super::receipt::FlushReceipt;
@@ -47,17 +47,23 @@ impl PageTable {
         Ok(())
     }
 
-    /// Frees the tables of a range that stayed for it alone, and takes away what is mapped there: it is to be mapped otherwise.
-    /// Nobody remembers a table of it.
+    /// Frees the tables of a range that stayed for it alone, and are without entries: it is to be mapped otherwise. Nobody
+    /// remembers a table of it.
     ///
     /// # Errors
-    /// [`ChangeError`]; nothing is changed then.
+    /// [`MapError::Occupied`] where something is mapped after all, or what is wrong with the range; nothing is changed then.
     pub(crate) fn release<'a, M: TableMemory>(
         &self,
         memory: &'a M,
         range: VirtRange,
-    ) -> Result<FlushReceipt<'a, M>, ChangeError> {
-        self.unmap_as(memory, range, Empties::Freed, |_, _| ())
+    ) -> Result<FlushReceipt<'a, M>, MapError> {
+        self.check(range)?;
+        let cursor = Cursor::lock(self, memory, range)?;
+        // Looked at under the locks that the tables go under.
+        is_clear(memory, cursor.top(), range)?;
+        let mut receipt = FlushReceipt::new(memory);
+        self.unmap_locked(cursor, range, (Empties::Freed, &mut receipt), |_, _| ());
+        Ok(receipt)
     }
 
     /// The table of pages that all of a range goes through, if there is one, and it stays.
@@ -144,25 +150,31 @@ impl PteTable {
         Some(node)
     }
 
-    /// Maps frames in a range that lies in this table, and is the caller's. `None` if there is no such table. Context: any.
+    /// Maps frames in so many pages from an address on, which lie in this table, and are the caller's. `None` if there is no
+    /// such table. Context: any.
     ///
     /// # Errors
-    /// [`MapError::Occupied`]; nothing is changed then.
+    /// [`MapError::Occupied`], or [`MapError::Frames`] where there are not enough; nothing is changed then.
     #[inline]
     pub(crate) fn map<M: TableMemory>(
         self,
         memory: &M,
-        range: VirtRange,
+        (at, pages): (VirtAddr, u64),
         frames: &mut impl Frames,
         attributes: Attributes,
     ) -> Option<Result<(), MapError>> {
         let node = self.node(memory)?;
-        let slots = node.slots(range);
+        let slots = pages_at(node, at, pages)?;
         let bits = leaf_bits(PageSize::Size4K, attributes);
-        if let Some(at) = first_in_use(range.start(), slots) {
+        if let Some(at) = first_in_use(at, slots) {
             return Some(Err(MapError::Occupied(at)));
         }
-        frames.write(0, slots, (PageSize::Size4K, bits));
+        let written = frames.write(0, slots, (PageSize::Size4K, bits));
+        if written != slots.len() {
+            // Not counted yet.
+            slots.iter().for_each(|slot| slot.store(Entry::NONE));
+            return Some(Err(MapError::Frames));
+        }
         node.lock().add(u32::try_from(slots.len()).unwrap_or(0));
         Some(Ok(()))
     }
@@ -196,9 +208,15 @@ impl PteTable {
         let Some(node) = self.node(memory) else {
             return false;
         };
-        let first = Level::PTE.index(at);
-        let places = first..first.wrapping_add(to_index(pages));
-        let slots = node.table.slots().get(places);
+        let slots = pages_at(node, at, pages);
         slots.map(|slots| clear_pages(node, slots)).is_some()
     }
+}
+
+/// The places of so many pages from an address on in a table of pages. `None` if they do not all lie there.
+#[inline]
+fn pages_at(node: Node<'_>, at: VirtAddr, pages: u64) -> Option<&[Slot]> {
+    let first = Level::PTE.index(at);
+    let places = first..first.wrapping_add(to_index(pages));
+    node.table.slots().get(places)
 }

@@ -21,18 +21,22 @@ pub(crate) trait Frames {
     /// goes for the page numbers behind these.
     fn fits(&self, at: u64, size: PageSize) -> bool;
 
-    /// The frame for the page number `at` of the range. Asked in ascending order, once for each page that is mapped.
-    fn next(&mut self, at: u64) -> Pfn;
+    /// The frame for the page number `at` of the range. Asked in ascending order, once for each page that is mapped; not any
+    /// more after it answered that there is none.
+    fn next(&mut self, at: u64) -> Option<Pfn>;
 
-    /// Writes the entries of pages of `size` from the page number `at` on: `bits`, and the frame's address.
+    /// Writes the entries of pages of `size` from the page number `at` on: `bits`, and the frame's address. Answers how many
+    /// were written: all of them, or as many as there are frames.
     #[inline]
-    fn write(&mut self, at: u64, slots: &[Slot], (size, bits): (PageSize, u64)) {
-        let mut at = at;
+    fn write(&mut self, at: u64, slots: &[Slot], (size, bits): (PageSize, u64)) -> usize {
+        let (mut at, mut written) = (at, 0_usize);
         for slot in slots {
-            let frame = self.next(at).as_u64() << PAGE_SHIFT;
-            slot.store(Entry::from_bits(frame | bits));
+            let Some(frame) = self.next(at) else { break };
+            slot.store(Entry::from_bits(frame.as_u64() << PAGE_SHIFT | bits));
             at = at.wrapping_add(size.frames());
+            written = written.wrapping_add(1);
         }
+        written
     }
 }
 
@@ -51,37 +55,39 @@ impl Frames for InARow {
     }
 
     #[inline]
-    fn next(&mut self, at: u64) -> Pfn {
-        self.first.saturating_add(at)
+    fn next(&mut self, at: u64) -> Option<Pfn> {
+        Some(self.first.saturating_add(at))
     }
 
     #[inline]
-    fn write(&mut self, at: u64, slots: &[Slot], (size, bits): (PageSize, u64)) {
-        let mut entry = self.next(at).as_u64() << PAGE_SHIFT | bits;
+    fn write(&mut self, at: u64, slots: &[Slot], (size, bits): (PageSize, u64)) -> usize {
+        let first = self.first.saturating_add(at);
+        let mut entry = first.as_u64() << PAGE_SHIFT | bits;
         for slot in slots {
             slot.store(Entry::from_bits(entry));
             entry = entry.wrapping_add(size.bytes());
         }
+        slots.len()
     }
 }
 
-/// Frames that a function names, one after the other.
+/// Frames that a function names, one after the other, as long as it does.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct EachBy<F>(pub(crate) F);
 
-impl<F: FnMut(u64) -> Pfn> Frames for EachBy<F> {
+impl<F: FnMut(u64) -> Option<Pfn>> Frames for EachBy<F> {
     #[inline]
     fn fits(&self, _: u64, size: PageSize) -> bool {
         size == PageSize::Size4K
     }
 
     #[inline]
-    fn next(&mut self, at: u64) -> Pfn {
+    fn next(&mut self, at: u64) -> Option<Pfn> {
         (self.0)(at)
     }
 }
 
-/// Frames of a list, one after the other. Those behind its end are frame 0.
+/// Frames of a list, one after the other.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct InAList<'a>(pub(crate) &'a [Pfn]);
 
@@ -90,16 +96,17 @@ impl Frames for InAList<'_> {
         size == PageSize::Size4K
     }
 
-    fn next(&mut self, at: u64) -> Pfn {
-        self.0.get(to_index(at)).copied().unwrap_or_default()
+    fn next(&mut self, at: u64) -> Option<Pfn> {
+        self.0.get(to_index(at)).copied()
     }
 
     #[inline]
-    fn write(&mut self, at: u64, slots: &[Slot], (_, bits): (PageSize, u64)) {
+    fn write(&mut self, at: u64, slots: &[Slot], (_, bits): (PageSize, u64)) -> usize {
         let list = self.0.get(to_index(at)..).unwrap_or_default();
         for (slot, pfn) in slots.iter().zip(list) {
             slot.store(Entry::from_bits(pfn.as_u64() << PAGE_SHIFT | bits));
         }
+        slots.len().min(list.len())
     }
 }
 
@@ -140,6 +147,10 @@ impl PageTable {
         empties: Empties,
     ) -> Result<(), MapError> {
         self.check(range)?;
+        let attributes = match is_users(range.start()) {
+            true => attributes,
+            false => attributes.in_kernel(),
+        };
         let mut piece = range;
         while !piece.is_empty() {
             let outcome = self.map_piece(memory, (range, piece), frames, (attributes, empties));
@@ -150,7 +161,12 @@ impl PageTable {
                 continue;
             };
             if let Err(error) = outcome {
-                let done = VirtRange::new(range.start(), piece.start()).unwrap_or_default();
+                // Of the piece, nothing is mapped, unless it is its frames that ran out.
+                let end = match error {
+                    MapError::Frames => piece.end(),
+                    _ => piece.start(),
+                };
+                let done = VirtRange::new(range.start(), end).unwrap_or_default();
                 if !done.is_empty() {
                     // What was mapped just now is not part of a large page: this cannot fail.
                     let _ = self.unmap(memory, done, |_, _| ());
@@ -186,9 +202,13 @@ impl PageTable {
                     attributes,
                     empties,
                     bits: leaf_bits(PageSize::Size4K, attributes),
+                    is_short: false,
                 };
                 fill.fill(cursor.top(), piece);
-                return Ok(Some(()));
+                return match fill.is_short {
+                    true => Err(MapError::Frames),
+                    false => Ok(Some(())),
+                };
             }
             drop(cursor);
             if missing > Stash::<M>::ROOM && piece.size() > PageSize::Size2M.bytes() {
@@ -243,7 +263,9 @@ fn missing<M: TableMemory>(
     if let Some((large, _)) = large {
         let taken = node.slots(large).iter().any(|slot| !slot.load().is_none());
         if taken {
-            return Err(first_taken(memory, node, large));
+            is_clear(memory, node, large)?;
+            // Tables that stayed are in the way.
+            return Err(MapError::Occupied(large.start()));
         }
     }
     let ends = range.into_iter().flat_map(|range| node.parts(range));
@@ -288,21 +310,31 @@ fn apart(
     (left, Some((large, size)))
 }
 
-/// The first address of a range where something is mapped, or might be. Context: locked; there is such a thing.
-fn first_taken<M: TableMemory>(memory: &M, node: Node<'_>, range: VirtRange) -> MapError {
+/// Looks for something that is mapped; tables without entries are nothing. Context: locked.
+///
+/// # Errors
+/// The first address where something is mapped, or might be.
+pub(super) fn is_clear<M: TableMemory>(
+    memory: &M,
+    node: Node<'_>,
+    range: VirtRange,
+) -> Result<(), MapError> {
+    if node.lock().live() == 0 {
+        return Ok(());
+    }
     for (slot, part) in node.parts(range) {
         let entry = slot.load();
         match node.below(memory, entry) {
-            Some(below) if below.lock().live() != 0 => return first_taken(memory, below, part),
+            Some(below) => is_clear(memory, below, part)?,
             // The lowest tables lead nowhere, whatever their pages look like.
             None if node.level != Level::PTE && entry.leads_to_table() => {
-                return MapError::Foreign(part.start());
+                return Err(MapError::Foreign(part.start()));
             }
-            _ if !entry.is_none() => return MapError::Occupied(part.start()),
-            _ => {}
+            None if !entry.is_none() => return Err(MapError::Occupied(part.start())),
+            None => {}
         }
     }
-    MapError::Occupied(range.start())
+    Ok(())
 }
 
 /// How many tables an entry needs that leads nowhere yet.
@@ -347,6 +379,8 @@ struct Fill<'s, 'a, M: TableMemory, F> {
     empties: Empties,
     /// The bits of a small page but for its address.
     bits: u64,
+    /// There were not frames for all pages.
+    is_short: bool,
 }
 
 impl<'a, M: TableMemory, F: Frames> Fill<'_, 'a, M, F> {
@@ -363,11 +397,13 @@ impl<'a, M: TableMemory, F: Frames> Fill<'_, 'a, M, F> {
             let at = page_number(self.origin, large.start());
             let slots = node.slots(large);
             let bits = (size, leaf_bits(size, self.attributes));
-            self.frames.write(at, slots, bits);
-            new = u32::try_from(slots.len()).unwrap_or(0);
+            new = self.write(at, slots, bits);
         }
         let ends = range.into_iter().flat_map(|range| node.parts(range));
         for (slot, part) in ends {
+            if self.is_short {
+                break;
+            }
             let entry = slot.load();
             if let Some(below) = node.below(self.memory, entry) {
                 self.fill(below, part);
@@ -390,9 +426,16 @@ impl<'a, M: TableMemory, F: Frames> Fill<'_, 'a, M, F> {
         let slots = node.slots(range);
         let at = page_number(self.origin, range.start());
         let bits = (PageSize::Size4K, self.bits);
-        self.frames.write(at, slots, bits);
-        let new = u32::try_from(slots.len()).unwrap_or(0);
+        let new = self.write(at, slots, bits);
         node.lock().add(new);
+    }
+
+    /// Writes entries; answers how many, and notes if that is not all.
+    #[inline]
+    fn write(&mut self, at: u64, slots: &[Slot], bits: (PageSize, u64)) -> u32 {
+        let written = self.frames.write(at, slots, bits);
+        self.is_short |= written != slots.len();
+        u32::try_from(written).unwrap_or(0)
     }
 
     /// A table below one of `above`, without entries, and locked.

@@ -59,7 +59,7 @@ fn first_write_execute<M: TableMemory>(
             return first_write_execute(memory, below, (part, change));
         }
         let size = node.level.page_size()?;
-        let changed = change.of(entry, size);
+        let changed = change.of(entry, size, part.start());
         let is_both = changed != entry && changed.attributes(size).is_write_execute();
         is_both.then(|| part.start())
     })

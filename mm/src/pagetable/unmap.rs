@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::PageTable;
+use super::cursor::Cursor;
 use super::entry::{Entry, Leaf};
 use super::error::ChangeError;
 use super::kept::Empties;
@@ -26,25 +27,27 @@ impl PageTable {
         range: VirtRange,
         sink: impl FnMut(VirtAddr, Leaf),
     ) -> Result<FlushReceipt<'a, M>, ChangeError> {
-        self.unmap_as(memory, range, Empties::Kept, sink)
-    }
-
-    /// The same; tables that stay are freed as well, if that is wanted, where the range is all that they map.
-    pub(super) fn unmap_as<'a, M: TableMemory>(
-        &self,
-        memory: &'a M,
-        range: VirtRange,
-        kept: Empties,
-        sink: impl FnMut(VirtAddr, Leaf),
-    ) -> Result<FlushReceipt<'a, M>, ChangeError> {
         let mut receipt = FlushReceipt::new(memory);
         let any = |_| Ok::<_, ChangeError>(());
         let cursor = self.lock_split(memory, range, &mut receipt, any)?;
+        self.unmap_locked(cursor, range, (Empties::Kept, &mut receipt), sink);
+        Ok(receipt)
+    }
+
+    /// The same for a range across whose ends no large page lies; tables that stay are freed as well, if that is wanted, where
+    /// the range is all that they map.
+    pub(super) fn unmap_locked<'a, M: TableMemory>(
+        &self,
+        cursor: Cursor<'a, M>,
+        range: VirtRange,
+        (kept, receipt): (Empties, &mut FlushReceipt<'a, M>),
+        sink: impl FnMut(VirtAddr, Leaf),
+    ) {
         let mut clear = Clear {
-            memory,
+            memory: cursor.memory(),
             root: self.top_level(),
             kept,
-            receipt: &mut receipt,
+            receipt: &mut *receipt,
             sink,
             has_cleared: false,
         };
@@ -52,12 +55,11 @@ impl PageTable {
         clear.clear(top, range);
         clear.let_go(top, range);
         let has_cleared = clear.has_cleared;
-        cursor.prune(self, &mut receipt);
+        cursor.prune(self, receipt);
         // Tables can have been without entries before: CPUs may know the way through them even so.
         if has_cleared || receipt.has_tables() {
             receipt.add(range);
         }
-        Ok(receipt)
     }
 }
 

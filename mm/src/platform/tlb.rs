@@ -72,7 +72,9 @@ impl TlbFeatures {
     }
 
     /// Whether INVLPG forgets the pages of a range in all address spaces. With PCIDs it does only where they are global, as
-    /// all of the kernel's are.
+    /// all of the kernel's are: nothing in its half is mapped, or changed, so that it is not ([`Protection::GLOBAL`]).
+    ///
+    /// [`Protection::GLOBAL`]: crate::pagetable::Protection::GLOBAL
     fn reaches_by_page(self, range: VirtRange) -> bool {
         /// The upper half of addresses is the kernel's.
         const KERNEL: u64 = 1 << 63;

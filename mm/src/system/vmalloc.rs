@@ -267,8 +267,10 @@ impl<P: Platform> Memory<P> {
         let Some((space, supply)) = self.kspace() else {
             return false;
         };
-        let ended = space.ended_at(&self.platform, at, kind);
-        ended.is_some_and(|area| self.retire(space, &supply, (area, kind)))
+        match space.ended_at(&self.platform, at, kind) {
+            Some(area) => self.retire(space, &supply, (area, kind)),
+            None => false,
+        }
     }
 
     /// The same for an area that is at hand.
@@ -427,14 +429,14 @@ fn map_or_abandon<P: Platform>(
     match mapped {
         Ok(()) => Ok(area),
         Err(error) => {
-            space.abandon(supply, area);
+            space.abandon_unmapped(supply, area);
             Err(VmallocError::Map(error))
         }
     }
 }
 
 /// Maps the blocks of a pile, one behind the other: those of 2 MiB at the front as such, if the area is aligned to them, the
-/// others page by page.
+/// others page by page. An error leaves nothing of it.
 fn map_pile<P: Platform>(
     space: &Space,
     supply: &Store<'_, P>,
@@ -467,5 +469,9 @@ fn map_pile<P: Platform>(
         return Ok(());
     }
     let behind = || InPages::new(blocks().skip(to_index(large)));
-    space.map_large(supply, rest, behind, Attributes::KERNEL)
+    let mapped = space.map_large(supply, rest, behind, Attributes::KERNEL);
+    if mapped.is_err() {
+        space.unmap_part(supply, front);
+    }
+    mapped
 }

@@ -8,7 +8,7 @@ use core::ptr::NonNull;
 use super::{Memory, VmallocError};
 use crate::adapters::Store;
 use crate::addr::{Order, Pfn, PfnRange, PhysAddr, PhysRange, VirtAddr, to_count};
-use crate::config::{MAX_PHYS_BITS, PAGE_SIZE};
+use crate::config::{MAX_PHYS_BITS, PAGE_SHIFT, PAGE_SIZE};
 use crate::kspace::{Area, AreaKind, MOST_BLOCKS, Space, Wanted};
 use crate::pagetable::{Attributes, Cache, InAList, InARow, MapError, PageSize, Protection};
 use crate::platform::Platform;
@@ -45,40 +45,24 @@ impl From<VmallocError> for IoremapError {
     }
 }
 
-/// Frames of somebody else's.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Others<'a> {
-    /// One by one.
-    List(&'a [Pfn]),
-    /// In a row.
-    Row(Pfn, u64),
-}
-
-impl Others<'_> {
-    fn count(self) -> u64 {
-        match self {
-            Self::List(list) => to_count(list.len()),
-            Self::Row(_, count) => count,
-        }
-    }
-
-    /// Whether 2 MiB of them can be mapped as a whole.
-    fn are_large(self) -> bool {
-        let huge = Order::PAGEBLOCK;
-        matches!(self, Self::Row(first, count) if count >= huge.frames() && first.is_aligned(huge))
-    }
+/// Whether the architecture can address all frames of a list.
+#[inline]
+fn are_addressable(frames: &[Pfn]) -> bool {
+    // The limit is a power of two, so one bit that is too high is enough.
+    let all = frames.iter().fold(0, |all, pfn| all | pfn.as_u64());
+    all < 1 << (MAX_PHYS_BITS - PAGE_SHIFT)
 }
 
 impl<P: Platform> Memory<P> {
     /// An area that leads to frames which are not its own.
     pub(crate) fn map_others(
         &self,
-        frames: Others<'_>,
+        frames: &[Pfn],
         how: Attributes,
         (kind, place): (AreaKind, &'static Location<'static>),
     ) -> Result<&'static Area, VmallocError> {
         let (space, supply) = self.kspace().ok_or(VmallocError::NotUp)?;
-        let pages = frames.count();
+        let pages = to_count(frames.len());
         if pages == 0 {
             return Err(VmallocError::Empty);
         }
@@ -88,22 +72,21 @@ impl<P: Platform> Memory<P> {
         if how.is_write_execute() || how.protection.contains(Protection::USER) {
             return Err(VmallocError::Forbidden(how));
         }
+        if !are_addressable(frames) {
+            return Err(VmallocError::Map(MapError::Frames));
+        }
         let wanted = Wanted {
             asked: pages.saturating_mul(PAGE_SIZE),
             pages,
-            align: if frames.are_large() {
-                Order::PAGEBLOCK.bytes()
-            } else {
-                PAGE_SIZE
-            },
+            align: PAGE_SIZE,
             kind,
             place,
         };
         let area = self.take_area(space, &supply, &wanted)?;
-        match map_frames(space, &supply, area, frames, how) {
+        match space.map(&supply, area, &mut InAList(frames), how.in_kernel()) {
             Ok(()) => Ok(area),
             Err(error) => {
-                space.abandon(&supply, area);
+                space.abandon_unmapped(&supply, area);
                 Err(VmallocError::Map(error))
             }
         }
@@ -147,37 +130,48 @@ impl<P: Platform> Memory<P> {
         if let Some(pfn) = ram.next() {
             return Err(IoremapError::Ram(pfn.addr()));
         }
-        let (first, count) = (frames.first(), frames.frames());
-        let how = Attributes::KERNEL.with_cache(cache);
-        let row = Others::Row(first, count);
-        let area = self.map_others(row, how, (AreaKind::Ioremap, place))?;
         let (space, supply) = self.kspace().ok_or(VmallocError::NotUp)?;
-        // After it was mapped: nobody was told of the addresses yet.
-        if let Err(other) = space.note_device(&self.platform, area, first.addr(), cache) {
-            space.abandon(&supply, area);
-            return Err(IoremapError::Conflict(other));
+        let (first, pages) = (frames.first(), frames.frames());
+        let large = Order::PAGEBLOCK;
+        let is_large = pages >= large.frames() && first.is_aligned(large);
+        let wanted = Wanted {
+            asked: pages.saturating_mul(PAGE_SIZE),
+            pages,
+            align: if is_large { large.bytes() } else { PAGE_SIZE },
+            kind: AreaKind::Ioremap,
+            place,
+        };
+        let area = self
+            .take_area(space, &supply, &wanted)
+            .map_err(VmallocError::from)?;
+        // Before anything is mapped: so nobody ever finds it cached in two ways.
+        let noted = space.note_device(&self.platform, area, first.addr(), cache);
+        let mapped = noted.map_err(IoremapError::Conflict).and_then(|()| {
+            let how = Attributes::KERNEL.with_cache(cache);
+            let mapped = map_row(space, &supply, area, (first, is_large), how);
+            mapped.map_err(|error| VmallocError::Map(error).into())
+        });
+        if let Err(error) = mapped {
+            space.abandon_unmapped(&supply, area);
+            return Err(error);
         }
         let offset = at.offset_from(first.addr()).unwrap_or_default();
         Ok(area.start().checked_add(offset).unwrap_or_default())
     }
 }
 
-/// Maps frames of somebody else's in an area.
-#[inline]
-fn map_frames<P: Platform>(
+/// Maps frames in a row in an area.
+fn map_row<P: Platform>(
     space: &Space,
     supply: &Store<'_, P>,
     area: &Area,
-    frames: Others<'_>,
+    (first, is_large): (Pfn, bool),
     how: Attributes,
 ) -> Result<(), MapError> {
     let largest = PageSize::Size2M;
-    match frames {
-        Others::List(list) => space.map(supply, area, &mut InAList(list), how),
-        Others::Row(first, _) if frames.are_large() => {
-            let row = || InARow { first, largest };
-            space.map_large(supply, area.mapped(), row, how)
-        }
-        Others::Row(first, _) => space.map(supply, area, &mut InARow { first, largest }, how),
+    let row = || InARow { first, largest };
+    match is_large {
+        true => space.map_large(supply, area.mapped(), row, how),
+        false => space.map(supply, area, &mut row(), how),
     }
 }

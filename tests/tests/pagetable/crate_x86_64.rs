@@ -80,7 +80,9 @@ fn seen(mapper: &impl Translate, at: u64) -> Option<(u64, u64, PageTableFlags)> 
 
 fn flags(random: &mut Random) -> PageTableFlags {
     let bits = u64::from_le_bytes(random.below(u64::MAX).to_le_bytes());
-    PageTableFlags::from_bits_truncate(bits) & KEPT | PageTableFlags::PRESENT
+    // All of the kernel's pages are global, asked for or not.
+    let always = PageTableFlags::PRESENT | PageTableFlags::GLOBAL;
+    PageTableFlags::from_bits_truncate(bits) & KEPT | always
 }
 
 fn name<S: PageSize>(error: &MapToError<S>) -> &'static str {

@@ -152,6 +152,8 @@ impl<C: SimConfig> Mixed<'_, C> {
     }
 
     fn map(&mut self, range: VirtRange, first: u64, attributes: Attributes, largest: PageSize) {
+        // All of the kernel's pages are.
+        let global = (range.start().as_u64() >> 63) * bit::G;
         let frames = PfnRange::from_count(Pfn::new(first), range.pages()).unwrap();
         let row = (range.start(), frames);
         // SAFETY: nobody runs through these tables; also below.
@@ -166,7 +168,7 @@ impl<C: SimConfig> Mixed<'_, C> {
                 let stretch = Stretch {
                     end,
                     phys: first * PAGE,
-                    rights: rights(attributes),
+                    rights: rights(attributes) | global,
                 };
                 self.map.insert(start, stretch);
                 self.done[0] += 1;

@@ -50,6 +50,11 @@ impl<'m, C: SimConfig> Tables<'m, C> {
         let taken = self.pages.range(wanted.clone()).next().is_some();
         assert_eq!(outcome.is_ok(), !taken, "{outcome:?}");
         if outcome.is_ok() {
+            let mut attributes = attributes;
+            if start >> 63 == 1 {
+                // All of the kernel's pages are global.
+                attributes.protection |= Protection::GLOBAL;
+            }
             let new = wanted.zip(frames.iter());
             self.pages
                 .extend(new.map(|(page, pfn)| (page, (pfn, attributes))));
@@ -95,6 +100,10 @@ impl<'m, C: SimConfig> Tables<'m, C> {
         for (_, (_, attributes)) in self.pages.range_mut(Self::numbers(range)) {
             match change {
                 Change::Allow(more) => attributes.protection |= more,
+                // The kernel's pages stay global.
+                Change::Forbid(less) if range.start().as_u64() >> 63 == 1 => {
+                    attributes.protection &= !less.difference(Protection::GLOBAL);
+                }
                 Change::Forbid(less) => attributes.protection &= !less,
                 Change::Cache(cache) => attributes.cache = cache,
                 _ => {}

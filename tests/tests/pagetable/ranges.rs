@@ -10,6 +10,7 @@ const MIB: u64 = 1 << 20;
 for_every_config! {
     ranges_at_every_border_are_mapped_exactly_or_refused,
     frames_above_the_architecture_are_refused,
+    a_frame_that_cannot_be_is_the_last_that_is_asked_for,
 }
 
 /// Whether 4 levels can map it, said once more.
@@ -117,6 +118,48 @@ fn ranges_at_every_border_are_mapped_exactly_or_refused<C: SimConfig>() {
     unsafe { machine.destroy_page_table(tables) };
     machine.grace().barrier().unwrap();
     machine.finish();
+}
+
+/// Nobody is asked for a frame after one that cannot be, and that page is mapped to nothing: not while those before it are
+/// there, and not afterwards.
+fn a_frame_that_cannot_be_is_the_last_that_is_asked_for<C: SimConfig>() {
+    let machine = Machine::<C>::with_ram(32 * MIB);
+    let tables = machine.new_page_table(Level::P4D).unwrap();
+    let at = VirtAddr::new(0xffff_c900_0000_0000);
+    // Across the end of a table of pages.
+    let first = at.checked_add(510 * 4096).unwrap();
+    let range = VirtRange::from_size(first, 600 * 4096).unwrap();
+    for bad in [0, 1, 2, 3, 514, 599] {
+        let mut asked = Vec::new();
+        let frame_of = |page| {
+            asked.push(page);
+            // Of those that are in other tables: this one's are locked, not hidden.
+            for page in 0..page {
+                let walk = machine.walk(&tables, at_page(first, page));
+                let phys = walk.phys(at_page(first, page));
+                assert!(phys.is_none_or(|phys| phys.as_u64() == (page + 7) * 4096));
+            }
+            let there = machine.next_leaf(&tables, at_page(first, bad));
+            assert_eq!(there, None, "nothing is mapped from {bad} on");
+            Pfn::new(if page == bad { 1 << 40 } else { page + 7 })
+        };
+        // SAFETY: nobody runs through these tables.
+        let outcome =
+            unsafe { machine.map_each_page(&tables, range, frame_of, Attributes::KERNEL) };
+        assert_eq!(outcome, Err(MapError::Frames));
+        assert!(asked.iter().copied().eq(0..=bad), "{bad}: {asked:?}");
+        assert_eq!(machine.next_leaf(&tables, VirtAddr::new(0)), None);
+        let counted = machine.validate_page_table(&tables).unwrap();
+        assert!(counted <= 2, "tables without entries are gone: {counted}");
+    }
+    // SAFETY: nobody else knows them.
+    unsafe { machine.destroy_page_table(tables) };
+    machine.grace().barrier().unwrap();
+    machine.finish();
+}
+
+fn at_page(first: VirtAddr, page: u64) -> VirtAddr {
+    first.checked_add(page * 4096).unwrap()
 }
 
 fn frames_above_the_architecture_are_refused<C: SimConfig>() {

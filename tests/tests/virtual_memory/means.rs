@@ -4,8 +4,9 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
-use mm::addr::{Order, VirtAddr, VirtRange};
+use mm::addr::{Order, Pfn, PfnRange, VirtAddr, VirtRange};
 use mm::buddy::Gfp;
+use mm::pagetable::{Attributes, Cache, Change, Level, PageSize, Protection};
 use mm::platform::{Platform, TlbFeatures, TlbFlush};
 use mm::system::Block;
 use mm_tests::seed::{Random, cases, seed};
@@ -146,6 +147,84 @@ fn a_flush_reaches_all_address_spaces_in_as_few_instructions_as_will_do() {
             };
             assert_eq!(found, expected, "{name} with {means:?}");
         });
+    }
+}
+
+/// Pages of the kernel's half are global whatever was asked for: else the flush of one page would leave it to other
+/// address spaces.
+#[test]
+fn pages_of_the_kernel_are_forgotten_in_all_address_spaces_however_they_were_mapped() {
+    let plain = Attributes {
+        protection: Protection::WRITE,
+        cache: Cache::WriteBack,
+    };
+    for means in all_means() {
+        let mut machine = Machine::<Checked>::with_ram(16 * MIB);
+        let tables = machine.new_page_table(Level::P4D).unwrap();
+        // CPUs go by the root until the end.
+        assert!(machine.drain_all_pages());
+        machine.rebase();
+        let mut registers = Registers::kernel(tables.root().addr(), 4);
+        registers.pge = means.global_pages;
+        registers.pcide = means.pcids;
+        registers.invpcid = means.invpcid;
+        machine
+            .hardware()
+            .switch_paging_on(registers, VirtRange::EMPTY);
+        let frames = |first| PfnRange::from_count(Pfn::new(first), 2).unwrap();
+        let (first, second) = (kernel(0), kernel(16));
+        let other = VirtRange::from_size(second, 2 * 4096).unwrap();
+        // SAFETY: nobody uses what is there; also below.
+        unsafe {
+            let row = (first, frames(0x100));
+            machine
+                .map_pages(&tables, row, plain, PageSize::Size4K)
+                .unwrap();
+            let each = |page| Pfn::new(0x200 + page);
+            machine.map_each_page(&tables, other, each, plain).unwrap();
+            let less = Change::Forbid(Protection::GLOBAL | Protection::WRITE);
+            machine
+                .change_pages(&tables, other, less)
+                .unwrap()
+                .complete();
+        }
+        for pcid in 0..3 {
+            go_to(&machine, pcid);
+            assert_eq!(read(&machine, first), Ok(0x10_0000));
+            assert_eq!(read(&machine, second), Ok(0x20_0000));
+        }
+        for at in [first, second] {
+            let found = machine.walk(&tables, at).leaf().unwrap();
+            assert!(found.attributes.protection.contains(Protection::GLOBAL));
+            // One that stays: so no table is freed, and only pages are forgotten.
+            // SAFETY: as above.
+            let gone = unsafe { machine.unmap_pages(&tables, pages(at, 1), |_, _| ()) };
+            gone.unwrap().complete();
+        }
+        for pcid in 0..3 {
+            go_to(&machine, pcid);
+            for at in [first, second] {
+                let found = read(&machine, at);
+                assert_eq!(found, Err(Fault::Page(0)), "{means:?}: {at:?} in {pcid}");
+            }
+        }
+        // SAFETY: nobody uses them any more.
+        unsafe {
+            for at in [first, second] {
+                let gone = machine.unmap_pages(&tables, pages(at, 2), |_, _| ());
+                gone.unwrap().complete();
+            }
+        }
+        machine.hardware().flush_tlb_here(TlbFlush::All);
+        let root = PfnRange::block(tables.root(), Order::ZERO);
+        // SAFETY: nothing is mapped, and the root is nobody else's below.
+        unsafe { machine.destroy_page_table(tables) };
+        machine.grace().barrier().unwrap();
+        assert!(machine.drain_all_pages());
+        let root = machine.alloc_contig_range(root, Gfp::KERNEL).unwrap();
+        machine.hardware().flush_tlb_here(TlbFlush::All);
+        std::mem::forget(root);
+        machine.finish();
     }
 }
 

@@ -1,8 +1,9 @@
 //! What an area is: its addresses, its pages, its line in the list.
 
 use mm::adapters::{BadVfree, Vmalloc};
-use mm::addr::VirtAddr;
+use mm::addr::{Pfn, PfnRange, VirtAddr};
 use mm::buddy::Gfp;
+use mm::pagetable::MapError;
 use mm::platform::NodeId;
 use mm::proc::vmallocinfo;
 use mm::system::{AllocError, VmallocError};
@@ -115,6 +116,34 @@ fn large_pages_take_the_place_of_tables_without_entries() {
             world.free(huge);
             let _ = world.vmalloc_purge();
         }
+    }
+    world.finish();
+}
+
+/// What somebody mapped where areas are, though it was not theirs to map: it is told, and stays.
+#[test]
+fn what_is_mapped_where_large_pages_are_to_be_stays_and_is_told() {
+    let world = World::<Usual>::new(64 * MIB, 64 * MIB, 64);
+    for (offset, mib) in [(0, 2), (2 * MIB - 4096, 4), (5 * MIB, 8), (4 * MIB, 5)] {
+        let stray = VirtAddr::new(START).checked_add(offset).unwrap();
+        let frames = PfnRange::from_count(Pfn::new(5), 1).unwrap();
+        world.map_stray(stray, frames);
+        let told = Err(VmallocError::Map(MapError::Occupied(stray)));
+        assert_eq!(
+            world.vmalloc_huge(mib * MIB as usize, Gfp::KERNEL),
+            told,
+            "{offset:#x}"
+        );
+        let found = world.mapping(stray).unwrap();
+        assert_eq!(found.pfn, Pfn::new(5));
+        assert_eq!(world.mapped(), 1, "and nothing else is");
+        world.look();
+        world.unmap_stray(stray);
+        let huge = world.vmalloc_huge(mib * MIB as usize, Gfp::KERNEL).unwrap();
+        assert_eq!(at(huge, 0), VirtAddr::new(START));
+        assert!(world.mapping(at(huge, 0)).unwrap().huge);
+        world.free(huge);
+        let _ = world.vmalloc_purge();
     }
     world.finish();
 }

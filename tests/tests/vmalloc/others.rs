@@ -5,7 +5,7 @@ use std::ptr::NonNull;
 use mm::adapters::BadVfree;
 use mm::addr::{Order, Pfn, PhysAddr};
 use mm::buddy::Gfp;
-use mm::pagetable::{Attributes, Cache, Protection};
+use mm::pagetable::{Attributes, Cache, MapError, Protection};
 use mm::proc::vmallocinfo;
 use mm::system::{IoremapError, VmallocError};
 use mm_tests::sim::{Listed, Plain, Sparse, Usual};
@@ -135,6 +135,62 @@ fn devices_are_mapped_as_they_are_to_be_cached() {
         (false, 0x1_0000_0000 + 5 * MIB - 4096)
     );
     iounmap(&world, device);
+    world.finish();
+}
+
+/// Whether a device may be cached so is known before it is mapped: so no table is made for what is refused, and no CPU is
+/// told to forget a page.
+#[test]
+fn a_device_is_not_mapped_before_it_is_known_how_it_is_cached() {
+    let world = World::<Usual>::new(64 * MIB, 64 * MIB, 64);
+    let device = ioremap(&world, DEVICE, 0x3000, Cache::Uncached).unwrap();
+    let tables = world.page_table_frames();
+    let other = ioremap(&world, DEVICE, 5 * MIB, Cache::WriteCombining);
+    assert_eq!(other, Err(IoremapError::Conflict(Cache::Uncached)));
+    assert_eq!(world.page_table_frames(), tables);
+    assert_eq!(world.mapped(), 3);
+    // Who is refused is on no list: what is mapped still is.
+    let again = ioremap(&world, DEVICE, 1, Cache::WriteBack);
+    assert_eq!(again, Err(IoremapError::Conflict(Cache::Uncached)));
+    iounmap(&world, device);
+    let device = ioremap(&world, DEVICE, 5 * MIB, Cache::WriteCombining).unwrap();
+    assert!(world.page_table_frames() > tables);
+    iounmap(&world, device);
+    world.finish();
+}
+
+/// Frames that no entry can name.
+#[test]
+fn frames_above_the_architecture_are_no_area() {
+    let world = World::<Usual>::new(64 * MIB, 64 * MIB, 64);
+    let top = 1_u64 << 40;
+    let areas = world.vmalloc_stats().areas;
+    for (place, high) in [
+        (0, top),
+        (3, top),
+        (15, top + 5),
+        (7, u64::MAX),
+        (9, 1 << 63),
+    ] {
+        let mut frames = [Pfn::new(5); 16];
+        frames[place] = Pfn::new(high);
+        // SAFETY: refused.
+        let refused = unsafe { world.vmap(&frames, Attributes::KERNEL) };
+        assert_eq!(
+            refused,
+            Err(VmallocError::Map(MapError::Frames)),
+            "{high:#x}"
+        );
+        // SAFETY: as above.
+        let refused = unsafe { world.vm_map_ram(&frames[..place + 1]) };
+        assert_eq!(refused, Err(VmallocError::Map(MapError::Frames)));
+    }
+    assert_eq!((world.mapped(), world.vmalloc_stats().areas), (0, areas));
+    // SAFETY: there is nothing, and nobody uses the address.
+    let area = unsafe { world.vmap(&[Pfn::new(top - 1)], Attributes::KERNEL) }.unwrap();
+    assert_eq!(world.mapping(at(area, 0)).unwrap().pfn, Pfn::new(top - 1));
+    // SAFETY: as above.
+    unsafe { world.vunmap(area) }.unwrap();
     world.finish();
 }
 

@@ -3,8 +3,9 @@
 use std::ops::Deref;
 use std::ptr::NonNull;
 
-use mm::addr::{VirtAddr, VirtRange};
+use mm::addr::{PfnRange, VirtAddr, VirtRange};
 use mm::config::PAGE_SIZE;
+use mm::pagetable::{Attributes, PageSize};
 use mm_tests::sim::{Builder, Machine, Mapped, SimConfig, SimSpace};
 
 pub(crate) const MIB: u64 = 1 << 20;
@@ -81,6 +82,22 @@ impl<C: SimConfig> World<C> {
     pub(crate) fn free(&self, area: NonNull<u8>) {
         // SAFETY: the test forgets it.
         unsafe { self.vfree(area) }.unwrap();
+    }
+
+    /// Maps frames where nobody but the library is to map anything.
+    pub(crate) fn map_stray(&self, at: VirtAddr, frames: PfnRange) {
+        let (tables, how) = (self.space.tables(), Attributes::KERNEL);
+        // SAFETY: nobody uses the address.
+        let mapped = unsafe { self.map_pages(tables, (at, frames), how, PageSize::Size4K) };
+        mapped.unwrap();
+    }
+
+    /// Takes a page away again.
+    pub(crate) fn unmap_stray(&self, at: VirtAddr) {
+        let page = VirtRange::from_size(at, PAGE_SIZE).unwrap();
+        // SAFETY: as above.
+        let gone = unsafe { self.unmap_pages(self.space.tables(), page, |_, _| ()) };
+        gone.unwrap().complete();
     }
 
     /// Looks at everything.
