@@ -25,6 +25,7 @@ mod deferred;
 mod failing;
 mod heap;
 mod others;
+mod protect;
 mod purge;
 mod suite;
 mod world;

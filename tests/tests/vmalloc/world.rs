@@ -83,8 +83,9 @@ impl<C: SimConfig> World<C> {
         unsafe { self.vfree(area) }.unwrap();
     }
 
-    /// Looks at everything.
+    /// Looks at everything, once page tables that nobody has any more are freed.
     pub(crate) fn look(&self) {
+        self.grace().barrier().unwrap();
         self.validate_vmalloc().unwrap();
         let _ = self.space.count(&self.machine);
         self.machine.check();
