@@ -21,6 +21,7 @@ macro_rules! on_machines {
 
 mod areas;
 mod basics;
+mod borders;
 mod deferred;
 mod failing;
 mod heap;
