@@ -7,6 +7,10 @@
 mod deferred_tests;
 mod frame_tests;
 mod grace_tests;
+/// The list of areas that wait for a purge. The rest of `kspace` is not built here.
+#[path = "kspace/raw/link.rs"]
+mod link;
+mod link_tests;
 mod nesting_tests;
 mod object_tests;
 mod page_list_tests;

@@ -8,5 +8,6 @@ pub mod oracles;
 pub mod race;
 pub mod seed;
 pub mod sim;
+pub mod threads;
 pub mod traces;
 pub mod window;

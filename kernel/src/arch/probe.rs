@@ -365,9 +365,9 @@ pub unsafe fn poke(address: u64) {
 ///
 /// # Safety
 ///
-/// Fetching an instruction at `address` faults.
+/// Fetching an instruction at `address` faults, or a function is there that may be called.
 pub unsafe fn call(address: u64) {
-    // SAFETY: the caller says that it faults.
+    // SAFETY: the caller says that it faults, or returns.
     unsafe { asm!("call {}", in(reg) address, clobber_abi("sysv64")) };
 }
 

@@ -9,7 +9,7 @@ use crate::arch::trap::vector;
 use crate::arch::{cpu, image, local, probe, smp};
 use crate::boot_info;
 use crate::ktest::Failure;
-use crate::memory::{Kernel, KernelPlatform, MEMORY, Pages};
+use crate::memory::{Kernel, KernelPlatform, MEMORY, Pages, settle_areas};
 use crate::num::to_u64;
 use crate::panic::PageFaultWords;
 use crate::{ktest, ktest_assert, ktest_eq, sched};
@@ -43,12 +43,12 @@ fn read(address: u64) {
 }
 
 fn write(address: u64) {
-    // SAFETY: the tests pass addresses that fault.
+    // SAFETY: the tests pass addresses that fault, or of pages of their own.
     unsafe { probe::poke(address) };
 }
 
 fn execute(address: u64) {
-    // SAFETY: the tests pass addresses that fault.
+    // SAFETY: the tests pass addresses that fault, or of code that returns.
     unsafe { probe::call(address) };
 }
 
@@ -273,6 +273,47 @@ ktest! {
         write(at);
         // No table is left of it.
         ktest_eq!(size(), before);
+        Ok(())
+    }
+
+    fn an_area_is_filled_with_code_and_run_and_its_next_owner_has_data() {
+        // `ret`, in every place.
+        const CODE: u8 = 0xc3;
+        let new = || Vmalloc::alloc(Kernel, 3 * 4096, Gfp::KERNEL).map_err(Failure::new);
+        let mut area = new()?;
+        area.fill(CODE);
+        let at = to_u64(area.as_ptr().addr()).saturating_add(PAGE_SIZE);
+        let range = VirtRange::from_size(VirtAddr::new(at), PAGE_SIZE).unwrap_or_default();
+        // SAFETY: nobody but this test has the area; it expects the page faults.
+        let set = |named: Named| unsafe { named(&MEMORY, range) };
+        let both = Err(ProtectError::WriteExecute(range.start()));
+
+        on_every_cpu(|| refused(execute, at, PRESENT | FETCH))?;
+        ktest_eq!(set(Memory::set_memory_x), both);
+        ktest_eq!(set(Memory::set_memory_ro), Ok(()));
+        on_every_cpu(|| {
+            write(at.saturating_add(PAGE_SIZE));
+            refused(write, at, PRESENT | WRITE)?;
+            refused(execute, at, PRESENT | FETCH)
+        })?;
+        ktest_eq!(set(Memory::set_memory_x), Ok(()));
+        on_every_cpu(|| {
+            execute(at);
+            refused(execute, at.saturating_sub(PAGE_SIZE), PRESENT | FETCH)?;
+            refused(write, at, PRESENT | WRITE)
+        })?;
+        ktest_eq!(set(Memory::set_memory_rw), both);
+        // Freed as it is; then there is no area that could be changed.
+        let first = area.as_non_null();
+        drop(area);
+        ktest_eq!(set(Memory::set_memory_nx), Err(ProtectError::NoArea(range)));
+        settle_areas();
+        let mut again = new()?;
+        again.fill(CODE);
+        let starts = to_u64(again.as_ptr().addr());
+        on_every_cpu(|| refused(execute, starts.saturating_add(PAGE_SIZE), PRESENT | FETCH))?;
+        // Nobody else takes areas of three pages now.
+        ktest_assert!(again.as_non_null() == first);
         Ok(())
     }
 }

@@ -1,6 +1,20 @@
-//! What the kernel may do with its own pages, by Linux's names (`set_memory.c`).
+//! What the kernel may do with its own pages, by Linux's names (`set_memory.c`): those of the direct map, of its image, and
+//! of areas.
+//!
+//! # Areas
+//!
+//! A range of an area lies in it as a whole, its guard page left out; who has the area may change its rights, such as to
+//! fill it with code, which is read-only before it is executed. Whatever the rights are when it is freed, nothing is left of
+//! them: its entries are cleared as a whole, and written anew for the next one.
+//!
+//! What the direct map allows for the same frames stays as it is. Linux changes that, too, except for NX, and puts it right
+//! when the area is freed (`VM_FLUSH_RESET_PERMS`). Here frames of an area are single pages from anywhere, so each
+//! would cost the direct map one of its large pages, and freeing, which may happen in an interrupt, would have to
+//! change page tables that it may not lock. Who wants nobody to write by the direct map either says so, for the
+//! frames that [`Memory::vmalloc_to_pfn`] tells, and takes it back before the area is freed.
 
 use crate::addr::{PfnRange, VirtRange};
+use crate::kspace::{AreaKind, AreaState};
 use crate::pagetable::{Change, PageSize, ProtectError, Protection};
 use crate::platform::{PageAccess, Platform, TlbFlush};
 use crate::sync::Pin;
@@ -8,16 +22,17 @@ use crate::sync::shootdown::CEILING;
 use crate::system::Memory;
 
 impl<P: Platform> Memory<P> {
-    /// Makes pages of the direct map or of the kernel's image read-only, and has all CPUs know it (Linux: `set_memory_ro`).
-    /// Large pages are split where the range ends in them, and are put together again when all of one may be used alike.
-    /// Where the same frames are mapped elsewhere as well, that stays as it is. Context: task; no lock held.
+    /// Makes pages of the direct map, of the kernel's image, or of an area of [`vmalloc`](Self::vmalloc) or
+    /// [`vmap`](Self::vmap) read-only, and has all CPUs know it (Linux: `set_memory_ro`). Large pages are split where the
+    /// range ends in them, and are put together again when all of one may be used alike. Where the same frames are mapped
+    /// elsewhere as well, that stays as it is. Rights of an area end with it. Context: task; no lock held.
     ///
     /// # Errors
     /// [`ProtectError`]; nothing is changed then.
     ///
     /// # Safety
     ///
-    /// Nobody writes there, or whoever does expects the page fault.
+    /// Nobody writes there, or whoever does expects the page fault; of an area, the caller has it.
     pub unsafe fn set_memory_ro(&self, range: VirtRange) -> Result<(), ProtectError> {
         self.protect_kernel(range, Change::Forbid(Protection::WRITE))
     }
@@ -131,11 +146,30 @@ impl<P: Platform> Memory<P> {
         let space = self.kernel_space().ok_or(ProtectError::NoKernelSpace)?;
         space.tables.check(range)?;
         let regions = [space.layout.direct_map, space.layout.image];
-        if !regions.iter().any(|region| region.covers(range)) {
-            return Err(ProtectError::Outside(range));
-        }
-        let receipt = space.tables.protect(self, range, (change, space.largest))?;
+        let largest = match regions.iter().any(|region| region.covers(range)) {
+            true => space.largest,
+            false => self.largest_of_area(range)?,
+        };
+        let receipt = space.tables.protect(self, range, (change, largest))?;
         receipt.complete();
         Ok(())
+    }
+
+    /// The largest pages that the area may have in which all of a range lies.
+    fn largest_of_area(&self, range: VirtRange) -> Result<PageSize, ProtectError> {
+        let areas = self
+            .kspace()
+            .filter(|(space, _)| space.range().covers(range));
+        let (space, _) = areas.ok_or(ProtectError::Outside(range))?;
+        let area = space.containing(self.platform(), range.start());
+        let is_right = area.is_some_and(|area| {
+            area.state() == AreaState::Busy
+                && matches!(area.kind(), AreaKind::Vmalloc | AreaKind::Vmap)
+                && area.mapped().covers(range)
+        });
+        match is_right {
+            true => Ok(PageSize::Size2M),
+            false => Err(ProtectError::NoArea(range)),
+        }
     }
 }

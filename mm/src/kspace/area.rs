@@ -3,7 +3,7 @@
 
 use core::panic::Location;
 
-use super::raw::{Link, Pile, PileSlot};
+use super::raw::{Link, Linked, Pile, PileSlot};
 use crate::addr::{Order, Pfn, PhysAddr, VirtAddr, VirtRange};
 use crate::collections::range_tree::{RangeNode, Slot};
 use crate::config::{PAGE_SHIFT, PAGE_SIZE};
@@ -110,6 +110,13 @@ pub(crate) struct Area {
     table: AtomicU64,
     /// Who asked for it.
     origin: Origin,
+}
+
+impl Linked for Area {
+    #[inline]
+    fn next(&self) -> &Link {
+        &self.next
+    }
 }
 
 impl Area {

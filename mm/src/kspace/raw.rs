@@ -8,6 +8,9 @@ mod page_box;
 pub(crate) mod percpu;
 mod pile;
 
-pub(crate) use link::Link;
+pub(crate) use link::Linked;
 pub(crate) use page_box::PageBox;
 pub(crate) use pile::{MOST_BLOCKS, Pile, PileSlot, Returned, Supply};
+
+/// Which area stands somewhere.
+pub(crate) type Link = link::Link<super::Area>;

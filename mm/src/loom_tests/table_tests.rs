@@ -75,7 +75,7 @@ impl World {
         for _ in 0..looks {
             let latest = self.epoch.latest();
             let passed = self.seats.iter().map(|seat| seat.passed(latest));
-            self.epoch.note_over(passed.fold(latest, Ord::min));
+            self.epoch.note_over(passed.fold(latest, Cookie::earlier));
             if self.epoch.is_over(cookie) {
                 self.give_back();
                 return true;

@@ -132,8 +132,10 @@ impl core::error::Error for ChangeError {}
 pub enum ProtectError {
     /// The library was not told of the kernel's address space.
     NoKernelSpace,
-    /// Part of it lies neither in the direct map nor in the kernel's image.
+    /// Part of it lies neither in the direct map nor in the kernel's image, nor among areas.
     Outside(VirtRange),
+    /// No one area has all of it that somebody has from `vmalloc` or `vmap`.
+    NoArea(VirtRange),
     /// The page here could be both written and executed then: no kernel page ever is.
     WriteExecute(VirtAddr),
     /// The range is wrong, or is not mapped, or there are no tables.
@@ -160,6 +162,7 @@ impl fmt::Display for ProtectError {
                 f,
                 "{range:?} lies neither in the direct map nor in the kernel's image"
             ),
+            Self::NoArea(range) => write!(f, "no area of vmalloc or vmap has all of {range:?}"),
             Self::WriteExecute(at) => {
                 write!(f, "the page at {at:?} could be both written and executed")
             }

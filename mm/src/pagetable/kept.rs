@@ -84,6 +84,10 @@ impl PageTable {
 fn clear<M: TableMemory>(memory: &M, node: Node<'_>, range: VirtRange) {
     if node.level.below().is_none() {
         clear_pages(node, node.slots(range));
+        if node.lock().live() == 0 {
+            // A large page was split here, perhaps.
+            node.lock().keep();
+        }
         return;
     }
     let mut gone: u32 = 0;

@@ -96,7 +96,7 @@ impl Grace {
             let latest = self.epoch.latest();
             let cpus = presence.cpus();
             let lowest = cpus.map(|cpu| self.passed(platform, presence, cpu, latest));
-            self.epoch.note_over(lowest.fold(latest, Cookie::min));
+            self.epoch.note_over(lowest.fold(latest, Cookie::earlier));
             self.is_over(cookie)
         }
     }
@@ -116,9 +116,9 @@ impl Grace {
         let mut lowest = latest;
         for cpu in presence.cpus() {
             let passed = self.passed(platform, presence, cpu, latest);
-            lowest = lowest.min(passed);
+            lowest = lowest.earlier(passed);
             let Some(seat) = self.seat(cpu) else { continue };
-            if passed > over {
+            if passed.is_after(over) {
                 seat.forget_late();
                 continue;
             }
@@ -171,9 +171,9 @@ impl Grace {
     pub fn validate(&self) -> Result<(), Corruption> {
         // Whatever is read first cannot be ahead of what is read last.
         let seen = self.seats.iter().filter_map(Seat::seen);
-        let highest = seen.fold(self.epoch.last_over(), Cookie::max);
+        let highest = seen.fold(self.epoch.last_over(), Cookie::later);
         let latest = self.epoch.latest();
-        if highest > latest {
+        if highest.is_after(latest) {
             return Err(Corruption::Miscount {
                 check: Check::GracePeriods,
                 recorded: highest.number(),

@@ -56,7 +56,8 @@ pub(super) struct Cpus {
     machine: u64,
     cpus: Vec<Cpu>,
     /// Which tokens are out, and to whom.
-    taken: Mutex<Vec<Option<ThreadId>>>,
+    /// Locked by `spin`, so that ThreadSanitizer sees who had a CPU before.
+    taken: spin::Mutex<Vec<Option<ThreadId>>>,
     /// `(held, taken)` pairs ever seen.
     edges: Mutex<BTreeSet<(&'static str, &'static str)>>,
     troubles: Mutex<Vec<Trouble>>,
@@ -75,7 +76,7 @@ impl Cpus {
         Self {
             machine: MACHINES.fetch_add(1, Ordering::Relaxed),
             cpus: (0..count).map(|_| Cpu::default()).collect(),
-            taken: Mutex::new(vec![None; count as usize]),
+            taken: spin::Mutex::new(vec![None; count as usize]),
             edges: Mutex::default(),
             troubles: Mutex::default(),
             taken_locks: AtomicU64::new(0),
@@ -116,7 +117,7 @@ impl Cpus {
     }
 
     fn take(&self, cpu: u32) {
-        let mut taken = self.taken.lock().unwrap();
+        let mut taken = self.taken.lock();
         let token = taken
             .get_mut(cpu as usize)
             .unwrap_or_else(|| panic!("the machine has no CPU {cpu}"));
@@ -126,7 +127,7 @@ impl Cpus {
 
     /// Whether other threads run on CPUs.
     pub(super) fn has_others(&self) -> bool {
-        let (taken, own) = (self.taken.lock().unwrap(), thread::current().id());
+        let (taken, own) = (self.taken.lock(), thread::current().id());
         taken.iter().flatten().any(|thread| *thread != own)
     }
 
@@ -272,6 +273,6 @@ impl Drop for OnCpu<'_> {
             let place = running.iter().rposition(|one| *one == here);
             running.remove(place.expect("this thread is on the CPU"));
         });
-        self.cpus.taken.lock().unwrap()[self.cpu as usize] = None;
+        self.cpus.taken.lock()[self.cpu as usize] = None;
     }
 }

@@ -14,6 +14,7 @@ use mm::sync::grace::{Cookie, Guard};
 use mm::system::{Block, GraceError, Memory, QueueFull};
 use mm_tests::seed::{Random, seed};
 use mm_tests::sim::{Checked, Listed, Machine, Plain, SimConfig, SimPlatform, Usual, Vmemmap};
+use mm_tests::threads::join;
 
 const MIB: u64 = 1 << 20;
 
@@ -160,7 +161,7 @@ fn race<C: SimConfig>(rounds: u32) {
     let linked = AtomicU64::new(page(&machine, 1).into_raw().as_u64());
     let (done, seen) = (AtomicBool::new(false), AtomicU64::new(0));
     thread::scope(|scope| {
-        for cpu in 1..=2 {
+        let read = |cpu| {
             let (machine, linked, done, seen) = (&machine, &linked, &done, &seen);
             scope.spawn(move || {
                 let _here = machine.cpu(cpu);
@@ -176,8 +177,9 @@ fn race<C: SimConfig>(rounds: u32) {
                     seen.fetch_add(1, Ordering::Relaxed);
                     machine.grace().quiescent();
                 }
-            });
-        }
+            })
+        };
+        let readers = [1, 2].map(read);
         let here = machine.cpu(3);
         while seen.load(Ordering::Relaxed) == 0 {
             thread::yield_now();
@@ -201,6 +203,7 @@ fn race<C: SimConfig>(rounds: u32) {
         }
         drop(here);
         done.store(true, Ordering::Relaxed);
+        join(readers);
     });
     assert!(seen.into_inner() > 0);
     // SAFETY: as above.
@@ -367,7 +370,7 @@ fn what_a_cpu_put_off_is_its_own_while_it_is_there() {
     let machine = machine::<Listed<Usual>>(2);
     let (put_off, looked) = (Barrier::new(2), Barrier::new(2));
     thread::scope(|scope| {
-        scope.spawn(|| {
+        let other = scope.spawn(|| {
             let _here = machine.cpu(1);
             page(&machine, 3).defer_free();
             put_off.wait();
@@ -390,6 +393,7 @@ fn what_a_cpu_put_off_is_its_own_while_it_is_there() {
         assert!(machine.grace().tend());
         assert_eq!(machine.hardware().take_rescheduled(), [CpuId(1); 2]);
         looked.wait();
+        join([other]);
     });
     finish(machine);
 }
@@ -400,7 +404,7 @@ fn cpus_that_come_and_go_while_others_wait_for_grace_periods_lose_nothing() {
     let machine = machine::<Listed<Usual>>(3);
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
-        scope.spawn(|| {
+        let other = scope.spawn(|| {
             for _ in 0..2_000 {
                 let _here = machine.cpu(1);
                 let guard = machine.grace().pin().unwrap();
@@ -416,6 +420,7 @@ fn cpus_that_come_and_go_while_others_wait_for_grace_periods_lose_nothing() {
             machine.grace().tend();
             rounds.set(rounds.get() + 1);
         }
+        join([other]);
     });
     finish(machine);
 }
@@ -463,7 +468,7 @@ fn a_request_waits_for_readers_that_hold_memory_up() {
     let machine = machine::<Listed<Usual>>(2);
     let (full, waits) = (Barrier::new(2), Barrier::new(2));
     thread::scope(|scope| {
-        scope.spawn(|| {
+        let other = scope.spawn(|| {
             let _here = machine.cpu(1);
             let guard = machine.grace().pin().unwrap();
             full.wait();
@@ -479,6 +484,7 @@ fn a_request_waits_for_readers_that_hold_memory_up() {
         waits.wait();
         let block = machine.alloc_block(Gfp::KERNEL, Order::ZERO);
         assert!(block.is_ok());
+        join([other]);
     });
     finish(machine);
 }
@@ -522,7 +528,7 @@ fn a_barrier_waits_for_what_was_there_and_not_for_what_comes() {
     };
     let ready = Barrier::new(2);
     thread::scope(|scope| {
-        scope.spawn(|| {
+        let other = scope.spawn(|| {
             let _here = machine.cpu(1);
             machine.grace().call(done, FIRST).unwrap();
             page(&machine, 3).defer_free();
@@ -542,6 +548,7 @@ fn a_barrier_waits_for_what_was_there_and_not_for_what_comes() {
         });
         let ended = ended.take(20).count();
         STOP.store(true, Ordering::Relaxed);
+        join([other]);
         assert_eq!(ended, 20);
     });
     finish(machine);

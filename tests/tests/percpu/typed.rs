@@ -9,6 +9,7 @@ use mm::sync::Pin;
 use mm::system::{PerCpuBox, PerCpuError};
 use mm_tests::for_four_configs;
 use mm_tests::sim::{Machine, SimConfig, Usual};
+use mm_tests::threads::join;
 
 use super::MIB;
 
@@ -20,7 +21,7 @@ fn each_cpu_counts_its_own<C: SimConfig>() {
     let zero = |_| AtomicU64::new(0);
     let counter = PerCpuBox::new_with(home, Gfp::KERNEL, zero).unwrap();
     std::thread::scope(|scope| {
-        for cpu in 1..5 {
+        let run = |cpu| {
             let (machine, counter) = (&machine, &counter);
             scope.spawn(move || {
                 let _here = machine.cpu(cpu);
@@ -30,8 +31,9 @@ fn each_cpu_counts_its_own<C: SimConfig>() {
                     // Nobody else writes to it.
                     mine.store(mine.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
                 }
-            });
-        }
+            })
+        };
+        join((1..5).map(run));
     });
     let count = |value: &AtomicU64| value.load(Ordering::Relaxed);
     let each: Vec<_> = counter.iter().map(|(_, value)| count(value)).collect();

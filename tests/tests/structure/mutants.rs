@@ -254,6 +254,7 @@ const SUITES: [Suite; 13] = [
             "mm/src/sync/under_way.rs",
             "mm/src/frame/record.rs",
             "mm/src/frame/stack.rs",
+            "mm/src/kspace/raw/link.rs",
         ],
         is_loom: true,
         tests: &["--package", "mm", "--lib"],

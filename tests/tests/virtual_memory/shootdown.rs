@@ -12,6 +12,7 @@ use mm::system::{Block, Memory};
 use mm_tests::seed::{Random, cases, seed};
 use mm_tests::sim::mmu::{Access, Fault, Registers, bit};
 use mm_tests::sim::{Checked, Machine, SimPlatform, Trouble};
+use mm_tests::threads::join;
 
 use super::tables::Tables;
 
@@ -62,7 +63,7 @@ fn churn(cpus: u32, flushes: u64, seed: u64) -> (u64, u64) {
         let (machine, entries, reads, left) = (&machine, &entries, &reads, &left);
         machine.idle(Lazy::Offline, || {
             thread::scope(|scope| {
-                for cpu in 1..=cpus {
+                let run = |cpu| {
                     scope.spawn(move || {
                         let _here = machine.cpu(cpu);
                         let mut random = Random::new(seed ^ u64::from(cpu));
@@ -121,8 +122,9 @@ fn churn(cpus: u32, flushes: u64, seed: u64) -> (u64, u64) {
                             .for_each(|page| entries[*page as usize].store(0, Ordering::Release));
                         machine.flush_tlb(range(0, PAGES));
                         drop(held);
-                    });
-                }
+                    })
+                };
+                join((1..=cpus).map(run));
             });
         });
         machine.flush_tlb_tables(range(0, PAGES));
@@ -183,7 +185,7 @@ fn counters_tell_who_was_interrupted_and_what_was_forgotten() {
     machine.flush_tlb(VirtRange::EMPTY);
     let (asked, is_done) = (AtomicBool::new(false), AtomicBool::new(false));
     thread::scope(|scope| {
-        scope.spawn(|| {
+        let other = scope.spawn(|| {
             let _here = machine.cpu(1);
             asked.store(true, Ordering::Release);
             while !is_done.load(Ordering::Acquire) {
@@ -202,6 +204,7 @@ fn counters_tell_who_was_interrupted_and_what_was_forgotten() {
         assert_eq!(vmstat(&machine), [1, 1, 2, 8]);
         assert_eq!(machine.tlb_of(CpuId(1)).unwrap().behind, 1);
         is_done.store(true, Ordering::Release);
+        join([other]);
     });
     assert_eq!(machine.hardware().tlb_kicks(), 1);
     let first = machine.tlb_of(CpuId(0)).unwrap();
@@ -234,7 +237,7 @@ fn an_idle_cpu_is_asked_only_where_tables_go_and_catches_up_when_it_is_back() {
     tables.set(addr(5), 1, old.pfn().addr().as_u64() | KERNEL);
     let step = AtomicU64::new(0);
     thread::scope(|scope| {
-        scope.spawn(|| {
+        let other = scope.spawn(|| {
             let _here = machine.cpu(1);
             assert!(machine.touch(addr(5), Access::READ).is_ok());
             // SAFETY: nothing is touched until it is left.
@@ -265,6 +268,7 @@ fn an_idle_cpu_is_asked_only_where_tables_go_and_catches_up_when_it_is_back() {
         wait_for(&step, 3);
         machine.flush_tlb_tables(range(5, 1));
         assert_eq!(machine.hardware().tlb_kicks(), 1);
+        join([other]);
     });
     drop(tables);
     machine.finish();

@@ -21,10 +21,12 @@ macro_rules! on_machines {
 
 mod areas;
 mod basics;
+mod borders;
 mod deferred;
 mod failing;
 mod heap;
 mod others;
+mod protect;
 mod purge;
 mod suite;
 mod waiting;

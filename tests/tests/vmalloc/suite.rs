@@ -9,6 +9,7 @@ use mm::pagetable::Attributes;
 use mm::sync::shootdown::Lazy;
 use mm_tests::seed::{Random, cases, seed};
 use mm_tests::sim::{Listed, Machine, Plain, Sparse};
+use mm_tests::threads::join;
 
 use crate::world::{MIB, PAGE, World};
 
@@ -182,7 +183,7 @@ fn vmalloc_stress_on_four_cpus() {
     let rounds = cases(1_000);
     let all = || {
         thread::scope(|scope| {
-            for cpu in 1..=4 {
+            let run = |cpu| {
                 let world = &world;
                 scope.spawn(move || {
                     let _running = world.cpu(cpu);
@@ -203,8 +204,9 @@ fn vmalloc_stress_on_four_cpus() {
                         }
                     }
                     areas.into_iter().for_each(|(area, ..)| world.free(area));
-                });
-            }
+                })
+            };
+            join((1..=4).map(run));
         })
     };
     // Nobody waits for who waits for them.

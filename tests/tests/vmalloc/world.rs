@@ -100,8 +100,9 @@ impl<C: SimConfig> World<C> {
         gone.unwrap().complete();
     }
 
-    /// Looks at everything.
+    /// Looks at everything, once page tables that nobody has any more are freed.
     pub(crate) fn look(&self) {
+        self.grace().barrier().unwrap();
         self.validate_vmalloc().unwrap();
         let _ = self.space.count(&self.machine);
         self.machine.check();

@@ -17,18 +17,42 @@ use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering, compiler_fence};
 
 /// In [`Seat::seen`]: this CPU never read anything.
 const OUT: u64 = 0;
-/// The epoch that a machine begins with.
-const FIRST: u64 = 1;
+/// Epochs count in twos from an odd number on, so none is ever [`OUT`].
+const STEP: u64 = 1 << STEP_SHIFT;
+const STEP_SHIFT: u32 = 1;
+/// The epoch that a machine begins with: a few before the numbers start again, so that each machine has been there (Linux:
+/// `gp_seq` begins 300 grace periods before).
+const FIRST: u64 = u64::MAX.wrapping_sub(8 * STEP);
 
-/// Which grace period (Linux: what `start_poll_synchronize_rcu` answers). Later ones are greater.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+/// Which grace period (Linux: what `start_poll_synchronize_rcu` answers). Numbers start again after the last one, so they are
+/// compared by how far apart they are; nobody keeps one while half of all numbers go by. The default is none, which is
+/// over at all times.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Cookie(u64);
 
 impl Cookie {
-    /// Its number, for reports.
+    /// How many grace periods there were up to this one, for reports.
     #[must_use]
     pub const fn number(self) -> u64 {
-        self.0
+        self.0.wrapping_sub(FIRST) >> STEP_SHIFT
+    }
+
+    /// Whether this one began after `other`.
+    #[must_use]
+    pub const fn is_after(self, other: Self) -> bool {
+        self.0.wrapping_sub(other.0).cast_signed() > 0
+    }
+
+    /// Whichever began first.
+    #[must_use]
+    pub const fn earlier(self, other: Self) -> Self {
+        if self.is_after(other) { other } else { self }
+    }
+
+    /// Whichever began last.
+    #[must_use]
+    pub const fn later(self, other: Self) -> Self {
+        if other.is_after(self) { other } else { self }
     }
 }
 
@@ -51,7 +75,8 @@ impl Epoch {
 
     /// Begins a grace period: what was unlinked before is out of sight when it is over. Context: any.
     pub fn start(&self) -> Cookie {
-        Cookie(self.current.fetch_add(1, Ordering::AcqRel).wrapping_add(1))
+        let before = self.current.fetch_add(STEP, Ordering::AcqRel);
+        Cookie(before.wrapping_add(STEP))
     }
 
     /// The grace period that began last. Whoever has an answer to it has one to all before.
@@ -64,7 +89,8 @@ impl Epoch {
     /// it. Context: any.
     #[must_use]
     pub fn is_over(&self, cookie: Cookie) -> bool {
-        self.over.load(Ordering::Acquire) >= cookie.0
+        let is_none = cookie == Cookie::default();
+        !cookie.is_after(self.last_over()) || is_none
     }
 
     /// The last one that is known to be over.
@@ -75,7 +101,14 @@ impl Epoch {
 
     /// Takes note that all seats have passed `cookie`.
     pub fn note_over(&self, cookie: Cookie) {
-        self.over.fetch_max(cookie.0, Ordering::AcqRel);
+        let mut over = self.over.load(Ordering::Acquire);
+        while cookie.is_after(Cookie(over)) {
+            let (set, seen) = (Ordering::AcqRel, Ordering::Acquire);
+            match (self.over).compare_exchange_weak(over, cookie.0, set, seen) {
+                Ok(_) => return,
+                Err(now) => over = now,
+            }
+        }
     }
 }
 
@@ -173,7 +206,7 @@ impl Seat {
         }
         match seen {
             OUT => latest,
-            seen => Cookie(seen).min(latest),
+            seen => Cookie(seen).earlier(latest),
         }
     }
 
@@ -222,6 +255,8 @@ impl Default for Seat {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
+    use core::array::from_fn;
+
     use super::*;
 
     #[test]
@@ -250,10 +285,129 @@ mod tests {
         seat.enter(&epoch);
         seat.exit();
         let cookie = epoch.start();
-        assert!(seat.passed(cookie) < cookie && !seat.act_for(&state, cookie));
+        assert!(cookie.is_after(seat.passed(cookie)) && !seat.act_for(&state, cookie));
         state.leave();
         assert!(seat.act_for(&state, cookie));
         assert_eq!(seat.passed(cookie), cookie);
         assert!(state.try_return());
+    }
+
+    const CPUS: usize = 4;
+
+    /// CPUs, and of each grace period those that were not quiescent since it began.
+    struct World {
+        epoch: Epoch,
+        cpus: [(Seat, State); CPUS],
+        has_read: [bool; CPUS],
+        begun: Vec<(Cookie, [bool; CPUS])>,
+        wraps: u32,
+        over: u32,
+        waited: u32,
+    }
+
+    impl World {
+        fn new() -> Self {
+            Self {
+                epoch: Epoch::new(),
+                cpus: from_fn(|_| (Seat::new(), State::present())),
+                has_read: [false; CPUS],
+                begun: Vec::new(),
+                wraps: 0,
+                over: 0,
+                waited: 0,
+            }
+        }
+
+        fn begin(&mut self) {
+            let before = self.epoch.latest();
+            let cookie = self.epoch.start();
+            assert!(cookie.is_after(before) && !before.is_after(cookie));
+            assert_eq!(cookie.number(), before.number().wrapping_add(1));
+            assert_eq!(
+                (cookie.earlier(before), cookie.later(before)),
+                (before, cookie)
+            );
+            self.wraps = self.wraps.wrapping_add(u32::from(cookie.0 < before.0));
+            self.begun.push((cookie, self.has_read));
+        }
+
+        /// A CPU was quiescent.
+        fn forget(&mut self, index: usize) {
+            let blockers = self.begun.iter_mut().map(|(_, blockers)| blockers);
+            blockers.for_each(|blockers| blockers[index] = false);
+        }
+
+        fn step(&mut self, index: usize, what: u64) {
+            let (seat, state) = &self.cpus[index];
+            let is_reading = seat.is_reading();
+            match what {
+                0 | 1 if is_reading => seat.exit(),
+                0 | 1 => {
+                    seat.enter(&self.epoch);
+                    self.has_read[index] = true;
+                }
+                2 | 3 => {
+                    if seat.report(&self.epoch) {
+                        self.forget(index);
+                    }
+                }
+                4 if !is_reading => {
+                    state.leave();
+                    assert!(seat.act_for(state, self.epoch.latest()) && state.try_return());
+                    self.forget(index);
+                }
+                5 | 6 => self.begin(),
+                _ => self.poll(),
+            }
+        }
+
+        fn poll(&self) {
+            let latest = self.epoch.latest();
+            let passed = self.cpus.iter().map(|(seat, _)| seat.passed(latest));
+            self.epoch.note_over(passed.fold(latest, Cookie::earlier));
+        }
+
+        /// Nothing is over that somebody may still read in; what is over is forgotten.
+        fn check(&mut self) {
+            let epoch = &self.epoch;
+            for (cookie, blockers) in &self.begun {
+                let is_waited_for = blockers.contains(&true);
+                assert!(!(epoch.is_over(*cookie) && is_waited_for), "{cookie:?}");
+                self.waited = self.waited.wrapping_add(u32::from(is_waited_for));
+            }
+            let before = self.begun.len();
+            self.begun.retain(|(cookie, _)| !epoch.is_over(*cookie));
+            let gone = u32::try_from(before.wrapping_sub(self.begun.len()));
+            self.over = self.over.wrapping_add(gone.unwrap_or(0));
+            assert!(epoch.is_over(Cookie::default()), "none");
+        }
+    }
+
+    /// R41. The numbers start again soon after a machine begins; here they do so in the midst of 10,000 steps, and what each
+    /// grace period waits for is known otherwise.
+    #[test]
+    fn grace_periods_whose_numbers_start_again_are_told_apart() {
+        let mut world = World::new();
+        let mut random: u64 = 0x9e37_79b9_7f4a_7c15;
+        for _ in 0..10_000 {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            let index = usize::try_from((random >> 20) & 3).unwrap();
+            world.step(index, (random >> 40) & 7);
+            world.check();
+        }
+        assert_eq!(world.wraps, 1, "the numbers started again, once");
+        let (over, waited) = (world.over, world.waited);
+        assert!(over > 2_000 && waited > 2_000, "{over} {waited}");
+        for (seat, _) in &world.cpus {
+            while seat.is_reading() {
+                seat.exit();
+            }
+            assert!(seat.report(&world.epoch));
+        }
+        world.poll();
+        let mut begun = world.begun.iter();
+        assert!(begun.all(|(cookie, _)| world.epoch.is_over(*cookie)));
     }
 }
