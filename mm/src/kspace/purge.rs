@@ -88,6 +88,8 @@ impl Space {
         let before = self.purged.load(Ordering::Relaxed);
         let mut rounds: u32 = 0;
         while self.purge(supply).is_none() && supply.platform().relax(rounds) {
+            // It may be a task of this CPU.
+            supply.platform().reschedule();
             rounds = rounds.saturating_add(1);
         }
         self.purged.load(Ordering::Relaxed).wrapping_sub(before)

@@ -282,6 +282,7 @@ impl Space {
             if !supply.platform().relax(rounds) {
                 return Err(NoArea::NoRecord);
             }
+            supply.platform().reschedule();
             rounds = rounds.saturating_add(1);
         }
         let grown = match self.arena.missing(slot) {
