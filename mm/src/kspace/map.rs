@@ -74,10 +74,9 @@ impl Space {
         area.table().is_some_and(cleared)
     }
 
-    /// Unmaps an area. CPUs remember it until they are told. Context: task.
-    pub(super) fn unmap<S: Supply>(&self, supply: &S, area: &Area) {
-        // Large pages lie in areas as a whole, and the region's tables are the library's: this cannot fail.
-        let range = area.mapped();
+    /// Unmaps an area, or a part of one with all of its large pages. CPUs remember it until they are told. Context: task.
+    pub(crate) fn unmap<S: Supply>(&self, supply: &S, range: VirtRange) {
+        // Large pages lie in it as a whole, and the region's tables are the library's: this cannot fail.
         let cleared = self.tables.clear(supply.memory(), range);
         debug_assert!(cleared.is_ok(), "{range:?}: {cleared:?}");
     }
@@ -96,13 +95,6 @@ impl Space {
         self.lazy_pages.fetch_add(area.pages(), Ordering::Relaxed);
         self.lazy.push(area);
         let _ = self.purge(supply);
-    }
-
-    /// Takes away what [`Self::map_large`] mapped in a part of an area.
-    pub(crate) fn unmap_part<S: Supply>(&self, supply: &S, range: VirtRange) {
-        // Large pages lie in it as a whole: this cannot fail.
-        let cleared = self.tables.clear(supply.memory(), range);
-        debug_assert!(cleared.is_ok(), "{range:?}: {cleared:?}");
     }
 
     /// Where an address leads.

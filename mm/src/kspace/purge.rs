@@ -47,7 +47,7 @@ impl Space {
         // Page tables may be locked by the code that was interrupted.
         let may_sleep = supply.platform().may_sleep();
         match may_sleep {
-            true => self.unmap(supply, area),
+            true => self.unmap(supply, area.mapped()),
             false => area.set_still_mapped(),
         }
         may_sleep
@@ -102,7 +102,7 @@ impl Space {
         let mut next = first;
         while let Some(area) = next {
             if area.is_still_mapped() {
-                self.unmap(supply, area);
+                self.unmap(supply, area.mapped());
             }
             let span = area.node.span();
             start = start.min(span.start);

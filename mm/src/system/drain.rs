@@ -8,7 +8,7 @@
 
 use super::{Core, Memory};
 use crate::platform::{CpuId, Platform};
-use crate::sync::Pin;
+use crate::sync::{Pin, Seized};
 use crate::zone::{Node, Zone};
 
 /// Which CPUs that run are asked to give back what they have, and waited for.
@@ -95,6 +95,40 @@ impl<P: Platform> Memory<P> {
         }
         let drain = |cpu| self.drain_remote(core, &zones, cpu, ask);
         self.wait_for_drains((core, here), is_drained, drain)
+    }
+
+    /// Has all other CPUs give back what they have of something: those that run are asked (`want`, if there is anything),
+    /// kicked, and waited for; from those that are away it is taken. Answers whether all did. Context: task, no lock held.
+    pub(super) fn drain_others(
+        &self,
+        (core, here): (&Core, CpuId),
+        take: impl Fn(&Seized<'_>) -> bool,
+        want: impl Fn(CpuId) -> bool,
+        is_drained: impl Fn(CpuId) -> bool,
+    ) -> bool {
+        for cpu in core.cpus.presence.cpus().filter(|&cpu| cpu != here) {
+            if !self.take_if_away(core, cpu, &take) && want(cpu) {
+                let _ = self.platform.kick(cpu);
+            }
+        }
+        self.wait_for_drains((core, here), is_drained, |cpu| {
+            let _ = self.take_if_away(core, cpu, &take);
+        })
+    }
+
+    /// Takes what a CPU has that is away, in its place. `false` if it is there, or nothing was taken.
+    pub(super) fn take_if_away(
+        &self,
+        core: &Core,
+        cpu: CpuId,
+        take: impl Fn(&Seized<'_>) -> bool,
+    ) -> bool {
+        let irq = self.platform.irq_save();
+        let seized = core.cpus.presence.seize(cpu);
+        let is_taken = seized.as_ref().is_some_and(take);
+        drop(seized);
+        self.platform.irq_restore(irq);
+        is_taken
     }
 
     /// Waits until all other CPUs gave back what they were asked for: with a limit. `drain` takes it from one that has

@@ -17,7 +17,7 @@ use crate::kspace::{Area, AreaKind, Space, Supply, Wanted};
 use crate::mem::Exclusive;
 use crate::platform::{CpuId, Platform};
 use crate::report::Corruption;
-use crate::sync::{OwnerCell, Pin};
+use crate::sync::{OwnerCell, Pin, Seized};
 
 /// Chunks in areas of their own (Linux: `percpu-vm.c`), whose records say which chunk they are; or in the direct map, in one
 /// block each (Linux: `percpu-km.c`), where the private words of the frames of CPU 0's unit say so.
@@ -265,7 +265,7 @@ impl<P: Platform> Memory<P> {
         if area.end(AreaKind::PerCpu) {
             let _ = space.retire(&supply, area, AreaKind::PerCpu);
         }
-        self.too_much_waits(space, &supply);
+        self.purge_soon(space, &supply);
     }
 
     /// Gives pages of such areas back that wait for it. Answers how many areas those were.
@@ -314,7 +314,7 @@ impl<P: Platform> Memory<P> {
         let here = pin.cpu();
         drop(pin);
         for cpu in core.cpus.presence.cpus().filter(|cpu| *cpu != here) {
-            let _ = self.spill_percpu_of(core, cpu);
+            let _ = self.take_if_away(core, cpu, |seized| self.spill_percpu_of(core, seized));
         }
         let chunks = core.percpu.shrink(&self.grounds(core, Gfp::NOWAIT));
         let pages = to_count(core.percpu.geometry().bytes()) / PAGE_SIZE;
@@ -336,36 +336,21 @@ impl<P: Platform> Memory<P> {
         self.spill_percpu_here(core, &pin);
         let here = pin.cpu();
         drop(pin);
-        let others = || core.cpus.presence.cpus().filter(|&cpu| cpu != here);
-        for cpu in others().filter(|cpu| !self.spill_percpu_of(core, *cpu)) {
-            let cell = core.percpu.fronts().cell(cpu);
-            let Some(cell) = cell.filter(|cell| cell.shared().count() > 0) else {
-                continue;
-            };
-            cell.want_drain();
-            let _ = self.platform.kick(cpu);
-        }
-        let is_drained = |cpu| {
-            let cell = core.percpu.fronts().cell(cpu);
-            cell.is_none_or(OwnerCell::is_drained)
+        let cell = |cpu| core.percpu.fronts().cell(cpu);
+        let take = |seized: &Seized<'_>| self.spill_percpu_of(core, seized);
+        let want = |cpu| {
+            let cell = cell(cpu).filter(|cell| cell.shared().count() > 0);
+            cell.inspect(|cell| cell.want_drain()).is_some()
         };
-        let spill = |cpu| {
-            let _ = self.spill_percpu_of(core, cpu);
-        };
-        self.wait_for_drains((core, here), is_drained, spill)
+        self.drain_others((core, here), take, want, |cpu| {
+            cell(cpu).is_none_or(OwnerCell::is_drained)
+        })
     }
 
-    /// Takes back what a CPU that is away has at hand. `false` if it is there.
-    fn spill_percpu_of(&self, core: &Core, cpu: CpuId) -> bool {
-        let irq = self.platform.irq_save();
-        let seized = core.cpus.presence.seize(cpu);
-        let is_away = seized.as_ref().is_some_and(|seized| {
-            let fronts = core.percpu.fronts();
-            fronts.with_seized(seized, |front, gauges| self.spill(core, front, gauges))
-        });
-        drop(seized);
-        self.platform.irq_restore(irq);
-        is_away
+    /// Takes back what a CPU that is away has at hand. `false` if it left in the midst of using it.
+    fn spill_percpu_of(&self, core: &Core, seized: &Seized<'_>) -> bool {
+        let fronts = core.percpu.fronts();
+        fronts.with_seized(seized, |front, gauges| self.spill(core, front, gauges))
     }
 
     /// Takes back what this CPU has at hand.

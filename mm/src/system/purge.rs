@@ -4,14 +4,14 @@
 use super::Memory;
 use crate::adapters::Store;
 use crate::kspace::{Area, NoArea, Space, Wanted};
-use crate::platform::{CpuId, Platform};
-use crate::sync::Pin;
+use crate::platform::Platform;
+use crate::sync::{Pin, Seized};
 
 impl<P: Platform> Memory<P> {
     /// Purges, or has the thread do it that sees to what is put off.
     #[cold]
     #[inline(never)]
-    pub(super) fn too_much_waits(&self, space: &Space, supply: &Store<'_, P>) {
+    pub(super) fn purge_soon(&self, space: &Space, supply: &Store<'_, P>) {
         if self.platform.may_sleep() {
             // Whoever is at it leaves what came meanwhile to the next.
             let _ = space.purge(supply);
@@ -83,24 +83,10 @@ impl<P: Platform> Memory<P> {
         let here = pin.cpu();
         space.empty_shelf_here(supply, &pin);
         drop(pin);
-        let empty_if_away = |cpu: CpuId| {
-            let irq = self.platform.irq_save();
-            let seized = core.cpus.presence.seize(cpu);
-            let is_away = seized
-                .as_ref()
-                .is_some_and(|seized| space.empty_shelf_of(supply, seized));
-            drop(seized);
-            self.platform.irq_restore(irq);
-            is_away
-        };
-        for cpu in core.cpus.presence.cpus().filter(|&cpu| cpu != here) {
-            if !empty_if_away(cpu) && space.want_shelf(cpu) {
-                let _ = self.platform.kick(cpu);
-            }
-        }
-        let is_empty = |cpu: CpuId| space.is_shelf_given_back(cpu);
-        let _ = self.wait_for_drains((core, here), is_empty, |cpu| {
-            let _ = empty_if_away(cpu);
+        let take = |seized: &Seized<'_>| space.empty_shelf_of(supply, seized);
+        let want = |cpu| space.want_shelf(cpu);
+        let _ = self.drain_others((core, here), take, want, |cpu| {
+            space.is_shelf_given_back(cpu)
         });
     }
 

@@ -289,7 +289,7 @@ impl<P: Platform> Memory<P> {
         (area, kind): (&'static Area, AreaKind),
     ) -> bool {
         if space.retire(supply, area, kind) {
-            self.too_much_waits(space, supply);
+            self.purge_soon(space, supply);
         }
         true
     }
@@ -471,7 +471,7 @@ fn map_pile<P: Platform>(
     let behind = || InPages::new(blocks().skip(to_index(large)));
     let mapped = space.map_large(supply, rest, behind, Attributes::KERNEL);
     if mapped.is_err() {
-        space.unmap_part(supply, front);
+        space.unmap(supply, front);
     }
     mapped
 }

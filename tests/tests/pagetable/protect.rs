@@ -7,11 +7,11 @@ use mm::pagetable::{
     Attributes, ChangeError, Level, PageSize, PageTable, ProtectError, RangeError,
 };
 use mm::platform::{PageAccess, Platform, TlbFlush};
-use mm::system::Memory;
 use mm_tests::for_every_config;
+use mm_tests::rights::{Name, Page, allowed};
 use mm_tests::seed::{Random, cases, seed};
-use mm_tests::sim::mmu::{Access, Registers};
-use mm_tests::sim::{Machine, SimConfig, SimPlatform};
+use mm_tests::sim::mmu::Registers;
+use mm_tests::sim::{Machine, SimConfig};
 
 use crate::model::range;
 
@@ -86,69 +86,6 @@ fn sizes<C: SimConfig>(machine: &Machine<C>, tables: &PageTable) -> Vec<(VirtAdd
         at = start.checked_add(leaf.size.bytes()).unwrap();
     }
     found
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Name {
-    Ro,
-    Rw,
-    X,
-    Nx,
-    Np,
-    P,
-}
-
-impl Name {
-    const ALL: [Self; 6] = [Self::Ro, Self::Rw, Self::X, Self::Nx, Self::Np, Self::P];
-
-    fn call<C: SimConfig>(
-        self,
-        memory: &Memory<SimPlatform<C>>,
-        range: VirtRange,
-    ) -> Result<(), ProtectError> {
-        // SAFETY: nothing lies there for anybody but simulated CPUs.
-        unsafe {
-            match self {
-                Self::Ro => memory.set_memory_ro(range),
-                Self::Rw => memory.set_memory_rw(range),
-                Self::X => memory.set_memory_x(range),
-                Self::Nx => memory.set_memory_nx(range),
-                Self::Np => memory.set_memory_np(range),
-                Self::P => memory.set_memory_p(range),
-            }
-        }
-    }
-}
-
-/// What may be done to a page, said by hand.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Page {
-    write: bool,
-    execute: bool,
-    present: bool,
-}
-
-impl Page {
-    fn after(mut self, name: Name) -> Self {
-        match name {
-            Name::Ro => self.write = false,
-            Name::Rw => self.write = true,
-            Name::X => self.execute = true,
-            Name::Nx => self.execute = false,
-            Name::Np => self.present = false,
-            Name::P => self.present = true,
-        }
-        self
-    }
-
-    fn allows(self) -> [bool; 3] {
-        [true, self.write, self.execute].map(|is_allowed| is_allowed && self.present)
-    }
-}
-
-/// What a CPU is let do at an address.
-fn allowed<C: SimConfig>(machine: &Machine<C>, at: VirtAddr) -> [bool; 3] {
-    [Access::READ, Access::WRITE, Access::FETCH].map(|access| machine.touch(at, access).is_ok())
 }
 
 /// A part of the kernel's space where much happens.

@@ -12,8 +12,8 @@ use mm::proc::vtop;
 use mm::system::{AllocError, IoremapError, VmallocError, VmallocStats};
 use mm_tests::sim::SimConfig;
 
-use crate::protect::Name;
 use crate::world::{MIB, PAGE, START, World, at};
+use mm_tests::rights::Name;
 
 on_machines! {
     sizes_at_borders_are_served_or_refused,

@@ -5,8 +5,8 @@ use std::ptr::NonNull;
 use mm::addr::{Order, PhysAddr, VirtAddr, VirtRange};
 use mm::buddy::Gfp;
 use mm::pagetable::{Attributes, Cache, ChangeError, ProtectError, RangeError};
+use mm_tests::rights::{Name, Page, allowed};
 use mm_tests::seed::{Random, cases, seed};
-use mm_tests::sim::mmu::Access;
 use mm_tests::sim::{Listed, Plain, SimConfig, Sparse, Usual};
 
 use crate::world::{MIB, PAGE, START, World, at};
@@ -17,80 +17,16 @@ on_machines! {
     random_rights_of_areas_agree_with_a_list_of_pages,
 }
 
-/// One of the `set_memory_*`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Name {
-    Ro,
-    Rw,
-    X,
-    Nx,
-    Np,
-    P,
-}
-
-impl Name {
-    pub(crate) const ALL: [Self; 6] = [Self::Ro, Self::Rw, Self::X, Self::Nx, Self::Np, Self::P];
-
-    pub(crate) fn call<C: SimConfig>(
-        self,
-        world: &World<C>,
-        range: VirtRange,
-    ) -> Result<(), ProtectError> {
-        // SAFETY: nothing lies there for anybody but simulated CPUs.
-        unsafe {
-            match self {
-                Self::Ro => world.set_memory_ro(range),
-                Self::Rw => world.set_memory_rw(range),
-                Self::X => world.set_memory_x(range),
-                Self::Nx => world.set_memory_nx(range),
-                Self::Np => world.set_memory_np(range),
-                Self::P => world.set_memory_p(range),
-            }
-        }
-    }
-}
-
-/// What may be done to a page: write, execute, anything at all.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Page {
-    write: bool,
-    execute: bool,
-    present: bool,
-}
-
-impl Page {
-    /// As areas are handed out.
-    const NEW: Self = Self {
-        write: true,
-        execute: false,
-        present: true,
-    };
-
-    fn after(mut self, name: Name) -> Self {
-        match name {
-            Name::Ro => self.write = false,
-            Name::Rw => self.write = true,
-            Name::X => self.execute = true,
-            Name::Nx => self.execute = false,
-            Name::Np => self.present = false,
-            Name::P => self.present = true,
-        }
-        self
-    }
-
-    fn allows(self) -> [bool; 3] {
-        [true, self.write, self.execute].map(|is_allowed| is_allowed && self.present)
-    }
-}
-
-/// What a CPU is let do at an address.
-fn allowed<C: SimConfig>(world: &World<C>, at: VirtAddr) -> [bool; 3] {
-    [Access::READ, Access::WRITE, Access::FETCH].map(|access| world.touch(at, access).is_ok())
-}
+/// As areas are handed out.
+const NEW: Page = Page {
+    write: true,
+    execute: false,
+    present: true,
+};
 
 /// Whether every one of `pages` pages can be read and written, and not executed.
 fn are_new<C: SimConfig>(world: &World<C>, area: NonNull<u8>, pages: usize) -> bool {
-    (0..pages).all(|page| allowed(world, at(area, page * PAGE)) == Page::NEW.allows())
+    (0..pages).all(|page| allowed(world, at(area, page * PAGE)) == NEW.allows())
 }
 
 /// Pages of an area.
@@ -203,7 +139,7 @@ fn random_rights_of_areas_agree_with_a_list_of_pages<C: SimConfig>() {
             };
             let Ok(area) = area else { continue };
             assert!(are_new(&world, area, size / PAGE), "{area:?}, {size:#x}");
-            areas.push((area, vec![Page::NEW; size / PAGE]));
+            areas.push((area, vec![NEW; size / PAGE]));
         }
         let index = random.below_index(areas.len());
         if areas.len() > 8 || random.below(24) == 0 {
