@@ -56,6 +56,6 @@ pub use table::{
     AddSectionError, FrameTable, FreeError, Origin, Origins, PutOutcome, Reference, SectionFrames,
 };
 #[cfg(not(loom))]
-pub(crate) use table::{Offer, Record, SlabFrame, TablePage};
+pub(crate) use table::{HeldBlocks, Offer, Record, SlabFrame, TablePage};
 pub(crate) use table_lock::{IsDead, TableLock};
 pub use word::{CachedWord, Kind, PageFlags, Word, ZoneId};

@@ -35,5 +35,6 @@ mod space;
 pub use area::AreaKind;
 pub(crate) use area::{Area, AreaState};
 pub(crate) use map::{InLargeBlocks, InPages};
+pub(crate) use purge::Patience;
 pub(crate) use raw::{MOST_BLOCKS, Pile, Supply};
-pub(crate) use space::{AreaInfo, NoArea, Space, Wanted};
+pub(crate) use space::{AreaInfo, NoArea, NotNoted, Space, Wanted};

@@ -102,7 +102,10 @@ impl PageTable {
     /// The root.
     #[inline]
     fn top<'a, M: TableMemory>(&self, memory: &'a M) -> Option<Node<'a>> {
-        Node::at(memory, self.root, self.top_level())
+        let level = self.top_level();
+        let root = Node::at(memory, self.root, level)?;
+        // Another machine's tables may have their root where this one has some other table.
+        (root.page.level() == level.number()).then_some(root)
     }
 
     /// Checks that a range can be mapped.

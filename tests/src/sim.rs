@@ -22,6 +22,7 @@ pub mod mmu;
 mod nmi;
 mod pages;
 mod paging;
+mod patience;
 mod pins;
 mod platform;
 mod ram;
@@ -36,6 +37,7 @@ pub use gaps::Gaps;
 pub use kernel_space::{Mapped, SimSpace};
 pub use machine::{BootError, Builder, Machine, Running};
 pub use pages::OnMachine;
+pub use patience::without_patience;
 pub use platform::SimPlatform;
 pub use ram::Ram;
 

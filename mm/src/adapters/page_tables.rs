@@ -9,7 +9,7 @@ use crate::pagetable::{
 };
 use crate::platform::Platform;
 use crate::report::{Backing, Corruption};
-use crate::system::{KernelSpace, KernelSpaceError, Memory};
+use crate::system::{Block, Home, KernelSpace, KernelSpaceError, Memory};
 
 impl<P: Platform> Memory<P> {
     /// Maps frames in a row, with pages as large as fit, up to `largest`; tables are made as they are needed. Context:
@@ -74,6 +74,8 @@ impl<P: Platform> Memory<P> {
         let mut protection = attributes.protection | Protection::USER;
         let counts = self.map_counts();
         if let Some(counts) = counts {
+            // Before anything is done for each frame of a row that may be absurdly long.
+            let _ = tables.check_row((start, frames))?;
             let take = |order| self.take_tables(order, Gfp::KERNEL);
             counts.make_room(self.platform(), frames, take, |block| self.release(block))?;
             let is_writable = protection.contains(Protection::WRITE);
@@ -97,8 +99,8 @@ impl<P: Platform> Memory<P> {
     }
 
     /// Takes away what is mapped in a range and shows each page to `sink`, which runs with tables locked. Large pages that lie
-    /// across an end are split. The frames are the caller's again when the receipt is completed. Context: task,
-    /// as [`Self::map_pages`].
+    /// across an end are split. The frames are the caller's again when the receipt is completed, which can
+    /// [keep](FlushReceipt::keep) them until then, and free them. Context: task, as [`Self::map_pages`].
     ///
     /// # Errors
     /// [`ChangeError`]; nothing is changed then.
@@ -145,7 +147,12 @@ impl<P: Platform> Memory<P> {
     ///
     /// # Errors
     /// [`ChangeError`]; nothing is changed then.
-    pub fn join_pages(
+    ///
+    /// # Safety
+    ///
+    /// The CPUs have pages of `largest`; and in the kernel's own tables the library does not map in pages of 4 KiB what is in
+    /// the range, for reasons of its own: areas, and with `debug_pagealloc=on` or KFENCE all of the direct map.
+    pub unsafe fn join_pages(
         &self,
         tables: &PageTable,
         range: VirtRange,
@@ -212,5 +219,23 @@ impl<P: Platform> Memory<P> {
             Ok(_) => Ok(()),
             Err(_) => Err(KernelSpaceError::Known),
         }
+    }
+}
+
+impl<P: Platform> FlushReceipt<'_, Memory<P>> {
+    /// Gives pages that were mapped up to the receipt: they are freed when it is completed, when no CPU reaches them any more,
+    /// and never before. Context: as [`Memory::unmap_pages`].
+    ///
+    /// # Errors
+    /// The pages, if they are another machine's.
+    pub fn keep<H: Home<P = P>>(&mut self, pages: Block<H>) -> Result<(), Block<H>> {
+        let (block, home) = pages.into_parts();
+        let is_ours = core::ptr::eq(self.machine(), home.memory());
+        let kept = match block {
+            Some(block) if is_ours => self.keep_block(block),
+            Some(block) => Err(block),
+            None => Ok(()),
+        };
+        kept.map_err(|block| Block::new(block, home))
     }
 }

@@ -225,18 +225,8 @@ impl<P: Platform, S: SizeOf> Mapper<S> for X86Mapper<'_, P> {
         if !flags.contains(PageTableFlags::PRESENT) {
             return Err(FlagUpdateError::PageNotMapped);
         }
-        let wanted = attributes(flags);
-        let all = Protection::WRITE | Protection::EXECUTE | Protection::USER | Protection::GLOBAL;
-        // Less before more: never both at once.
-        let changes = [
-            Change::Forbid(all.difference(wanted.protection)),
-            Change::Allow(wanted.protection),
-            Change::Cache(wanted.cache),
-        ];
-        for change in changes {
-            self.change(page, change)
-                .map_err(|_| FlagUpdateError::ParentEntryHugePage)?;
-        }
+        self.change(page, Change::Exactly(attributes(flags)))
+            .map_err(|_| FlagUpdateError::ParentEntryHugePage)?;
         Ok(MapperFlush::new(page))
     }
 

@@ -194,6 +194,22 @@ impl PhysRange {
         self.start.0 < other.end.0 && other.start.0 < self.end.0
     }
 
+    /// The smallest range with all bytes of both.
+    #[must_use]
+    pub fn hull(self, other: Self) -> Self {
+        if self.is_empty() {
+            return other;
+        }
+        if other.is_empty() {
+            return self;
+        }
+        // INVARIANT: each start is at most its own end.
+        Self {
+            start: self.start.min(other.start),
+            end: self.end.max(other.end),
+        }
+    }
+
     /// What the two have in common; empty (at an unspecified place) if nothing.
     #[must_use]
     pub fn intersect(self, other: Self) -> Self {

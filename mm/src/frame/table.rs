@@ -10,6 +10,7 @@
 
 mod cached;
 mod claim;
+mod held;
 mod origin;
 mod page_table;
 mod run;
@@ -20,6 +21,7 @@ use core::ptr::NonNull;
 
 pub(crate) use self::cached::{Offer, Record};
 pub use self::claim::{FreeError, PutOutcome, Reference};
+pub(crate) use self::held::HeldBlocks;
 pub use self::origin::{Origin, Origins};
 pub(crate) use self::page_table::TablePage;
 pub use self::section::SectionFrames;

@@ -2,8 +2,8 @@
 //!
 //! Whoever holds the lock may change entries of the table; the entry that leads to a table belongs to that table's lock,
 //! not to the one of the table that it stands in. A table without entries dies under its lock, and its entry in the
-//! table above is cleared; whoever waits for the lock of a dead one looks again from above. Dead tables are freed when
-//! all who may wait for them are gone: see [`crate::pagetable`].
+//! table above is cleared; whoever waits for the lock of a dead one looks again from above. Dead tables are freed, and stop
+//! being dead ones, when all who may wait for them are gone: see [`crate::pagetable`].
 #![forbid(unsafe_code)]
 
 use super::Frame;
@@ -15,6 +15,13 @@ const DEAD: u32 = 1 << 30;
 const KEPT: u32 = 1 << 29;
 /// Entries that are in use, 512 at most.
 const LIVE: u32 = 0x3ff;
+
+impl Frame {
+    /// The frame is no table, dead or alive. Context: nobody who found it as one can still wait for its lock.
+    pub(crate) fn end_table_lock(&self) {
+        self.maps().store(0, Ordering::Relaxed);
+    }
+}
 
 /// The table is gone: look from above.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -89,7 +89,7 @@ impl Space {
             return;
         }
         if kind == AreaKind::Ioremap {
-            self.forget_device(supply.platform(), area);
+            self.let_device_go(supply.platform(), area);
         }
         // Counted before it can be taken off.
         self.lazy_pages.fetch_add(area.pages(), Ordering::Relaxed);

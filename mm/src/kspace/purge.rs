@@ -16,6 +16,15 @@ use crate::sync::atomic::Ordering;
 /// Areas that go back together.
 const BATCH: usize = 64;
 
+/// How long somebody waits for another one's purge.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Patience {
+    /// As long as the platform [waits](Platform::relax): it would be good if there was more room.
+    AsThePlatform,
+    /// To its end: what was retired before is used for something else then.
+    Endless,
+}
+
 impl Space {
     /// Unmaps an area that was [ended](Self::ended_at), now or with the purge, and lets it wait for that. Answers whether
     /// somebody should purge: so much waits, or it is mapped still. Context: any but NMI.
@@ -30,8 +39,7 @@ impl Space {
         let is_unmapped =
             self.unmap_known(supply, area, pages) || self.unmap_or_leave(supply, area);
         if kind == AreaKind::Ioremap {
-            // Not before it is unmapped: somebody may be about to map it cached in another way.
-            self.forget_device(supply.platform(), area);
+            self.let_device_go(supply.platform(), area);
         }
         let most = self.lazy_most.load(Ordering::Relaxed);
         // Counted before it can be taken off.
@@ -82,12 +90,16 @@ impl Space {
         Some(areas)
     }
 
-    /// The same; whoever is at it already is waited for, as long as the platform [waits](Platform::relax), so that what was
-    /// retired before has gone. Answers how many areas went meanwhile. Context: task, no lock held.
-    pub(crate) fn purge_or_wait<S: Supply>(&self, supply: &S) -> u64 {
+    /// The same; whoever is at it already is waited for, so that what was retired before has gone: unless the caller loses
+    /// patience. Answers how many areas went meanwhile. Context: task, no lock held.
+    pub(crate) fn purge_or_wait<S: Supply>(&self, supply: &S, patience: Patience) -> u64 {
         let before = self.purged.load(Ordering::Relaxed);
         let mut rounds: u32 = 0;
-        while self.purge(supply).is_none() && supply.platform().relax(rounds) {
+        while self.purge(supply).is_none() {
+            let makes_sense = supply.platform().relax(rounds);
+            if patience == Patience::AsThePlatform && !makes_sense {
+                break;
+            }
             // It may be a task of this CPU.
             supply.platform().reschedule();
             rounds = rounds.saturating_add(1);
@@ -98,7 +110,7 @@ impl Space {
     /// Has all CPUs forget the areas of a list, and what lies between them. Answers how many they are.
     fn flush<S: Supply>(&self, supply: &S, first: Option<&'static Area>) -> u64 {
         let (mut start, mut end) = (u64::MAX, 0);
-        let mut areas: u64 = 0;
+        let [mut areas, mut devices] = [0_u64; 2];
         let mut next = first;
         while let Some(area) = next {
             if area.is_still_mapped() {
@@ -108,6 +120,7 @@ impl Space {
             start = start.min(span.start);
             end = end.max(span.end);
             areas = areas.wrapping_add(1);
+            devices = devices.wrapping_add(u64::from(area.kind() == AreaKind::Ioremap));
             next = area.next.get();
         }
         // The last page of the last one is never mapped.
@@ -116,6 +129,7 @@ impl Space {
         if let Some(hull) = hull {
             supply.memory().flush(hull, false);
         }
+        self.devices_gone(supply.platform(), devices);
         areas
     }
 

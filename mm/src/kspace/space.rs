@@ -5,6 +5,7 @@ use core::panic::Location;
 
 use super::arena::Arena;
 use super::hints::Hints;
+use super::purge::Patience;
 use super::raw::Link;
 use super::shelf::{Gauges, Shelf};
 use super::{Area, AreaKind, AreaState, Supply};
@@ -76,6 +77,57 @@ pub(super) struct Index {
     fresh: u32,
     /// Areas of devices, the newest first.
     devices: Option<&'static Area>,
+    /// What CPUs may still reach of devices whose areas wait for a purge.
+    going: Going,
+}
+
+/// Devices whose areas nobody has any more.
+#[derive(Debug)]
+struct Going {
+    areas: u64,
+    /// From the first byte of all to the last.
+    hull: PhysRange,
+    /// How all of them were cached, if that is one way.
+    cache: Option<Cache>,
+}
+
+impl Going {
+    const NONE: Self = Self {
+        areas: 0,
+        hull: PhysRange::EMPTY,
+        cache: None,
+    };
+
+    fn add(&mut self, range: PhysRange, cache: Cache) {
+        *self = match self.areas {
+            0 => Self {
+                areas: 1,
+                hull: range,
+                cache: Some(cache),
+            },
+            areas => Self {
+                areas: areas.saturating_add(1),
+                hull: self.hull.hull(range),
+                cache: self.cache.filter(|&before| before == cache),
+            },
+        };
+    }
+
+    fn take(&mut self, areas: u64) {
+        self.areas = self.areas.saturating_sub(areas);
+        if self.areas == 0 {
+            *self = Self::NONE;
+        }
+    }
+}
+
+/// Why a device may not be mapped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum NotNoted {
+    /// Part of it is mapped, and cached in another way.
+    Conflict(Cache),
+    /// Part of it may be, until a purge.
+    Going,
 }
 
 /// Why an area could not be made under the lock.
@@ -148,6 +200,7 @@ impl Space {
                     unused: None,
                     fresh: 0,
                     devices: None,
+                    going: Going::NONE,
                 },
             ),
             shelves: PerCpu::new(Array::carve(platform, shelves, cpus, cell)?),
@@ -324,7 +377,7 @@ impl Space {
     /// Looks for addresses that nobody needs: those that wait, and those that lie ready for this CPU. `false` if there are
     /// none.
     fn make_room<S: Supply>(&self, supply: &S) -> bool {
-        let is_purged = self.purge_or_wait(supply) > 0;
+        let is_purged = self.purge_or_wait(supply, Patience::AsThePlatform) > 0;
         let pin = Pin::new(supply.platform());
         let before = self.ready(Gauges::count);
         self.empty_shelf_here(supply, &pin);
@@ -334,22 +387,25 @@ impl Space {
     /// Notes what device an area reaches.
     ///
     /// # Errors
-    /// How part of it is cached elsewhere, if that is otherwise.
+    /// Part of it is cached elsewhere in another way, or may be.
     pub(crate) fn note_device<P: Platform>(
         &self,
         platform: &P,
         new: &'static Area,
         page: PhysAddr,
         cache: Cache,
-    ) -> Result<(), Cache> {
+    ) -> Result<(), NotNoted> {
         let mut index = self.index.lock(platform);
         let range = PhysRange::from_size(page, new.mapped().size());
+        if index.going.cache != Some(cache) && index.going.hull.overlaps(range) {
+            return Err(NotNoted::Going);
+        }
         let mut next = index.devices;
         while let Some(area) = next {
             let (first, other) = area.device();
             let its = PhysRange::from_size(first, area.mapped().size());
             if other != cache && its.overlaps(range) {
-                return Err(other);
+                return Err(NotNoted::Conflict(other));
             }
             next = area.next.get();
         }
@@ -358,9 +414,12 @@ impl Space {
         Ok(())
     }
 
-    /// Takes an area off the list of devices, if it is on it.
-    pub(super) fn forget_device<P: Platform>(&self, platform: &P, area: &'static Area) {
+    /// Takes the area of a device, which is to wait for a purge, off the list of devices. Until then CPUs may reach it.
+    pub(super) fn let_device_go<P: Platform>(&self, platform: &P, area: &'static Area) {
         let mut index = self.index.lock(platform);
+        let (page, cache) = area.device();
+        let range = PhysRange::from_size(page, area.mapped().size());
+        index.going.add(range, cache);
         let is_it = |other: &'static Area| other.slot() == area.slot();
         let after = area.next.get();
         if index.devices.is_some_and(is_it) {
@@ -374,6 +433,13 @@ impl Space {
                 before.next.set(after);
                 return;
             }
+        }
+    }
+
+    /// So many of them no CPU reaches any more.
+    pub(super) fn devices_gone<P: Platform>(&self, platform: &P, areas: u64) {
+        if areas > 0 {
+            self.index.lock(platform).going.take(areas);
         }
     }
 

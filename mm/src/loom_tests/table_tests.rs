@@ -1,8 +1,8 @@
 //! Page tables that go while others walk through them (M7).
 //!
 //! The lock of a table and grace periods are the library's; entries are written with Release and read with Acquire, as
-//! `pagetable::entry_io` does, which is not built here. Two that wait for one lock are left to `tests/pagetable/concurrency.rs`:
-//! loom goes round in a loop that waits.
+//! `pagetable::entry_io` does, which is not built here. Who waits for the lock of a table that dies is left to
+//! `tests/pagetable/waiters.rs` and `concurrency.rs`: loom goes round in a loop that waits.
 
 use loom::cell::UnsafeCell;
 use loom::sync::Arc;

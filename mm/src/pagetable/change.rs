@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::PageTable;
-use super::attributes::{Cache, Protection};
+use super::attributes::{Attributes, Cache, Protection};
 use super::check::MapCounts;
 use super::entry::Entry;
 use super::error::ChangeError;
@@ -24,6 +24,8 @@ pub enum Change {
     Forbid(Protection),
     /// They are cached otherwise.
     Cache(Cache),
+    /// Just this is allowed, and they are cached like this (Linux: `pte_modify`).
+    Exactly(Attributes),
     /// Whoever touches them has a page fault; frames and rights stay noted (Linux: `set_memory_np`).
     Unreachable,
     /// They can be touched again (Linux: `set_memory_p`).
@@ -31,18 +33,39 @@ pub enum Change {
 }
 
 impl Change {
+    /// Whether pages may be written to after it that could not be before.
+    const fn lets_write(self) -> bool {
+        match self {
+            Self::Allow(more)
+            | Self::Exactly(Attributes {
+                protection: more, ..
+            }) => more.contains(Protection::WRITE),
+            _ => false,
+        }
+    }
+
     /// The entry of a page of `size` at an address after this.
     pub(super) fn of(self, entry: Entry, size: PageSize, at: VirtAddr) -> Entry {
         let is_kernels = !is_users(at);
         let mut attributes = entry.attributes(size);
         match self {
             Self::Allow(more) => attributes.protection |= more,
-            // The kernel's pages stay global.
-            Self::Forbid(less) if is_kernels => {
+            // The kernel's pages stay global; and where a page is out of reach, that bit says just this.
+            Self::Forbid(less) if is_kernels || entry.is_protnone() => {
                 attributes.protection &= !less.difference(Protection::GLOBAL);
             }
             Self::Forbid(less) => attributes.protection &= !less,
             Self::Cache(cache) => attributes.cache = cache,
+            Self::Exactly(new) => {
+                // What is counted stays that, and the bit that says global is another's where a page is out of reach.
+                let kept = match is_kernels || entry.is_protnone() {
+                    true => Protection::COUNTED | Protection::GLOBAL,
+                    false => Protection::COUNTED,
+                };
+                let before = attributes.protection & kept;
+                attributes.protection = new.protection.difference(kept) | before;
+                attributes.cache = new.cache;
+            }
             Self::Unreachable => return entry.to_protnone(),
             Self::Reachable if entry.is_protnone() => return entry.from_protnone(is_kernels),
             Self::Reachable => return entry,
@@ -65,8 +88,8 @@ impl PageTable {
         let mut receipt = FlushReceipt::new(memory);
         let cursor = self.lock_split(memory, range, &mut receipt, |top| {
             is_all_mapped(memory, top, range)?;
-            if let (Change::Allow(more), Some(counts)) = (change, memory.map_counts())
-                && more.contains(Protection::WRITE)
+            if let Some(counts) = memory.map_counts()
+                && change.lets_write()
                 && let Err(mapping) = may_all_be_written((memory, counts), top, range)
             {
                 let report = Corruption::DoubleMapping(mapping);

@@ -187,7 +187,12 @@ pub(super) fn lowest<'a, M: TableMemory>(
         if !entry.leads_to_table() {
             break;
         }
-        node = node.below(memory, entry).ok_or(foreign)?;
+        match node.below(memory, entry) {
+            Some(below) => node = below,
+            // It died, and is no table any more: what led to it is gone.
+            None if slot.load() != entry => {}
+            None => return Err(foreign),
+        }
     }
     Ok(node)
 }
@@ -205,18 +210,21 @@ fn lock_below<M: TableMemory>(
             if !entry.leads_to_table() {
                 break;
             }
-            let Some(below) = node.below(memory, entry) else {
-                foreign = foreign.or(Some(ForeignTable(part.start())));
-                break;
-            };
-            if below.lock().lock().is_ok() {
-                // The lowest tables lead nowhere.
-                if below.level.below().is_some() {
-                    foreign = foreign.or(lock_below(memory, below, part));
+            match node.below(memory, entry) {
+                Some(below) if below.lock().lock().is_ok() => {
+                    // The lowest tables lead nowhere.
+                    if below.level.below().is_some() {
+                        foreign = foreign.or(lock_below(memory, below, part));
+                    }
+                    break;
                 }
-                break;
+                None if slot.load() == entry => {
+                    foreign = foreign.or(Some(ForeignTable(part.start())));
+                    break;
+                }
+                // It died: the entry is clear by now.
+                _ => {}
             }
-            // It died: the entry is clear by now.
         }
     }
     foreign

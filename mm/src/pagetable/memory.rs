@@ -43,6 +43,9 @@ pub trait TableMemory {
     /// Frees a table that was led to, when all are gone that [read tables](Self::read) by now. Context: as the caller's.
     fn retire_page(&self, page: Exclusive);
 
+    /// Frees a block that CPUs have forgotten. Context: as the caller's.
+    fn free_block(&self, block: Exclusive);
+
     /// No table that is found from now on is freed before the answer is dropped, though nobody locks it. `None` as long as
     /// none is freed at all. Context: any.
     fn read(&self) -> Option<Guard<'_, Self::P>>;

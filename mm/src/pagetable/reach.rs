@@ -6,13 +6,13 @@ use super::cursor::lowest;
 use super::entry::Entry;
 use super::error::ChangeError;
 use super::level::Level;
-use super::memory::TableMemory;
+use super::memory::{Reader, TableMemory};
 use super::node::first_part;
 use crate::addr::VirtRange;
 
 impl PageTable {
     /// Has the pages of a range, all of 4 KiB, be out of reach or within it. No table is locked, and CPUs are told nothing.
-    /// Context: any; the tables of the range stay, and nobody else changes these pages.
+    /// Context: any; nobody else changes these pages, or puts them together to larger ones.
     ///
     /// # Errors
     /// [`ChangeError::NotMapped`], also for larger pages: those before it are changed then; or what is wrong with the range.
@@ -23,6 +23,7 @@ impl PageTable {
         is_reachable: bool,
     ) -> Result<(), ChangeError> {
         self.check(range)?;
+        let _reader = Reader::of(memory);
         let mut left = range;
         while !left.is_empty() {
             let part = first_part(left, Level::PMD);

@@ -2,22 +2,27 @@
 #![forbid(unsafe_code)]
 
 use core::fmt;
+use core::ptr;
 
 use super::memory::TableMemory;
 use crate::addr::{Pfn, VirtRange};
-use crate::frame::TablePage;
+use crate::frame::{HeldBlocks, TablePage};
+use crate::mem::Exclusive;
 
 /// The end of the list of dead tables.
 const END: u64 = u64::MAX;
 
 /// Addresses that CPUs may still translate, and tables that they may still walk through: nothing that was mapped there may be
-/// used for anything else before [`complete`](Self::complete). Dropping it completes it too.
+/// used for anything else before [`complete`](Self::complete). What is [kept](Self::keep) with it is freed then, not before.
+/// Dropping it completes it too.
 #[must_use = "CPUs still know what was mapped until this is completed"]
 pub struct FlushReceipt<'a, M: TableMemory> {
     memory: &'a M,
     range: VirtRange,
     /// Tables that nothing leads to any more, linked through their records.
     dead: u64,
+    /// What was mapped, and is to be free then.
+    kept: HeldBlocks,
 }
 
 impl<'a, M: TableMemory> FlushReceipt<'a, M> {
@@ -27,7 +32,18 @@ impl<'a, M: TableMemory> FlushReceipt<'a, M> {
             memory,
             range: VirtRange::EMPTY,
             dead: END,
+            kept: HeldBlocks::none(),
         }
+    }
+
+    /// The machine.
+    pub(crate) const fn machine(&self) -> &'a M {
+        self.memory
+    }
+
+    /// Has a block freed when CPUs have forgotten it. One that is not the machine's comes back.
+    pub(crate) fn keep_block(&mut self, block: Exclusive) -> Result<(), Exclusive> {
+        self.memory.frames().hold(&mut self.kept, block)
     }
 
     /// Adds addresses.
@@ -52,21 +68,30 @@ impl<'a, M: TableMemory> FlushReceipt<'a, M> {
         self.range
     }
 
-    /// Makes one of two: one flush will do for both.
+    /// Makes one of two: one flush will do for both. If the other one is another machine's, it is completed by itself.
     pub fn merge(mut self, mut other: Self) -> Self {
+        // Each machine has one frame table.
+        if !ptr::eq(self.memory.frames(), other.memory.frames()) {
+            return self;
+        }
         self.range = self.range.hull(other.range);
         other.range = VirtRange::EMPTY;
         while let Some(table) = other.pop() {
             self.push(table);
         }
+        while let Some(block) = self.memory.frames().take_held(&mut other.kept) {
+            if let Err(block) = self.keep_block(block) {
+                self.memory.free_block(block);
+            }
+        }
         self
     }
 
-    /// Lets CPUs forget what was changed when they like; dead tables wait for all of them even so. Only for changes that do no
+    /// Lets CPUs forget what was changed when they like; dead tables, and blocks that are kept, wait for all of them even so. Only for changes that do no
     /// harm as long as some CPUs have not noticed: a page that becomes reachable, or is guarded a little later. Context: any
     /// that may hold a table's lock; without dead tables, any.
     pub fn leave_stale(mut self) {
-        if self.dead == END {
+        if self.dead == END && self.kept.is_empty() {
             self.range = VirtRange::EMPTY;
         }
     }
@@ -93,9 +118,12 @@ impl<M: TableMemory> Drop for FlushReceipt<'_, M> {
             self.memory.flush(self.range, self.has_tables());
         }
         while let Some(table) = self.pop() {
-            if let Some(page) = self.memory.frames().end_page_table(table) {
+            if let Some(page) = self.memory.frames().retire_page_table(table) {
                 self.memory.retire_page(page);
             }
+        }
+        while let Some(block) = self.memory.frames().take_held(&mut self.kept) {
+            self.memory.free_block(block);
         }
     }
 }

@@ -141,7 +141,7 @@ impl<H: Home> Block<H> {
     }
 
     /// Takes the handle apart.
-    pub(super) fn into_parts(mut self) -> (Option<Exclusive>, H) {
+    pub(crate) fn into_parts(mut self) -> (Option<Exclusive>, H) {
         (self.held.take(), self.held.home)
     }
 

@@ -79,6 +79,10 @@ impl<P: Platform> TableMemory for Memory<P> {
         self.free_block_after_grace(core, page);
     }
 
+    fn free_block(&self, block: Exclusive) {
+        self.release(block);
+    }
+
     #[inline]
     fn read(&self) -> Option<Guard<'_, P>> {
         self.grace().pin()
@@ -149,6 +153,10 @@ impl<P: Platform> TableMemory for TablesFor<'_, P> {
 
     fn retire_page(&self, page: Exclusive) {
         self.memory.retire_page(page);
+    }
+
+    fn free_block(&self, block: Exclusive) {
+        self.memory.release(block);
     }
 
     #[inline]

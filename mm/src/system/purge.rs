@@ -3,7 +3,7 @@
 
 use super::Memory;
 use crate::adapters::Store;
-use crate::kspace::{Area, NoArea, Space, Wanted};
+use crate::kspace::{Area, NoArea, Patience, Space, Wanted};
 use crate::platform::Platform;
 use crate::sync::{Pin, Seized};
 
@@ -37,11 +37,11 @@ impl<P: Platform> Memory<P> {
 
     /// Has all CPUs forget addresses that areas had, and gives frames and addresses back that wait for that (Linux:
     /// `vm_unmap_aliases`). What was freed before has gone when it returns; if somebody else is at it, that one is waited
-    /// for. Answers how many areas went meanwhile, whoever saw to it. Context: task.
+    /// for, however long it takes. Answers how many areas went meanwhile, whoever saw to it. Context: task.
     pub fn vmalloc_purge(&self) -> u64 {
         let areas = self
             .spaces()
-            .map(|(space, supply)| space.purge_or_wait(&supply));
+            .map(|(space, supply)| space.purge_or_wait(&supply, Patience::Endless));
         areas.fold(0, u64::saturating_add)
     }
 
@@ -50,7 +50,7 @@ impl<P: Platform> Memory<P> {
         let pages = self.spaces().map(|(space, supply)| {
             let (before, _) = space.lazy_pages();
             if before > 0 {
-                let _ = space.purge_or_wait(&supply);
+                let _ = space.purge_or_wait(&supply, Patience::AsThePlatform);
             }
             before.saturating_sub(space.lazy_pages().0)
         });

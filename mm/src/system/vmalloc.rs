@@ -10,8 +10,8 @@ use crate::addr::{Order, Pfn, VirtAddr, VirtRange, to_count, to_index};
 use crate::buddy::Gfp;
 use crate::config::PAGE_SIZE;
 use crate::kspace::{
-    Area, AreaInfo, AreaKind, InLargeBlocks, InPages, MOST_BLOCKS, NoArea, Pile, Space, Supply,
-    Wanted,
+    Area, AreaInfo, AreaKind, InLargeBlocks, InPages, MOST_BLOCKS, NoArea, Patience, Pile, Space,
+    Supply, Wanted,
 };
 use crate::pagetable::{Attributes, MapError, PageTable};
 use crate::platform::{NodeId, Platform};
@@ -394,7 +394,7 @@ fn after_purge<'m, P: Platform>(
     if error != AllocError::OutOfMemory || space.lazy_pages().0 == 0 {
         return Err(VmallocError::Alloc(error));
     }
-    let _ = space.purge_or_wait(supply);
+    let _ = space.purge_or_wait(supply, Patience::AsThePlatform);
     again(supply).map_err(VmallocError::Alloc)
 }
 

@@ -9,7 +9,7 @@ use super::{Memory, VmallocError};
 use crate::adapters::Store;
 use crate::addr::{Order, Pfn, PfnRange, PhysAddr, PhysRange, VirtAddr, to_count};
 use crate::config::{MAX_PHYS_BITS, PAGE_SHIFT, PAGE_SIZE};
-use crate::kspace::{Area, AreaKind, MOST_BLOCKS, Space, Wanted};
+use crate::kspace::{Area, AreaKind, MOST_BLOCKS, NotNoted, Patience, Space, Wanted};
 use crate::pagetable::{Attributes, Cache, InAList, InARow, MapError, PageSize, Protection};
 use crate::platform::Platform;
 
@@ -145,8 +145,17 @@ impl<P: Platform> Memory<P> {
             .take_area(space, &supply, &wanted)
             .map_err(VmallocError::from)?;
         // Before anything is mapped: so nobody ever finds it cached in two ways.
-        let noted = space.note_device(&self.platform, area, first.addr(), cache);
-        let mapped = noted.map_err(IoremapError::Conflict).and_then(|()| {
+        let noted = loop {
+            match space.note_device(&self.platform, area, first.addr(), cache) {
+                Ok(()) => break Ok(()),
+                Err(NotNoted::Conflict(cache)) => break Err(IoremapError::Conflict(cache)),
+                // Nobody has it any more, but CPUs may remember how it was cached.
+                Err(NotNoted::Going) => {
+                    let _ = space.purge_or_wait(&supply, Patience::Endless);
+                }
+            }
+        };
+        let mapped = noted.and_then(|()| {
             let how = Attributes::KERNEL.with_cache(cache);
             let mapped = map_row(space, &supply, area, (first, is_large), how);
             mapped.map_err(|error| VmallocError::Map(error).into())
@@ -168,7 +177,11 @@ fn map_row<P: Platform>(
     (first, is_large): (Pfn, bool),
     how: Attributes,
 ) -> Result<(), MapError> {
-    let largest = PageSize::Size2M;
+    // Where a large page does not fit at the start, none in the middle has room made for it.
+    let largest = match is_large {
+        true => PageSize::Size2M,
+        false => PageSize::Size4K,
+    };
     let row = || InARow { first, largest };
     match is_large {
         true => space.map_large(supply, area.mapped(), row, how),

@@ -26,7 +26,7 @@ use super::gaps::Stops;
 use super::mmu::{Access, Fault, Registers};
 use super::paging::Paging;
 use super::tlb::Tlb;
-use super::{Gaps, OnCpu, Ram, SimConfig, Trouble, nmi, pins};
+use super::{Gaps, OnCpu, Ram, SimConfig, Trouble, nmi, patience, pins};
 
 thread_local! {
     /// A host thread is a task: whether it reclaims memory, …
@@ -425,11 +425,7 @@ unsafe impl<C: SimConfig> Platform for SimPlatform<C> {
     /// soon gives up, unless there are threads on others: the host may let those wait for long.
     fn relax(&self, rounds: u32) -> bool {
         std::thread::yield_now();
-        let patience = match self.cpus.has_others() {
-            true => 10_000_000,
-            false => 1_000,
-        };
-        rounds < patience
+        rounds < patience::rounds(self.cpus.has_others())
     }
 
     fn kick(&self, cpu: CpuId) -> bool {

@@ -18,6 +18,7 @@ for_every_config! {
     what_is_mapped_is_not_mapped_again,
     a_small_page_in_the_way_of_large_ones_is_named,
     pages_out_of_reach_keep_their_frames,
+    what_is_out_of_reach_stays_mapped_whatever_is_changed,
     five_levels_reach_further,
     tables_of_others_are_left_alone,
     tables_of_others_stay_when_what_is_beside_them_goes,
@@ -224,6 +225,45 @@ fn pages_out_of_reach_keep_their_frames<C: SimConfig>() {
     tables.join(range(BASE, 4 * MIB), PageSize::Size2M);
     assert_eq!(sizes(&tables, BASE), [PageSize::Size2M; 2]);
     tables.finish();
+    machine.finish();
+}
+
+/// In an entry that is out of reach the bit for global pages says that there is a page.
+fn what_is_out_of_reach_stays_mapped_whatever_is_changed<C: SimConfig>() {
+    let machine = Machine::<C>::with_ram(32 * MIB);
+    let all = Protection::all().difference(Protection::COUNTED);
+    let plain = Attributes {
+        protection: Protection::empty(),
+        ..Attributes::KERNEL
+    };
+    for (at, change) in [0x40_0000, BASE].into_iter().flat_map(|at| {
+        let changes = [
+            Change::Forbid(all),
+            Change::Allow(all),
+            Change::Exactly(plain),
+        ];
+        changes.map(|change| (at, change))
+    }) {
+        let tables = machine.new_page_table(Level::P4D).unwrap();
+        let row = (VirtAddr::new(at), frames(77, 3));
+        // SAFETY: nobody runs through these tables; also below.
+        unsafe { machine.map_pages(&tables, row, crate::model::USER, PageSize::Size4K) }.unwrap();
+        for change in [Change::Unreachable, change, Change::Reachable] {
+            // SAFETY: as above.
+            let receipt = unsafe { machine.change_pages(&tables, range(at, 3 * 4096), change) };
+            receipt.unwrap().complete();
+        }
+        let mut seen = Vec::new();
+        // SAFETY: as above.
+        let receipt = unsafe {
+            machine.unmap_pages(&tables, range(at, 3 * 4096), |_, leaf| seen.push(leaf.pfn))
+        };
+        receipt.unwrap().complete();
+        assert_eq!(seen, [77, 78, 79].map(Pfn::new), "{at:#x}, {change:?}");
+        // SAFETY: as above.
+        unsafe { machine.destroy_page_table(tables) };
+    }
+    machine.grace().barrier().unwrap();
     machine.finish();
 }
 

@@ -231,9 +231,11 @@ impl<'m, C: SimConfig> World<'m, C> {
             },
             // SAFETY: as above.
             Op::Forbid => unsafe { self.machine.change_pages(&self.tables, range, FORBID) },
-            Op::Join | Op::Map => self
-                .machine
-                .join_pages(&self.tables, range, PageSize::Size1G),
+            // SAFETY: as above.
+            Op::Join | Op::Map => unsafe {
+                self.machine
+                    .join_pages(&self.tables, range, PageSize::Size1G)
+            },
         };
         assert_eq!(found.map(drop), Err(change));
         true
@@ -296,9 +298,11 @@ impl<'m, C: SimConfig> World<'m, C> {
                 }
             }
             Op::Join => {
-                let joined = self
-                    .machine
-                    .join_pages(&self.tables, range, PageSize::Size1G);
+                // SAFETY: as above.
+                let joined = unsafe {
+                    self.machine
+                        .join_pages(&self.tables, range, PageSize::Size1G)
+                };
                 joined.unwrap().complete();
                 // As large as can be already, but where small pages meet at 2 MiB: nothing does here.
                 Some(false)

@@ -26,6 +26,7 @@ for_every_config! {
     nothing_is_counted_unless_asked_for,
     what_is_freed_while_it_is_mapped_is_told_and_stays_out,
     without_room_for_counts_nothing_is_mapped,
+    absurd_rows_are_refused_before_frames_are_counted,
 }
 
 const READ: Attributes = Attributes {
@@ -33,7 +34,7 @@ const READ: Attributes = Attributes {
     ..USER
 };
 
-fn machine<C: SimConfig>(check: PageTableCheck) -> Machine<C> {
+pub(crate) fn machine<C: SimConfig>(check: PageTableCheck) -> Machine<C> {
     let mut machine = Machine::<C>::new()
         .ram(0, 32 * MIB)
         .options(|options| options.page_table_check = check)
@@ -102,6 +103,27 @@ fn told<C: SimConfig>(machine: &Machine<C>) -> Option<DoubleMapping> {
         [Corruption::DoubleMapping(found)] => Some(*found),
         other => panic!("{other:?}"),
     }
+}
+
+/// Counting frame by frame would take years.
+fn absurd_rows_are_refused_before_frames_are_counted<C: SimConfig>() {
+    let machine = machine::<C>(PageTableCheck::On);
+    let tables = machine.new_page_table(Level::P4D).unwrap();
+    for (at, frames) in [
+        (BASE, frames(0, 1 << 60)),
+        (BASE, frames(5, (1 << 40) - 4)),
+        (BASE + 1, frames(5, 1)),
+        (0x8000_0000_0000, frames(5, 1)),
+        (BASE, frames(5, 1 << 36)),
+    ] {
+        let refused = map(&machine, &tables, (at, frames), (Backing::Named, true));
+        assert!(
+            matches!(refused, Err(MapError::Frames | MapError::Range(_))),
+            "{refused:?}"
+        );
+    }
+    assert_eq!(machine.mapped_as(Pfn::new(5)), None);
+    end(machine, tables);
 }
 
 fn every_cell_of_the_table_is_decided_as_documented<C: SimConfig>() {

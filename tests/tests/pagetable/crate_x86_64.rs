@@ -1,9 +1,11 @@
 //! The traits of the `x86_64` crate on these tables, against the crate's own `OffsetPageTable`.
 
 use mm::adapters::{X86Frames, X86Mapper};
-use mm::addr::Order;
+use mm::addr::{Order, Pfn, PfnRange};
 use mm::buddy::Gfp;
-use mm::pagetable::Level;
+use mm::pagetable::{Attributes, Level, Protection};
+use mm::report::Backing;
+use mm::system::PageTableCheck;
 use mm_tests::seed::{Random, cases, seed};
 use mm_tests::sim::{Checked, Machine};
 use x86_64::structures::paging::mapper::{
@@ -227,5 +229,66 @@ fn frames_come_and_go_by_the_traits() {
             unsafe { frames.deallocate_frame(frame) };
         }
     }
+    machine.finish();
+}
+
+/// What is refused changes nothing: not even the part of it that could be done.
+#[test]
+fn flags_that_are_refused_change_nothing() {
+    let machine = crate::check::machine::<Checked>(PageTableCheck::On);
+    let tables = machine.new_page_table(Level::P4D).unwrap();
+    let at = 0x40_0000;
+    let read = Attributes {
+        protection: Protection::USER | Protection::EXECUTE,
+        ..Attributes::KERNEL
+    };
+    for place in [at, at + 0x1000] {
+        let row = (
+            mm::addr::VirtAddr::new(place),
+            PfnRange::from_count(Pfn::new(1024), 1).unwrap(),
+        );
+        // SAFETY: nobody runs through these tables; also below.
+        let mapped = unsafe {
+            machine.map_user_pages(
+                &tables,
+                row,
+                read,
+                mm::pagetable::PageSize::Size4K,
+                Backing::Anonymous,
+            )
+        };
+        mapped.unwrap();
+    }
+    // SAFETY: as above.
+    let mut mapper = unsafe { X86Mapper::new(&machine, tables) };
+    let before = seen(&mapper, at);
+    let page = Page::<Size4KiB>::containing_address(VirtAddr::new(at));
+    let wanted = PageTableFlags::PRESENT
+        | PageTableFlags::WRITABLE
+        | PageTableFlags::NO_EXECUTE
+        | PageTableFlags::NO_CACHE;
+    // SAFETY: as above.
+    let refused = unsafe { mapper.update_flags(page, wanted) };
+    assert!(matches!(refused, Err(FlagUpdateError::ParentEntryHugePage)));
+    assert_eq!(seen(&mapper, at), before);
+    assert_eq!(machine.platform().take_reports().len(), 1);
+    // SAFETY: as above.
+    unsafe { mapper.update_flags(page, wanted.difference(PageTableFlags::WRITABLE)) }
+        .unwrap()
+        .ignore();
+    assert_ne!(seen(&mapper, at), before);
+    let all = mm::addr::VirtRange::from_size(mm::addr::VirtAddr::new(at), 0x2000).unwrap();
+    // SAFETY: as above.
+    unsafe { machine.unmap_pages(&tables, all, |_, _| ()) }
+        .unwrap()
+        .complete();
+    assert_eq!(
+        machine.mapped_as(Pfn::new(1024)),
+        None,
+        "it was counted all the time"
+    );
+    // SAFETY: as above.
+    unsafe { machine.destroy_page_table(tables) };
+    machine.grace().barrier().unwrap();
     machine.finish();
 }

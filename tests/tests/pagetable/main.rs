@@ -12,4 +12,6 @@ mod model;
 mod oracle;
 mod protect;
 mod ranges;
+mod receipts;
+mod waiters;
 mod walkers;

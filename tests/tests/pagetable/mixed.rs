@@ -221,7 +221,8 @@ impl<C: SimConfig> Mixed<'_, C> {
     }
 
     fn join(&mut self, range: VirtRange, largest: PageSize) {
-        let joined = self.machine.join_pages(&self.tables, range, largest);
+        // SAFETY: as above.
+        let joined = unsafe { self.machine.join_pages(&self.tables, range, largest) };
         let joined = joined.unwrap();
         self.done[3] += u64::from(!joined.range().is_empty());
         joined.complete();

@@ -113,7 +113,8 @@ impl<'m, C: SimConfig> Tables<'m, C> {
     }
 
     pub(crate) fn join(&self, range: VirtRange, largest: PageSize) {
-        let receipt = self.memory.join_pages(&self.tables, range, largest);
+        // SAFETY: as above.
+        let receipt = unsafe { self.memory.join_pages(&self.tables, range, largest) };
         receipt.unwrap().complete();
     }
 

@@ -95,11 +95,9 @@ fn ranges_at_every_border_are_mapped_exactly_or_refused<C: SimConfig>() {
                     let change = Change::Forbid(Protection::WRITE);
                     // SAFETY: as above.
                     assert!(unsafe { machine.change_pages(&tables, range, change) }.is_err());
-                    assert!(
-                        machine
-                            .join_pages(&tables, range, PageSize::Size2M)
-                            .is_err()
-                    );
+                    // SAFETY: as above.
+                    let joined = unsafe { machine.join_pages(&tables, range, PageSize::Size2M) };
+                    assert!(joined.is_err());
                     assert_eq!(machine.validate_page_table(&tables).unwrap(), before);
                     continue;
                 }

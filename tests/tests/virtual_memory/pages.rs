@@ -183,9 +183,11 @@ impl Churn<'_> {
 
     fn join(&self, slot: &Slot, random: &mut Random) {
         let range = slot.range(HUGE / 4096);
-        let receipt = self
-            .machine
-            .join_pages(&self.tables, range, PageSize::Size2M);
+        // SAFETY: as above.
+        let receipt = unsafe {
+            self.machine
+                .join_pages(&self.tables, range, PageSize::Size2M)
+        };
         // A receipt that is dropped is completed.
         match random.below(2) {
             0 => receipt.unwrap().complete(),

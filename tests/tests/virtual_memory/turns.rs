@@ -226,9 +226,11 @@ impl<'m> Turns<'m> {
 
     fn join(&self, slot: &Slot<'m>) {
         let range = self.range(slot);
-        let receipt = self
-            .machine
-            .join_pages(&self.tables, range, PageSize::Size2M);
+        // SAFETY: as above.
+        let receipt = unsafe {
+            self.machine
+                .join_pages(&self.tables, range, PageSize::Size2M)
+        };
         receipt.unwrap().complete();
         self.done();
     }

@@ -159,6 +159,62 @@ fn a_device_is_not_mapped_before_it_is_known_how_it_is_cached() {
     world.finish();
 }
 
+/// Who frees a device's area and may not sleep leaves it mapped: until the purge, nobody maps the device cached in another way.
+#[test]
+fn a_device_is_never_mapped_in_two_ways() {
+    let world = World::<Usual>::new(64 * MIB, 64 * MIB, 64);
+    let large = PhysAddr::new(0x1_0000_0000);
+    let inside = large.checked_add(MIB).unwrap();
+    for is_atomic in [true, false] {
+        let device = ioremap(&world, large, 5 * MIB, Cache::Uncached).unwrap();
+        match is_atomic {
+            true => world.hardware().in_atomic(|| iounmap(&world, device)),
+            false => iounmap(&world, device),
+        }
+        assert_eq!(world.mapping(at(device, 0)).is_some(), is_atomic);
+        let flushes = world.flushes();
+        // Cached in the same way, it may be mapped beside what CPUs remember; …
+        let same = ioremap(&world, inside, MIB, Cache::Uncached).unwrap();
+        assert_eq!(world.flushes(), flushes);
+        iounmap(&world, same);
+        // … and what is elsewhere in any way.
+        let elsewhere = ioremap(&world, DEVICE, 1, Cache::WriteBack).unwrap();
+        assert_eq!(world.flushes(), flushes);
+        let other = ioremap(&world, inside, MIB, Cache::WriteCombining).unwrap();
+        assert!(world.flushes() > flushes, "no CPU remembers it otherwise");
+        assert_eq!(world.mapping(at(device, 0)), None);
+        iounmap(&world, other);
+        iounmap(&world, elsewhere);
+        let _ = world.vmalloc_purge();
+    }
+    world.finish();
+}
+
+/// Where no large page fits at the start, none is used in the middle, for which nothing makes room.
+#[test]
+fn a_device_that_is_not_aligned_is_mapped_over_tables_that_stayed() {
+    let world = World::<Usual>::new(64 * MIB, 64 * MIB, 2048);
+    // Tables of small areas stay, all over the first few MiB.
+    let areas: Vec<_> = (0..1800)
+        .map(|_| world.vmalloc(PAGE, Gfp::KERNEL).unwrap())
+        .collect();
+    areas.into_iter().for_each(|area| world.free(area));
+    let _ = world.vmalloc_purge();
+    let first = world.vmalloc(3 * PAGE, Gfp::KERNEL).unwrap();
+    for skew in [0, 1, 2, 3, 4, 5, 6, 7, 8, 9] {
+        // Sometimes the device lies in its frames as the area does in its addresses.
+        let place = PhysAddr::new(0x1_0000_0000 + skew * PAGE as u64);
+        let device = ioremap(&world, place, 6 * MIB, Cache::Uncached);
+        iounmap(
+            &world,
+            device.unwrap_or_else(|error| panic!("{skew}: {error}")),
+        );
+        let _ = world.vmalloc_purge();
+    }
+    world.free(first);
+    world.finish();
+}
+
 /// Frames that no entry can name.
 #[test]
 fn frames_above_the_architecture_are_no_area() {

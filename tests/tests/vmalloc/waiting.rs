@@ -8,7 +8,7 @@ use mm::addr::Order;
 use mm::buddy::Gfp;
 use mm::platform::NodeId;
 use mm::sync::shootdown::Lazy;
-use mm_tests::sim::{Listed, Machine, Plain, Usual, Vmemmap};
+use mm_tests::sim::{Listed, Machine, Plain, Usual, Vmemmap, without_patience};
 
 use crate::world::{MIB, PAGE, World};
 
@@ -65,6 +65,13 @@ fn another_ones_purge_is_waited_for() {
             });
             during_a_purge(&world, || {
                 let _ = world.vmalloc_purge();
+                assert_eq!(world.vmalloc_stats().lazy_pages, 0, "it has gone");
+            });
+            let area = world.vmalloc(size, Gfp::KERNEL).unwrap();
+            world.free(area);
+            during_a_purge(&world, || {
+                // Who frees frames after it waits to the end, whether that makes sense or not.
+                without_patience(|| world.vmalloc_purge());
                 assert_eq!(world.vmalloc_stats().lazy_pages, 0, "it has gone");
             });
         }

@@ -3,12 +3,12 @@
 use crate::addr::{Pfn, PfnRange};
 use crate::frame::{Frame, FrameTable, Kind, TableLock};
 use crate::mem::Exclusive;
-use crate::sync::atomic::Ordering;
 
 /// A frame that is a page table: nobody else has it, and its bytes are entries.
 ///
 /// # Invariants
-/// Its record says [`Kind::Table`], from [`FrameTable::make_page_table`] until [`FrameTable::end_page_table`].
+/// Its record said [`Kind::Table`] when it was found: from [`FrameTable::make_page_table`] until [`FrameTable::end_page_table`] or
+/// [`FrameTable::retire_page_table`].
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TablePage<'a> {
     pfn: Pfn,
@@ -61,7 +61,7 @@ impl FrameTable {
             return Err(page);
         };
         frame.set_private(u64::from(level));
-        frame.maps().store(0, Ordering::Relaxed);
+        frame.end_table_lock();
         frame.publish(frame.word().for_kind(Kind::Table));
         let _ = page.leak();
         Ok(TablePage {
@@ -81,6 +81,14 @@ impl FrameTable {
 
     /// Turns a table that nothing leads to, and nobody waits for, back into its token. `None` if it is no table any more.
     pub(crate) fn end_page_table(&self, table: TablePage<'_>) -> Option<Exclusive> {
+        let page = self.retire_page_table(table)?;
+        table.frame.end_table_lock();
+        Some(page)
+    }
+
+    /// The same for a dead table that somebody may have found before, and wait for: that it is dead stays in its record, where
+    /// [`Frame::end_table_lock`] takes it away when a grace period is over.
+    pub(crate) fn retire_page_table(&self, table: TablePage<'_>) -> Option<Exclusive> {
         let word = table.frame.word();
         if !word.is_table() {
             return None;
@@ -88,7 +96,6 @@ impl FrameTable {
         // One caller wins.
         let plain = word.for_kind(Kind::Plain);
         table.frame.exchange(word, plain).ok()?;
-        table.frame.maps().store(0, Ordering::Relaxed);
         table.frame.set_link(0);
         table.frame.set_private(0);
         let end = table.pfn.as_u64().saturating_add(1);

@@ -121,6 +121,10 @@ impl<P: Platform> Memory<P> {
                 if let Some(zone) = core.zone(zone) {
                     zone.note_deferred(block.frames().frames().wrapping_neg());
                 }
+                // Tables that died, and waited for those who may wait for their locks.
+                if let Some(frame) = core.frames.frame(pfn) {
+                    frame.end_table_lock();
+                }
                 let named = core.frames.frame(pfn).and_then(Frame::take_named_objects);
                 if let Some(count) = named {
                     self.free_named(&block, count);

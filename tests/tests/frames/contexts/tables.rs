@@ -134,7 +134,8 @@ pub(super) const CALLS: &[(&str, Action)] = &[
     }),
     ("join_pages", |call| {
         with_tables(call, |tables| {
-            let receipt = call.world.join_pages(tables, range(), PageSize::Size2M);
+            // SAFETY: as above.
+            let receipt = unsafe { call.world.join_pages(tables, range(), PageSize::Size2M) };
             receipt.unwrap().complete();
         })
     }),
