@@ -316,8 +316,10 @@ pub unsafe trait Platform: Sync + 'static {
         0
     }
 
-    /// Whether the caller may sleep: it runs in a task, with interrupts on, and is not pinned.
-    /// Default: yes. Context: any.
+    /// Whether the caller may sleep: it runs in a task, with interrupts on, and is not pinned. Who may, waits for locks of
+    /// page tables, which a task holds with interrupts on: a platform whose interrupt handlers free areas of addresses says
+    /// no there, or such a handler waits for the task that it interrupted. Default: yes, for platforms whose handlers do
+    /// not. Context: any.
     fn may_sleep(&self) -> bool {
         true
     }

@@ -20,14 +20,37 @@ use super::receipt::FlushReceipt;
 use super::split::{join, joined_as};
 use crate::addr::{VirtAddr, VirtRange};
 use crate::frame::IsDead;
+use crate::platform::Platform;
+use crate::sync::rank;
 
 /// A table on the way is not the library's own.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ForeignTable(pub(super) VirtAddr);
 
+/// Takes note of the locks of tables as of one, where the order of locks is checked.
+struct Noted<'a, P: Platform>(&'a P);
+
+impl<'a, P: Platform> Noted<'a, P> {
+    fn new(platform: &'a P) -> Self {
+        if P::PROFILE.is_debug() {
+            platform.lock_acquired(rank::PAGE_TABLE);
+        }
+        Self(platform)
+    }
+}
+
+impl<P: Platform> Drop for Noted<'_, P> {
+    fn drop(&mut self) {
+        if P::PROFILE.is_debug() {
+            self.0.lock_released(rank::PAGE_TABLE);
+        }
+    }
+}
+
 /// The tables that a range goes through, locked.
 pub(super) struct Cursor<'a, M: TableMemory> {
     held: Held<'a, M>,
+    _noted: Noted<'a, M::P>,
     /// The CPU stays here while others may wait; what this one waited for was not freed meanwhile.
     _reader: Reader<'a, M::P>,
 }
@@ -56,6 +79,7 @@ impl<'a, M: TableMemory> Cursor<'a, M> {
         range: VirtRange,
     ) -> Result<Self, ForeignTable> {
         let reader = Reader::of(memory);
+        let noted = Noted::new(memory.platform());
         loop {
             let top = lowest(tables, memory, range)?;
             if top.lock().lock().is_err() {
@@ -70,6 +94,7 @@ impl<'a, M: TableMemory> Cursor<'a, M> {
             return match lock_below(memory, top, range) {
                 None => Ok(Self {
                     held,
+                    _noted: noted,
                     _reader: reader,
                 }),
                 Some(foreign) => Err(foreign),
@@ -92,7 +117,11 @@ impl<'a, M: TableMemory> Cursor<'a, M> {
     ///
     /// The tables that the root leads to stay for good: other roots may lead to them too.
     pub(super) fn prune(self, tables: &PageTable, receipt: &mut FlushReceipt<'a, M>) {
-        let Self { held, _reader } = self;
+        let Self {
+            held,
+            _noted,
+            _reader,
+        } = self;
         let Held { memory, range, top } = held;
         if !top.lock().may_die() || is_kept(tables, top) {
             return;
@@ -129,7 +158,11 @@ impl<'a, M: TableMemory> Cursor<'a, M> {
         largest: PageSize,
         receipt: &mut FlushReceipt<'a, M>,
     ) {
-        let Self { held, _reader } = self;
+        let Self {
+            held,
+            _noted,
+            _reader,
+        } = self;
         let Held { memory, range, top } = held;
         join(memory, top, (range, largest), true, receipt);
         let Some(mut entry) = joined_as(top, largest) else {

@@ -8,6 +8,7 @@
 //!     cma         (45)  which frames of the CMA area are taken
 //!     populate    (46)  one section at a time gets its records; interrupts off
 //!     vmalloc     (47)  which addresses areas of the kernel have; interrupts off
+//!       page table (48) the tables that a range goes through, from above; no CPU is waited for
 //!       zone      (50)  free areas of one zone; interrupts off
 //!         slab    (60)  slabs of a cache on one node; interrupts off
 //!           percpu  (65)  which bytes are taken of what each CPU has a copy of
@@ -49,6 +50,12 @@ pub const CMA: LockClass = LockClass {
 pub const VMALLOC: LockClass = LockClass {
     name: "vmalloc",
     rank: 47,
+};
+
+/// Page tables. Whoever waits for their locks does not serve other CPUs that wait for it to flush: so nobody flushes with one.
+pub const PAGE_TABLE: LockClass = LockClass {
+    name: "page table",
+    rank: 48,
 };
 
 /// Slabs of a cache on one node, and what a cache is called.

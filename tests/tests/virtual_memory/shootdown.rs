@@ -3,8 +3,9 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
-use mm::addr::{Order, VirtAddr, VirtRange};
+use mm::addr::{Order, Pfn, PfnRange, VirtAddr, VirtRange};
 use mm::buddy::Gfp;
+use mm::pagetable::{Attributes, Level, PageSize};
 use mm::platform::{CpuId, Platform};
 use mm::proc;
 use mm::sync::shootdown::{CEILING, Lazy, TlbStats};
@@ -329,4 +330,34 @@ fn a_flush_with_a_lock_held_is_reported() {
     };
     assert!(reported.iter().any(expected), "{reported:?}");
     machine.abandon();
+}
+
+/// Whoever waits for the lock of a table serves no flush: so nobody flushes with one, be it where pages are shown that are unmapped.
+#[test]
+fn a_flush_with_a_table_locked_is_reported() {
+    let machine = machine(1);
+    let tables = machine.new_page_table(Level::P4D).unwrap();
+    let (at, frames) = (
+        VirtAddr::new(0x40_0000),
+        PfnRange::from_count(Pfn::new(512), 1).unwrap(),
+    );
+    let how = Attributes::KERNEL;
+    // SAFETY: nobody runs through these tables; also below.
+    unsafe { machine.map_pages(&tables, (at, frames), how, PageSize::Size4K) }.unwrap();
+    let range = VirtRange::from_size(at, 4096).unwrap();
+    let sink = |_, _| machine.flush_tlb_all();
+    // SAFETY: as above.
+    unsafe { machine.unmap_pages(&tables, range, sink) }
+        .unwrap()
+        .complete();
+    let reported = machine.hardware().take_troubles();
+    let expected = Trouble::Inversion {
+        held: "page table",
+        taken: "tlb",
+    };
+    assert!(reported.contains(&expected), "{reported:?}");
+    // SAFETY: as above.
+    unsafe { machine.destroy_page_table(tables) };
+    machine.grace().barrier().unwrap();
+    machine.finish();
 }
