@@ -182,7 +182,12 @@ impl core::error::Error for ProtectPageError {}
 ///     those addresses, global or not, in no address space, and remembers nothing of the page tables above them; but where
 ///     [`tlb_features`](Self::tlb_features) says that there are PCIDs, what it remembers of tables of other address
 ///     spaces goes with [`TlbFlush::All`] only. The library's word for other CPUs
-///     ([`flush_tlb`](crate::system::Memory::flush_tlb)) rests on it.
+///     ([`flush_tlb`](crate::system::Memory::flush_tlb)) rests on it;
+/// 12. every CPU but the one that brings memory up begins *lazy*: nobody waits for it when something is unmapped. Once it is
+///     started it calls [`tlb_lazy_leave`](crate::system::Memory::tlb_lazy_leave), before it uses an address
+///     that somebody may unmap or map elsewhere: an area of `vmalloc`, a stack in one, a copy in the region for them. And where
+///     [`kick_tlb`](Self::kick_tlb) answers yes, that CPU calls
+///     [`tlb_catch_up`](crate::system::Memory::tlb_catch_up) soon.
 pub unsafe trait Platform: Sync + 'static {
     /// How much checking to compile in.
     const PROFILE: Profile = Profile::Hardened;
@@ -480,8 +485,13 @@ pub unsafe trait Platform: Sync + 'static {
         TlbFeatures::default()
     }
 
+    /// Whether [`flush_tlb_here`](Self::flush_tlb_here) has the CPU forget. Without that the library takes over no
+    /// address space ([`KernelSpaceError::NoFlush`](crate::system::KernelSpaceError::NoFlush)), and there are no areas.
+    /// Default: no.
+    const FLUSHES_TLB: bool = false;
+
     /// Has this CPU forget translations: [`TlbFeatures::steps`] says how. Default: nothing, for a platform whose mappings
-    /// nobody changes. Context: any, pinned; must not wait.
+    /// nobody changes; who writes it sets [`FLUSHES_TLB`](Self::FLUSHES_TLB). Context: any, pinned; must not wait.
     fn flush_tlb_here(&self, what: TlbFlush) {
         let _ = what;
     }

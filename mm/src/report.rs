@@ -129,6 +129,12 @@ pub enum Corruption {
     },
     /// A free page was touched that is out of reach (`debug_pagealloc=on`).
     FreePage(FreePageAccess),
+    /// A CPU maps areas of kernel addresses, and nobody waits for it when they are unmapped: it was started, or woke, without
+    /// [`Memory::tlb_lazy_leave`](crate::system::Memory::tlb_lazy_leave) (`debug` profile).
+    LazyCpu {
+        /// The CPU.
+        cpu: CpuId,
+    },
 }
 
 /// What a validation was looking at.
@@ -233,7 +239,8 @@ impl fmt::Display for Corruption {
             | Self::FreePage(_)
             | Self::DoubleMapping(_)
             | Self::UncountedMapping { .. }
-            | Self::FreedWhileMapped { .. } => write_use(f, *self),
+            | Self::FreedWhileMapped { .. }
+            | Self::LazyCpu { .. } => write_use(f, *self),
         }
     }
 }
@@ -259,6 +266,11 @@ fn write_use(f: &mut fmt::Formatter<'_>, report: Corruption) -> fmt::Result {
         } => write!(
             f,
             "frame {pfn} was freed, and is mapped {count} times as {backing}: it stays out of use"
+        ),
+        Corruption::LazyCpu { cpu } => write!(
+            f,
+            "CPU {} maps areas, but nobody waits for it when they are unmapped: it has not called `tlb_lazy_leave`",
+            cpu.0
         ),
         _ => Ok(()),
     }

@@ -113,7 +113,8 @@ impl KernelPlatform {
 // by `cli`, and nothing but an interrupt could move a task; (4) every CPU has its own GS base;
 // (5, 6) `frame_table` maps fresh pages into a range of the address space that nobody else uses;
 // (8) a pinned thread is neither preempted nor moved; (9) ACPI tables are read once, before memory
-// comes up, and a CPU beyond them has no page lists; (11) `arch::tlb` does what the CPU's manual says; (10) there is one platform, `MEMORY`'s, and what
+// comes up, and a CPU beyond them has no page lists; (11) `arch::tlb` does what the CPU's manual says; (12) a CPU calls
+// `cpu_starts` first of all, and its handler of the interrupt catches up; (10) there is one platform, `MEMORY`'s, and what
 // that says for a CPU is kept in the CPU's own area.
 unsafe impl Platform for KernelPlatform {
     const PROFILE: Profile = PROFILE;
@@ -308,6 +309,8 @@ unsafe impl Platform for KernelPlatform {
     fn tlb_features(&self) -> TlbFeatures {
         arch::tlb::features()
     }
+
+    const FLUSHES_TLB: bool = true;
 
     fn flush_tlb_here(&self, what: TlbFlush) {
         arch::tlb::flush(what);

@@ -198,8 +198,13 @@ impl<P: Platform> Memory<P> {
     ///
     /// # Safety
     ///
-    /// All CPUs use these tables, now and later, and the regions of the layout are as their documentation says: the
-    /// library alone maps in those for vmalloc, per-CPU areas and fixed slots.
+    /// 1. All CPUs use these tables, now and later.
+    /// 2. The regions of the layout are as their documentation says: the library alone maps in those for vmalloc, per-CPU
+    ///    areas and fixed slots.
+    /// 3. A CPU that is started later calls [`tlb_lazy_leave`](Self::tlb_lazy_leave) before it uses an address that somebody may
+    ///    unmap or map elsewhere, and [`tlb_catch_up`](Self::tlb_catch_up) when another one
+    ///    [asks](Platform::kick_tlb) (the platform's obligation 12): until then the library frees what
+    ///    that CPU still reaches. So does a CPU that [was lazy](Self::tlb_lazy_enter).
     pub unsafe fn adopt_kernel_space(
         &self,
         tables: PageTable,
@@ -207,6 +212,9 @@ impl<P: Platform> Memory<P> {
         largest: PageSize,
     ) -> Result<(), KernelSpaceError> {
         let core = self.core().ok_or(KernelSpaceError::NotUp)?;
+        if !P::FLUSHES_TLB {
+            return Err(KernelSpaceError::NoFlush);
+        }
         layout
             .check(tables.levels())
             .map_err(KernelSpaceError::Layout)?;

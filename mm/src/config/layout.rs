@@ -33,8 +33,11 @@ const fn region(start: u64, size: u64) -> VirtRange {
 }
 
 impl Layout {
-    /// The addresses of Linux on x86_64 with 4 levels (Linux: `Documentation/arch/x86/x86_64/mm.rst`), where it has
-    /// such a region at a fixed place. All lie in the canonical half of 48 bits, so they serve with 5 levels too.
+    /// A layout like that of Linux on x86_64 with 4 levels (Linux: `Documentation/arch/x86/x86_64/mm.rst`, without KASLR), for
+    /// those who know those addresses by heart. `vmalloc`, `vmemmap` and `image` are where Linux has them. `direct_map` starts
+    /// 512 GiB lower, where Linux keeps the LDTs of user code (the map itself until 4.20); `percpu` and `fixmap`
+    /// are here only, in what Linux uses for KASAN's shadow memory and for `cpu_entry_area`. All lie in the canonical half of 48
+    /// bits, so they serve with 5 levels too, where Linux has others.
     pub const LINUX_LIKE: Self = Self {
         direct_map: region(0xffff_8800_0000_0000, 64 * TIB),
         vmalloc: region(0xffff_c900_0000_0000, 32 * TIB),

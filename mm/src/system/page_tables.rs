@@ -35,6 +35,8 @@ pub enum KernelSpaceError {
     Known,
     /// The layout is not in order.
     Layout(LayoutError),
+    /// The platform has no CPU forget translations ([`Platform::FLUSHES_TLB`]).
+    NoFlush,
 }
 
 impl core::fmt::Display for KernelSpaceError {
@@ -43,6 +45,7 @@ impl core::fmt::Display for KernelSpaceError {
             Self::NotUp => f.write_str("memory is not up"),
             Self::Known => f.write_str("the kernel's address space is known already"),
             Self::Layout(error) => error.fmt(f),
+            Self::NoFlush => f.write_str("the platform does not flush TLBs"),
         }
     }
 }

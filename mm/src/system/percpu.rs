@@ -236,6 +236,7 @@ impl<P: Platform> Memory<P> {
     /// An area for a chunk, in which each CPU's unit is made of pages of its own node as long as that has any.
     pub(crate) fn map_percpu_area(&self, geometry: Geometry, gfp: Gfp) -> Option<&'static Area> {
         let (space, supply) = self.percpu_space(gfp)?;
+        self.note_lazy_use();
         // Who gave some up where it could not sleep has left that to others.
         self.purge_percpu();
         let unit = to_count(geometry.unit) / PAGE_SIZE;

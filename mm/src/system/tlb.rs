@@ -8,6 +8,7 @@
 use super::{Core, Memory};
 use crate::addr::VirtRange;
 use crate::platform::{CpuId, Platform, TlbFlush};
+use crate::report::Corruption;
 use crate::sync::shootdown::{Generation, Lazy, Need, Reach, Seat, TlbStats, to_forget};
 use crate::sync::{Pin, rank};
 
@@ -159,7 +160,8 @@ impl<P: Platform> Memory<P> {
         }
     }
 
-    /// This CPU is back: forgets what it was not asked to. Answers how it was before; nothing where it was
+    /// This CPU is back, or has just been started: forgets what it was not asked to. From now on others wait for it when they
+    /// unmap something, which every CPU that uses areas needs (obligation 12 of [`Platform`]). Answers how it was before; nothing where it was
     /// not lazy, which takes no time. A handler that comes while a CPU does this finds that it is not lazy any more, and
     /// maybe not done: an NMI handler calls [`tlb_catch_up`](Self::tlb_catch_up) then. Context: any.
     #[inline]
@@ -170,6 +172,20 @@ impl<P: Platform> Memory<P> {
         seat.leave_lazy(core.tlb.requests(), &mut |what| {
             self.platform.flush_tlb_here(what);
         })
+    }
+
+    /// Reports, in the debug profile, a CPU that maps areas but was never told to be back: nobody waits for it when they
+    /// are unmapped.
+    #[inline(always)]
+    pub(super) fn note_lazy_use(&self) {
+        if P::PROFILE.is_debug() {
+            let pin = Pin::new(&self.platform);
+            let cpu = pin.cpu();
+            let seat = self.core().and_then(|core| core.tlb.seat(cpu));
+            if seat.is_some_and(Seat::is_lazy) {
+                self.platform.corruption(&Corruption::LazyCpu { cpu });
+            }
+        }
     }
 
     /// How many flushes were asked for so far. Context: any.
@@ -211,6 +227,6 @@ pub struct TlbOfCpu {
     pub stats: TlbStats,
     /// Requests that it has not flushed for.
     pub behind: u64,
-    /// Whether it will do so when it wakes.
+    /// Whether it will do so when it wakes, or is started.
     pub is_lazy: bool,
 }

@@ -174,6 +174,13 @@ impl<P: Platform> Memory<P> {
         Some((space, Store::new(self, core, gfp)))
     }
 
+    /// The same for a request that maps something: nobody must forget to wait for this CPU when that is unmapped.
+    #[inline(always)]
+    pub(super) fn kspace_to_map(&self, gfp: Gfp) -> Option<(&Space, Store<'_, P>)> {
+        self.note_lazy_use();
+        self.kspace_for(gfp)
+    }
+
     /// An area with memory of its own, mapped.
     #[inline]
     pub(crate) fn alloc_area(&self, ask: &Ask) -> Result<&'static Area, VmallocError> {
@@ -188,7 +195,7 @@ impl<P: Platform> Memory<P> {
     #[inline(never)]
     fn alloc_page_area(&self, ask: &Ask) -> Result<&'static Area, VmallocError> {
         let gfp = ask.gfp.difference(NOT_FOR_AREAS);
-        let (space, supply) = self.kspace_for(gfp).ok_or(VmallocError::NotUp)?;
+        let (space, supply) = self.kspace_to_map(gfp).ok_or(VmallocError::NotUp)?;
         let pile = match supply.page(gfp) {
             Ok(pile) => pile,
             Err(error) => after_purge(space, &supply, error, |supply| supply.page(gfp))?,
@@ -215,7 +222,7 @@ impl<P: Platform> Memory<P> {
     /// The same for any size.
     #[inline(never)]
     fn alloc_large_area(&self, ask: &Ask) -> Result<&'static Area, VmallocError> {
-        let (space, supply) = self.kspace_for(ask.gfp).ok_or(VmallocError::NotUp)?;
+        let (space, supply) = self.kspace_to_map(ask.gfp).ok_or(VmallocError::NotUp)?;
         let pages = to_count(ask.size).div_ceil(PAGE_SIZE);
         if pages == 0 {
             return Err(VmallocError::Empty);

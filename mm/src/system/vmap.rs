@@ -8,6 +8,7 @@ use core::ptr::NonNull;
 use super::{Memory, VmallocError};
 use crate::adapters::Store;
 use crate::addr::{Order, Pfn, PfnRange, PhysAddr, PhysRange, VirtAddr, to_count};
+use crate::buddy::Gfp;
 use crate::config::{MAX_PHYS_BITS, PAGE_SHIFT, PAGE_SIZE};
 use crate::kspace::{Area, AreaKind, MOST_BLOCKS, NotNoted, Patience, Space, Wanted};
 use crate::pagetable::{Attributes, Cache, InAList, InARow, MapError, PageSize, Protection};
@@ -61,7 +62,7 @@ impl<P: Platform> Memory<P> {
         how: Attributes,
         (kind, place): (AreaKind, &'static Location<'static>),
     ) -> Result<&'static Area, VmallocError> {
-        let (space, supply) = self.kspace().ok_or(VmallocError::NotUp)?;
+        let (space, supply) = self.kspace_to_map(Gfp::KERNEL).ok_or(VmallocError::NotUp)?;
         let pages = to_count(frames.len());
         if pages == 0 {
             return Err(VmallocError::Empty);
@@ -130,7 +131,7 @@ impl<P: Platform> Memory<P> {
         if let Some(pfn) = ram.next() {
             return Err(IoremapError::Ram(pfn.addr()));
         }
-        let (space, supply) = self.kspace().ok_or(VmallocError::NotUp)?;
+        let (space, supply) = self.kspace_to_map(Gfp::KERNEL).ok_or(VmallocError::NotUp)?;
         let (first, pages) = (frames.first(), frames.frames());
         let large = Order::PAGEBLOCK;
         let is_large = pages >= large.frames() && first.is_aligned(large);

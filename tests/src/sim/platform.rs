@@ -557,6 +557,8 @@ unsafe impl<C: SimConfig> Platform for SimPlatform<C> {
         self.paging.features(self.cpus.current())
     }
 
+    const FLUSHES_TLB: bool = true;
+
     fn flush_tlb_here(&self, what: TlbFlush) {
         nmi::point();
         self.paging.flush(self.cpus.current(), what);

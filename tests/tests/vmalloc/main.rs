@@ -26,6 +26,7 @@ mod deferred;
 mod failing;
 mod heap;
 mod others;
+mod promises;
 mod protect;
 mod purge;
 mod suite;
