@@ -118,6 +118,9 @@ fn explain(frame: &TrapFrame, vector: u8, cpu: &CpuLocal) {
             let address = registers::fault_address();
             kprintln!("  {} at {address:#018x}", PageFaultWords(frame.error_code));
             explain_stack(address, cpu);
+            kprintln!(
+                "  what lies there: `explain fault {address:#x}` at the prompt of a machine like this"
+            );
         }
         vector::DOUBLE_FAULT => {
             kprintln!("  an exception came while the CPU was entering the handler of another");

@@ -53,7 +53,7 @@ pub use meminfo::meminfo;
 pub use numa::{node_distance, node_list, node_meminfo, node_numastat, numastat};
 pub use page::page;
 pub use page_owner::page_owner;
-pub use page_tables::{Violations, check_wx, ptdump, vtop};
+pub use page_tables::{Violations, check_wx, each_run, ptdump, vtop};
 pub use slabinfo::slabinfo;
 pub use slabs::{cache, object, slabtop};
 pub use textbook::TextbookWalk;

@@ -280,7 +280,7 @@ macro_rules! percpu {
             }
 
             $crate::__register!("percpu_variables", $crate::arch::percpu::Entry, $crate::arch::percpu::Entry {
-                name: stringify!($name),
+                name: concat!(module_path!(), "::", stringify!($name)),
                 size: size_of::<$kind>(),
                 offset: <$name as $crate::arch::percpu::Variable>::offset,
                 init,

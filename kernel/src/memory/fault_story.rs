@@ -1,19 +1,23 @@
 //! What an address is: `explain fault`, and `stacks`.
 
-use super::MEMORY;
+use super::{MEMORY, boot_memory};
+use crate::arch::image::{self, Part};
 use crate::arch::smp;
 use crate::arch::stack::StackExtent;
+use crate::boot_info;
 use crate::num::to_u64;
-use crate::sched::thread;
+use crate::sched::thread::{self, Thread};
 use crate::shell::interrupt::Output;
 use crate::shell::{self, CommandError, CommandResult, no_arguments};
 use crate::{command, kprintln};
 use alloc::format;
 use alloc::string::String;
-use mm::addr::VirtAddr;
+use mm::addr::{PhysAddr, VirtAddr};
 use mm::proc;
 
-command! { "stacks", "", "the stacks of CPUs and threads", stacks }
+command! { "stacks", "", "the stacks of CPUs and threads", stacks, "Each has an unmapped page below it. Exceptions and interrupts have stacks of
+their own on each CPU; a CPU's main stack is that of the thread that it began
+with. `explain fault ADDRESS` tells which stack an address is in." }
 
 /// Who has a stack that an address is in, or in the guard page of.
 fn owner_of(at: u64) -> Option<(String, StackExtent)> {
@@ -65,6 +69,7 @@ pub(super) fn explain(arguments: &[String]) -> CommandResult {
             proc::page(&MEMORY, phys.frame(), &mut Output)?;
         }
         (Some(("direct map", _)), None) => kprintln!("There is no RAM at that physical address."),
+        (Some(("kernel image", _)), phys) => explain_image(at, phys),
         (Some((name, _)), None) => kprintln!("Nothing of the {name} region is there."),
         (Some((name, _)), Some(_)) => kprintln!("It is in the {name} region."),
         (None, _) if !virt.is_canonical(4) => {
@@ -81,6 +86,40 @@ pub(super) fn explain(arguments: &[String]) -> CommandResult {
     Ok(())
 }
 
+/// Which part of the image an address is in, and what may be done there.
+fn explain_image(at: u64, phys: Option<PhysAddr>) {
+    let Some(info) = boot_info() else {
+        return;
+    };
+    let parts = image::parts(info);
+    let image = image::physical(info);
+    let start = image::virtual_address(image.start(), info);
+    let place = image.start().saturating_add(at.saturating_sub(start));
+    // Parts end anywhere; what is left of their last page has the same rights.
+    let holds = |part: &&Part| part.range.touched_frames().contains(place.frame());
+    let part = parts.iter().find(holds).filter(|_| at >= start);
+    let Some(part) = part.filter(|_| phys.is_some()) else {
+        kprintln!("Nothing is mapped there: the image is at {start:#018x}, {image}.");
+        let is_given = boot_memory::given()
+            .iter()
+            .any(|given| given.contains(place));
+        if at >= start && is_given {
+            kprintln!("Only the boot needed that part; its memory went to the page allocator.");
+        }
+        return;
+    };
+    let may = match part.name {
+        "Kernel code" => "it is read and executed, and whoever writes to it has a page fault",
+        "Kernel rodata" => "constants; whoever writes to them or executes them has a page fault",
+        _ => "variables; whoever executes them has a page fault",
+    };
+    kprintln!("It is in the image, {}: {may}.", part.name);
+    if part.name == "Kernel code" {
+        // The host puts the function's name behind such a line, as in a backtrace.
+        kprintln!("  #0 {at:#018x}");
+    }
+}
+
 fn line(name: &str, stack: &StackExtent) {
     let size = stack.top.saturating_sub(stack.bottom);
     kprintln!(
@@ -91,24 +130,33 @@ fn line(name: &str, stack: &StackExtent) {
     );
 }
 
+fn of_thread(thread: &Thread) -> String {
+    format!("thread {}, {}", thread.id(), thread.name())
+}
+
 fn stacks(arguments: &[String]) -> CommandResult {
     no_arguments(arguments)?;
     kprintln!("addresses                               size  whose");
-    let mut count: u64 = 0;
+    // A CPU's main stack is that of a thread: the shell's on the boot CPU, the idle thread's on others.
+    let mut threads = thread::all();
+    let mut count = to_u64(threads.len());
     for cpu in smp::cpus() {
         for (name, stack) in cpu.stacks() {
-            line(&format!("CPU {}, {name}", cpu.id()), &stack);
-            count = count.saturating_add(1);
+            let mut whose = format!("CPU {}, {name}", cpu.id());
+            let same = threads
+                .iter()
+                .position(|thread| thread.stack().bottom == stack.bottom);
+            match same.map(|same| threads.swap_remove(same)) {
+                Some(thread) => whose.push_str(&format!(": {}", of_thread(&thread))),
+                None => count = count.saturating_add(1),
+            }
+            line(&whose, &stack);
         }
     }
-    let threads = thread::all();
+    threads.sort_unstable_by_key(|thread| thread.id());
     for thread in &threads {
-        line(
-            &format!("thread {}, {}", thread.id(), thread.name()),
-            &thread.stack(),
-        );
+        line(&of_thread(thread), &thread.stack());
     }
-    let count = count.saturating_add(to_u64(threads.len()));
     kprintln!("{count} stacks, each above a page that is not mapped");
     Ok(())
 }

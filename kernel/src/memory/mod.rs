@@ -67,6 +67,7 @@ mod tlb_tests;
 mod vmalloc;
 mod vmalloc_stress;
 mod workload;
+pub(crate) mod wrong_uses;
 
 pub(crate) use bring_up::bring_up;
 pub use platform::KernelPlatform;

@@ -220,7 +220,7 @@ pub(super) fn stress_slab(arguments: &[String]) -> CommandResult {
     }
     let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     kprintln!(
-        "stress: {} allocations, {} freed by another thread than made them or later, {} times out of memory, {} pages of empty slabs given back",
+        "stress: {} allocations, {} left for any thread to free, {} times out of memory, {} pages of empty slabs given back",
         load(&counts.allocations),
         load(&counts.elsewhere),
         load(&counts.exhausted),

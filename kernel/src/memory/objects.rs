@@ -54,7 +54,7 @@ fn request(arguments: &[String]) -> Result<(usize, Gfp), CommandError> {
             )));
         }
     };
-    Ok((to_usize(shell::number(size)?), pages::flags(flags)?))
+    Ok((to_usize(shell::size(size)?), pages::flags(flags)?))
 }
 
 fn kmalloc_command(arguments: &[String]) -> CommandResult {

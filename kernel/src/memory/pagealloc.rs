@@ -69,7 +69,12 @@ pub(crate) fn use_after_free() -> CommandResult {
     drop(page);
     // SAFETY: RAM, which a read does nothing to; where free pages are out of reach, the crash is what this is for.
     unsafe { probe::touch(address) };
-    Ok(())
+    match MEMORY.hides_free_pages() {
+        true => Ok(()),
+        false => Err(CommandError::failed(
+            "free pages are within reach, so nothing happened: boot with `debug_pagealloc=on`",
+        )),
+    }
 }
 
 /// Whether a frame is within reach, by the tables.

@@ -16,7 +16,14 @@ use mm::proc::Recording;
 command! { "alloc", "ORDER [GFP]", "allocate 2^ORDER pages and keep them, e.g. `alloc 3 KERNEL|ZERO`", alloc_command }
 command! { "free", "ID|all", "free what `alloc` keeps", free_command }
 command! { "page", "PFN", "everything about one page frame, e.g. `page 0x1000`", page_command }
-command! { "explain", "alloc ORDER [GFP] | kmalloc SIZE [GFP] | vmalloc SIZE | fault ADDRESS", "allocate once and tell every step, or tell what an address is", explain_command }
+command! { "explain", "alloc ORDER [GFP] | kmalloc SIZE [GFP] | vmalloc SIZE | fault ADDRESS", "allocate once and tell every step, or tell what an address is", explain_command, "  alloc, kmalloc  where the block came from, step by step: from this CPU's
+                  lists, or from a zone
+  vmalloc         where the addresses came from, and in which pages they are
+                  mapped
+  fault           what an access to an address would meet, and what lies there:
+                  a stack or its guard page, an area, a frame and its owner, a
+                  part of the image
+SIZE may end in K, M or G. What is allocated is free again at the end." }
 
 static KEPT: IrqLock<Kept> = IrqLock::new(Kept {
     next: 1,

@@ -6,20 +6,30 @@
 )]
 
 use super::{Kernel, MEMORY};
+use crate::arch::lock::IrqLock;
 use crate::arch::percpu;
 use crate::arch::pin::Pin;
 use crate::bench::{BenchError, Bencher};
 use crate::registry::sorted;
-use crate::shell::{CommandError, CommandResult, no_arguments};
+use crate::shell::{self, CommandError, CommandResult};
 use crate::{bench, command, kprintln};
 use alloc::string::String;
+use alloc::vec::Vec;
 use core::hint::black_box;
 use core::ptr::NonNull;
 use core::sync::atomic::AtomicU64;
 use mm::buddy::Gfp;
 use mm::system::{BadPerCpuFree, PerCpuBox};
 
-command! { "percpu", "", "what each CPU has a copy of: variables, chunks, used and free bytes; recounts them", percpu_command }
+command! { "percpu", "[alloc COUNT | free]", "what each CPU has a copy of: variables, chunks, used and free bytes; recounts them", percpu_command, "  alloc COUNT  make so many objects of 64 bytes and keep them, to see chunks
+  free         free what `alloc` keeps
+`variables` are those of `percpu!`, offset and bytes of a copy; `chunks` hold
+objects made at run time: each is one unit of memory for every CPU. Chunks by
+nodes are mapped, each unit in pages of its CPU's own node; others are one block
+of RAM." }
+
+/// Objects that `percpu alloc` keeps.
+static KEPT: IrqLock<Vec<PerCpuBox<[AtomicU64; 8], Kernel>>> = IrqLock::new(Vec::new());
 
 bench!(
     "percpu_8",
@@ -36,10 +46,38 @@ bench!(
 /// Pairs a round.
 const PAIRS: usize = 1_000;
 
+fn keep(count: u64) -> CommandResult {
+    for _ in 0..count {
+        let object = PerCpuBox::new_with(Kernel, Gfp::KERNEL, |_| [const { AtomicU64::new(0) }; 8]);
+        let object = object.map_err(CommandError::failed)?;
+        let mut kept = KEPT.lock();
+        kept.try_reserve(1).map_err(CommandError::failed)?;
+        kept.push(object);
+    }
+    Ok(())
+}
+
 fn percpu_command(arguments: &[String]) -> CommandResult {
-    no_arguments(arguments)?;
+    match arguments {
+        [] => {}
+        [what, count] if what == "alloc" => keep(shell::number(count)?)?,
+        [what] if what == "free" => {
+            drop(core::mem::take(&mut *KEPT.lock()));
+            MEMORY.shrink_percpu();
+        }
+        _ => {
+            return Err(CommandError::usage(
+                "expected `alloc COUNT`, `free` or nothing",
+            ));
+        }
+    }
     MEMORY.validate_percpu().map_err(CommandError::failed)?;
-    kprintln!("variables   {} bytes each", percpu::bytes());
+    let listed = percpu::variables().iter().map(|variable| variable.size);
+    let padding = percpu::bytes().saturating_sub(listed.fold(0, usize::saturating_add));
+    kprintln!(
+        "variables   {} bytes for each CPU, {padding} of them between variables",
+        percpu::bytes()
+    );
     for variable in sorted(percpu::variables(), |variable| variable.name) {
         let offset = (variable.offset)();
         kprintln!(
@@ -50,7 +88,7 @@ fn percpu_command(arguments: &[String]) -> CommandResult {
     }
     let stats = MEMORY.percpu_stats();
     kprintln!(
-        "chunks      {}, {} near to their CPUs, {} without objects; {} units of {} bytes each",
+        "chunks      {}: {} by nodes, {} without objects; each has {} units, one for each CPU, of {} bytes",
         stats.chunks,
         stats.mapped,
         stats.empty,
@@ -58,12 +96,12 @@ fn percpu_command(arguments: &[String]) -> CommandResult {
         stats.unit_bytes
     );
     kprintln!(
-        "objects     {} of {} bytes; {} of them at hand of CPUs",
+        "objects     {}, {} bytes for each CPU; {} of them free again, and at hand of the CPU that freed them",
         stats.objects,
         stats.used_bytes,
         stats.at_hand
     );
-    kprintln!("free        {} bytes", stats.free_bytes);
+    kprintln!("free        {} bytes for each CPU", stats.free_bytes);
     Ok(())
 }
 

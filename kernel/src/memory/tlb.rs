@@ -9,6 +9,7 @@
 
 use super::MEMORY;
 use crate::arch::{self, smp};
+use crate::sched::hotplug;
 use crate::shell::{CommandResult, no_arguments};
 use crate::{command, kprintln};
 use alloc::string::String;
@@ -16,7 +17,14 @@ use mm::platform::CpuId;
 use mm::sync::shootdown::{CEILING, Lazy};
 use mm::system::TlbOfCpu;
 
-command! { "tlb", "", "flushes of translations that were asked for, and what each CPU did about them", tlb }
+command! { "tlb", "", "flushes of translations that were asked for, and what each CPU did about them", tlb, "  behind        requests since boot that the CPU has not served yet
+  others asked  requests of this CPU for which it interrupted others; idle ones
+                need none
+  for others    times that it forgot something because another CPU asked
+  whole         times that it forgot everything, for whomever
+  pages         pages that it forgot one by one
+A CPU runs, is lazy (idle: nobody waits for it, it catches up when it wakes), or
+is offline." }
 
 /// Serves who waits for this CPU to flush.
 ///
@@ -52,12 +60,15 @@ pub(crate) fn nmi_ends(was: Option<Lazy>) {
 
 fn tlb(arguments: &[String]) -> CommandResult {
     no_arguments(arguments)?;
-    kprintln!("{} flushes were asked for", MEMORY.tlb_generation());
+    kprintln!(
+        "{} requests to forget translations",
+        MEMORY.tlb_generation()
+    );
     kprintln!(
         "a range of more than {CEILING} pages is flushed as a whole, by {}",
         arch::tlb::name(arch::tlb::features().whole())
     );
-    kprintln!("cpu  state   behind      asked     served  flushes  pages");
+    kprintln!("cpu  state    behind  others asked  for others  whole  pages");
     for cpu in smp::cpus() {
         if let Some(of_cpu) = MEMORY.tlb_of(CpuId(cpu.id())) {
             print(cpu.id(), &of_cpu);
@@ -67,10 +78,15 @@ fn tlb(arguments: &[String]) -> CommandResult {
 }
 
 fn print(cpu: u32, of_cpu: &TlbOfCpu) {
-    let state = if of_cpu.is_lazy { "lazy" } else { "runs" };
+    let is_online = smp::cpu(cpu).is_some_and(hotplug::is_online);
+    let state = match (is_online, of_cpu.is_lazy) {
+        (false, _) => "offline",
+        (true, true) => "lazy",
+        (true, false) => "runs",
+    };
     let stats = &of_cpu.stats;
     kprintln!(
-        "{cpu:>3}  {state}  {:>7} {:>10} {:>10} {:>8} {:>6}",
+        "{cpu:>3}  {state:<7} {:>7} {:>13} {:>11} {:>6} {:>6}",
         of_cpu.behind,
         stats.remote_flush,
         stats.remote_flush_received,

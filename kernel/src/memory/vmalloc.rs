@@ -10,15 +10,19 @@ use crate::shell::{self, CommandError, CommandResult, no_arguments};
 use crate::{bench, command, kprintln, ktest, ktest_assert, ktest_eq, proc_file};
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::fmt;
 use core::ptr::NonNull;
 use mm::adapters::Vmalloc;
-use mm::addr::{Order, Pfn, VirtAddr};
+use mm::addr::{Order, Pfn, VirtAddr, VirtRange};
 use mm::buddy::Gfp;
 use mm::pagetable::Attributes;
 use mm::proc;
 
 proc_file!("/proc/vmallocinfo", |out| proc::vmallocinfo(&MEMORY, out));
-command! { "vmallocinfo", "", "areas of kernel addresses, and what waits to be forgotten by all CPUs", vmallocinfo }
+command! { "vmallocinfo", "", "areas of kernel addresses, and what waits to be forgotten by all CPUs", vmallocinfo, "The lines of /proc/vmallocinfo: from, to, bytes with the guard page, who asked,
+pages, what it is, and on which nodes its pages lie. `unpurged vm_area` was
+freed, and CPUs may remember it until a purge. Areas that are ready for the next
+request are counted below, not listed." }
 
 /// Gives the region for areas to the memory core. Context: boot, when the kernel is on its own page tables.
 pub(super) fn init() {
@@ -27,12 +31,22 @@ pub(super) fn init() {
     }
 }
 
+/// A number of things, with their noun.
+struct Of(u64, &'static str);
+
+impl fmt::Display for Of {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(number, noun) = self;
+        write!(f, "{number} {noun}{}", if *number == 1 { "" } else { "s" })
+    }
+}
+
 /// `explain vmalloc SIZE`: a real one, and what came of it.
 pub(super) fn explain(arguments: &[String]) -> CommandResult {
     let [size] = arguments else {
         return Err(CommandError::usage("expected a number of bytes"));
     };
-    let size = to_usize(shell::number(size)?);
+    let size = to_usize(shell::size(size)?);
     let before = MEMORY.vmalloc_stats();
     let area = Vmalloc::alloc(Kernel, size, Gfp::KERNEL).map_err(CommandError::failed)?;
     let after = MEMORY.vmalloc_stats();
@@ -44,30 +58,32 @@ pub(super) fn explain(arguments: &[String]) -> CommandResult {
         "addresses of the first gap that is large enough: the tree of areas was locked"
     };
     kprintln!(
-        "{size} bytes are {} pages, and one more that stays unmapped.",
-        bytes / 4096
+        "{} {} {}, and one more that stays unmapped.",
+        Of(to_u64(size), "byte"),
+        if size == 1 { "is" } else { "are" },
+        Of(bytes / 4096, "page")
     );
-    kprintln!("They got {how}.");
+    kprintln!("The area got {how}.");
     let space = MEMORY.kernel_space();
     let space = space.ok_or_else(|| CommandError::failed("there are no page tables"))?;
-    let end = first.checked_add(bytes).unwrap_or(first);
-    let mut at = first;
-    while let Some(span) = MEMORY
-        .next_span(&space.tables, at)
-        .filter(|span| span.range.start() < end)
-    {
+    let range = VirtRange::from_size(first, bytes).unwrap_or_default();
+    proc::each_run(&MEMORY, space, range, &mut |run| {
+        let pages = run.range.size().checked_div(run.first.size.bytes());
         kprintln!(
-            "{:?} is mapped in pages of {}, the first at frame {}.",
-            span.range,
-            span.first.size,
-            span.first.pfn
+            "{:?} is mapped in {} of {}, the first of which is at frame {}.",
+            run.range,
+            Of(pages.unwrap_or_default(), "page"),
+            run.first.size,
+            run.first.pfn
         );
-        at = span.range.end();
-    }
+        Ok(())
+    })?;
     drop(area);
     let lazy = MEMORY.vmalloc_stats().lazy_pages;
     kprintln!(
-        "It is free again: unmapped, and {lazy} pages wait for the purge that has all CPUs forget them."
+        "It is free again: unmapped, and {} {} for the purge that has all CPUs forget them.",
+        Of(lazy, "page"),
+        if lazy == 1 { "waits" } else { "wait" }
     );
     Ok(())
 }
@@ -77,11 +93,14 @@ fn vmallocinfo(arguments: &[String]) -> CommandResult {
     proc::vmallocinfo(&MEMORY, &mut Output).map_err(CommandError::failed)?;
     let stats = MEMORY.vmalloc_stats();
     kprintln!(
-        "{} areas, {} of them ready for the next who wants one; {} pages wait, {} may; {} purges of {} areas; {} areas lay ready",
+        "now: {} areas, {} of them nobody's and ready for the next request; {} pages of freed areas wait for a purge, {} may",
         stats.areas,
         stats.ready,
         stats.lazy_pages,
-        stats.lazy_max_pages,
+        stats.lazy_max_pages
+    );
+    kprintln!(
+        "since boot: {} purges of {} areas; {} requests got an area that was ready",
         stats.purges,
         stats.purged_areas,
         stats.hits

@@ -73,7 +73,7 @@ pub(super) fn stress_vmalloc(arguments: &[String]) -> CommandResult {
     }
     let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     kprintln!(
-        "stress: {} allocations, {} freed by another thread than made them or later, {} times out of memory, {} purges",
+        "stress: {} allocations, {} left for any thread to free, {} times out of memory, {} purges",
         load(&counts.allocations),
         load(&counts.elsewhere),
         load(&counts.exhausted),

@@ -5,7 +5,7 @@ use crate::logger::Stamp;
 use crate::logring::Ring;
 use crate::params::{self, Param};
 use crate::shell::editor::{Event, LineEditor};
-use crate::shell::parse::{ParseError, glob, glob_list, parse};
+use crate::shell::parse::{NumberError, ParseError, glob, glob_list, parse, size, whole_number};
 use crate::{ktest, ktest_assert, ktest_eq};
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -111,6 +111,21 @@ ktest! {
     fn an_open_quote_is_an_error() {
         ktest_eq!(parse("echo 'a"), Err(ParseError::OpenQuote('\'')));
         ktest_eq!(parse("echo \"a'"), Err(ParseError::OpenQuote('"')));
+        Ok(())
+    }
+
+    fn sizes_take_suffixes_and_what_is_none_is_named() {
+        for (text, expected) in [
+            ("0", Ok(0)), ("16M", Ok(16 << 20)), ("4k", Ok(4096)), ("0x10K", Ok(16 << 10)), ("0x1E", Ok(0x1e)),
+            ("2E", Ok(2 << 60)), ("15E", Ok(15 << 60)), ("16E", Err(NumberError::TooLarge)),
+            ("18446744073709551615", Ok(u64::MAX)), ("18446744073709551616", Err(NumberError::TooLarge)),
+            ("18446744073709551616K", Err(NumberError::TooLarge)), ("0x1ffffffffffffffff", Err(NumberError::TooLarge)),
+            ("", Err(NumberError::NotANumber)), ("K", Err(NumberError::NotANumber)), ("0x", Err(NumberError::NotANumber)),
+            ("+1", Err(NumberError::NotANumber)), ("1KM", Err(NumberError::NotANumber)), ("-1", Err(NumberError::NotANumber)),
+        ] {
+            ktest_assert!(size(text) == expected, "`{text}`: {:?}", size(text));
+        }
+        ktest_eq!(whole_number("16M"), Err(NumberError::NotANumber));
         Ok(())
     }
 

@@ -2,16 +2,19 @@
 //! `reboot`.
 
 use super::interrupt::{self, Output};
-use super::{Command, CommandError, CommandResult};
+use super::{Command, CommandError, CommandResult, Synopsis};
 use super::{commands, no_arguments, run_inner, session_status};
 use crate::arch::exit;
 use crate::arch::time;
 use crate::logger::{self, Stamp};
 use crate::registry::sorted;
 use crate::{command, kprint, kprintln, procfs, sched};
+use alloc::format;
 use alloc::string::String;
+use core::fmt::{self, Write};
 
-command! { "help", "[COMMAND]", "list the commands, or describe one", help }
+command! { "help", "[COMMAND]", "list the commands, or describe one", help, "Commands of which there is more to say than their line, as with `help vtop`:
+explain, numactl, percpu, ptdump, stacks, tlb, vmallocinfo, vtop." }
 command! { "echo", "[WORD]... [> FILE]", "print the words, or write them to a file of /sys", echo }
 command! { "sleep", "SECONDS", "wait", sleep }
 command! { "dmesg", "", "print the kernel log", dmesg }
@@ -25,36 +28,70 @@ fn help(arguments: &[String]) -> CommandResult {
     if let Some(name) = arguments.first() {
         no_arguments(arguments.get(1..).unwrap_or_default())?;
         let command = super::find(name).ok_or_else(|| CommandError::Unknown(name.clone()))?;
-        describe(command, 0);
+        describe(command);
         if !command.details.is_empty() {
             kprintln!("{}", command.details);
         }
         return Ok(());
     }
-    let width = list.iter().map(|command| synopsis_width(command)).max();
     for command in list {
-        describe(command, width.unwrap_or(0));
+        describe(command);
     }
     Ok(())
 }
 
-fn synopsis_width(command: &Command) -> usize {
-    command
-        .name
-        .len()
-        .saturating_add(1)
-        .saturating_add(command.usage.len())
+/// Columns of a terminal, …
+const COLUMNS: usize = 80;
+/// … and where descriptions begin.
+const INDENT: usize = 26;
+
+/// A command's synopsis, and what it does beside it, or below where the synopsis is long.
+fn describe(command: &Command) {
+    let synopsis = Wrapped::new(format!("{}", Synopsis(command)), 4);
+    let help = Wrapped::new(String::from(command.help), INDENT);
+    if synopsis.text.len() < INDENT {
+        kprintln!("{:INDENT$}{help}", synopsis.text);
+    } else {
+        kprintln!("{synopsis}\n{:INDENT$}{help}", "");
+    }
 }
 
-fn describe(command: &Command, width: usize) {
-    let padding = width.saturating_sub(synopsis_width(command));
-    kprintln!(
-        "{} {}{:padding$}  {}",
-        command.name,
-        command.usage,
-        "",
-        command.help
-    );
+/// Words in lines of at most [`COLUMNS`], all but the first indented.
+struct Wrapped {
+    text: String,
+    indent: usize,
+}
+
+impl Wrapped {
+    const fn new(text: String, indent: usize) -> Self {
+        Self { text, indent }
+    }
+}
+
+impl fmt::Display for Wrapped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { text, indent } = self;
+        // The first line begins where the others do, or before.
+        let mut column = *indent;
+        for (number, word) in text.split(' ').enumerate() {
+            let width = word.chars().count();
+            let is_full = column.saturating_add(width).saturating_add(1) > COLUMNS;
+            match (number, is_full) {
+                (0, _) => {}
+                (_, false) => {
+                    f.write_char(' ')?;
+                    column = column.saturating_add(1);
+                }
+                (_, true) => {
+                    write!(f, "\n{:indent$}", "")?;
+                    column = *indent;
+                }
+            }
+            f.write_str(word)?;
+            column = column.saturating_add(width);
+        }
+        Ok(())
+    }
 }
 
 fn echo(arguments: &[String]) -> CommandResult {

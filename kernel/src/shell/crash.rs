@@ -3,19 +3,22 @@
 use super::{CommandError, CommandResult, no_arguments};
 use crate::arch::crash as cause;
 use crate::arch::{serial, smp};
-use crate::memory::pagealloc;
-use crate::{command, kprintln};
+use crate::memory::{pagealloc, wrong_uses};
+use crate::{command, kprintln, ktest, ktest_assert};
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
-command! { "crash", "KIND", "fail on purpose; without KIND, an error and a list of the kinds", crash }
+command! { "crash", "KIND", "fail on purpose; without KIND, an error and a list of the kinds", crash, "Kinds: panic overflow fault write call ud gp div nmi df oom nested nested-fault
+locked smash page write-code run-data off-area vfree assert all; `crash` alone
+says what each does. Those that end with a page fault show what `explain fault`
+explains." }
 
 /// Name, cause and description of a way to crash.
 type Kind = (&'static str, fn() -> CommandResult, &'static str);
 
 /// Every kind.
-const KINDS: [Kind; 18] = [
+const KINDS: [Kind; 22] = [
     ("panic", panic_now, "a Rust panic"),
     ("overflow", overflow, "use the kernel stack up"),
     (
@@ -56,6 +59,22 @@ const KINDS: [Kind; 18] = [
         pagealloc::use_after_free,
         "read a free page (a crash with `debug_pagealloc=on` only)",
     ),
+    (
+        "write-code",
+        wrong_uses::write_code,
+        "write to the kernel's code",
+    ),
+    ("run-data", wrong_uses::run_data, "execute data"),
+    (
+        "off-area",
+        wrong_uses::off_area,
+        "read behind the end of an area of vmalloc",
+    ),
+    (
+        "vfree",
+        wrong_uses::after_vfree,
+        "read an area of vmalloc after it was freed",
+    ),
     ("assert", failed_assertion, "a failed bounds check"),
     ("all", all_panic, "a panic of all CPUs at once"),
 ];
@@ -63,7 +82,7 @@ const KINDS: [Kind; 18] = [
 fn crash(arguments: &[String]) -> CommandResult {
     let Some((kind, rest)) = arguments.split_first() else {
         for (name, _, what) in KINDS {
-            kprintln!("{name:<10} {what}");
+            kprintln!("{name:<12} {what}");
         }
         return Err(CommandError::usage("which kind?"));
     };
@@ -145,4 +164,14 @@ fn failed_assertion() -> CommandResult {
     let list: Vec<u8> = Vec::new();
     let index = core::hint::black_box(3);
     Err(CommandError::failed(list[index]))
+}
+
+ktest! {
+    fn help_names_every_kind_of_crash() {
+        let details = super::find("crash").map_or("", |command| command.details);
+        for (name, ..) in KINDS {
+            ktest_assert!(details.split_whitespace().any(|word| word.trim_end_matches(';') == name), "`help crash` lacks `{name}`");
+        }
+        Ok(())
+    }
 }

@@ -41,6 +41,20 @@ pub struct Command {
     pub run: fn(&[String]) -> CommandResult,
 }
 
+/// A command and its arguments, as a user types them.
+pub(crate) struct Synopsis<'a>(pub(crate) &'a Command);
+
+impl fmt::Display for Synopsis<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Command { name, usage, .. } = self.0;
+        f.write_str(name)?;
+        match usage.is_empty() {
+            true => Ok(()),
+            false => write!(f, " {usage}"),
+        }
+    }
+}
+
 /// The outcome of a command.
 pub type CommandResult = Result<(), CommandError>;
 
@@ -233,7 +247,7 @@ fn run_words(words: &[String]) -> CommandResult {
     if matches!(result, Err(CommandError::Usage(_)))
         && let Some(command) = find(name)
     {
-        kprintln!("usage: {} {}", command.name, command.usage);
+        kprintln!("usage: {}", Synopsis(command));
     }
     result
 }
@@ -270,9 +284,18 @@ pub fn find(name: &str) -> Option<&'static Command> {
 ///
 /// # Errors
 ///
-/// Names the text that is none.
+/// Names the text that is none, or too large a one.
 pub fn number(text: &str) -> Result<u64, CommandError> {
-    parse::number(text).ok_or_else(|| CommandError::usage(format_args!("`{text}` is not a number")))
+    parse::whole_number(text).map_err(|error| CommandError::usage(format_args!("`{text}` {error}")))
+}
+
+/// Reads a number of bytes: as [`number`], with K, M, G, T, P or E behind it.
+///
+/// # Errors
+///
+/// As [`number`].
+pub fn size(text: &str) -> Result<u64, CommandError> {
+    parse::size(text).map_err(|error| CommandError::usage(format_args!("`{text}` {error}")))
 }
 
 /// Fails if there are arguments: for commands that take none.

@@ -137,6 +137,70 @@ pub fn number(text: &str) -> Option<u64> {
     u64::from_str_radix(digits, radix).ok().filter(|_| unsigned)
 }
 
+/// Why a text is not a number of bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NumberError {
+    /// It is something else.
+    NotANumber,
+    /// It does not fit into 64 bits.
+    TooLarge,
+}
+
+impl fmt::Display for NumberError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NotANumber => "is not a number",
+            Self::TooLarge => "does not fit into 64 bits",
+        })
+    }
+}
+
+/// A number, decimal or with `0x` before it.
+///
+/// # Errors
+///
+/// [`NumberError`].
+pub fn whole_number(text: &str) -> Result<u64, NumberError> {
+    number(text).ok_or_else(|| {
+        let (digits, radix) = match text.strip_prefix("0x").or(text.strip_prefix("0X")) {
+            Some(hex) => (hex, 16),
+            None => (text, 10),
+        };
+        match !digits.is_empty() && digits.chars().all(|digit| digit.is_digit(radix)) {
+            true => NumberError::TooLarge,
+            false => NumberError::NotANumber,
+        }
+    })
+}
+
+/// A number of bytes: as [`whole_number`], with K, M, G, T, P or E behind it as in kernel parameters. (A hexadecimal one ends in
+/// no E.)
+///
+/// # Errors
+///
+/// [`NumberError`].
+pub fn size(text: &str) -> Result<u64, NumberError> {
+    let is_hex = text.starts_with("0x") || text.starts_with("0X");
+    let suffix = text.char_indices().next_back();
+    let unit = suffix.and_then(|(at, letter)| {
+        let shift = match letter.to_ascii_uppercase() {
+            'K' => 10,
+            'M' => 20,
+            'G' => 30,
+            'T' => 40,
+            'P' => 50,
+            'E' if !is_hex => 60,
+            _ => return None,
+        };
+        Some((text.get(..at)?, 1_u64 << shift))
+    });
+    let Some((digits, unit)) = unit else {
+        return whole_number(text);
+    };
+    let units = whole_number(digits)?;
+    units.checked_mul(unit).ok_or(NumberError::TooLarge)
+}
+
 /// Whether `name` matches a glob: `*` is any run of characters, `?` is any one.
 #[must_use]
 pub fn glob(pattern: &str, name: &str) -> bool {

@@ -4,6 +4,7 @@
 use core::fmt::{self, Write};
 
 use crate::addr::{VirtAddr, VirtRange};
+use crate::config::PAGE_SIZE;
 use crate::pagetable::{
     Attributes, Cache, Decoded, Entry, PageSize, Protection, SoftBits, Span, Step,
 };
@@ -34,20 +35,30 @@ pub fn ptdump<P: Platform>(
     each_run(memory, space, range, &mut dump)
 }
 
-/// Shows runs of pages in a range, put together across tables.
-fn each_run<P: Platform>(
+/// Shows what the kernel's tables map in `range`: runs of pages with the same size and rights, put together across tables, lowest
+/// first. `range` is rounded to pages of 4 KiB, and of a run only what lies in it is shown. A run's frames need not be in a row.
+/// Context: task; `show` runs without locks.
+///
+/// # Errors
+/// Those of `show`.
+pub fn each_run<P: Platform>(
     memory: &Memory<P>,
     space: &KernelSpace,
     range: VirtRange,
     show: &mut dyn FnMut(&Span) -> fmt::Result,
 ) -> fmt::Result {
     let mut run: Option<Span> = None;
-    let mut at = range.start();
-    while let Some(span) = memory.next_span(&space.tables, at) {
+    let mut at = range.start().align_down(PAGE_SIZE);
+    // The last page of the space has no end.
+    let end = range.end().align_up(PAGE_SIZE);
+    while let Some(mut span) = memory.next_span(&space.tables, at) {
         if span.range.start() >= range.end() {
             break;
         }
         let next = span.range.end();
+        if let Some(cut) = end.filter(|&end| end < next) {
+            span.range = VirtRange::new(span.range.start(), cut).unwrap_or(span.range);
+        }
         run = Some(match run {
             Some(run) if continues(&run, &span) => Span {
                 range: run.range.hull(span.range),
@@ -198,7 +209,31 @@ pub fn vtop<P: Platform>(
             phys.as_u64(),
             phys.frame()
         ),
-        None => writeln!(out, "  not mapped: any access is a page fault"),
+        None => {
+            writeln!(out, "  not mapped: any access is a page fault")?;
+            write_next(memory, space, at, out)
+        }
+    }
+}
+
+/// Where in its region something is mapped behind an address that is not.
+fn write_next<P: Platform>(
+    memory: &Memory<P>,
+    space: &KernelSpace,
+    at: VirtAddr,
+    out: &mut dyn Write,
+) -> fmt::Result {
+    let Some((name, region)) = space.layout.region_of(at) else {
+        return writeln!(out, "  no region of the kernel's half holds it");
+    };
+    let next = memory.next_span(&space.tables, at);
+    match next.filter(|span| span.range.start() < region.end()) {
+        Some(span) => writeln!(
+            out,
+            "  the next page of the {name} region is at {:#018x}",
+            span.range.start().as_u64()
+        ),
+        None => writeln!(out, "  nothing of the {name} region is behind it"),
     }
 }
 

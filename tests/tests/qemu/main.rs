@@ -5,6 +5,7 @@
 //! QEMU is installed when it is missing, as by `cargo run`. Only a listing (`-- --list`) leaves
 //! the machine as it is: without QEMU it shows the boots and says that it knows no more.
 
+mod addresses;
 mod bad_input;
 mod budgets;
 mod cases;
@@ -151,6 +152,7 @@ fn main() -> ExitCode {
             sizes::gives_a_block_of_each_section_of_1t,
         ),
     ]);
+    trials.extend(addresses::trials());
     trials.extend(budgets::trials());
     if args.list && tools::installed_qemu().is_none() {
         eprintln!("qemu tests: QEMU is not installed; the in-kernel tests are not listed");
