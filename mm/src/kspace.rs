@@ -20,6 +20,8 @@
 //!
 //! Small areas that a purge gives back keep their place, and lie ready for the CPU that purged:
 //! to take one is to take the newest off a stack, without a lock.
+//!
+#![doc = include_str!("kspace/in_your_kernel.md")]
 
 mod area;
 mod arena;

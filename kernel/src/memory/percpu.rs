@@ -75,7 +75,7 @@ fn percpu_command(arguments: &[String]) -> CommandResult {
     let listed = percpu::variables().iter().map(|variable| variable.size);
     let padding = percpu::bytes().saturating_sub(listed.fold(0, usize::saturating_add));
     kprintln!(
-        "variables   {} bytes for each CPU, {padding} of them between variables",
+        "variables   {} bytes for each CPU, {padding} of them for alignment",
         percpu::bytes()
     );
     for variable in sorted(percpu::variables(), |variable| variable.name) {

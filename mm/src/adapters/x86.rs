@@ -82,7 +82,8 @@ impl<P: Platform> FrameDeallocator<Size2MiB> for X86Frames<'_, P> {
     }
 }
 
-/// Page tables of this memory by the traits [`Mapper`], for pages of each size, and [`Translate`].
+/// Page tables of this memory by the traits [`Mapper`], for pages of each size, and [`Translate`]. A kernel on a stable compiler names
+/// the crate itself with `default-features = false`.
 ///
 /// ```ignore
 /// // SAFETY: only this code changes what lies there.
@@ -90,7 +91,7 @@ impl<P: Platform> FrameDeallocator<Size2MiB> for X86Frames<'_, P> {
 /// let mut frames = X86Frames::new(&MEMORY, Gfp::KERNEL);
 /// let frame = frames.allocate_frame().ok_or(OutOfMemory)?;
 /// // SAFETY: the frame is ours.
-/// unsafe { mapper.map_to(page, frame, PageTableFlags::PRESENT | PageTableFlags::WRITABLE, &mut frames)? }.flush();
+/// unsafe { mapper.map_to(page, frame, PageTableFlags::PRESENT | PageTableFlags::WRITABLE, &mut frames)? }.ignore();
 /// ```
 ///
 /// What is different from the crate's own mappers:
@@ -98,7 +99,8 @@ impl<P: Platform> FrameDeallocator<Size2MiB> for X86Frames<'_, P> {
 /// - Tables come from this memory, not from the frame allocator that a call is given, and go back to it when they are without entries.
 /// - Rights are the page's; those of tables are not changed: flags for parents count for nothing, and
 ///   `set_flags_p4_entry` and its kin answer [`FlagUpdateError::ParentEntryHugePage`].
-/// - What is unmapped or changed is forgotten by all CPUs before the answer comes: the flush that is answered may be ignored.
+/// - What is unmapped or changed is forgotten by all CPUs before the answer comes: the flush that is answered is ignored.
+///   (`flush` would be an INVLPG, for nothing in a kernel, and for a `SIGSEGV` on the host.)
 /// - Of the flags, `PRESENT`, which must be there, `WRITABLE`, `USER_ACCESSIBLE`, `NO_EXECUTE`, `GLOBAL`, `WRITE_THROUGH` and
 ///   `NO_CACHE` have a meaning; the last two say which of the first four entries of [`PAT`](crate::pagetable::PAT) it is. In the
 ///   kernel's half, all pages are `GLOBAL`.

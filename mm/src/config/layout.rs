@@ -15,7 +15,8 @@ pub struct Layout {
     pub vmalloc: VirtRange,
     /// The frame table, one record for each frame (Linux: `VMEMMAP_START`).
     pub vmemmap: VirtRange,
-    /// What each CPU has of its own: one unit for each CPU, one after the other.
+    /// What each CPU has of its own: one unit for each CPU, one after the other. Empty on a host, where these addresses lead
+    /// nowhere: the library zeroes copies by them.
     pub percpu: VirtRange,
     /// Slots with fixed addresses (Linux: `FIXADDR_START`).
     pub fixmap: VirtRange,

@@ -120,8 +120,9 @@ pub struct VmallocStats {
 
 impl<P: Platform> Memory<P> {
     /// Areas are to be had from now on, in the region of the [kernel's layout](Self::adopt_kernel_space). Where that has a
-    /// [region for memory of each CPU](crate::config::Layout::percpu), such memory lies there from now on. Context: task,
-    /// once.
+    /// [region for memory of each CPU](crate::config::Layout::percpu), such memory lies there from now on. The way here, and
+    /// what works on a host whose CPU does not go by these tables: [`kspace`](crate::kspace#in-your-own-kernel). Context:
+    /// task, once.
     ///
     /// # Errors
     /// [`VmallocError`].

@@ -77,6 +77,11 @@ pub(crate) fn trials() -> impl Iterator<Item = Trial> {
             "the_readme_shows_a_boot",
             the_readme_shows_a_boot,
         ),
+        trial(
+            "addresses",
+            "the_readme_shows_commands",
+            the_readme_shows_commands_about_addresses,
+        ),
     ])
 }
 
@@ -160,18 +165,20 @@ fn shape(line: &str) -> String {
     words.join(" ").trim_end().to_owned()
 }
 
-/// Line by line, but for numbers; `…` stands for any lines.
-fn the_readme_shows_a_boot() -> Result<(), Failed> {
+/// The README's text behind a command.
+fn readme_behind(command: &str) -> Result<String, Failed> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let readme = fs::read_to_string(root.join("README.md"))?;
-    let block = readme.split("$ cargo run\n[").nth(1).ok_or("no boot log")?;
-    let block = block.split("```").next().unwrap_or_default();
-    let shown = block
-        .lines()
-        .take_while(|line| !line.starts_with("Type `help`"));
-    let recorded = guest::boot(&*guest::options("")?, "help")?;
-    let log = recorded.serial.lines().filter(|line| line.starts_with('['));
-    let mut real = log.map(|line| shape(line.trim_end())).peekable();
+    let behind = readme.split_once(command).ok_or("no such block")?.1;
+    Ok(behind.split("```").next().unwrap_or_default().to_owned())
+}
+
+/// Line by line, but for numbers; `…` stands for any lines.
+fn agree<'a>(
+    shown: impl Iterator<Item = &'a str>,
+    real: impl Iterator<Item = &'a str>,
+) -> Result<u32, Failed> {
+    let mut real = real.map(|line| shape(line.trim_end())).peekable();
     let (mut skips, mut count) = (false, 0);
     for line in shown {
         if line == "…" {
@@ -183,15 +190,40 @@ fn the_readme_shows_a_boot() -> Result<(), Failed> {
         skips = false;
         if real.next_if(|line| *line == wanted).is_none() {
             let there = real.peek();
-            return Err(format!("the README has `{line}` where the log has {there:?}").into());
+            return Err(format!("the README has `{line}` where the kernel says {there:?}").into());
         }
         count += 1;
     }
     match real.next() {
-        _ if count < 20 => Err(format!("only {count} lines").into()),
         Some(line) => Err(format!("the README ends before `{line}`").into()),
-        None => Ok(()),
+        None => Ok(count),
     }
+}
+
+fn the_readme_shows_a_boot() -> Result<(), Failed> {
+    let shown = readme_behind("\n$ cargo run\n")?;
+    let shown = shown
+        .lines()
+        .take_while(|line| line.starts_with(['[', '…']));
+    let recorded = guest::boot(&*guest::options("")?, "help")?;
+    let log = recorded.serial.lines().filter(|line| line.starts_with('['));
+    match agree(shown, log)? {
+        31.. => Ok(()),
+        count => Err(format!("only {count} lines").into()),
+    }
+}
+
+fn the_readme_shows_commands_about_addresses() -> Result<(), Failed> {
+    let shown = readme_behind("\n$ cargo run -- --exec 'vtop ")?;
+    let (commands, shown) = shown.split_once("'\n").ok_or("no commands")?;
+    let recorded = guest::boot(&*guest::options("")?, &format!("vtop {commands}"))?;
+    let last = |line: &&str| !line.starts_with("  #0 ");
+    // The function's name is the runner's.
+    agree(
+        shown.lines().filter(last),
+        recorded.serial.lines().filter(last),
+    )
+    .map(|_| ())
 }
 
 const fn crash(name: &'static str, exec: &'static str, says: &'static str) -> Ending {

@@ -92,33 +92,77 @@ fn the_page_on_caches_shows_code_of_a_test() {
 }
 
 #[test]
-fn the_readme_quotes_the_figures_that_were_measured() {
+fn the_page_on_virtual_memory_shows_code_that_is_compiled() {
+    let compiled = read("mm/src/kspace/in_your_kernel.md");
+    let page = read("docs/virtual-memory.md");
+    let (blocks, _) = blocks(&page);
+    let samples: Vec<_> = blocks
+        .iter()
+        .filter(|(language, _)| language.starts_with("rust"))
+        .collect();
+    assert!(!samples.is_empty(), "the sample is gone");
+    for (_, sample) in samples {
+        assert!(compiled.contains(sample), "not compiled:\n{sample}");
+    }
+}
+
+/// What benchmarks came to in the run that the documents show.
+fn measured(name: &str) -> f64 {
     let benchmarks = read("docs/benchmarks.md");
     let table = benchmarks.split("<!-- budgets: plain-4G -->").nth(1);
     let table = table.and_then(|rest| rest.split("<!-- end -->").next());
-    let table = table.expect("the table of the run that the README shows");
-    let measured = |name: &str| -> f64 {
-        let row = format!("| `{name}` | ");
-        let cell = table
-            .split(&row)
-            .nth(1)
-            .and_then(|row| row.split(' ').next());
-        let cell = cell.unwrap_or_else(|| panic!("no figure for {name}"));
-        cell.replace(',', "").parse().unwrap()
-    };
+    let table = table.expect("the table of the run that the documents show");
+    let row = format!("| `{name}` | ");
+    let cell = table
+        .split(&row)
+        .nth(1)
+        .and_then(|row| row.split(' ').next());
+    let cell = cell.unwrap_or_else(|| panic!("no figure for {name}"));
+    cell.replace(',', "").parse().unwrap()
+}
 
+/// Fails if a figure is none that was measured.
+fn compare(quoted: &str, name: &str) {
+    let quoted: f64 = quoted.trim().replace(',', "").parse().unwrap();
+    let apart = (quoted - measured(name)).abs() / measured(name);
+    assert!(
+        apart < 0.05,
+        "{name}: {quoted}, measured was {}",
+        measured(name)
+    );
+}
+
+#[test]
+fn the_readme_quotes_the_figures_that_were_measured() {
     let readme = read("README.md");
     let run = readme.split("--exec bench\n").nth(1).unwrap();
     let run = run.split("```").next().unwrap();
     let mut figures = 0;
     for line in run.lines().filter_map(|line| line.strip_prefix("BENCH ")) {
         let words: Vec<_> = line.split(' ').collect();
-        let (quoted, measured) = (words[2].parse::<f64>().unwrap(), measured(words[0]));
-        let apart = (quoted - measured).abs() / measured;
-        assert!(apart < 0.05, "{line}: measured was {measured}");
+        compare(words[2], words[0]);
         figures += 1;
     }
     assert!(figures > 5, "only {figures} figures are quoted");
+}
+
+/// Rows of its table: what, with the names of benchmarks, and a figure of each.
+#[test]
+fn the_page_on_virtual_memory_quotes_the_figures_that_were_measured() {
+    let page = read("docs/virtual-memory.md");
+    let costs = page.split("## What it costs").nth(1).unwrap();
+    let costs = costs.split("\n## ").next().unwrap();
+    let mut figures = 0;
+    for row in costs.lines().filter(|line| line.contains("_64M`")) {
+        let cells: Vec<_> = row.trim_matches('|').split('|').collect();
+        let names: Vec<_> = cells[0].split('`').skip(1).step_by(2).collect();
+        assert_eq!(names.len(), cells.len() - 1, "{row}");
+        for (name, quoted) in names.iter().zip(&cells[1..]) {
+            compare(quoted, name);
+            figures += 1;
+        }
+    }
+    assert_eq!(figures, 4, "figures are gone");
 }
 
 /// Names of types and of what they have, from code: `Zone` and its `free`, `FrameState` and its
