@@ -29,6 +29,7 @@ mod others;
 mod promises;
 mod protect;
 mod purge;
+mod shown;
 mod suite;
 mod waiting;
 mod world;
