@@ -53,8 +53,8 @@ pub enum Package {
     /// The reference kernel.
     #[default]
     Kernel,
-    /// The example: it knows no profiles.
-    MinimalKernel,
+    /// The smallest example. Examples know no profiles.
+    TinyKernel,
 }
 
 /// How hard the compiler works.
@@ -162,7 +162,7 @@ impl Package {
     const fn name(self) -> &'static str {
         match self {
             Self::Kernel => "kernel",
-            Self::MinimalKernel => "minimal-kernel",
+            Self::TinyKernel => "tiny-kernel",
         }
     }
 }
@@ -242,12 +242,12 @@ mod tests {
         };
         assert_eq!(arguments(debug), common);
         let example = KernelBuild {
-            package: Package::MinimalKernel,
+            package: Package::TinyKernel,
             ..debug
         };
         assert_eq!(
             arguments(example),
-            common.replace("--package kernel", "--package minimal-kernel")
+            common.replace("--package kernel", "--package tiny-kernel")
         );
     }
 

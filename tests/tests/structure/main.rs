@@ -7,4 +7,5 @@ mod levels;
 mod loom;
 mod mutants;
 mod registered;
+mod samples;
 mod sources;
