@@ -55,6 +55,8 @@ pub enum Package {
     Kernel,
     /// The smallest example. Examples know no profiles.
     TinyKernel,
+    /// The memory chapters of a tutorial.
+    BlogOsStyle,
 }
 
 /// How hard the compiler works.
@@ -163,6 +165,7 @@ impl Package {
         match self {
             Self::Kernel => "kernel",
             Self::TinyKernel => "tiny-kernel",
+            Self::BlogOsStyle => "blog-os-style",
         }
     }
 }

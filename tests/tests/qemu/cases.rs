@@ -249,7 +249,7 @@ pub(crate) const KTEST_MACHINES: &[KtestMachine] = &[
     ktest("q35_16_cpus", "--cpus 16"),
 ];
 
-const fn boot(name: &'static str, options: &'static str) -> Boot {
+pub(crate) const fn boot(name: &'static str, options: &'static str) -> Boot {
     Boot { name, options }
 }
 

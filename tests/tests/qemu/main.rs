@@ -56,6 +56,9 @@ fn main() -> ExitCode {
         .iter()
         .chain(levels::EXAMPLES)
         .map(|case| trial("tiny_kernel", case.name, || examples::tiny_kernel(case)));
+    let tutorial = examples::IN_TUTORIAL_STYLE
+        .iter()
+        .map(|case| trial("blog_os_style", case.name, || examples::blog_os_style(case)));
     let least = [Firmware::Direct, Firmware::Bios, Firmware::Uefi].map(|firmware| {
         let name = format!("least_memory_{firmware}");
         trial("boot", &name, move || comes_up_with_the_least(firmware))
@@ -96,6 +99,7 @@ fn main() -> ExitCode {
         .map(|profile| trial("single_step", profile, || steps::step_through(profile)));
     let mut trials: Vec<Trial> = boots
         .chain(tiny)
+        .chain(tutorial)
         .chain(least)
         .chain(endings)
         .chain(treatments)
