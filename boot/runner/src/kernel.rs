@@ -57,6 +57,8 @@ pub enum Package {
     TinyKernel,
     /// The memory chapters of a tutorial.
     BlogOsStyle,
+    /// A disk and its driver.
+    VirtioBlk,
 }
 
 /// How hard the compiler works.
@@ -166,6 +168,7 @@ impl Package {
             Self::Kernel => "kernel",
             Self::TinyKernel => "tiny-kernel",
             Self::BlogOsStyle => "blog-os-style",
+            Self::VirtioBlk => "virtio-blk",
         }
     }
 }

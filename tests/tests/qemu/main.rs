@@ -59,6 +59,9 @@ fn main() -> ExitCode {
     let tutorial = examples::IN_TUTORIAL_STYLE
         .iter()
         .map(|case| trial("blog_os_style", case.name, || examples::blog_os_style(case)));
+    let disks = examples::WITH_A_DISK
+        .iter()
+        .map(|case| trial("virtio_blk", case.name, || examples::virtio_blk(case)));
     let least = [Firmware::Direct, Firmware::Bios, Firmware::Uefi].map(|firmware| {
         let name = format!("least_memory_{firmware}");
         trial("boot", &name, move || comes_up_with_the_least(firmware))
@@ -100,6 +103,7 @@ fn main() -> ExitCode {
     let mut trials: Vec<Trial> = boots
         .chain(tiny)
         .chain(tutorial)
+        .chain(disks)
         .chain(least)
         .chain(endings)
         .chain(treatments)
@@ -111,6 +115,7 @@ fn main() -> ExitCode {
         .chain(steps)
         .collect();
     trials.extend([
+        trial("virtio_blk", "none", examples::virtio_blk_without_a_disk),
         trial(
             "bad_input",
             "elf_loaded_over_a_reserved_range",
