@@ -3,6 +3,7 @@
 
 mod compile_fail;
 mod documents;
+mod features;
 mod levels;
 mod loom;
 mod mutants;
