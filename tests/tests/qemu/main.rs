@@ -12,6 +12,7 @@ mod counting;
 mod cpus;
 mod examples;
 mod guest;
+mod guide;
 mod ktests;
 mod levels;
 mod nodes;
@@ -115,6 +116,7 @@ fn main() -> ExitCode {
         .chain(steps)
         .collect();
     trials.extend([
+        trial("guide", "is_followed", guide::is_followed),
         trial("virtio_blk", "none", examples::virtio_blk_without_a_disk),
         trial(
             "bad_input",
