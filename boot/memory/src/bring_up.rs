@@ -23,7 +23,8 @@ use crate::regions::{firmware_map, firmware_region};
 const AREAS: u32 = 32;
 
 /// Brings memory up: afterwards there are pages, `kmalloc`, `vmalloc` and `ioremap`, and a
-/// [`KernelHeap`](mm::adapters::KernelHeap) has all of it. The boot loader's mappings stay as they are.
+/// [`KernelHeap`](mm::adapters::KernelHeap) has all of it. The boot loader's mappings stay as they are, but for what its highest
+/// entries, of 512 GiB, forbid by themselves: that is allowed then. (`boot` forbids in lower ones.)
 ///
 /// `command_line` has the parameters of Linux that `mm` knows (`mem=64M`, `init_on_alloc=0`, …), or nothing. `log` gets
 /// Linux's boot lines: which RAM there is, and what was put right.
@@ -37,7 +38,7 @@ const AREAS: u32 = 32;
 ///
 /// 1. `info` is what the boot loader handed over: its map tells the truth, and at `physical_memory_offset` all RAM in
 ///    it is mapped, to be written to, for good.
-/// 2. Nobody uses RAM that the map calls usable, but what the library hands out.
+/// 2. Nobody uses RAM that the map calls usable, but what the library hands out, and no other `Memory` does that.
 /// 3. CR3 leads to the boot loader's page tables, which lie in RAM that the map calls the loader's; nobody changes these tables, or the
 ///    CPU's use of them, any more.
 /// 4. One CPU runs, with all of [`Platform`]'s promises: no threads that are preempted.
@@ -133,4 +134,24 @@ fn phys_bits() -> u32 {
         return 36;
     }
     __cpuid(0x8000_0008).eax & 0xff
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bootloader_api::info::MemoryRegion;
+
+    extern crate std;
+    use std::boxed::Box;
+
+    #[test]
+    fn a_loader_that_maps_no_memory_is_told_so() {
+        static MEMORY: Memory<OneCpu> = OneCpu::memory(|_| ());
+        let regions: &mut [MemoryRegion] = Box::leak(Box::new([MemoryRegion::empty(); 1]));
+        let info = BootInfo::new(regions.into());
+        // SAFETY: it ends before it believes anything.
+        let outcome = unsafe { bring_up(&MEMORY, &info, "", &mut |_| ()) };
+        assert!(matches!(outcome, Err(Error::NoPhysicalMap)));
+        assert!(!MEMORY.is_up());
+    }
 }

@@ -133,3 +133,46 @@ impl fmt::Debug for OneCpu {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn handlers_of_interrupts_do_not_wait_and_tasks_do() {
+        let memory = OneCpu::memory(|_| ());
+        let platform = memory.platform();
+        assert!(platform.may_sleep());
+        let outer = platform.interrupt();
+        let inner = platform.interrupt();
+        assert!(!platform.may_sleep());
+        drop(inner);
+        assert!(!platform.may_sleep(), "the outer one still runs");
+        drop(outer);
+        assert!(platform.may_sleep());
+    }
+
+    #[test]
+    fn nothing_is_reached_before_the_loaders_map_is_known() {
+        let memory = OneCpu::memory(|_| ());
+        let platform = memory.platform();
+        let page = PhysRange::from_size(PhysAddr::new(0x1000), 0x1000);
+        assert_eq!(platform.direct_map(page), None);
+        assert_eq!(platform.direct_map_base(), None);
+        assert_eq!(platform.virt_to_phys(VirtAddr::new(0x1000)), None);
+    }
+
+    #[test]
+    fn damage_goes_to_who_was_named() {
+        static REPORTS: AtomicU32 = AtomicU32::new(0);
+        let memory = OneCpu::memory(|_| {
+            REPORTS.fetch_add(1, Ordering::Relaxed);
+        });
+        let damage = Corruption::LostObject {
+            pfn: mm::addr::Pfn::ZERO,
+            offset: 0,
+        };
+        memory.platform().corruption(&damage);
+        assert_eq!(REPORTS.load(Ordering::Relaxed), 1);
+    }
+}

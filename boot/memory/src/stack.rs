@@ -4,6 +4,7 @@ use core::arch::asm;
 use core::fmt;
 
 use mm::adapters::{Home, Vmalloc};
+use mm::addr::{VirtAddr, VirtRange};
 use mm::buddy::Gfp;
 use mm::system::VmallocError;
 
@@ -20,6 +21,14 @@ impl<H: Home> Stack<H> {
         let pages = bytes.checked_next_multiple_of(4096);
         let bytes = pages.ok_or(VmallocError::TooLarge)?;
         Vmalloc::alloc(home, bytes, Gfp::KERNEL).map(Self)
+    }
+
+    /// Where it lies: the page below is never mapped. Context: any.
+    #[must_use]
+    pub fn range(&self) -> VirtRange {
+        let start = VirtAddr::from_ptr(self.0.as_non_null().as_ptr());
+        let bytes = u64::try_from(self.0.size()).unwrap_or_default();
+        VirtRange::from_size(start, bytes).unwrap_or_default()
     }
 
     /// Calls `f` on this stack, and comes back to the caller's. Context: task; `f` has no more than the stack.

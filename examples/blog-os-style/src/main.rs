@@ -15,7 +15,7 @@ use core::error::Error;
 use core::panic::PanicInfo;
 
 use boot::{Exit, say};
-use boot_memory::settled_frames;
+use boot_memory::{Stack, settled_frames};
 use bootloader_api::{BootInfo, entry_point};
 use memory::MEMORY;
 use x86_64::VirtAddr;
@@ -40,6 +40,7 @@ fn run(boot_info: &BootInfo) -> Result<(), Box<dyn Error>> {
     let before = settled_frames(&MEMORY);
 
     translate(&mapper, physical_memory_offset)?;
+    look_at_a_stack(&mapper)?;
     use_a_page(&mut mapper, &mut frame_allocator, physical_memory_offset)?;
     use_the_heap();
 
@@ -70,6 +71,18 @@ fn translate(
     match (device, first.map(|at| at.as_u64()), nowhere) {
         (Some(0xb8000), Some(0), None) => Ok(()),
         _ => Err("physical memory is elsewhere"),
+    }
+}
+
+/// A stack is mapped, and the page below it is not.
+fn look_at_a_stack(mapper: &impl Translate) -> Result<(), Box<dyn Error>> {
+    let stack = Stack::alloc(&MEMORY, 16 << 10)?;
+    let bottom = stack.range().start().as_u64();
+    let guard = mapper.translate_addr(VirtAddr::new(bottom.wrapping_sub(1)));
+    let last = mapper.translate_addr(VirtAddr::new(bottom));
+    match (guard, last) {
+        (None, Some(_)) => Ok(()),
+        _ => Err("a stack without a guard page".into()),
     }
 }
 
