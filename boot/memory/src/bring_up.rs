@@ -29,7 +29,8 @@ const AREAS: u32 = 32;
 /// `command_line` has the parameters of Linux that `mm` knows (`mem=64M`, `init_on_alloc=0`, …), or nothing. `log` gets
 /// Linux's boot lines: which RAM there is, and what was put right.
 ///
-/// Context: boot, once; the stack has 32 KiB to spare.
+/// Context: boot, once, on a stack of 112 KiB (384 KiB in a build that is not optimised): `boot` makes one that is larger; for
+/// another loader, the kernel's `BootloaderConfig` has to ask for more than the usual 80 KiB.
 ///
 /// # Errors
 /// [`Error`]. What was begun is not undone: a kernel without memory can only say why.
@@ -75,7 +76,7 @@ pub unsafe fn bring_up(
         log(format_args!("{line}"));
     })?;
 
-    tell_direct_map(platform_of(memory), base, &memblock)?;
+    tell_direct_map(platform, base, &memblock)?;
     memblock.allow_growth();
     let mut nodes = [NodePlan::EMPTY; 1];
     let plan = Plan::compute(&memblock, CoreWish::from(&params), &mut nodes)?;
@@ -105,11 +106,6 @@ pub fn settled_frames(memory: &Memory<OneCpu>) -> u64 {
     memory
         .free_frames()
         .saturating_add(memory.page_table_frames())
-}
-
-/// The platform, for as long as the kernel lives.
-const fn platform_of(memory: &'static Memory<OneCpu>) -> &'static OneCpu {
-    memory.platform()
 }
 
 /// Tells the platform which RAM there is. Until memblock may grow, nobody asks.

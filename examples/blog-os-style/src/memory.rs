@@ -5,7 +5,7 @@ use boot_memory::OneCpu;
 use bootloader_api::BootInfo;
 use mm::adapters::{X86Frames, X86Mapper};
 use mm::buddy::Gfp;
-use mm::system::Memory;
+use mm::system::{KernelSpaceError, Memory};
 use x86_64::structures::paging::mapper::MapToError;
 use x86_64::structures::paging::{
     FrameAllocator, Mapper, Page, PageTableFlags, PhysFrame, Size4KiB,
@@ -24,9 +24,7 @@ pub(crate) unsafe fn init(
 ) -> Result<X86Mapper<'static, OneCpu>, boot_memory::Error> {
     // SAFETY: the caller's word; page tables are changed by the library alone, and one CPU runs.
     unsafe { boot_memory::bring_up(&MEMORY, boot_info, "", &mut |line| say!("{line}")) }?;
-    let space = MEMORY
-        .kernel_space()
-        .ok_or(boot_memory::Error::NoPhysicalMap)?;
+    let space = MEMORY.kernel_space().ok_or(KernelSpaceError::NotUp)?;
     // SAFETY: who has the mapper unmaps only what was mapped by it.
     Ok(unsafe { X86Mapper::new(&MEMORY, space.tables) })
 }
