@@ -56,7 +56,7 @@ pub(crate) fn largest_page() -> PageSize {
 /// # Invariants
 ///
 /// Every table address that `paging` passes came from `allocate`, as a whole page of unused RAM
-/// below 4 GiB.
+/// below 4 GiB, or is that of the entry code's table in the image.
 #[derive(Debug)]
 pub(crate) struct PhysicalTables<'a> {
     arena: Arena<'a>,
@@ -95,7 +95,7 @@ impl Tables for PhysicalTables<'_> {
     }
 
     fn read(&self, table: u64, index: u64) -> u64 {
-        // SAFETY: `table` is one of ours (Invariants), so its 512 entries are mapped and ours.
+        // SAFETY: `table` is one of ours or the entry code's (Invariants): its 512 entries are mapped, and nobody else's.
         unsafe { Self::entry(table, index).read_volatile() }
     }
 

@@ -29,6 +29,7 @@ pub struct Image {
     pub(crate) stack_top: u64,
     pub(crate) config: (u64, u64),
     pub(crate) entry: u64,
+    /// The table of the identity map: an address in the image, as all of these.
     pub(crate) low_pointers: u64,
     pub(crate) map_form: u64,
     pub(crate) use_five_levels: u64,

@@ -7,7 +7,7 @@
 //! - [`entry!`] in its binary, once,
 //! - `bootloader_api::entry_point!` as with any other loader.
 //!
-//! [`handoff`] reaches what `BootInfo` has no field for. The parsers ([`pvh`], [`multiboot2`]) are
+//! [`say!`] and [`exit`] are a first console and a way to end QEMU. [`handoff`] reaches what `BootInfo` has no field for. The parsers ([`pvh`], [`multiboot2`]) are
 //! total functions over [`PhysMemory`] and run on the host too. This library itself has no
 //! assembly at module level and exports no symbols.
 #![no_std]
@@ -18,6 +18,7 @@ extern crate std;
 
 mod arena;
 mod bytes;
+mod console;
 mod cpu;
 mod disjoint;
 mod entry;
@@ -38,6 +39,7 @@ mod warning;
 mod wishes;
 
 pub use bytes::{PhysMemory, SliceMemory};
+pub use console::{Exit, exit, print};
 pub use entry::DEFAULT_STACK_SIZE;
 pub use error::BootError;
 pub use handoff::{

@@ -16,7 +16,7 @@
 
 use core::fmt;
 
-use crate::image::{Image, VIRTUAL_OFFSET};
+use crate::image::{Image, VIRTUAL_OFFSET, physical};
 use crate::levels::Levels;
 use crate::regions::Regions;
 
@@ -38,7 +38,8 @@ pub(crate) const NO_EXECUTE: u64 = 1 << 63;
 pub(crate) const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 
 const PAGE: u64 = 0x1000;
-const FOUR_GIB: u64 = 1 << 32;
+const GIB: u64 = 1 << 30;
+const FOUR_GIB: u64 = 4 * GIB;
 const LOWER_HALF_END: u64 = 1 << 47;
 const UPPER_HALF: u64 = 0xffff_8000_0000_0000;
 
@@ -166,8 +167,7 @@ pub(crate) fn build(tables: &mut impl Tables, plan: &Plan<'_>) -> Result<u64, Ma
         Levels::Four => root,
         Levels::Five => mapper.next_table(root, 0, 0)?,
     };
-    // The entry code's tables serve on, without the right to execute.
-    let low = plan.image.low_pointers | PRESENT | WRITE | NO_EXECUTE;
+    let low = serve_on(mapper.tables, plan.image);
     mapper.tables.write(lowest, 0, low);
     map_image(&mut mapper, plan.image)?;
     map_physical(&mut mapper, plan)?;
@@ -175,6 +175,17 @@ pub(crate) fn build(tables: &mut impl Tables, plan: &Plan<'_>) -> Result<u64, Ma
         map_framebuffer(&mut mapper, start, length)?;
     }
     Ok(root)
+}
+
+/// Has the entry code's identity map serve on, without the right to execute; returns the entry that leads to it. Its own entries
+/// lose that right too: who takes the table over need not know of the one above.
+fn serve_on<T: Tables>(tables: &mut T, image: &Image) -> u64 {
+    let table = physical(image.low_pointers);
+    for index in 0..FOUR_GIB / GIB {
+        let entry = tables.read(table, index);
+        tables.write(table, index, entry | NO_EXECUTE);
+    }
+    table | PRESENT | WRITE | NO_EXECUTE
 }
 
 fn map_image<T: Tables>(mapper: &mut Mapper<'_, T>, image: &Image) -> Result<(), MapError> {

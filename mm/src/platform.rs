@@ -1,7 +1,10 @@
 //! What the library asks of the machine it runs on.
 //!
-//! Two real implementations exist from the first day: the reference kernel's and the
-//! simulator's. Everything else in the library is written against this trait only.
+//! Three real implementations exist: the reference kernel's, the simulator's, and that of `boot/memory`
+//! for kernels of one CPU. Everything else in the library is written against this trait only.
+//!
+//! Six functions of [`Platform`] are required; each of the others says what its default is, and a table
+//! in `docs/porting.md` what one loses with it.
 
 mod tlb;
 

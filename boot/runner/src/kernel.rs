@@ -53,8 +53,12 @@ pub enum Package {
     /// The reference kernel.
     #[default]
     Kernel,
-    /// The example: it knows no profiles.
-    MinimalKernel,
+    /// The smallest example. Examples know no profiles.
+    TinyKernel,
+    /// The memory chapters of a tutorial.
+    BlogOsStyle,
+    /// A disk and its driver.
+    VirtioBlk,
 }
 
 /// How hard the compiler works.
@@ -162,7 +166,9 @@ impl Package {
     const fn name(self) -> &'static str {
         match self {
             Self::Kernel => "kernel",
-            Self::MinimalKernel => "minimal-kernel",
+            Self::TinyKernel => "tiny-kernel",
+            Self::BlogOsStyle => "blog-os-style",
+            Self::VirtioBlk => "virtio-blk",
         }
     }
 }
@@ -242,12 +248,12 @@ mod tests {
         };
         assert_eq!(arguments(debug), common);
         let example = KernelBuild {
-            package: Package::MinimalKernel,
+            package: Package::TinyKernel,
             ..debug
         };
         assert_eq!(
             arguments(example),
-            common.replace("--package kernel", "--package minimal-kernel")
+            common.replace("--package kernel", "--package tiny-kernel")
         );
     }
 

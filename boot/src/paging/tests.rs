@@ -16,7 +16,8 @@ use crate::levels::Levels;
 use crate::regions::Regions;
 
 const OFFSET: u64 = 0xffff_8800_0000_0000;
-const LOW: u64 = 0xdead_0000;
+/// The entry code's table for the identity map: in the image, where it has an address of its own.
+const LOW: u64 = 2 * MIB + 0x7000;
 const GIB: u64 = 1 << 30;
 const MIB: u64 = 1 << 20;
 
@@ -82,7 +83,7 @@ fn image() -> Image {
         stack_top: at(0x7000),
         config: (0, 0),
         entry: at(0),
-        low_pointers: LOW,
+        low_pointers: VIRTUAL_OFFSET + LOW,
         map_form: 0,
         use_five_levels: 0,
         early_tables: (at(0x7000), at(0x8000)),
@@ -134,8 +135,11 @@ impl Case<'_> {
             largest: self.largest,
             framebuffer: self.framebuffer,
         };
+        // As the entry code leaves it, but with larger pages.
+        let page = |index| (index * GIB) | LARGE | WRITE | PRESENT;
+        let low = (0..4).map(|index| ((LOW, index), page(index))).collect();
         let mut model = Model {
-            entries: HashMap::new(),
+            entries: low,
             next: 0x100_0000,
             left: self.tables,
             levels: self.levels,
@@ -210,6 +214,21 @@ fn without_large_pages_more_tables_say_the_same() {
         let strip = |seen: Seen| seen.map(|(physical, _, flags)| (physical, flags));
         let expected = strip(model.walk(root, OFFSET + at));
         assert_eq!(strip(other.walk(other_root, OFFSET + at)), expected);
+    }
+}
+
+#[test]
+fn the_first_4_gib_are_where_they_are_and_never_executed() {
+    for case in [USUAL, FIVE] {
+        let (model, root) = case.build().unwrap();
+        for at in [0, 0xb_8000, 3 * GIB + 0x5000, 4 * GIB - 1] {
+            let entry = model.read(LOW, at / GIB);
+            assert_ne!(entry & NO_EXECUTE, 0, "for who takes the table over");
+            let expected = Some((at, GIB, WRITE | NO_EXECUTE));
+            assert_eq!(model.walk(root, at), expected);
+        }
+        assert_eq!(model.walk(root, 4 * GIB), None);
+        assert_eq!(model.read(LOW, 4), 0);
     }
 }
 

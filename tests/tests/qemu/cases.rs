@@ -45,6 +45,8 @@ pub(crate) const EXAMPLE_MACHINES: &[Boot] = &[
     boot("q35", ""),
     boot("microvm_max_6G", "--machine microvm --cpu max --memory 6G"),
     boot("pc_bios_64M", "--machine pc --firmware bios --memory 64M"),
+    // What is moved is copied on the stack.
+    boot("unoptimised", "--debug"),
 ];
 
 /// A boot that must end with a message and a status, not in a hang or a crash.
@@ -249,7 +251,7 @@ pub(crate) const KTEST_MACHINES: &[KtestMachine] = &[
     ktest("q35_16_cpus", "--cpus 16"),
 ];
 
-const fn boot(name: &'static str, options: &'static str) -> Boot {
+pub(crate) const fn boot(name: &'static str, options: &'static str) -> Boot {
     Boot { name, options }
 }
 

@@ -15,7 +15,7 @@ use boot_runner::usage::UsageError;
 use boot_runner::vm::{Boot, Recorded, RunError};
 
 /// Time for a boot that QEMU does itself, in-kernel tests included.
-const DIRECT_LIMIT: Duration = Duration::from_secs(120);
+pub(crate) const DIRECT_LIMIT: Duration = Duration::from_secs(120);
 /// Time for one that goes through firmware and GRUB.
 const FIRMWARE_LIMIT: Duration = Duration::from_secs(180);
 

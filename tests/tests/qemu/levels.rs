@@ -92,11 +92,17 @@ pub(crate) fn come_up(case: &Levels) -> Result<(), Failed> {
         case.last_cpu()?
     );
     let levels = case.levels;
+    // With the page that guards it.
+    let stack = if case.options.contains("--debug") {
+        516
+    } else {
+        132
+    };
     let says = [
         format!("x86/mm: page tables of {levels} levels\n"),
         "x86/mm: Checked W+X mappings: passed, no W+X pages found.\n".to_owned(),
         format!("paging   {levels} levels\n"),
-        "K page tables, 32K early page tables, 132K stack\n".to_owned(),
+        format!("K page tables, 32K early page tables, {stack}K stack\n"),
         "2M page at 0x200000: present, read only, execute, global, WB, accessed".to_owned(),
         format!("not canonical with {levels} levels: any access is a general protection fault\n"),
         "tables, recounted; 0 W+X pages, 0 of user code\n".to_owned(),

@@ -1,4 +1,4 @@
-//! The kernel in QEMU, as tests of `cargo test`: boots ([`cases`]), the example kernel, benchmarks
+//! The kernel in QEMU, as tests of `cargo test`: boots ([`cases`]), the example kernels ([`examples`]), benchmarks
 //! against their budgets ([`budgets`]), and each in-kernel test by its name on each machine
 //! ([`ktests`]).
 //!
@@ -11,7 +11,9 @@ mod budgets;
 mod cases;
 mod counting;
 mod cpus;
+mod examples;
 mod guest;
+mod guide;
 mod ktests;
 mod levels;
 mod nodes;
@@ -23,7 +25,6 @@ mod tables;
 
 use std::process::ExitCode;
 
-use boot_runner::kernel::Package;
 use boot_runner::machine::Firmware;
 use boot_runner::options::Invocation;
 use boot_runner::outcome::{Outcome, RanCommands};
@@ -53,10 +54,16 @@ fn main() -> ExitCode {
     let boots = BOOTS
         .iter()
         .map(|case| trial("boot", case.name, || comes_up(case)));
-    let examples = EXAMPLE_MACHINES
+    let tiny = EXAMPLE_MACHINES
         .iter()
         .chain(levels::EXAMPLES)
-        .map(|case| trial("example_kernel", case.name, || example_comes_up(case)));
+        .map(|case| trial("tiny_kernel", case.name, || examples::tiny_kernel(case)));
+    let tutorial = examples::IN_TUTORIAL_STYLE
+        .iter()
+        .map(|case| trial("blog_os_style", case.name, || examples::blog_os_style(case)));
+    let disks = examples::WITH_A_DISK
+        .iter()
+        .map(|case| trial("virtio_blk", case.name, || examples::virtio_blk(case)));
     let least = [Firmware::Direct, Firmware::Bios, Firmware::Uefi].map(|firmware| {
         let name = format!("least_memory_{firmware}");
         trial("boot", &name, move || comes_up_with_the_least(firmware))
@@ -96,7 +103,9 @@ fn main() -> ExitCode {
     let steps = steps::PROFILES
         .map(|profile| trial("single_step", profile, || steps::step_through(profile)));
     let mut trials: Vec<Trial> = boots
-        .chain(examples)
+        .chain(tiny)
+        .chain(tutorial)
+        .chain(disks)
         .chain(least)
         .chain(endings)
         .chain(treatments)
@@ -108,6 +117,8 @@ fn main() -> ExitCode {
         .chain(steps)
         .collect();
     trials.extend([
+        trial("guide", "is_followed", guide::is_followed),
+        trial("virtio_blk", "none", examples::virtio_blk_without_a_disk),
         trial(
             "bad_input",
             "elf_loaded_over_a_reserved_range",
@@ -199,19 +210,6 @@ fn succeeds_and_says(options: &str, commands: &str, texts: &[&str]) -> Result<()
         Some(text) => Err(format!("it did not print {text:?}:\n{serial}").into()),
         None => Ok(()),
     }
-}
-
-/// The example kernel comes up, finds memory, uses some, and misses none at the end.
-fn example_comes_up(case: &Boot) -> Result<(), Failed> {
-    let mut options = guest::options(case.options)?;
-    options.kernel.package = Package::MinimalKernel;
-    let recorded = guest::start(&options)?;
-    let (outcome, serial) = (recorded.finished.outcome, &recorded.serial);
-    let says = ["Zone ranges:", "512 pages: [mem 0x", "pages are free again"];
-    if outcome != Outcome::Passed || !says.iter().all(|text| serial.contains(text)) {
-        return Err(format!("{outcome}, or not all of {says:?}:\n{serial}").into());
-    }
-    Ok(())
 }
 
 /// The kernel comes up with the least memory that the runner lets it have.

@@ -18,7 +18,7 @@ const CODE: [&str; 7] = [
     "tests/tests",
 ];
 
-fn read(path: &str) -> String {
+pub(crate) fn read(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
@@ -37,7 +37,7 @@ fn below(folder: &Path, ending: &str) -> Vec<String> {
 }
 
 /// The fenced blocks of a document, by the language that they name, and what is left.
-fn blocks(text: &str) -> (Vec<(&str, String)>, String) {
+pub(crate) fn blocks(text: &str) -> (Vec<(&str, String)>, String) {
     let (mut found, mut prose): (Vec<(&str, String)>, _) = (Vec::new(), String::new());
     let mut inside = false;
     for line in text.lines() {
@@ -57,23 +57,6 @@ fn blocks(text: &str) -> (Vec<(&str, String)>, String) {
         }
     }
     (found, prose)
-}
-
-#[test]
-fn the_readme_shows_code_of_the_example_kernel() {
-    let example = below(&root().join("examples/minimal-kernel/src"), "rs");
-    let readme = read("README.md");
-    let (blocks, _) = blocks(&readme);
-    let samples: Vec<_> = blocks
-        .iter()
-        .filter(|(language, _)| language.starts_with("rust"))
-        .collect();
-    assert!(samples.len() >= 3, "the samples are gone");
-    for (language, sample) in samples {
-        assert_eq!(*language, "rust");
-        let is_there = example.iter().any(|text| text.contains(sample));
-        assert!(is_there, "not in examples/minimal-kernel:\n{sample}");
-    }
 }
 
 #[test]

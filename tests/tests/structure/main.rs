@@ -3,8 +3,10 @@
 
 mod compile_fail;
 mod documents;
+mod features;
 mod levels;
 mod loom;
 mod mutants;
 mod registered;
+mod samples;
 mod sources;
