@@ -103,9 +103,12 @@ impl PageTable {
     #[inline]
     fn top<'a, M: TableMemory>(&self, memory: &'a M) -> Option<Node<'a>> {
         let level = self.top_level();
-        let root = Node::at(memory, self.root, level)?;
+        let page = memory.frames().page_table(self.root)?;
         // Another machine's tables may have their root where this one has some other table.
-        (root.page.level() == level.number()).then_some(root)
+        if page.level() != level.number() {
+            return None;
+        }
+        Node::of(memory, page, level)
     }
 
     /// Checks that a range can be mapped.

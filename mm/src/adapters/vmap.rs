@@ -157,6 +157,7 @@ impl<P: Platform> Memory<P> {
         }
     }
 
+    #[inline(always)]
     pub(super) fn end_by_address(
         &self,
         first: NonNull<u8>,

@@ -21,7 +21,16 @@ impl<'a> Node<'a> {
     /// The table in a frame. `None` if the library did not make it.
     #[inline]
     pub(super) fn at<M: TableMemory>(memory: &'a M, pfn: Pfn, level: Level) -> Option<Self> {
-        let page = memory.frames().page_table(pfn)?;
+        Self::of(memory, memory.frames().page_table(pfn)?, level)
+    }
+
+    /// A table of the library's own.
+    #[inline]
+    pub(super) fn of<M: TableMemory>(
+        memory: &'a M,
+        page: TablePage<'a>,
+        level: Level,
+    ) -> Option<Self> {
         let table = Table::of(memory.platform(), page)?;
         Some(Self { page, table, level })
     }

@@ -270,7 +270,7 @@ impl<P: Platform> Memory<P> {
 
     /// Ends the area that starts at an address: unmapped now, forgotten by all CPUs later. `false` if nobody has one of this
     /// kind there.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn end_at(&self, at: VirtAddr, kind: AreaKind) -> bool {
         let Some((space, supply)) = self.kspace() else {
             return false;
