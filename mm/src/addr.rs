@@ -9,12 +9,14 @@ mod direct_map;
 mod frame_number;
 mod order;
 mod phys;
+mod place;
 mod virt;
 
 pub use direct_map::DirectMap;
 pub use frame_number::{Pfn, PfnRange};
 pub use order::Order;
 pub use phys::{PhysAddr, PhysRange};
+pub(crate) use place::{Place, Rows, field};
 pub use virt::{VirtAddr, VirtRange};
 
 const _: () = assert!(usize::BITS == 64, "x86_64 only");

@@ -24,6 +24,7 @@
 //! | 5 | [`kspace`] | kernel addresses that are virtually contiguous; what each CPU has a copy of | `vmalloc.c`, `percpu.c` |
 //! | 8 | [`system`] | [`Memory`](system::Memory) and its handles | `alloc_pages` and its kin |
 //! | 8 | [`adapters`] | doors for code that keeps raw numbers | `free_pages`, `put_page` |
+//! | 8 | [`inspect`] | where everything is, for viewers on the host | `vmcoreinfo` |
 //! | 8 | [`proc`] | texts of the `/proc` files | `/proc` |
 //!
 //! A module uses modules of lower levels only.
@@ -50,6 +51,8 @@ pub mod buddy;
 pub mod collections;
 pub mod config;
 pub mod frame;
+#[cfg(not(loom))]
+pub mod inspect;
 #[cfg(not(loom))]
 pub mod kspace;
 #[cfg(all(test, loom))]

@@ -90,6 +90,7 @@ pub use crate::adapters::{
 use crate::addr::Pfn;
 use crate::buddy::{Census, Gfp, Request};
 use crate::frame::{FrameTable, Origins, Page, ZoneId};
+use crate::inspect::Sheet;
 use crate::kspace::Space;
 use crate::kspace::percpu::PerCpuMemory;
 pub use crate::kspace::percpu::{BadPerCpuFree, PerCpuError, PerCpuStats};
@@ -165,10 +166,12 @@ pub(crate) struct Core {
     reclaim: reclaim::Counters,
     pub(crate) kernel_space: Once<KernelSpace>,
     /// Frames that are page tables.
-    table_frames: AtomicU64,
+    pub(crate) table_frames: AtomicU64,
     /// Frames left out of circulation because they were found damaged.
     pub(crate) quarantined: AtomicU64,
     pub(crate) summary: Summary,
+    /// What viewers on the host go by.
+    pub(crate) sheet: Sheet,
 }
 
 impl<P: Platform> Memory<P> {

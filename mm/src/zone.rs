@@ -13,6 +13,7 @@
 
 mod at_hand;
 pub mod distance;
+mod inspect;
 mod kind;
 mod latent;
 mod latest;

@@ -11,6 +11,7 @@ use crate::kernel::BuildError;
 use crate::machine::Debugger;
 use crate::options::{BootOptions, Invocation};
 use crate::outcome::{Outcome, RanCommands};
+use crate::show::{self, ShowError};
 use crate::tools::ToolError;
 use crate::usage::{HELP, UsageError};
 use crate::vm::{Boot, Finished, RunError};
@@ -24,6 +25,8 @@ pub enum CliError {
     Build(BuildError),
     /// The machine could not be started or watched.
     Run(RunError),
+    /// Its memory could not be shown.
+    Show(ShowError),
 }
 
 impl CliError {
@@ -36,7 +39,7 @@ impl CliError {
             Self::Run(RunError::Medium(MediumError::Tools(
                 ToolError::NotInstalled(_) | ToolError::NotFound(_),
             ))) => 127,
-            Self::Build(BuildError::Host(_)) | Self::Run(_) => 121,
+            Self::Build(BuildError::Host(_)) | Self::Run(_) | Self::Show(_) => 121,
         }
     }
 }
@@ -73,6 +76,10 @@ fn run(args: impl IntoIterator<Item = OsString>) -> Result<u8, CliError> {
             Ok(0)
         }
         Invocation::Boot(options) => boot(*options),
+        Invocation::View(files, picture) => {
+            show::files(&files, picture.as_deref()).map_err(CliError::Show)?;
+            Ok(0)
+        }
     }
 }
 
@@ -89,9 +96,9 @@ fn boot(options: BootOptions) -> Result<u8, CliError> {
     };
     let ran_commands = match input {
         Input::Nothing | Input::Lines => RanCommands::Yes,
-        Input::Keys => RanCommands::No,
+        Input::Keys | Input::Typed(_) => RanCommands::No,
     };
-    if input == Input::Keys {
+    if ran_commands == RanCommands::No && !options.show.view {
         say("Ctrl-A X leaves the machine, Ctrl-A C is QEMU's monitor");
     }
 
@@ -99,6 +106,7 @@ fn boot(options: BootOptions) -> Result<u8, CliError> {
         machine,
         cmdline,
         timeout,
+        show,
         ..
     } = options;
     let boot = Boot {
@@ -107,7 +115,13 @@ fn boot(options: BootOptions) -> Result<u8, CliError> {
         cmdline,
         timeout,
     };
-    let finished = boot.run(input, &mut io::stdout()).map_err(CliError::Run)?;
+    let finished = match show.is_nothing() {
+        true => Some(boot.run(input, &mut io::stdout()).map_err(CliError::Run)?),
+        false => show::run(boot, input, &show)?,
+    };
+    let Some(finished) = finished else {
+        return Ok(0);
+    };
     report(&finished, ran_commands);
     Ok(finished.outcome.exit_status(ran_commands))
 }
@@ -141,12 +155,25 @@ fn say(line: &str) {
 
 impl core::error::Error for CliError {}
 
+impl From<ShowError> for CliError {
+    fn from(error: ShowError) -> Self {
+        Self::Show(error)
+    }
+}
+
+impl From<RunError> for CliError {
+    fn from(error: RunError) -> Self {
+        Self::Run(error)
+    }
+}
+
 impl core::fmt::Display for CliError {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
             Self::Usage(error) => error.fmt(f),
             Self::Build(error) => error.fmt(f),
             Self::Run(error) => error.fmt(f),
+            Self::Show(error) => error.fmt(f),
         }
     }
 }

@@ -13,6 +13,12 @@ use core::str::FromStr;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Commands(String);
 
+impl fmt::Display for Commands {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// Why a text cannot be handed to the kernel as commands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CommandsError {

@@ -15,7 +15,7 @@ pub const PROMPT: &str = "mm> ";
 const LAST_LINE: &str = "poweroff";
 
 /// Where the guest's input comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Input {
     /// Nowhere.
     Nothing,
@@ -23,6 +23,8 @@ pub enum Input {
     Keys,
     /// The lines of standard input, one at each prompt of the shell, then `poweroff`.
     Lines,
+    /// Whoever has the other end.
+    Typed(Receiver<Vec<u8>>),
 }
 
 impl Input {
@@ -36,10 +38,10 @@ impl Input {
         }
     }
 
-    pub(crate) fn stdio(self) -> Stdio {
+    pub(crate) fn stdio(&self) -> Stdio {
         match self {
             Self::Nothing => Stdio::null(),
-            Self::Keys | Self::Lines => Stdio::piped(),
+            Self::Keys | Self::Lines | Self::Typed(_) => Stdio::piped(),
         }
     }
 }
@@ -68,6 +70,18 @@ impl Typist {
                 thread::spawn(move || type_lines(io::stdin().lock(), guest, &prompts));
                 Self {
                     prompts: Some(PromptWatch::new(sender)),
+                    _terminal: None,
+                }
+            }
+            (Input::Typed(keys), Some(mut guest)) => {
+                thread::spawn(move || {
+                    let mut is_there = true;
+                    while let Ok(typed) = keys.recv() {
+                        is_there = is_there && guest.write_all(&typed).is_ok();
+                    }
+                });
+                Self {
+                    prompts: None,
                     _terminal: None,
                 }
             }

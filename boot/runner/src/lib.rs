@@ -6,7 +6,7 @@
 //! cargo; [`tools`] finds QEMU or has it installed; [`iso`] makes a CD image where real firmware is
 //! asked for; [`qemu_args`] turns the machine into QEMU's arguments; [`vm`] runs it, types
 //! [`input`] into it, and passes its serial output on through [`symbols`]; [`outcome`] says how it
-//! ended.
+//! ended; [`show`] looks at its memory meanwhile.
 #![forbid(unsafe_code)]
 
 pub mod cli;
@@ -21,8 +21,10 @@ pub mod numa;
 pub mod options;
 pub mod outcome;
 pub mod qemu_args;
+pub mod show;
 pub mod size;
 pub mod symbols;
 pub mod tools;
 pub mod usage;
+mod view;
 pub mod vm;

@@ -2,6 +2,7 @@
 
 use core::fmt;
 use core::str::FromStr;
+use std::path::PathBuf;
 
 use crate::numa::Numa;
 use crate::size::MemorySize;
@@ -17,6 +18,8 @@ pub struct Machine {
     pub memory: MemorySize,
     /// Number of CPUs.
     pub cpus: CpuCount,
+    /// The file that memory is, for others to look at; nobody but QEMU has it otherwise. With nodes there is one for each.
+    pub ram_file: Option<PathBuf>,
     /// How memory and CPUs are spread over nodes.
     pub numa: Numa,
     /// A QEMU CPU model with optional features; `None` is QEMU's default, or, where the memory
@@ -42,6 +45,7 @@ impl Default for Machine {
             firmware: Firmware::Direct,
             memory: MemorySize::DEFAULT,
             cpus: CpuCount::ONE,
+            ram_file: None,
             numa: Numa::default(),
             cpu: None,
             grub_lines: Vec::new(),
@@ -50,6 +54,24 @@ impl Default for Machine {
             debugger: Debugger::None,
             extra_args: Vec::new(),
         }
+    }
+}
+
+impl Machine {
+    /// The files that memory is, in the order of its addresses: one, or one for each node that has some; the first has the name
+    /// that was chosen.
+    #[must_use]
+    pub fn ram_files(&self) -> Vec<PathBuf> {
+        let nodes = self.numa.nodes_of(self.memory, self.cpus.get());
+        let with_memory = nodes.iter().filter(|node| node.memory.is_some()).count();
+        let name = |place: usize| {
+            let mut path = self.ram_file.clone()?.into_os_string();
+            if place > 0 {
+                path.push(format!(".{place}"));
+            }
+            Some(PathBuf::from(path))
+        };
+        (0..with_memory.max(1)).filter_map(name).collect()
     }
 }
 

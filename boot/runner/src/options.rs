@@ -2,6 +2,7 @@
 
 use core::time::Duration;
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 use lexopt::{Arg, Parser, ValueExt};
 
@@ -18,6 +19,9 @@ pub enum Invocation {
     Help,
     /// Build the kernel and boot it.
     Boot(Box<BootOptions>),
+    /// Show the memory that is in files: of a machine that runs elsewhere, or that has ended; as a picture if there is a path
+    /// for one, else in the terminal.
+    View(Vec<PathBuf>, Option<PathBuf>),
 }
 
 /// How to build and boot the kernel.
@@ -31,6 +35,27 @@ pub struct BootOptions {
     pub cmdline: CommandLine,
     /// When to give up; never without.
     pub timeout: Option<Duration>,
+    /// What is shown of its memory.
+    pub show: Show,
+}
+
+/// What is shown of a machine's memory, from outside.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Show {
+    /// All of it in a terminal, while it runs.
+    pub view: bool,
+    /// A picture of the frames as they are at the end.
+    pub picture: Option<PathBuf>,
+    /// Such pictures from the beginning on.
+    pub movie: Option<PathBuf>,
+}
+
+impl Show {
+    /// Whether nothing is.
+    #[must_use]
+    pub const fn is_nothing(&self) -> bool {
+        !self.view && self.picture.is_none() && self.movie.is_none()
+    }
 }
 
 impl Invocation {
@@ -41,6 +66,7 @@ impl Invocation {
     pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Self, UsageError> {
         let mut parser = Parser::from_args(args);
         let mut options = BootOptions::default();
+        let mut is_first = true;
         while let Some(arg) = parser.next().map_err(UsageError::from)? {
             match arg {
                 Arg::Long("help") | Arg::Short('h') => return Ok(Self::Help),
@@ -49,12 +75,14 @@ impl Invocation {
                     options.set(&name, &mut parser)?;
                 }
                 Arg::Short(letter) => return Err(UsageError::UnknownOption(format!("-{letter}"))),
+                Arg::Value(word) if is_first && word == "view" => return view(parser),
                 Arg::Value(word) => {
                     return Err(UsageError::UnexpectedWord(
                         word.to_string_lossy().into_owned(),
                     ));
                 }
             }
+            is_first = false;
         }
         options.sum_up()?;
         options.check()?;
@@ -90,6 +118,10 @@ impl BootOptions {
             "display" => machine.screen = Screen::Window,
             "gdb" => machine.debugger = Debugger::Gdb,
             "timeout" => self.timeout = Some(seconds(&text(parser)?)?),
+            "ram-file" => machine.ram_file = Some(path(parser)?),
+            "view" => self.show.view = true,
+            "picture" => self.show.picture = Some(path(parser)?),
+            "movie" => self.show.movie = Some(path(parser)?),
             "qemu-arg" => machine.extra_args.push(text(parser)?),
             _ => return Err(UsageError::UnknownOption(format!("--{name}"))),
         }
@@ -148,6 +180,30 @@ impl BootOptions {
 fn text(parser: &mut Parser) -> Result<String, UsageError> {
     let value = parser.value().map_err(UsageError::from)?;
     value.string().map_err(UsageError::from)
+}
+
+/// A value that names a file.
+fn path(parser: &mut Parser) -> Result<PathBuf, UsageError> {
+    let value = parser.value().map_err(UsageError::from)?;
+    Ok(PathBuf::from(value))
+}
+
+/// `view FILE… [--picture FILE]`.
+fn view(mut parser: Parser) -> Result<Invocation, UsageError> {
+    let (mut files, mut picture) = (Vec::new(), None);
+    while let Some(arg) = parser.next().map_err(UsageError::from)? {
+        match arg {
+            Arg::Value(file) => files.push(PathBuf::from(file)),
+            Arg::Long("picture") => picture = Some(path(&mut parser)?),
+            Arg::Long("help") | Arg::Short('h') => return Ok(Invocation::Help),
+            Arg::Long(name) => return Err(UsageError::UnknownOption(format!("--{name}"))),
+            Arg::Short(letter) => return Err(UsageError::UnknownOption(format!("-{letter}"))),
+        }
+    }
+    match files.is_empty() {
+        true => Err(UsageError::NoRamFile),
+        false => Ok(Invocation::View(files, picture)),
+    }
 }
 
 /// A value that is one of a few names.

@@ -1,10 +1,11 @@
 //! From a [`Machine`] to QEMU's command line: a pure function, tested on its text.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::machine::{Board, Clock, Debugger, Firmware, Machine, Screen};
 use crate::numa::NumaNode;
+use crate::size::MemorySize;
 
 /// What the machine boots from: files that exist by now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,7 +78,7 @@ impl Args {
         self.0.push(value.into());
     }
 
-    fn path(&mut self, name: &str, path: &std::path::Path) {
+    fn path(&mut self, name: &str, path: &Path) {
         self.pair(name, path);
     }
 
@@ -89,12 +90,8 @@ impl Args {
             return self.nodes(machine, &nodes);
         }
         self.pair("-machine", format!("{},memory-backend=ram", machine.board));
-        // Without `reserve=off` QEMU refuses more than the host has.
-        let ram = format!(
-            "memory-backend-ram,id=ram,size={},reserve=off",
-            machine.memory
-        );
-        self.pair("-object", ram);
+        let file = machine.ram_files().into_iter().next();
+        self.pair("-object", backend("ram", &machine.memory, file.as_deref()));
         self.pair("-smp", machine.cpus.to_string());
     }
 
@@ -103,10 +100,12 @@ impl Args {
         self.pair("-machine", machine.board.to_string());
         self.pair("-m", machine.memory.to_string());
         self.pair("-smp", machine.cpus.to_string());
+        let mut files = machine.ram_files().into_iter();
         for (id, node) in nodes.iter().enumerate() {
             if let Some(size) = node.memory {
-                let ram = format!("memory-backend-ram,id=ram{id},size={size},reserve=off");
-                self.pair("-object", ram);
+                let file = files.next();
+                let name = format!("ram{id}");
+                self.pair("-object", backend(&name, &size, file.as_deref()));
             }
             self.pair("-numa", node.option(id));
         }
@@ -164,6 +163,18 @@ impl Args {
     }
 }
 
+/// Memory, in a file that others see if there is one.
+fn backend(id: &str, size: &MemorySize, file: Option<&Path>) -> OsString {
+    match file {
+        // Without `reserve=off` QEMU refuses more than the host has.
+        None => format!("memory-backend-ram,id={id},size={size},reserve=off").into(),
+        Some(file) => {
+            let prefix = format!("memory-backend-file,id={id},size={size},share=on,mem-path=");
+            option_with_path(&prefix, file)
+        }
+    }
+}
+
 /// The `-cpu` argument; `None` for QEMU's default.
 fn cpu_model(machine: &Machine) -> Option<String> {
     let chosen = machine.cpu.clone();
@@ -178,7 +189,7 @@ fn cpu_model(machine: &Machine) -> Option<String> {
 }
 
 /// `prefix` and a path as the value of a QEMU option list, where a comma is written twice.
-fn option_with_path(prefix: &str, path: &std::path::Path) -> OsString {
+fn option_with_path(prefix: &str, path: &Path) -> OsString {
     let mut value = OsString::from(prefix);
     match path.to_str() {
         Some(text) => value.push(text.replace(',', ",,")),

@@ -56,6 +56,8 @@ pub enum UsageError {
     NoNumaOnMicroVm,
     /// `microvm` has no PCI bus for a VGA adapter.
     NoScreenOnMicroVm,
+    /// `view` without a file.
+    NoRamFile,
 }
 
 impl From<SizeError> for UsageError {
@@ -140,6 +142,7 @@ impl fmt::Display for UsageError {
                 "--numa-dist: there is no node {node}: the {count} nodes are numbered from 0"
             ),
             Self::NoNumaOnMicroVm => f.write_str("--machine microvm has no nodes"),
+            Self::NoRamFile => f.write_str("view: name the file that the memory is in"),
             Self::NoScreenOnMicroVm => {
                 write!(
                     f,

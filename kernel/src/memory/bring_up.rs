@@ -78,6 +78,7 @@ pub(crate) fn bring_up() {
     if let Err(failure) = try_bring_up(info) {
         panic::fatal(Status::BadBootData, format_args!("memory: {failure}"));
     }
+    publish();
 }
 
 fn try_bring_up(info: &'static BootInfo) -> Result<(), Failure> {
@@ -150,6 +151,14 @@ fn try_bring_up(info: &'static BootInfo) -> Result<(), Failure> {
     log_summary(info, &summary);
     page_tables::check_at_boot();
     Ok(())
+}
+
+/// Writes down for viewers on the host where everything is.
+fn publish() {
+    match MEMORY.publish() {
+        Ok(first) => log::debug!("inspect: first page at {first:?}"),
+        Err(error) => log::warn!("inspect: nothing for viewers: {error}"),
+    }
 }
 
 fn options(params: &Params) -> Options {

@@ -185,6 +185,10 @@ impl<'m, P: Platform> Supply for Store<'m, P> {
         Some(EarlyRam::from_block(block))
     }
 
+    fn records_grown(&self) {
+        self.machine().note_areas(self.core, self.tables.gfp());
+    }
+
     unsafe fn free_pages(&self, pages: &mut [Option<Pfn>]) {
         // SAFETY: the caller's word, passed on.
         while let Err((place, _)) = unsafe { self.machine().free_pages_bulk(pages) } {

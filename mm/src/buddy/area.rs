@@ -7,8 +7,10 @@
 //! that is just good enough" is one trailing-zero count.
 #![forbid(unsafe_code)]
 
+use core::mem::offset_of;
+
 use super::MigrateType;
-use crate::addr::{Order, to_index};
+use crate::addr::{Order, to_count, to_index};
 use crate::config::{PAGEBLOCK_FRAMES, PAGEBLOCK_ORDER, SECTION_PAGEBLOCKS};
 use crate::frame::{SectionFrames, Word, ZoneId};
 
@@ -135,6 +137,12 @@ impl Link {
 }
 
 impl Area {
+    /// Bytes before the type of the first pageblock, …
+    pub(crate) const FIRST_TYPE: u64 =
+        to_count(offset_of!(Self, blocks)).wrapping_add(to_count(offset_of!(Pageblock, kind)));
+    /// … and from one to the next.
+    pub(crate) const TYPE_STRIDE: u64 = to_count(size_of::<Pageblock>());
+
     /// An area without free blocks, all pageblocks of type `kind`.
     pub(super) fn new(frames: SectionFrames, home: ZoneId, kind: MigrateType) -> Self {
         let block = Pageblock {
@@ -335,7 +343,7 @@ pub(super) const fn block_index(at: u64) -> usize {
 /// First offset of a pageblock.
 #[inline]
 pub(super) const fn base_of(block: usize) -> u64 {
-    crate::addr::to_count(block) << PAGEBLOCK_ORDER
+    to_count(block) << PAGEBLOCK_ORDER
 }
 
 #[inline]

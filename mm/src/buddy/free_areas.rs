@@ -15,7 +15,7 @@ use super::area::{Area, ByKind, ByOrder, base_of, row, slot};
 use super::index::{Index, SETS};
 use super::latest::Latest;
 use super::{MigrateType, Stats};
-use crate::addr::{Order, Pfn, PfnRange, to_index};
+use crate::addr::{Order, Pfn, PfnRange, Rows, VirtAddr, to_count, to_index};
 use crate::collections::SetBank;
 use crate::config::{PAGEBLOCK_ORDER, SECTION_FRAME_SHIFT, SECTION_FRAMES};
 use crate::frame::{SectionFrames, ZoneId};
@@ -117,6 +117,18 @@ impl FreeAreas {
         if let Some(slot) = section.checked_sub(self.first_section) {
             let _ = self.latent.remove(0, slot);
         }
+    }
+
+    /// Where the pointers to areas are, null for sections without any, and the section of the first.
+    pub(crate) fn slots_at(&self) -> (Rows, u64) {
+        const { assert!(size_of::<Option<EarlyBox<Area>>>() == size_of::<usize>()) };
+        let rows = Rows {
+            at: VirtAddr::from_ptr(self.areas.as_ptr()),
+            count: to_count(self.areas.len()),
+            stride: to_count(size_of::<usize>()),
+            fields: [0; 8],
+        };
+        (rows, self.first_section)
     }
 
     /// Sets in a zone's index, for [`SetBank::bytes_for`].

@@ -16,6 +16,8 @@
 )]
 mod tests;
 
+use core::mem::offset_of;
+
 use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// The number of a node.
@@ -80,6 +82,9 @@ pub(crate) struct RangeNode {
 }
 
 impl RangeNode {
+    /// Where in it its start and its end are.
+    pub(crate) const FIELDS: [usize; 2] = [offset_of!(Self, start), offset_of!(Self, end)];
+
     /// In no tree.
     pub(crate) const fn new() -> Self {
         Self {

@@ -46,6 +46,16 @@ impl SlabTag {
         narrow(self.0)
     }
 
+    /// What stands in a record, if it is that.
+    pub(crate) fn found(refs: u32) -> Option<Self> {
+        (refs & TAG_MASK == TAG).then_some(Self(refs))
+    }
+
+    /// The node that the slab lies on.
+    pub(crate) const fn node(self) -> NodeId {
+        NodeId(narrow(self.0 >> NODE_SHIFT))
+    }
+
     /// The lower eight bits of that number.
     #[inline(always)]
     pub(crate) const fn way(self) -> u8 {
@@ -81,7 +91,7 @@ impl SlabUse {
         taken | free << 10 | fresh << 20
     }
 
-    const fn from_bits(bits: u32) -> Self {
+    pub(crate) const fn from_bits(bits: u32) -> Self {
         Self {
             taken: narrow(bits),
             free: narrow(bits >> 10),
@@ -121,8 +131,7 @@ impl Frame {
     /// Whose slab the frame belongs to, if it belongs to one; a hint too.
     #[inline]
     pub(crate) fn slab_tag(&self) -> Option<SlabTag> {
-        let tag = self.slab_tag_hint();
-        (tag.0 & TAG_MASK == TAG).then_some(tag)
+        SlabTag::found(self.slab_tag_hint().0)
     }
 
     /// How many frames of the slab are before this one, if it is not the first.

@@ -196,6 +196,12 @@ impl FrameTable {
         Pfn::new(to_count(self.sections.len()).saturating_mul(SECTION_FRAMES))
     }
 
+    /// Where the pointers to sections' records are, and how many there are.
+    pub(crate) fn pointers(&self) -> (VirtAddr, u64) {
+        let first = VirtAddr::from_ptr(self.sections.as_ptr());
+        (first, to_count(self.sections.len()))
+    }
+
     /// The records of a section, if it was added. Context: any.
     #[inline]
     #[must_use]

@@ -1,10 +1,11 @@
 //! The record of an area (Linux: `struct vmap_area` and `struct vm_struct`).
 #![forbid(unsafe_code)]
 
+use core::mem::offset_of;
 use core::panic::Location;
 
 use super::raw::{Link, Linked, Pile, PileSlot};
-use crate::addr::{Order, Pfn, PhysAddr, VirtAddr, VirtRange};
+use crate::addr::{Order, Pfn, PhysAddr, VirtAddr, VirtRange, field};
 use crate::collections::range_tree::{RangeNode, Slot};
 use crate::config::{PAGE_SHIFT, PAGE_SIZE};
 use crate::frame::{FrameTable, Origin};
@@ -120,6 +121,22 @@ impl Linked for Area {
 }
 
 impl Area {
+    /// Where its first address, its end, its state and the bytes asked for are, for [`Rows`](crate::addr::Rows).
+    pub(super) const FIELDS: [u16; 8] = {
+        let node = offset_of!(Self, node);
+        let [start, end] = RangeNode::FIELDS;
+        [
+            field(node.saturating_add(start)),
+            field(node.saturating_add(end)),
+            field(offset_of!(Self, state)),
+            field(offset_of!(Self, asked)),
+            field(offset_of!(Self, origin)),
+            0,
+            0,
+            0,
+        ]
+    };
+
     pub(super) fn new(slot: Slot) -> Self {
         Self {
             node: RangeNode::new(),

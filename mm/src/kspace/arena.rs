@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::Area;
-use crate::addr::{to_count, to_index};
+use crate::addr::{Rows, VirtAddr, to_count, to_index};
 use crate::collections::range_tree::{Nodes, RangeNode, Slot};
 use crate::mem::{Array, EarlyRam};
 use crate::platform::Platform;
@@ -69,6 +69,17 @@ impl Arena {
         let (chunk, offset) = Self::place(slot);
         let records: &'static [Area] = self.chunks.get(chunk)?.get()?;
         records.get(offset)
+    }
+
+    /// Where the records are, a chunk after the other.
+    pub(super) fn rows(&self) -> impl Iterator<Item = Rows> {
+        let chunks = self.chunks.iter().filter_map(Once::get);
+        chunks.map(|records| Rows {
+            at: VirtAddr::from_ptr(records.as_ptr()),
+            count: to_count(records.len()),
+            stride: to_count(size_of::<Area>()),
+            fields: Area::FIELDS,
+        })
     }
 
     /// The chunk that holds a record, and how many bytes it needs, unless it is there.

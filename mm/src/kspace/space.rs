@@ -10,7 +10,7 @@ use super::raw::Link;
 use super::shelf::{Gauges, Shelf};
 use super::{Area, AreaKind, AreaState, Supply};
 
-use crate::addr::{PhysAddr, PhysRange, VirtAddr, VirtRange};
+use crate::addr::{PhysAddr, PhysRange, Rows, VirtAddr, VirtRange};
 use crate::collections::range_tree::{RangeTree, Slot, Span};
 use crate::config::{PAGE_SHIFT, PAGE_SIZE};
 use crate::frame::FrameTable;
@@ -217,6 +217,11 @@ impl Space {
         })
     }
 
+    /// Where the records are.
+    pub(crate) fn records(&self) -> impl Iterator<Item = Rows> {
+        self.arena.rows()
+    }
+
     /// The record with a number.
     #[inline]
     fn area(&self, slot: Slot) -> Option<&'static Area> {
@@ -346,7 +351,10 @@ impl Space {
         };
         self.is_growing.store(false, Ordering::Release);
         match grown {
-            true => Ok(()),
+            true => {
+                supply.records_grown();
+                Ok(())
+            }
             false => Err(NoArea::NoRecord),
         }
     }

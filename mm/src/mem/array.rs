@@ -1,13 +1,13 @@
 //! Arrays whose length is known at run time only, in RAM from early allocation.
 
 use core::fmt;
-use core::mem::{align_of, needs_drop, size_of};
+use core::mem::{align_of, needs_drop, offset_of, size_of};
 use core::ops::{Deref, DerefMut};
 use core::ptr::NonNull;
 use core::slice;
 
 use super::EarlyRam;
-use crate::addr::{PhysRange, to_count, to_index};
+use crate::addr::{PhysRange, field, to_count, to_index};
 use crate::platform::Platform;
 
 /// Why memory could not become an [`Array`]; the token is lost with it only if the platform
@@ -46,6 +46,12 @@ impl<T: 'static> Array<T> {
     pub fn bytes_for(len: usize) -> Option<u64> {
         size_of::<T>().checked_mul(len).map(to_count)
     }
+
+    /// Where its pointer and its length are, for [`Rows`](crate::addr::Rows).
+    pub(crate) const FIELDS: [u16; 8] = {
+        let pointer = field(offset_of!(Self, first));
+        [pointer, field(offset_of!(Self, len)), 0, 0, 0, 0, 0, 0]
+    };
 
     /// An array without elements, which needs no memory.
     #[must_use]

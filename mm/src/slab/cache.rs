@@ -142,6 +142,11 @@ impl Cache {
         self.users.load(crate::sync::atomic::Ordering::Acquire) <= 1
     }
 
+    /// Whether there is a handle: if not, it is no cache now.
+    pub(crate) fn has_users(&self) -> bool {
+        self.users.load(crate::sync::atomic::Ordering::Acquire) > 0
+    }
+
     /// What it is.
     pub(super) const fn definition(&self) -> &Place {
         &self.definition

@@ -272,7 +272,7 @@ impl Caches {
     /// All that are defined. Context: any.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Cache> {
         let all = self.kmalloc.iter().map(Kept::deref).chain(self.made());
-        all.filter(|cache| cache.users().load(Ordering::Acquire) > 0)
+        all.filter(|cache| cache.has_users())
     }
 
     /// All places for caches but those of `kmalloc`, so far.

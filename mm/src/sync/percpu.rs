@@ -9,6 +9,8 @@ use super::atomic::{AtomicPtr, Ordering};
 use super::owner::Entered;
 use super::{OwnerCell, Seized};
 use crate::addr::to_index;
+#[cfg(not(loom))]
+use crate::addr::{Rows, VirtAddr, to_count};
 use crate::mem::Array;
 use crate::platform::{CpuId, Platform};
 
@@ -95,6 +97,18 @@ impl<T: Send, S: Sync> PerCpu<T, S> {
     /// What everybody may look at, by CPU.
     pub(crate) fn shared(&self) -> impl Iterator<Item = &S> {
         self.cells.iter().map(OwnerCell::shared)
+    }
+
+    /// Where what everybody may look at is: of the first CPU, and how far it is to the next one's. The fields are not said.
+    #[cfg(not(loom))]
+    pub(crate) fn rows(&self) -> Option<Rows> {
+        let first = self.cells.first()?;
+        Some(Rows {
+            at: VirtAddr::from_ptr(first.shared()),
+            count: to_count(self.cells.len()),
+            stride: to_count(size_of::<OwnerCell<T, S>>()),
+            fields: [0; 8],
+        })
     }
 
     /// A CPU's cell.

@@ -13,6 +13,7 @@
 //!         slab    (60)  slabs of a cache on one node; interrupts off
 //!           percpu  (65)  which bytes are taken of what each CPU has a copy of
 //!           mempool (70)  the reserve of a pool
+//!             inspect (71)  what is written down for viewers
 //! early heap      (72)  blocks that Rust's `alloc` has from before memory was up; interrupts off
 //! ```
 //!
@@ -80,6 +81,12 @@ pub const EARLY_HEAP: LockClass = LockClass {
 pub const ZONE: LockClass = LockClass {
     name: "zone",
     rank: 50,
+};
+
+/// What is written down for viewers; nothing is allocated while it is held.
+pub const INSPECT: LockClass = LockClass {
+    name: "inspect",
+    rank: 71,
 };
 
 /// Chunks of what each CPU has a copy of; nothing is allocated or freed while it is held.

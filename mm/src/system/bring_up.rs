@@ -26,6 +26,7 @@ use crate::buddy::{Area, AreaSlots, FreeAreas, MigrateType, PageSet};
 use crate::collections::SetBank;
 use crate::config::{PAGE_SIZE, SECTION_FRAMES};
 use crate::frame::{AddSectionError, FrameTable, ZoneId};
+use crate::inspect::Sheet;
 use crate::mem::{Array, CarveError, EarlyRam};
 use crate::memblock::{AllocError, Memblock, NodeChoice, NodeFrames, Request};
 use crate::numa::MAX_NODES;
@@ -184,6 +185,7 @@ impl<P: Platform> Memory<P> {
             kernel_space: crate::sync::Once::new(),
             quarantined: AtomicU64::new(0),
             summary: builder.summary,
+            sheet: Sheet::new(),
         };
         let (memblock, mut summary) = (builder.memblock, builder.summary);
         match room {

@@ -43,6 +43,7 @@ impl<H: Home> KmemCache<H> {
         let memory = home.memory();
         let core = memory.core().ok_or(CacheError::NotUp)?;
         let cache = core.caches.create(&memory.soil(core), wish)?;
+        memory.note_cache(core, cache);
         Ok(Self::of(cache.id(), home))
     }
 
@@ -114,7 +115,11 @@ impl<H: Home> KmemCache<H> {
         let given_up = self.parts().map_or(Ok(()), |(memory, core, cache)| {
             let sampled = memory.sampled_of(core, cache);
             match sampled {
-                0 => core.caches.give_up(&memory.soil(core), cache),
+                0 => {
+                    let given_up = core.caches.give_up(&memory.soil(core), cache);
+                    memory.note_cache(core, cache);
+                    given_up
+                }
                 _ => Err(cache
                     .stats(&memory.platform)
                     .active_objects

@@ -20,7 +20,7 @@
 
 use super::adopt::Source;
 use super::bring_up::BringUpError;
-use super::sections::{AREA_PAGES, Sections, Site, frames_of};
+use super::sections::{AREA_PAGES, Sections, Site, frames_of, metadata_pages};
 use super::{Core, Memory};
 use crate::addr::{Pfn, PfnRange};
 use crate::buddy::{Step, Trace};
@@ -148,6 +148,21 @@ impl<P: Platform> Memory<P> {
 }
 
 impl Core {
+    /// Frames that a section's metadata takes from them when it gets any: at the end of its highest range with room for them.
+    pub(crate) const fn latent_metadata<P: Platform>() -> u64 {
+        metadata_pages::<P>(1)
+    }
+
+    /// Frames that are free where their section has no records.
+    pub(crate) fn latent_ranges(&self) -> impl Iterator<Item = PfnRange> {
+        let all = PfnRange::from_numbers(0, self.frames.limit().as_u64());
+        let free = self
+            .sections()
+            .into_iter()
+            .flat_map(move |sections| sections.free(all));
+        free.map(|(_, range)| range)
+    }
+
     /// The map of sections, where some were left latent.
     pub(super) fn sections(&self) -> Option<Sections<'_>> {
         let memblock = self.latent.as_ref()?.memblock.as_ref()?;

@@ -303,7 +303,7 @@ impl<P: Platform> Memory<P> {
     }
 
     /// Both regions with areas.
-    pub(super) fn spaces(&self) -> impl Iterator<Item = (&Space, Store<'_, P>)> {
+    pub(crate) fn spaces(&self) -> impl Iterator<Item = (&Space, Store<'_, P>)> {
         let both = [self.kspace(), self.percpu_space(Gfp::KERNEL)];
         both.into_iter().flatten()
     }

@@ -17,7 +17,7 @@
 pub mod policy;
 
 use super::ZoneKind;
-use crate::addr::Order;
+use crate::addr::{Order, Place};
 use crate::config::PAGEBLOCK_FRAMES;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use policy::{ByZone, Marks};
@@ -115,6 +115,16 @@ impl Watermarks {
             low: self.low.load(Ordering::Relaxed),
             high: self.high.load(Ordering::Relaxed),
         }
+    }
+
+    /// Where the marks are.
+    pub(super) fn places(&self) -> [Place; 4] {
+        [
+            Place::of("min", &self.min),
+            Place::of("low", &self.low),
+            Place::of("high", &self.high),
+            Place::of("boost", &self.boost),
+        ]
     }
 
     /// By how much the marks are raised because migrate types were mixed (Linux:

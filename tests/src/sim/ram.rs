@@ -5,7 +5,8 @@
 //! the RAM behind it. Holes are not mapped at all: a stray access there ends the test with SIGSEGV.
 
 use std::collections::BTreeSet;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::PathBuf;
 use std::ptr::{self, NonNull};
 use std::sync::{Mutex, OnceLock};
 
@@ -104,6 +105,12 @@ impl Ram {
             percpu: OnceLock::new(),
             protected: Mutex::default(),
         }
+    }
+
+    /// The file that the RAM is, as long as this lives; the first range of addresses comes first.
+    #[must_use]
+    pub fn path(&self) -> PathBuf {
+        format!("/proc/self/fd/{}", self.file.as_raw_fd()).into()
     }
 
     /// Where the host reaches `range`, or `None` if part of it is no RAM.

@@ -48,7 +48,7 @@ pub(crate) fn words(line: &str) -> impl Iterator<Item = OsString> {
 pub(crate) fn options(line: &str) -> Result<Box<BootOptions>, GuestError> {
     match Invocation::parse(words(line)) {
         Ok(Invocation::Boot(options)) => Ok(options),
-        Ok(Invocation::Help) => Err(GuestError::Options(None)),
+        Ok(Invocation::Help | Invocation::View(..)) => Err(GuestError::Options(None)),
         Err(error) => Err(GuestError::Options(Some(error))),
     }
 }

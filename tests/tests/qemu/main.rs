@@ -19,6 +19,7 @@ mod levels;
 mod nodes;
 mod overflows;
 mod replay;
+mod seen;
 mod sizes;
 mod steps;
 mod tables;
@@ -100,6 +101,9 @@ fn main() -> ExitCode {
     let tables = TABLES
         .iter()
         .map(|case| trial("tables", case.name, || tables::come_up(case)));
+    let seen = seen::SEEN
+        .iter()
+        .map(|case| trial("seen", case.name, || seen::agrees(case)));
     let steps = steps::PROFILES
         .map(|profile| trial("single_step", profile, || steps::step_through(profile)));
     let mut trials: Vec<Trial> = boots
@@ -114,6 +118,7 @@ fn main() -> ExitCode {
         .chain(levels)
         .chain(nodes)
         .chain(tables)
+        .chain(seen)
         .chain(steps)
         .collect();
     trials.extend([
@@ -135,6 +140,7 @@ fn main() -> ExitCode {
             counting::counting_repeats,
         ),
     ]);
+    trials.push(trial("seen", "while_it_runs", seen::live));
     for case in overflows::OVERFLOWS {
         let overflow = || overflows::are_reported(case);
         trials.push(trial("overflow", case.name, overflow));
@@ -284,7 +290,7 @@ fn ending(case: &Ending) -> Result<(u8, String), Failed> {
     let options = match Invocation::parse(guest::words(case.options)) {
         Err(error) => return Ok((2, error.to_string())),
         Ok(Invocation::Boot(options)) => options,
-        Ok(Invocation::Help) => return Err("help is no refusal".into()),
+        Ok(Invocation::Help | Invocation::View(..)) => return Err("that is no refusal".into()),
     };
     match guest::boot(&options, case.exec.unwrap_or("help")) {
         Err(guest::GuestError::Run(error)) => {

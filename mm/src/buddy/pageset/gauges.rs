@@ -1,7 +1,9 @@
 //! What everybody may know of a CPU's lists: how much is on them, and how much there may be.
 #![forbid(unsafe_code)]
 
-use crate::addr::Order;
+use core::mem::offset_of;
+
+use crate::addr::{Order, field};
 use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// Off the limit while pageblocks are isolated, …
@@ -73,6 +75,18 @@ impl Gauges {
             behind_first: AtomicU64::new(0),
         }
     }
+
+    /// Where its numbers are, for [`Rows`](crate::addr::Rows): count, limit, batch, freed, refilled, drained, refills, drains.
+    pub(crate) const FIELDS: [u16; 8] = [
+        field(offset_of!(Self, count)),
+        field(offset_of!(Self, limit)),
+        field(offset_of!(Self, batch)),
+        field(offset_of!(Self, freed)),
+        field(offset_of!(Self, refilled)),
+        field(offset_of!(Self, drained)),
+        field(offset_of!(Self, refills)),
+        field(offset_of!(Self, drains)),
+    ];
 
     /// The numbers. Context: any; each may be stale.
     #[must_use]

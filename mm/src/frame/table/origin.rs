@@ -4,7 +4,7 @@
 
 use core::panic::Location;
 
-use crate::addr::{Pfn, PfnRange, to_index};
+use crate::addr::{Pfn, PfnRange, Rows, VirtAddr, to_count, to_index};
 use crate::config::SECTION_FRAMES;
 use crate::mem::Array;
 use crate::sync::atomic::{AtomicPtr, Ordering};
@@ -71,6 +71,17 @@ impl Origins {
     #[must_use]
     pub fn are_kept(&self) -> bool {
         !self.sections.is_empty()
+    }
+
+    /// Where the arrays of the sections are, if origins are kept; the fields are pointer and length.
+    pub(crate) fn rows(&self) -> Option<Rows> {
+        let first = self.sections.first()?;
+        Some(Rows {
+            at: VirtAddr::from_ptr(first),
+            count: to_count(self.sections.len()),
+            stride: to_count(size_of::<Array<Origin>>()),
+            fields: Array::<Origin>::FIELDS,
+        })
     }
 
     /// Notes where frames were allocated. Context: any.

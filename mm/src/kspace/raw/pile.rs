@@ -34,6 +34,9 @@ pub(crate) trait Supply {
     /// Memory for records of areas, for good. Context: task, no lock held.
     fn alloc_room(&self, bytes: u64) -> Option<EarlyRam>;
 
+    /// There are more records of areas than before. Context: as `alloc_room`.
+    fn records_grown(&self);
+
     /// Takes single pages back, and empties the places.
     ///
     /// # Safety

@@ -124,6 +124,9 @@ pub(super) const CALLS: &[(&str, Action)] = &[
         let node = mm::platform::NodeId(0);
         vfree(call, call.world.vmalloc_node(1, call.gfp, node));
     }),
+    ("publish", |call| {
+        let _ = call.world.publish();
+    }),
     ("vmalloc_purge", |call| {
         let _ = call.world.vmalloc_purge();
     }),

@@ -1,0 +1,195 @@
+//! Looking at a machine's memory: pictures of it, and all of it in a terminal.
+
+use core::fmt;
+use core::sync::atomic::{AtomicBool, Ordering};
+use core::time::Duration;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::thread;
+
+use mm_viewer::guest::{AttachError, Guest};
+use mm_viewer::movie::Movie;
+use mm_viewer::picture::{Picture, PictureError};
+use mm_viewer::ram::{Ram, RamError};
+use mm_viewer::snapshot::Snapshot;
+use tempfile::TempDir;
+
+use crate::cli::CliError;
+use crate::host::{Doing, HostError};
+use crate::input::Input;
+use crate::options::Show;
+use crate::vm::{Boot, Finished};
+
+/// Pictures of a movie come so far apart.
+const FRAME: Duration = Duration::from_millis(100);
+/// The same in hundredths of a second, as the format counts.
+const HUNDREDTHS: u16 = 10;
+/// Memory that is in a file needs no disk there.
+const SHARED_MEMORY: &str = "/dev/shm";
+
+/// Why nothing can be shown.
+#[derive(Debug)]
+pub enum ShowError {
+    /// The memory cannot be read.
+    Ram(RamError),
+    /// Nothing is found in it.
+    Attach(AttachError),
+    /// A picture cannot be written.
+    Picture(PathBuf, PictureError),
+    /// There is no room for the memory.
+    Host(HostError),
+    /// The terminal refuses.
+    Terminal(io::Error),
+}
+
+impl core::error::Error for ShowError {}
+
+impl fmt::Display for ShowError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ram(error) => error.fmt(f),
+            Self::Attach(error) => error.fmt(f),
+            Self::Picture(path, error) => write!(f, "cannot write {}: {error}", path.display()),
+            Self::Host(error) => error.fmt(f),
+            Self::Terminal(error) => write!(f, "the terminal: {error}"),
+        }
+    }
+}
+
+impl From<HostError> for ShowError {
+    fn from(error: HostError) -> Self {
+        Self::Host(error)
+    }
+}
+
+/// Boots a machine with its memory in files, and shows what is to be shown. Answers how it ended; nothing, if the screen was left
+/// before.
+///
+/// # Errors
+/// [`CliError`]; the machine is gone in any case.
+pub(crate) fn run(mut boot: Boot, input: Input, show: &Show) -> Result<Option<Finished>, CliError> {
+    // It goes when this returns.
+    let _folder = match boot.machine.ram_file {
+        Some(_) => None,
+        None => {
+            let folder = folder().map_err(ShowError::from)?;
+            boot.machine.ram_file = Some(folder.path().join("ram"));
+            Some(folder)
+        }
+    };
+    let files = boot.machine.ram_files();
+    let title = title(&boot);
+    let finished = match show.view {
+        true => crate::view::run(boot, &input, &files, &title)?,
+        false => Some(watch(&boot, input, &files, show, &title)?),
+    };
+    if let Some(path) = &show.picture {
+        save(path, &files, &title)?;
+    }
+    Ok(finished)
+}
+
+/// Shows memory that is in files.
+///
+/// # Errors
+/// [`ShowError`].
+pub fn files(files: &[PathBuf], picture: Option<&Path>) -> Result<(), ShowError> {
+    let name = files.first().map(|file| file.display().to_string());
+    match picture {
+        Some(path) => save(path, files, &name.unwrap_or_default()),
+        None => crate::view::files(files),
+    }
+}
+
+/// A machine in files.
+///
+/// # Errors
+/// [`ShowError`].
+pub fn attach(files: &[PathBuf]) -> Result<Guest, ShowError> {
+    let ram = Ram::open(files).map_err(ShowError::Ram)?;
+    Guest::attach(ram).map_err(|(error, _)| ShowError::Attach(error))
+}
+
+fn save(path: &Path, files: &[PathBuf], title: &str) -> Result<(), ShowError> {
+    let snapshot = Snapshot::take(&attach(files)?);
+    let picture = Picture::new(&snapshot, title);
+    let saved = picture.save(path);
+    saved.map_err(|error| ShowError::Picture(path.to_owned(), error))
+}
+
+fn title(boot: &Boot) -> String {
+    let machine = &boot.machine;
+    let mut title = format!("{} of memory, {} CPUs", machine.memory, machine.cpus);
+    if let Some(commands) = &boot.cmdline.commands {
+        title.push_str(&format!(": {commands}"));
+    }
+    title
+}
+
+/// Runs the machine; if there is to be a movie, looks at its memory meanwhile.
+fn watch(
+    boot: &Boot,
+    input: Input,
+    files: &[PathBuf],
+    show: &Show,
+    title: &str,
+) -> Result<Finished, CliError> {
+    let has_ended = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let movie = show.movie.as_deref();
+        let movie = movie.map(|path| scope.spawn(|| film(path, files, title, &has_ended)));
+        let finished = boot.run(input, &mut io::stdout());
+        has_ended.store(true, Ordering::Release);
+        if let Some(Ok(filmed)) = movie.map(thread::ScopedJoinHandle::join) {
+            filmed?;
+        }
+        Ok(finished?)
+    })
+}
+
+/// Takes pictures until the machine has ended, and one then.
+fn film(
+    path: &Path,
+    files: &[PathBuf],
+    title: &str,
+    has_ended: &AtomicBool,
+) -> Result<(), ShowError> {
+    let wrong = |error| ShowError::Picture(path.to_owned(), error);
+    let mut guest = None;
+    let mut movie: Option<Movie> = None;
+    loop {
+        let is_last = has_ended.load(Ordering::Acquire);
+        // There is nothing to be seen before the kernel has come so far.
+        if guest.is_none() {
+            match attach(files) {
+                Ok(found) => guest = Some(found),
+                Err(error) if is_last => return Err(error),
+                Err(_) => {}
+            }
+        }
+        if let Some(guest) = &mut guest {
+            guest.refresh();
+            let picture = Picture::new(&Snapshot::take(guest), title);
+            let movie = match &mut movie {
+                Some(movie) => movie,
+                none => none.insert(Movie::new(path, &picture, HUNDREDTHS).map_err(wrong)?),
+            };
+            movie.add(picture).map_err(wrong)?;
+        }
+        if is_last {
+            break;
+        }
+        thread::sleep(FRAME);
+    }
+    movie.map_or(Ok(()), |movie| movie.finish().map_err(wrong))
+}
+
+/// A folder for memory, where no disk is written to if there is such a place.
+fn folder() -> Result<TempDir, HostError> {
+    let place = Path::new(SHARED_MEMORY);
+    let made = match place.is_dir() {
+        true => tempfile::tempdir_in(place),
+        false => tempfile::tempdir(),
+    };
+    made.map_err(HostError::at(Doing::Create, place))
+}

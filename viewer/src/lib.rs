@@ -1,0 +1,24 @@
+//! The memory of a kernel that runs `mm`, seen from outside.
+//!
+//! The guest's RAM is a file that QEMU maps; this reads it, and asks the guest nothing: it works on a kernel that hangs, and costs
+//! the guest not one instruction. What is where is written down in the guest's memory ([`mm::inspect`]).
+//!
+//! - [`ram`]: the file, or files, by physical address.
+//! - [`guest`]: a machine in it: where its records and numbers are.
+//! - [`snapshot`]: what every frame is used for, and all numbers, at one moment.
+//! - [`areas`]: what is mapped in the kernel.
+//! - [`grid`]: many frames as few cells.
+//! - [`picture`], [`movie`]: the same as pixels.
+//! - [`frame`]: one frame in words.
+//! - [`tui`]: all of it in a terminal.
+
+pub mod areas;
+pub mod frame;
+pub mod grid;
+pub mod guest;
+pub mod movie;
+pub mod owner;
+pub mod picture;
+pub mod ram;
+pub mod snapshot;
+pub mod tui;
