@@ -3,7 +3,7 @@
 use mm::inspect::EntryKind;
 
 use crate::guest::Guest;
-use crate::snapshot::field;
+use crate::snapshot::{WIDEST, field};
 
 const PAGE: u64 = 4096;
 /// Records of an entry, at most: whatever says more is damaged.
@@ -59,8 +59,11 @@ pub(crate) fn all(guest: &Guest) -> Vec<Area> {
     for entry in guest.of(EntryKind::Areas) {
         let [count, fields, more] = entry.numbers;
         let stride = u64::from(entry.width);
+        if entry.width == 0 || entry.width > WIDEST {
+            continue;
+        }
         let mut bytes = vec![0; usize::try_from(count.min(MOST) * stride).unwrap_or(0)];
-        if stride == 0 || !guest.read(entry.at, &mut bytes) {
+        if !guest.read(entry.at, &mut bytes) {
             continue;
         }
         for row in bytes.chunks_exact(stride as usize) {
@@ -96,7 +99,7 @@ fn area(
         _ => return None,
     };
     let asked = word(field(fields, 3))?;
-    let is_sane = start < end && start % PAGE == 0 && end - start <= 1 << 46;
+    let is_sane = start < end && start % PAGE == 0 && end - start <= 1 << 40;
     is_sane.then(|| Area {
         start,
         end,

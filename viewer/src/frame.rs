@@ -14,7 +14,7 @@ const ORDERS: u32 = 11;
 /// The record of a frame, if it has one.
 fn record(guest: &Guest, pfn: u64) -> Option<Record> {
     let table = guest.of(EntryKind::Sections).next()?;
-    let section = guest.header().section_frames.max(1);
+    let section = guest.section_frames();
     if pfn / section >= table.numbers[0] {
         return None;
     }
@@ -22,7 +22,7 @@ fn record(guest: &Guest, pfn: u64) -> Option<Record> {
         .u64_at(table.at + pfn / section * 8)
         .filter(|&at| at != 0)?;
     let mut bytes = [0; Record::BYTES];
-    let at = records + pfn % section * Record::BYTES as u64;
+    let at = records.wrapping_add(pfn % section * Record::BYTES as u64);
     guest.read(at, &mut bytes).then(|| Record::read(&bytes))?
 }
 
@@ -41,17 +41,21 @@ fn head(guest: &Guest, pfn: u64) -> Option<(u64, Record)> {
 fn origin(guest: &Guest, pfn: u64) -> Option<String> {
     let entry = guest.of(EntryKind::Origins).next()?;
     let [sections, fields, _] = entry.numbers;
-    let section = guest.header().section_frames.max(1);
+    let section = guest.section_frames();
     if pfn / section >= sections {
         return None;
     }
-    let row = entry.at + pfn / section * u64::from(entry.width);
+    let row = entry
+        .at
+        .wrapping_add((pfn / section).wrapping_mul(entry.width.into()));
     let (pointer, len) = (
-        guest.u64_at(row + field(fields, 0))?,
-        guest.u64_at(row + field(fields, 1))?,
+        guest.u64_at(row.wrapping_add(field(fields, 0)))?,
+        guest.u64_at(row.wrapping_add(field(fields, 1)))?,
     );
     let place = pfn % section;
-    let location = guest.u64_at(pointer + place * 8).filter(|_| place < len)?;
+    let location = guest
+        .u64_at(pointer.wrapping_add(place * 8))
+        .filter(|_| place < len)?;
     guest.location(location)
 }
 

@@ -104,7 +104,7 @@ impl Guest {
     fn find_split(&mut self) {
         let ends = self
             .of(EntryKind::Zone)
-            .map(|zone| zone.numbers[1] * PAGE as u64);
+            .map(|zone| zone.numbers[1].saturating_mul(PAGE as u64));
         let end = ends.max().unwrap_or(0);
         if end > FOUR_GIB
             && let Some(low) = self.ram.size().checked_sub(end - FOUR_GIB)
@@ -150,6 +150,26 @@ impl Guest {
     #[must_use]
     pub const fn header(&self) -> &Header {
         &self.header
+    }
+
+    /// One more than the number of any frame that there can be, whatever is written down.
+    #[must_use]
+    pub const fn frames(&self) -> u64 {
+        let most = (self.ram.size() + FOUR_GIB) / PAGE as u64;
+        if self.header.limit < most {
+            self.header.limit
+        } else {
+            most
+        }
+    }
+
+    /// Frames of a section; what cannot be is one.
+    #[must_use]
+    pub const fn section_frames(&self) -> u64 {
+        match self.header.section_frames {
+            frames @ 1..=0x10_0000 => frames,
+            _ => 1,
+        }
     }
 
     /// What is written down about things of a kind.
@@ -198,7 +218,7 @@ impl Guest {
         let mut table = vec![0; PAGE];
         let mut at = start;
         while at < end {
-            let behind = (((at >> TABLE) + 1) << TABLE).min(end);
+            let behind = (at | ((1 << TABLE) - 1)).saturating_add(1).min(end);
             match self.leaf_table(at) {
                 Some(Leaf::Table(phys)) if self.ram.read(phys, &mut table) => {
                     for page in (at..behind).step_by(PAGE) {

@@ -15,6 +15,10 @@ use crate::owner::{Owner, Type};
 
 /// log2 of the frames of a pageblock.
 const PAGEBLOCK: u32 = 9;
+/// Bytes from one to the next, at most, …
+pub(crate) const WIDEST: u32 = 4096;
+/// … and sections of a machine.
+const MOST_SECTIONS: u64 = 1 << 20;
 
 /// A zone, in numbers.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -49,7 +53,7 @@ impl Zone {
     /// Free frames: those in blocks, and those whose records are not made yet.
     #[must_use]
     pub fn free(&self) -> u64 {
-        self.number("free") + self.number("latent")
+        self.number("free").saturating_add(self.number("latent"))
     }
 }
 
@@ -127,7 +131,7 @@ impl Snapshot {
             zone.lists = lists(guest, zone.number);
         }
         let end = snapshot.zones.iter().map(|zone| zone.span.1).max();
-        let end = end.unwrap_or(0).min(guest.header().limit);
+        let end = end.unwrap_or(0).min(guest.frames());
         snapshot.owners = vec![Owner::Hole; usize::try_from(end).unwrap_or(0)];
         snapshot.look_at_frames(guest);
         snapshot.areas = areas::all(guest);
@@ -160,14 +164,14 @@ impl Snapshot {
     }
 
     fn look_at_frames(&mut self, guest: &Guest) {
-        let section = guest.header().section_frames.max(1);
+        let section = guest.section_frames();
         let Some(table) = guest.of(EntryKind::Sections).next() else {
             return;
         };
         let types = Types::of(guest, &self.zones);
         let mut bytes = vec![0; usize::try_from(section).unwrap_or(0) * Record::BYTES];
         for number in 0..(self.owners.len() as u64).div_ceil(section) {
-            let pointer = guest.u64_at(table.at + number * 8).unwrap_or(0);
+            let pointer = guest.u64_at(table.at.wrapping_add(number * 8)).unwrap_or(0);
             let first = number * section;
             if number >= table.numbers[0] || pointer == 0 || !guest.read(pointer, &mut bytes) {
                 self.note_latent(guest, first, section);
@@ -308,8 +312,8 @@ fn lists(guest: &Guest, zone: u32) -> Vec<CpuList> {
     };
     let [cpus, low, high] = entry.numbers;
     let row = |cpu: u64| {
-        let at = entry.at + cpu * u64::from(entry.width);
-        let word = |offset: u64| guest.u64_at(at + offset).unwrap_or(0);
+        let at = entry.at.wrapping_add(cpu * u64::from(entry.width));
+        let word = |offset: u64| guest.u64_at(at.wrapping_add(offset)).unwrap_or(0);
         // Numbers of four bytes, in words of eight.
         let half = |offset: u64| word(offset) & 0xffff_ffff;
         CpuList {
@@ -332,21 +336,28 @@ struct Types(Vec<Type>);
 impl Types {
     fn of(guest: &Guest, zones: &[Zone]) -> Self {
         let end = zones.iter().map(|zone| zone.span.1).max().unwrap_or(0);
-        let end = end.min(guest.header().limit);
+        let end = end.min(guest.frames());
         let mut types = vec![Type::Unmovable; usize::try_from(end >> PAGEBLOCK).unwrap_or(0) + 1];
-        let per_section = guest.header().section_frames >> PAGEBLOCK;
+        let per_section = guest.section_frames() >> PAGEBLOCK;
         for entry in guest.of(EntryKind::Pageblocks) {
             let Some(zone) = zones.iter().find(|zone| zone.number == entry.owner) else {
                 continue;
             };
             let [sections, first, offset] = entry.numbers;
-            for section in 0..sections.min(1 << 20) {
-                let Some(area) = guest.u64_at(entry.at + section * 8).filter(|&at| at != 0) else {
+            // Whatever says more is damaged.
+            if entry.width == 0 || entry.width > WIDEST || first > MOST_SECTIONS {
+                continue;
+            }
+            for section in 0..sections.min(MOST_SECTIONS) {
+                let Some(area) = guest
+                    .u64_at(entry.at.wrapping_add(section * 8))
+                    .filter(|&at| at != 0)
+                else {
                     continue;
                 };
                 let mut bytes =
                     vec![0; usize::try_from(per_section * u64::from(entry.width)).unwrap_or(0)];
-                if !guest.read(area + offset, &mut bytes) {
+                if !guest.read(area.wrapping_add(offset), &mut bytes) {
                     continue;
                 }
                 for block in 0..per_section {

@@ -12,7 +12,7 @@ pub use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 pub use run::{Console, run};
 
 use crate::grid::log_for;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{CpuList, Snapshot};
 
 /// What is shown.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -176,7 +176,10 @@ impl Ui {
             for (name, value) in &zone.numbers {
                 all.insert(format!("{prefix}: {name}"), *value);
             }
-            let sum = |of: fn(&crate::snapshot::CpuList) -> u64| zone.lists.iter().map(of).sum();
+            let sum = |of: fn(&CpuList) -> u64| {
+                let all = zone.lists.iter().map(of);
+                all.fold(0, u64::wrapping_add)
+            };
             all.insert(format!("{prefix}: freed to lists"), sum(|list| list.freed));
             all.insert(format!("{prefix}: refilled"), sum(|list| list.refilled));
             all.insert(format!("{prefix}: drained"), sum(|list| list.drained));

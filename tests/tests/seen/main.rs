@@ -9,10 +9,14 @@ use mm_tests::seed::{Random, cases, seed};
 use mm_tests::sim::{
     Debug, Flat, Hardened, Latent, Listed, Machine, Plain, SimConfig, Sparse, Usual,
 };
+use mm_viewer::frame::describe;
 use mm_viewer::guest::{AttachError, Guest};
 use mm_viewer::owner::Owner;
 use mm_viewer::ram::Ram;
 use mm_viewer::snapshot::Snapshot;
+use mm_viewer::tui::{Pane, Ui, draw};
+use ratatui::Terminal;
+use ratatui::backend::TestBackend;
 
 const MIB: u64 = 1 << 20;
 
@@ -210,17 +214,31 @@ fn damaged_pages_are_survived() {
     let first = machine.publish().unwrap();
     let image = std::fs::read(machine.hardware().ram().path()).unwrap();
     let file = tempfile::NamedTempFile::new().unwrap();
-    for _ in 0..cases(60) {
+    for round in 0..cases(40) {
         let mut image = image.clone();
         let at = first.as_u64() as usize;
         for _ in 0..1 + random.below(6) {
-            let place = at + 32 + random.below_index(4064);
-            image[place] = random.below(256) as u8;
+            // Bytes anywhere, and whole numbers of the header and of the first entries: of zones.
+            match round % 2 {
+                0 => image[at + 32 + random.below_index(4064)] = random.below(256) as u8,
+                _ => {
+                    let place = at + 32 + 8 * random.below_index(60);
+                    let number = [0, 1, u64::MAX, u64::MAX / 3, 1 << 40][random.below_index(5)];
+                    image[place..place + 8].copy_from_slice(&number.to_le_bytes());
+                }
+            }
         }
         std::fs::write(file.path(), &image).unwrap();
         let ram = Ram::open(&[file.path().to_owned()]).unwrap();
         if let Ok(guest) = Guest::attach(ram) {
-            let _ = Snapshot::take(&guest).counts();
+            let mut ui = Ui::new("damaged");
+            ui.snapshot = Snapshot::take(&guest);
+            ui.selected = describe(&guest, &ui.snapshot, random.below(9000));
+            let mut terminal = Terminal::new(TestBackend::new(80, 24)).unwrap();
+            for pane in Pane::ALL {
+                ui.pane = pane;
+                terminal.draw(|frame| draw(frame, &mut ui)).unwrap();
+            }
         }
     }
     machine.abandon();

@@ -187,7 +187,7 @@ struct Suite {
 }
 
 /// In the order in which they are asked, unless a mutant lies in the area of a later one.
-const SUITES: [Suite; 13] = [
+const SUITES: [Suite; 14] = [
     Suite {
         areas: &[],
         is_loom: false,
@@ -326,6 +326,12 @@ const SUITES: [Suite; 13] = [
         is_loom: false,
         tests: &["--package", "mm-tests", "--test", "vmalloc"],
         arguments: &["--skip", "suite::"],
+    },
+    Suite {
+        areas: &["mm/src/inspect", "mm/src/addr/place.rs", "viewer/src"],
+        is_loom: false,
+        tests: &["--package", "mm-tests", "--test", "seen"],
+        arguments: &[],
     },
     Suite {
         areas: &["boot/src"],

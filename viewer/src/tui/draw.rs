@@ -154,7 +154,10 @@ fn legend_of(frame: &mut Frame<'_>, ui: &Ui, area: Rect, log: u32) {
 /// A bar of so many columns: what is free, with marks.
 fn bar(zone: &Zone, width: u64) -> Line<'static> {
     let managed = zone.number("managed").max(1);
-    let place = |frames: u64| frames.min(managed) * width / managed;
+    let place = |frames: u64| {
+        let part = u128::from(frames.min(managed)) * u128::from(width) / u128::from(managed);
+        u64::try_from(part).unwrap_or(width)
+    };
     let free = place(zone.free());
     let marks = ["min", "low", "high"].map(|name| place(zone.number(name)));
     let spans = (0..width).map(|column| {
@@ -247,7 +250,7 @@ fn caches(ui: &Ui) -> Rows {
         vec![
             cache.name.clone(),
             cache.taken.to_string(),
-            (cache.slabs * cache.per_slab).to_string(),
+            cache.slabs.saturating_mul(cache.per_slab).to_string(),
             cache.size.to_string(),
             cache.per_slab.to_string(),
             cache.slabs.to_string(),
