@@ -99,7 +99,10 @@ struct Function {
 /// All of them, found in the sources.
 fn functions() -> Vec<Function> {
     let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("../mm/src");
-    let mut files = vec![sources.join("system.rs")];
+    let mut files = vec![
+        sources.join("system.rs"),
+        sources.join("inspect/publish.rs"),
+    ];
     for folder in ["system", "adapters", "proc"] {
         let entries = fs::read_dir(sources.join(folder)).unwrap();
         let paths = entries.map(|entry| entry.unwrap().path());
