@@ -1,7 +1,8 @@
 //! Pages that wait with a receipt until CPUs have forgotten them.
 
-use mm::addr::{Order, PfnRange, VirtAddr};
+use mm::addr::{Order, Pfn, PfnRange, VirtAddr};
 use mm::buddy::Gfp;
+use mm::frame::FrameState;
 use mm::pagetable::{Attributes, Level, PageSize, PageTable};
 use mm::system::{Block, Memory};
 use mm_tests::for_four_configs;
@@ -57,17 +58,30 @@ fn what_is_kept_is_freed_when_it_is_forgotten<C: SimConfig>() {
         // SAFETY: as above.
         let receipt = unsafe { machine.unmap_pages(&tables, range(BASE, 64 * PAGE), |_, _| ()) };
         let mut receipt = receipt.unwrap();
+        let firsts: Vec<_> = pages.iter().map(Block::pfn).collect();
         for pages in pages {
             receipt.keep(pages).unwrap();
         }
         assert!(machine.drain_all_pages());
         assert_eq!(machine.free_frames(), free, "CPUs may still reach them");
         assert_eq!(machine.tlb_generation(), flushes);
-        match leaves_stale {
+        // Whatever happens before the flush, they are not free yet.
+        let point = || {
+            let is_owned = |&pfn: &Pfn| {
+                machine
+                    .page(pfn)
+                    .unwrap()
+                    .frame()
+                    .word()
+                    .is(FrameState::Unique)
+            };
+            assert!(machine.tlb_generation() > flushes || firsts.iter().all(is_owned));
+        };
+        let _ = machine.hardware().with_nmis(point, || match leaves_stale {
             // Not with something that is to be free.
             true => receipt.leave_stale(),
             false => receipt.complete(),
-        }
+        });
         assert!(machine.drain_all_pages());
         assert_eq!(machine.free_frames(), free + count);
         assert!(machine.tlb_generation() > flushes);
