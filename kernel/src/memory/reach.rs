@@ -8,7 +8,7 @@
 use super::ledger::Ledger;
 use super::random::Random;
 use super::workload::{lower_marks, restore_marks};
-use super::{Kernel, MEMORY, Pages, free_or_table_frames, stress};
+use super::{Kernel, MEMORY, Pages, free_or_table_frames, settle_areas, stress};
 use crate::arch::irq::IrqGuard;
 use crate::arch::local::{self, CpuLocal};
 use crate::arch::{pin, smp, time};
@@ -196,6 +196,9 @@ fn take_from(state: &State, ledger: &mut Ledger) -> Result<u64, Failure> {
             u64::from(ready.load(Ordering::Acquire)) == wanted && idle.all(is_away)
         };
         let outcome = if soon(all_are) {
+            // Stacks of the round before are areas that wait for a flush: kswapd, which the requests wake, would
+            // give their pages back after a request has failed for want of them.
+            settle_areas();
             let hidden = on_lists();
             take_all(state.gfp, ledger).map(|got| (got, hidden, on_lists(), MEMORY.free_frames()))
         } else {
