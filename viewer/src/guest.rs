@@ -190,27 +190,15 @@ impl Guest {
     /// The same by the kernel's page tables.
     #[must_use]
     pub fn walk(&self, at: u64) -> Option<PhysAddr> {
-        let levels = u32::try_from(self.header.levels).ok()?;
-        if !(4..=5).contains(&levels) {
-            return None;
-        }
-        let mut table = self.header.root;
-        for level in (1..=levels).rev() {
-            let shift = 12 + 9 * (level - 1);
-            let index = at >> shift & 0x1ff;
-            let slot = table.checked_add(index * 8)?;
-            let entry = self.u64_at_phys(slot)?;
-            if entry & PRESENT == 0 {
-                return None;
+        match self.leaf_table(at)? {
+            Leaf::Large(first) => first.checked_add(at & ((1 << TABLE) - 1)),
+            Leaf::Table(table) => {
+                let slot = table.checked_add((at >> 12 & 0x1ff) * 8)?;
+                let entry = self.u64_at_phys(slot)?;
+                let page = (entry & PRESENT != 0).then_some(entry & ADDRESS)?;
+                Some(PhysAddr::new(page | (at & (PAGE as u64 - 1))))
             }
-            let next = entry & ADDRESS;
-            if level == 1 || (level <= 3 && entry & HUGE != 0) {
-                let offset = at & ((1 << shift) - 1);
-                return Some(PhysAddr::new((next >> shift << shift) | offset));
-            }
-            table = PhysAddr::new(next);
         }
-        None
     }
 
     /// Shows the pages that are mapped from `start` to `end`: where, and the frame. Pages of 4 KiB, a table of them at a time.

@@ -75,7 +75,7 @@ impl<P: Platform> Memory<P> {
         let counts = self.map_counts();
         if let Some(counts) = counts {
             // Before anything is done for each frame of a row that may be absurdly long.
-            let _ = tables.check_row((start, frames))?;
+            tables.check(PageTable::addresses_of((start, frames))?)?;
             let take = |order| self.take_tables(order, Gfp::KERNEL);
             counts.make_room(self.platform(), frames, take, |block| self.release(block))?;
             let is_writable = protection.contains(Protection::WRITE);

@@ -169,13 +169,6 @@ impl Area {
         found.next().unwrap_or(AreaKind::Vmalloc)
     }
 
-    /// Whether it is for a device, if it is busy or was: one comparison.
-    #[inline]
-    pub(super) fn is_for_device(&self) -> bool {
-        let bits = self.state.load(Ordering::Relaxed) >> KIND_SHIFT & 0xff;
-        bits == AreaKind::Ioremap.bits()
-    }
-
     /// It is somebody's from now on.
     #[inline]
     pub(super) fn begin(&self, asked: u64, kind: AreaKind, place: &'static Location<'static>) {

@@ -120,7 +120,7 @@ impl Space {
             start = start.min(span.start);
             end = end.max(span.end);
             areas = areas.wrapping_add(1);
-            devices = devices.wrapping_add(u64::from(area.is_for_device()));
+            devices = devices.wrapping_add(u64::from(area.kind() == AreaKind::Ioremap));
             next = area.next.get();
         }
         // The last page of the last one is never mapped.

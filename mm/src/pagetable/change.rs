@@ -48,20 +48,18 @@ impl Change {
     pub(super) fn of(self, entry: Entry, size: PageSize, at: VirtAddr) -> Entry {
         let is_kernels = !is_users(at);
         let mut attributes = entry.attributes(size);
+        // The kernel's pages stay global; and where a page is out of reach, that bit says just this.
+        let kept = match is_kernels || entry.is_protnone() {
+            true => Protection::GLOBAL,
+            false => Protection::empty(),
+        };
         match self {
             Self::Allow(more) => attributes.protection |= more,
-            // The kernel's pages stay global; and where a page is out of reach, that bit says just this.
-            Self::Forbid(less) if is_kernels || entry.is_protnone() => {
-                attributes.protection &= !less.difference(Protection::GLOBAL);
-            }
-            Self::Forbid(less) => attributes.protection &= !less,
+            Self::Forbid(less) => attributes.protection &= !less.difference(kept),
             Self::Cache(cache) => attributes.cache = cache,
             Self::Exactly(new) => {
-                // What is counted stays that, and the bit that says global is another's where a page is out of reach.
-                let kept = match is_kernels || entry.is_protnone() {
-                    true => Protection::COUNTED | Protection::GLOBAL,
-                    false => Protection::COUNTED,
-                };
+                // What is counted stays that.
+                let kept = kept | Protection::COUNTED;
                 let before = attributes.protection & kept;
                 attributes.protection = new.protection.difference(kept) | before;
                 attributes.cache = new.cache;

@@ -122,18 +122,17 @@ impl PageTable {
         attributes: Attributes,
         largest: PageSize,
     ) -> Result<(), MapError> {
-        let range = self.check_row((start, frames))?;
+        let range = Self::addresses_of((start, frames))?;
         let first = frames.first();
         let frames = &mut InARow { first, largest };
         self.map(memory, range, frames, attributes, Empties::Freed)
     }
 
-    /// The addresses for frames in a row.
+    /// The addresses for frames in a row, not [checked](Self::check) yet.
     ///
     /// # Errors
-    /// What is wrong with either.
-    pub(crate) fn check_row(
-        &self,
+    /// No entry can name the frames, or there are more than addresses.
+    pub(crate) fn addresses_of(
         (start, frames): (VirtAddr, PfnRange),
     ) -> Result<VirtRange, MapError> {
         if frames.end().as_u64() > 1 << (MAX_PHYS_BITS - PAGE_SHIFT) {
@@ -141,9 +140,7 @@ impl PageTable {
         }
         let bytes = frames.frames().checked_mul(1 << PAGE_SHIFT);
         let range = bytes.and_then(|bytes| VirtRange::from_size(start, bytes));
-        let range = range.ok_or(RangeError::NotCanonical(VirtRange::EMPTY))?;
-        self.check(range)?;
-        Ok(range)
+        Ok(range.ok_or(RangeError::NotCanonical(VirtRange::EMPTY))?)
     }
 
     /// Maps frames; `empties` is for the tables that are made. They go through tables that are locked as far as there are
