@@ -50,6 +50,7 @@ pub(crate) use high_atomic::Keep;
 pub use migrate::MigrateType;
 pub(crate) use pageset::{List, PageSet, Taken};
 pub use trace::{Step, Trace};
+pub(crate) use trace::{Told, tell, tell_block};
 pub use validate::Census;
 
 /// What a zone's allocator did since boot.

@@ -39,7 +39,9 @@
 mod format;
 mod publish;
 mod record;
+pub mod ring;
 
 pub use format::{Entry, EntryKind, Header, MAGIC, NotASheet, SampleLocation, VERSION};
 pub(crate) use publish::Sheet;
 pub use record::{Record, SlabRecord};
+pub use ring::{EventCell, EventRing};

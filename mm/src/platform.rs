@@ -16,7 +16,7 @@ use core::ptr::NonNull;
 use crate::addr::{PfnRange, PhysAddr, PhysRange, VirtAddr};
 use crate::numa::Policy;
 use crate::report::{
-    AllocFailure, Corruption, ForcedFailure, ForcedObjectFailure, GraceStall, SleepInAtomic,
+    AllocFailure, Corruption, Event, ForcedFailure, ForcedObjectFailure, GraceStall, SleepInAtomic,
 };
 
 /// A logical CPU number, dense from 0.
@@ -410,6 +410,17 @@ pub unsafe trait Platform: Sync + 'static {
     ///
     /// Context: any, possibly with locks held: must not call back into the library.
     fn corruption(&self, report: &Corruption);
+
+    /// Whether [`event`](Self::event) is told what happens. Default: no, and nothing is left of it in the code.
+    const EVENTS: bool = false;
+
+    /// Takes note of something that happened to a frame or an address: of everything that does, so it is to be quick. An
+    /// [`EventRing`](crate::inspect::EventRing) for each CPU, which viewers find, is made for it. Default: ignored. Context:
+    /// any, NMI included, possibly with locks held: must not call back into the library.
+    #[inline(always)]
+    fn event(&self, event: Event) {
+        let _ = event;
+    }
 
     /// Takes notice of a request for pages that found none and did not say
     /// [`NOWARN`](crate::buddy::Gfp::NOWARN). Default: ignored. A platform that prints it does

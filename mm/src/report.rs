@@ -4,11 +4,13 @@
 //! them or panics.
 #![forbid(unsafe_code)]
 
+mod event;
 mod free_page;
 mod kfence;
 mod mapping;
 mod object;
 
+pub use event::{Event, EventKind};
 pub use free_page::FreePageAccess;
 pub use kfence::{AccessKind, KfenceError, KfenceObject, KfenceReport};
 pub use mapping::{Backing, DoubleMapping};

@@ -26,10 +26,11 @@ mod patience;
 mod pins;
 mod platform;
 mod ram;
+mod recorder;
 pub mod tlb;
 
 pub use config::{
-    Classic, Debug, Flat, Hardened, Latent, Listed, Plain, SimConfig, Sparse, Vmemmap,
+    Classic, Debug, Flat, Hardened, Latent, Listed, Plain, Recorded, SimConfig, Sparse, Vmemmap,
 };
 pub use cpus::{OnCpu, Trouble};
 pub use explicit::Given;
@@ -40,6 +41,7 @@ pub use pages::OnMachine;
 pub use patience::without_patience;
 pub use platform::SimPlatform;
 pub use ram::Ram;
+pub use recorder::Recorder;
 
 /// The kind of machine most tests use: what a kernel ships with.
 pub type Usual = (Hardened, Sparse);

@@ -9,6 +9,7 @@
 //! - [`areas`]: what is mapped in the kernel.
 //! - [`grid`]: many frames as few cells.
 //! - [`picture`], [`movie`]: the same as pixels.
+//! - [`history`], [`splits`]: what happened before, as far as it was recorded; how a block was halved and merged.
 //! - [`frame`]: one frame in words.
 //! - [`tui`]: all of it in a terminal.
 
@@ -16,9 +17,11 @@ pub mod areas;
 pub mod frame;
 pub mod grid;
 pub mod guest;
+pub mod history;
 pub mod movie;
 pub mod owner;
 pub mod picture;
 pub mod ram;
 pub mod snapshot;
+pub mod splits;
 pub mod tui;

@@ -1,6 +1,7 @@
 //! The viewer in a terminal: what is shown, and what keys do. Drawing is in [`draw`], the loop in [`run`].
 
 mod draw;
+mod past;
 mod run;
 #[cfg(test)]
 mod tests;
@@ -8,6 +9,7 @@ mod tests;
 use std::collections::BTreeMap;
 
 pub use draw::draw;
+pub use past::Past;
 pub use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 pub use run::{Console, run};
 
@@ -32,11 +34,13 @@ pub enum Pane {
     Numbers,
     /// What the machine prints, and what is typed into it.
     Console,
+    /// What happened to blocks and pages.
+    Events,
 }
 
 impl Pane {
     /// All of them, by key from 1 on.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Map,
         Self::Zones,
         Self::Cpus,
@@ -44,6 +48,7 @@ impl Pane {
         Self::Areas,
         Self::Numbers,
         Self::Console,
+        Self::Events,
     ];
 
     /// What it is called.
@@ -57,6 +62,7 @@ impl Pane {
             Self::Areas => "areas",
             Self::Numbers => "numbers",
             Self::Console => "console",
+            Self::Events => "events",
         }
     }
 }
@@ -112,6 +118,8 @@ pub struct Ui {
     pub rates: BTreeMap<String, i128>,
     /// What is known of the selected frame.
     pub selected: Vec<String>,
+    /// What happened before.
+    pub past: Past,
     /// Nothing is looked at anew.
     pub is_paused: bool,
     /// Keys are explained.
@@ -141,6 +149,7 @@ impl Ui {
             snapshot: Snapshot::default(),
             rates: BTreeMap::new(),
             selected: Vec::new(),
+            past: Past::default(),
             is_paused: false,
             helps: false,
             cursor: 0,
@@ -202,7 +211,7 @@ impl Ui {
             KeyCode::Char('q') | KeyCode::Esc => return Asked::Quit,
             KeyCode::Char('?' | 'h') | KeyCode::F(1) => self.helps = true,
             KeyCode::Char('p' | ' ') => self.is_paused = !self.is_paused,
-            KeyCode::Char(digit @ '1'..='7') => {
+            KeyCode::Char(digit @ '1'..='8') => {
                 let place = digit as usize - '1' as usize;
                 if let Some(&pane) = Pane::ALL.get(place) {
                     self.show(pane);
@@ -218,6 +227,7 @@ impl Ui {
                     Order::Objects => Order::Frames,
                 };
             }
+            code if self.past_key(code) => {}
             code if self.pane == Pane::Map => self.map_key(code),
             KeyCode::Down | KeyCode::Char('j') => self.scroll = self.scroll.saturating_add(1),
             KeyCode::Up | KeyCode::Char('k') => self.scroll = self.scroll.saturating_sub(1),

@@ -45,6 +45,8 @@ pub struct KernelBuild {
     pub optimisation: Optimisation,
     /// How much the kernel's allocators check.
     pub profile: Profile,
+    /// Whether the reference kernel records what happens to memory, for viewers.
+    pub events: bool,
 }
 
 /// A package of the workspace that is a kernel.
@@ -116,7 +118,7 @@ impl KernelBuild {
         let name = self.package.name();
         let built = target_dir.join(TARGET).join(self.folder()).join(name);
         let images = folder.join("images");
-        let elf = images.join(format!("{name}-{}-{}", self.folder(), self.profile));
+        let elf = images.join(format!("{name}-{}-{}", self.folder(), self.variant()));
         fs::create_dir_all(&images).map_err(HostError::at(Doing::Create, &images))?;
         // Renamed into place: a QEMU that reads the old image keeps the old file.
         let fresh = elf.with_extension("new");
@@ -143,15 +145,24 @@ impl KernelBuild {
             cargo.env_remove(name);
         }
         cargo.env("MM_PROFILE", self.profile.to_string());
+        match self.events {
+            true => cargo.env("MM_EVENTS", "on"),
+            false => cargo.env_remove("MM_EVENTS"),
+        };
         cargo
     }
 
-    /// One for each profile: in one folder, each change of profile would compile the kernel anew.
+    /// One for each variant: in one folder, each change of profile would compile the kernel anew.
     fn target_dir(self, folder: &Path) -> PathBuf {
-        match self.profile {
-            Profile::Hardened => folder.to_owned(),
-            Profile::Plain | Profile::Debug => folder.join(format!("profile-{}", self.profile)),
+        match (self.profile, self.events) {
+            (Profile::Hardened, false) => folder.to_owned(),
+            _ => folder.join(format!("profile-{}", self.variant())),
         }
+    }
+
+    fn variant(self) -> String {
+        let events = if self.events { "-events" } else { "" };
+        format!("{}{events}", self.profile)
     }
 
     const fn folder(self) -> &'static str {
@@ -245,6 +256,7 @@ mod tests {
             package: Package::Kernel,
             optimisation: Optimisation::None,
             profile: Profile::Debug,
+            events: false,
         };
         assert_eq!(arguments(debug), common);
         let example = KernelBuild {
@@ -266,6 +278,7 @@ mod tests {
         let cargo = build.cargo(Path::new("T"));
         let variables: Vec<_> = cargo.get_envs().collect();
         assert!(variables.contains(&(OsStr::new("MM_PROFILE"), Some(OsStr::new("plain")))));
+        assert!(variables.contains(&(OsStr::new("MM_EVENTS"), None)));
         for name in HOST_ONLY_VARIABLES {
             assert!(variables.contains(&(OsStr::new(name), None)), "{name}");
         }

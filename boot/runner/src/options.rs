@@ -48,13 +48,21 @@ pub struct Show {
     pub picture: Option<PathBuf>,
     /// Such pictures from the beginning on.
     pub movie: Option<PathBuf>,
+    /// How a block was halved and merged, as a drawing.
+    pub splits: Option<PathBuf>,
 }
 
 impl Show {
     /// Whether nothing is.
     #[must_use]
     pub const fn is_nothing(&self) -> bool {
-        !self.view && self.picture.is_none() && self.movie.is_none()
+        let Self {
+            view,
+            picture,
+            movie,
+            splits,
+        } = self;
+        !*view && picture.is_none() && movie.is_none() && splits.is_none()
     }
 }
 
@@ -120,8 +128,13 @@ impl BootOptions {
             "timeout" => self.timeout = Some(seconds(&text(parser)?)?),
             "ram-file" => machine.ram_file = Some(path(parser)?),
             "view" => self.show.view = true,
+            "events" => self.kernel.events = true,
             "picture" => self.show.picture = Some(path(parser)?),
             "movie" => self.show.movie = Some(path(parser)?),
+            "splits" => {
+                self.show.splits = Some(path(parser)?);
+                self.kernel.events = true;
+            }
             "qemu-arg" => machine.extra_args.push(text(parser)?),
             _ => return Err(UsageError::UnknownOption(format!("--{name}"))),
         }

@@ -3,15 +3,17 @@
 use core::fmt;
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::thread;
+use std::{fs, io};
 
 use mm_viewer::guest::{AttachError, Guest};
+use mm_viewer::history::History;
 use mm_viewer::movie::Movie;
 use mm_viewer::picture::{Picture, PictureError};
 use mm_viewer::ram::{Ram, RamError};
 use mm_viewer::snapshot::Snapshot;
+use mm_viewer::splits;
 use tempfile::TempDir;
 
 use crate::cli::CliError;
@@ -36,6 +38,8 @@ pub enum ShowError {
     Attach(AttachError),
     /// A picture cannot be written.
     Picture(PathBuf, PictureError),
+    /// No block was halved in what was recorded.
+    NoSplits,
     /// There is no room for the memory.
     Host(HostError),
     /// The terminal refuses.
@@ -50,6 +54,7 @@ impl fmt::Display for ShowError {
             Self::Ram(error) => error.fmt(f),
             Self::Attach(error) => error.fmt(f),
             Self::Picture(path, error) => write!(f, "cannot write {}: {error}", path.display()),
+            Self::NoSplits => f.write_str("no block was halved in what the kernel recorded last"),
             Self::Host(error) => error.fmt(f),
             Self::Terminal(error) => write!(f, "the terminal: {error}"),
         }
@@ -86,6 +91,9 @@ pub(crate) fn run(mut boot: Boot, input: Input, show: &Show) -> Result<Option<Fi
     if let Some(path) = &show.picture {
         save(path, &files, &title)?;
     }
+    if let Some(path) = &show.splits {
+        save_splits(path, &files)?;
+    }
     Ok(finished)
 }
 
@@ -115,6 +123,13 @@ fn save(path: &Path, files: &[PathBuf], title: &str) -> Result<(), ShowError> {
     let picture = Picture::new(&snapshot, title);
     let saved = picture.save(path);
     saved.map_err(|error| ShowError::Picture(path.to_owned(), error))
+}
+
+fn save_splits(path: &Path, files: &[PathBuf]) -> Result<(), ShowError> {
+    let history = History::read(&attach(files)?, u64::MAX);
+    let drawing = splits::svg(&history).ok_or(ShowError::NoSplits)?;
+    let written = fs::write(path, drawing).map_err(HostError::at(Doing::Create, path));
+    written.map_err(ShowError::from)
 }
 
 fn title(boot: &Boot) -> String {

@@ -5,7 +5,9 @@
 )]
 
 use super::firmware::Firmware;
-use super::{MEMORY, address_space, cma, frame_table, nodes, page_tables, pagealloc, vmalloc};
+use super::{
+    MEMORY, address_space, cma, events, frame_table, nodes, page_tables, pagealloc, vmalloc,
+};
 use crate::arch::exit::Status;
 use crate::arch::{self, cpu, image, smp};
 use crate::{boot_info, panic, params};
@@ -79,6 +81,7 @@ pub(crate) fn bring_up() {
         panic::fatal(Status::BadBootData, format_args!("memory: {failure}"));
     }
     publish();
+    events::begin();
 }
 
 fn try_bring_up(info: &'static BootInfo) -> Result<(), Failure> {

@@ -15,6 +15,7 @@
 //! | `grace` | a thread for what waits until no CPU can see it any more |
 //! | `kswapd` | a thread for each node that reclaims when little is left |
 //! | `populate` | a thread for each node that populates memory ahead of requests |
+//! | `events` | what happens, recorded for viewers |
 //! | `holder` | whose a frame is that the page allocator never had |
 //! | `fault_story`, `files`, `node_files`, `numactl`, `objects`, `oomtest`, `page_tables`, `pages`, `pcp`, `percpu`, `sections`, `stress`, `sysctl`, `workload` | `/proc` files and shell commands |
 //! | `object_damage` | what is told of objects that were written to, or never came back |
@@ -27,6 +28,7 @@ pub(crate) mod boot_memory;
 mod bring_up;
 mod cache_benches;
 mod cma;
+mod events;
 mod fault_story;
 mod files;
 mod firmware;

@@ -4,7 +4,9 @@
     reason = "`mm::platform::Platform` is an unsafe trait: this is its implementation"
 )]
 
-use super::{address_space, frame_table, grace, kfence, kswapd, nodes, object_damage, populate};
+use super::{
+    address_space, events, frame_table, grace, kfence, kswapd, nodes, object_damage, populate,
+};
 use crate::arch::{anchor, irq, local, pin, running, smp, time};
 use crate::panic;
 use crate::sched::thread::Thread;
@@ -22,7 +24,7 @@ use mm::platform::{
     ProtectPageError, TlbFeatures, TlbFlush,
 };
 use mm::report::{
-    AllocFailure, Corruption, ForcedFailure, ForcedObjectFailure, GraceStall, SleepInAtomic,
+    AllocFailure, Corruption, Event, ForcedFailure, ForcedObjectFailure, GraceStall, SleepInAtomic,
 };
 use spin::Once;
 
@@ -138,6 +140,13 @@ unsafe impl Platform for KernelPlatform {
     #[inline]
     fn current_cpu(&self) -> CpuId {
         CpuId(local::current_id())
+    }
+
+    const EVENTS: bool = events::ARE_ON;
+
+    #[inline]
+    fn event(&self, event: Event) {
+        events::record(event);
     }
 
     const HAS_ANCHORS: bool = true;

@@ -2,7 +2,7 @@
 
 use core::ptr::NonNull;
 
-use crate::buddy::Gfp;
+use crate::buddy::{Gfp, Told};
 use crate::frame::{FrameState, FrameTable, Offer, SlabFrame};
 use crate::platform::Platform;
 use crate::slab::{Ask, BadFree, Cache, Neighbours, Object};
@@ -54,7 +54,7 @@ impl<P: Platform> Memory<P> {
                 // SAFETY: the caller owns the pages and gives them up.
                 unsafe { frames.offer(at.frame()) }.map(Offer::split)
             };
-            let given = self.release_offer(offer, word.order(), &mut ());
+            let given = self.release_offer(offer, word.order(), &mut Told(self.platform()));
             return given.map_err(|_| BadFree::NotASlab);
         }
         match self.slab_of(object) {

@@ -4,7 +4,7 @@ use core::fmt;
 use core::ptr::NonNull;
 
 use crate::addr::{Order, Pfn, VirtAddr};
-use crate::buddy::{Gfp, Trace};
+use crate::buddy::{Gfp, Told, Trace};
 use crate::frame::{FreeError, PutOutcome, Reference};
 use crate::platform::Platform;
 use crate::report::Corruption;
@@ -42,7 +42,7 @@ impl<P: Platform> Memory<P> {
     #[inline(always)]
     pub unsafe fn free_pages(&self, pfn: Pfn, order: Order) -> Result<(), FreeError> {
         // SAFETY: the caller's word, passed on.
-        unsafe { self.free_pages_traced(pfn, order, &mut ()) }
+        unsafe { self.free_pages_traced(pfn, order, &mut Told(self.platform())) }
     }
 
     /// As [`Memory::free_pages`], telling `trace` every step. Context: any but NMI.

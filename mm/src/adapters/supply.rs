@@ -1,7 +1,7 @@
 //! Pages for areas of kernel addresses, by number.
 
 use crate::addr::{Order, Pfn, to_count, to_index};
-use crate::buddy::{Gfp, Request};
+use crate::buddy::{Gfp, Request, Told};
 use crate::frame::FrameTable;
 use crate::kspace::{Pile, Supply};
 use crate::mem::EarlyRam;
@@ -181,7 +181,10 @@ impl<'m, P: Platform> Supply for Store<'m, P> {
     fn alloc_room(&self, bytes: u64) -> Option<EarlyRam> {
         let order = Order::for_bytes(bytes)?;
         let request = Request::new(self.tables.gfp(), order).ok()?;
-        let block = self.machine().alloc_request(&request, &mut ()).ok()?;
+        let block = self
+            .machine()
+            .alloc_request(&request, &mut Told(self.machine().platform()))
+            .ok()?;
         Some(EarlyRam::from_block(block))
     }
 

@@ -6,7 +6,7 @@ use super::fallback::Mixing;
 use super::free_areas::FreeAreas;
 use super::pageset::List;
 use super::take::ATTEMPTS;
-use super::trace::Trace;
+use super::trace::{Step, Trace};
 use crate::addr::{Order, Pfn, to_index};
 use crate::frame::{FrameTable, Record, Word};
 use crate::mem::Exclusive;
@@ -111,6 +111,7 @@ impl FreeAreas {
     fn give_run(&mut self, run: Exclusive, trace: &mut impl Trace) {
         for (pfn, order) in run.leak().blocks(Order::PAGEBLOCK) {
             let section = pfn.section().wrapping_sub(self.first_section);
+            trace.step(Step::Given { pfn, order });
             self.insert(section, pfn.section_offset(), order, trace);
         }
     }

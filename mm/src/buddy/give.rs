@@ -25,6 +25,7 @@ impl FreeAreas {
         let Some(Some(_)) = self.areas.at(section) else {
             return Err(block);
         };
+        trace.step(Step::Given { pfn: first, order });
         let start = block.leak().first().section_offset();
         if order == Order::MAX && !self.pair_is_whole(section, start) {
             // Half of it, or all, was isolated while it was in use: each half goes its own way.
@@ -40,7 +41,11 @@ impl FreeAreas {
     /// Gives back a single page that may be in a list twice: if its record does not say that it
     /// has an owner who may free it, or names another zone, it comes back.
     #[inline]
-    pub(crate) fn give_page(&mut self, page: Exclusive) -> Result<(), Exclusive> {
+    pub(crate) fn give_page(
+        &mut self,
+        page: Exclusive,
+        trace: &mut impl Trace,
+    ) -> Result<(), Exclusive> {
         let pfn = page.frames().first();
         let section = pfn.section().wrapping_sub(self.first_section);
         let Some(Some(area)) = self.areas.at(section) else {
@@ -51,8 +56,9 @@ impl FreeAreas {
         if !owned || !word.belongs_to(self.home) {
             return Err(page);
         }
-        let start = page.leak().first().section_offset();
-        self.insert(section, start, Order::ZERO, &mut ());
+        let (start, order) = (page.leak().first().section_offset(), Order::ZERO);
+        trace.step(Step::Given { pfn, order });
+        self.insert(section, start, order, trace);
         Ok(())
     }
 

@@ -1,12 +1,15 @@
 //! What an allocation did, step by step.
 //!
-//! The allocator is generic over [`Trace`]; the hot path uses `()`, which compiles to nothing.
+//! The allocator is generic over [`Trace`]; where nobody traces, the platform is [`Told`], which compiles to nothing if it
+//! does not want to know.
 #![forbid(unsafe_code)]
 
 use super::MigrateType;
 use crate::addr::{Order, Pfn};
 use crate::frame::ZoneId;
-use crate::platform::NodeId;
+use crate::mem::Exclusive;
+use crate::platform::{NodeId, Platform};
+use crate::report::{Event, EventKind};
 
 /// One step.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -83,6 +86,13 @@ pub enum Step {
         /// Its order.
         order: Order,
     },
+    /// A block came to the free areas; the merges after this one follow from it.
+    Given {
+        /// Its first frame.
+        pfn: Pfn,
+        /// Its order.
+        order: Order,
+    },
     /// This CPU's own list was empty and was filled from the zone; the steps before this one did it.
     Refilled {
         /// How many blocks came.
@@ -153,6 +163,66 @@ pub enum Step {
 pub trait Trace {
     /// Notes one step.
     fn step(&mut self, step: Step);
+}
+
+/// Tells the platform of steps that leave a frame in another place than before, if it wants to know of
+/// [events](Platform::EVENTS); otherwise notes nothing, which compiles to nothing.
+pub(crate) struct Told<'a, P>(pub(crate) &'a P);
+
+impl<P: Platform> Trace for Told<'_, P> {
+    #[inline(always)]
+    fn step(&mut self, step: Step) {
+        if !P::EVENTS {
+            return;
+        }
+        if let Step::Unmerged { pfn, order } = step {
+            // Straight from its owner.
+            self.0.event(Event::block(EventKind::Free, pfn, order));
+        }
+        if let Some(event) = event_of(step) {
+            self.0.event(event);
+        }
+    }
+}
+
+/// Tells the platform, if it wants to know.
+#[inline(always)]
+pub(crate) fn tell<P: Platform>(platform: &P, event: impl FnOnce() -> Event) {
+    if P::EVENTS {
+        platform.event(event());
+    }
+}
+
+/// Tells it of a block that comes or goes.
+#[inline(always)]
+pub(crate) fn tell_block<P: Platform>(platform: &P, kind: EventKind, block: &Exclusive) {
+    tell(platform, || {
+        Event::block(kind, block.frames().first(), block.order())
+    });
+}
+
+#[inline(always)]
+fn event_of(step: Step) -> Option<Event> {
+    use EventKind::{Alloc, Drain, Free, Give, Merge, Populate, Refill, Split, Steal, Take};
+    Some(match step {
+        Step::Found { pfn, order, kind } => Event::block(Take, pfn, order).with_detail(kind.bits()),
+        Step::Latest { pfn, order } => Event::block(Take, pfn, order),
+        Step::Unmerged { pfn, order } | Step::Given { pfn, order } => {
+            Event::block(Give, pfn, order)
+        }
+        Step::Split { upper, order } => Event::block(Split, upper, order),
+        Step::Merge { pfn, order } => Event::block(Merge, pfn, order),
+        Step::Claim { pfn, from, .. } => {
+            Event::block(Steal, pfn, Order::PAGEBLOCK).with_detail(from.bits())
+        }
+        Step::Steal { from } => Event::count(Steal, 0, Order::ZERO).with_detail(from.bits()),
+        Step::Listed { pfn, order } => Event::block(Alloc, pfn, order),
+        Step::Kept { pfn, order } => Event::block(Free, pfn, order),
+        Step::Refilled { blocks, order } => Event::count(Refill, blocks.into(), order),
+        Step::Drained { frames } => Event::count(Drain, frames.into(), Order::ZERO),
+        Step::Populated { pfn, .. } => Event::block(Populate, pfn, Order::ZERO),
+        _ => return None,
+    })
 }
 
 /// Notes nothing.

@@ -195,10 +195,14 @@ pub enum EntryKind {
     /// Frames that are free as long as their section has no records: from `numbers[0]` on, up to `numbers[1]`. But for
     /// `numbers[2]` of each section, for its records, at the end of its highest range with room for them.
     Latent = 10,
+    /// What happened on a CPU (`index`), in a [ring](super::EventRing): `at` is where the number of events is that were
+    /// recorded so far, `numbers[0]` where the cells are, of `width` bytes each, `numbers[1]` how many there are, and
+    /// `numbers[2]` how many units of time are a second, or 0.
+    Events = 11,
 }
 
 impl EntryKind {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::Sections,
         Self::Zone,
         Self::Pageblocks,
@@ -209,6 +213,7 @@ impl EntryKind {
         Self::Areas,
         Self::Origins,
         Self::Latent,
+        Self::Events,
     ];
 
     #[expect(clippy::as_conversions, reason = "a fieldless enum's discriminant")]

@@ -6,11 +6,12 @@ use core::sync::atomic::{Ordering, compiler_fence};
 
 use super::format::{Entry, EntryKind, Header, SampleLocation};
 use super::record::Record;
+use super::ring::{EventCell, EventRing};
 use crate::addr::{Order, PhysAddr, Place, Rows, VirtAddr, to_count, to_index};
-use crate::buddy::{Gfp, Request};
+use crate::buddy::{Gfp, Request, Told};
 use crate::config::{PAGE_SIZE, SECTION_FRAMES};
 use crate::mem::Exclusive;
-use crate::platform::{Platform, Profile};
+use crate::platform::{CpuId, Platform, Profile};
 use crate::slab::Cache;
 use crate::sync::{SpinLock, rank};
 use crate::system::{AllocError, Core, Memory};
@@ -309,6 +310,30 @@ impl<P: Platform> Memory<P> {
         Ok(())
     }
 
+    /// Shows viewers what happens on a CPU, where the platform records [events](Platform::event); so many units of time are a
+    /// second, or 0 if nobody knows. After [`Self::publish`]. Context: task.
+    ///
+    /// # Errors
+    /// [`AllocError`].
+    #[track_caller]
+    pub fn publish_events(
+        &self,
+        cpu: CpuId,
+        ring: &'static EventRing,
+        per_second: u64,
+    ) -> Result<(), AllocError> {
+        let core = self.core().ok_or(AllocError::NotUp)?;
+        let (head, cells) = ring.places();
+        let entry = Entry {
+            index: cpu.0,
+            at: head.as_u64(),
+            width: narrow(to_count(size_of::<EventCell>())),
+            numbers: [cells.as_u64(), to_count(ring.capacity()), per_second],
+            ..Entry::new(EntryKind::Events, "events")
+        };
+        self.put_entry(core, (Gfp::KERNEL, News::Perhaps), &entry)
+    }
+
     /// Writes down where records of areas are.
     fn publish_areas(&self, core: &Core, gfp: (Gfp, News)) -> Result<(), AllocError> {
         for (space, _) in self.spaces() {
@@ -379,7 +404,7 @@ impl<P: Platform> Memory<P> {
             }
             // No lock is held while memory is asked for. If somebody else was faster, there is a page more.
             let request = Request::new(gfp, Order::ZERO)?;
-            let page = self.alloc_request(&request, &mut ())?;
+            let page = self.alloc_request(&request, &mut Told(self.platform()))?;
             let mut sheet = core.sheet.0.lock(self.platform());
             let attached = sheet.attach(self.platform(), page, |own, at| Header {
                 profile: profile(P::PROFILE),

@@ -3,7 +3,10 @@
 
 use super::{Area, AreaKind, Space, Supply};
 use crate::addr::{Order, Pfn, PhysAddr, VirtAddr, VirtRange, to_count, to_index};
+use crate::buddy::tell;
 use crate::pagetable::{Attributes, Empties, Frames, InARow, MapError, PageSize, PteTable, Slot};
+use crate::platform::Platform;
+use crate::report::{Event, EventKind};
 use crate::sync::atomic::Ordering;
 
 impl Space {
@@ -17,13 +20,16 @@ impl Space {
         attributes: Attributes,
     ) -> Result<(), MapError> {
         let (memory, known) = (supply.memory(), area.table());
-        let pages = (area.start(), area.pages());
-        if let Some(done) = known.and_then(|table| table.map(memory, pages, frames, attributes)) {
-            return done;
-        }
         let (range, kept) = (area.mapped(), Empties::Kept);
-        self.tables.map(memory, range, frames, attributes, kept)?;
-        area.set_table(self.tables.pte_table(memory, range));
+        let pages = (area.start(), area.pages());
+        match known.and_then(|table| table.map(memory, pages, frames, attributes)) {
+            Some(done) => done?,
+            None => {
+                self.tables.map(memory, range, frames, attributes, kept)?;
+                area.set_table(self.tables.pte_table(memory, range));
+            }
+        }
+        tell_pages(supply.platform(), EventKind::Map, range);
         Ok(())
     }
 
@@ -38,7 +44,11 @@ impl Space {
     ) -> bool {
         let mapped =
             |table: PteTable| table.map_page(supply.memory(), area.start(), (frame, attributes));
-        area.table().is_some_and(mapped)
+        let is_mapped = area.table().is_some_and(mapped);
+        if is_mapped {
+            tell_pages(supply.platform(), EventKind::Map, area.mapped());
+        }
+        is_mapped
     }
 
     /// Maps a part of an area, with large pages where the frames allow it. Tables without entries may be in the way of these,
@@ -55,7 +65,7 @@ impl Space {
     ) -> Result<(), MapError> {
         let (memory, kept) = (supply.memory(), Empties::Kept);
         let map = || (self.tables).map(memory, range, &mut frames(), attributes, kept);
-        match map() {
+        let outcome = match map() {
             // The addresses are the area's, so this is a table of those who had them before; or somebody mapped something that
             // is not theirs to map, which stays.
             Err(MapError::Occupied(_)) => {
@@ -63,7 +73,11 @@ impl Space {
                 map()
             }
             done => done,
+        };
+        if outcome.is_ok() {
+            tell_pages(supply.platform(), EventKind::Map, range);
         }
+        outcome
     }
 
     /// Unmaps an area of so many pages whose table of pages is known. CPUs remember it until they are told. `false` if the
@@ -71,7 +85,11 @@ impl Space {
     #[inline]
     pub(super) fn unmap_known<S: Supply>(&self, supply: &S, area: &Area, pages: u64) -> bool {
         let cleared = |table: PteTable| table.clear(supply.memory(), area.start(), pages);
-        area.table().is_some_and(cleared)
+        let is_cleared = area.table().is_some_and(cleared);
+        if is_cleared {
+            tell_pages(supply.platform(), EventKind::Unmap, area.mapped());
+        }
+        is_cleared
     }
 
     /// Unmaps an area, or a part of one with all of its large pages. CPUs remember it until they are told. Context: task.
@@ -79,6 +97,7 @@ impl Space {
         // Large pages lie in it as a whole, and the region's tables are the library's: this cannot fail.
         let cleared = self.tables.clear(supply.memory(), range);
         debug_assert!(cleared.is_ok(), "{range:?}: {cleared:?}");
+        tell_pages(supply.platform(), EventKind::Unmap, range);
     }
 
     /// Ends an area that nobody was told of, and in which nothing was mapped, or nothing any more: what stands in its page
@@ -101,6 +120,13 @@ impl Space {
     pub(crate) fn translate<S: Supply>(&self, supply: &S, at: VirtAddr) -> Option<PhysAddr> {
         self.tables.walk(supply.memory(), at).phys(at)
     }
+}
+
+#[inline(always)]
+fn tell_pages<P: Platform>(platform: &P, kind: EventKind, range: VirtRange) {
+    tell(platform, || {
+        Event::pages(kind, range.start(), range.pages())
+    });
 }
 
 /// Frames of blocks, one block behind the other, page by page.

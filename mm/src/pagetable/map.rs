@@ -13,7 +13,9 @@ use super::memory::TableMemory;
 use super::node::{Node, first_in_use, first_part, is_users, whole};
 use super::stash::Stash;
 use crate::addr::{Pfn, PfnRange, VirtAddr, VirtRange, to_index};
+use crate::buddy::tell;
 use crate::config::{MAX_PHYS_BITS, PAGE_SHIFT};
+use crate::report::{Event, EventKind};
 
 /// What is to be mapped, page by page of the range.
 pub(crate) trait Frames {
@@ -125,7 +127,11 @@ impl PageTable {
         let range = Self::addresses_of((start, frames))?;
         let first = frames.first();
         let frames = &mut InARow { first, largest };
-        self.map(memory, range, frames, attributes, Empties::Freed)
+        self.map(memory, range, frames, attributes, Empties::Freed)?;
+        tell(memory.platform(), || {
+            Event::pages(EventKind::Map, start, range.pages())
+        });
+        Ok(())
     }
 
     /// The addresses for frames in a row, not [checked](Self::check) yet.

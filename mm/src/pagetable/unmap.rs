@@ -11,7 +11,9 @@ use super::memory::TableMemory;
 use super::node::Node;
 use super::receipt::FlushReceipt;
 use crate::addr::{VirtAddr, VirtRange, to_count};
+use crate::buddy::tell;
 use crate::config::PAGE_SIZE;
+use crate::report::{Event, EventKind};
 
 impl PageTable {
     /// Takes away whatever is mapped in a range, and shows each page to `sink`. Tables that are left without entries go too.
@@ -55,6 +57,11 @@ impl PageTable {
         clear.clear(top, range);
         clear.let_go(top, range);
         let has_cleared = clear.has_cleared;
+        if has_cleared {
+            tell(cursor.memory().platform(), || {
+                Event::pages(EventKind::Unmap, range.start(), range.pages())
+            });
+        }
         cursor.prune(self, receipt);
         // Tables can have been without entries before: CPUs may know the way through them even so.
         if has_cleared || receipt.has_tables() {

@@ -6,7 +6,7 @@ use core::fmt;
 use super::policy::Place;
 use super::{Block, Core, Memory};
 use crate::addr::{Order, Pfn};
-use crate::buddy::{Gfp, GfpError, List, Mixing, Request, Step, Trace};
+use crate::buddy::{Gfp, GfpError, List, Mixing, Request, Step, Told, Trace};
 use crate::mem::Exclusive;
 use crate::platform::{NodeId, PageAccess, Platform};
 use crate::report::Corruption;
@@ -73,7 +73,7 @@ impl<P: Platform> Memory<P> {
     #[track_caller]
     pub fn alloc_pages(&self, gfp: Gfp, order: Order) -> Result<Pfn, AllocError> {
         let request = Request::new(gfp, order)?;
-        match self.alloc_at_hand(request, &mut ()) {
+        match self.alloc_at_hand(request, &mut Told(&self.platform)) {
             Some(block) if !request.gfp().contains(Gfp::ZERO) => Ok(block.leak().first()),
             None => self.page_from_zones(request),
             found => self.prepared_page(request, found),
@@ -126,13 +126,13 @@ impl<P: Platform> Memory<P> {
         let request = Request::new(gfp, order)?;
         let core = self.core().ok_or(AllocError::NotUp)?;
         let node = core.node(node).ok_or(AllocError::NoSuchNode)?;
-        self.alloc_at(core, node.into(), request, &mut ())
+        self.alloc_at(core, node.into(), request, &mut Told(&self.platform))
     }
 
     #[inline(never)]
     fn prepared_page(&self, request: Request, found: Option<Exclusive>) -> Result<Pfn, AllocError> {
         let core = self.core().ok_or(AllocError::NotUp)?;
-        let block = self.prepare_or_else(core, request, found, &mut ())?;
+        let block = self.prepare_or_else(core, request, found, &mut Told(&self.platform))?;
         Ok(block.leak().first())
     }
 
@@ -141,7 +141,7 @@ impl<P: Platform> Memory<P> {
         let core = self.core().ok_or(AllocError::NotUp)?;
         // Nothing else is in this function, so that it needs few registers.
         if !core.treats(request)
-            && let Some(block) = self.alloc_latest(core, request, &mut ())
+            && let Some(block) = self.alloc_latest(core, request, &mut Told(&self.platform))
         {
             return Ok(block.leak().first());
         }

@@ -4,6 +4,7 @@
 
 use super::{Core, Memory};
 use crate::addr::{Order, Pfn};
+use crate::buddy::Told;
 use crate::frame::{Event, Frame, FrameTable, FreeError, Offer};
 use crate::mem::Exclusive;
 use crate::platform::Platform;
@@ -52,7 +53,7 @@ impl<P: Platform> Memory<P> {
         let Some(here) = self.here(&pin) else {
             return 0;
         };
-        let (dealt, is_drain_wanted) = here.put_pages(part, offer);
+        let (dealt, is_drain_wanted) = here.put_pages(&self.platform, part, offer);
         if is_drain_wanted {
             self.serve_drains_here();
         }
@@ -74,7 +75,11 @@ impl<P: Platform> Memory<P> {
         if core.options.page_lists.are_on() {
             for (place, page) in part.iter_mut().enumerate() {
                 let Some(pfn) = *page else { continue };
-                let freed = self.release_offer(|frames| offer(frames, pfn), Order::ZERO, &mut ());
+                let freed = self.release_offer(
+                    |frames| offer(frames, pfn),
+                    Order::ZERO,
+                    &mut Told(&self.platform),
+                );
                 freed.map_err(|error| (place, error))?;
                 *page = None;
             }

@@ -7,7 +7,7 @@ use core::ptr::NonNull;
 use super::held::Held;
 use super::{AllocError, Destructor, Home, SharedBlock};
 use crate::addr::{Order, Pfn, PfnRange};
-use crate::buddy::{Gfp, Request, Trace};
+use crate::buddy::{Gfp, Request, Told, Trace};
 use crate::frame::{Frame, PageFlags};
 use crate::mem::Exclusive;
 
@@ -38,7 +38,7 @@ impl<H: Home> Block<H> {
     /// [`AllocError`].
     #[track_caller]
     pub fn alloc(home: H, gfp: Gfp, order: Order) -> Result<Self, AllocError> {
-        Self::alloc_traced(home, gfp, order, &mut ())
+        Self::alloc_traced(home, gfp, order, &mut Told(home.memory().platform()))
     }
 
     /// Allocates as [`Self::alloc`], and tells `trace` every step, some of them with a zone's

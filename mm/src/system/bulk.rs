@@ -4,7 +4,7 @@
 use super::policy::Place;
 use super::{AllocError, Core, Memory};
 use crate::addr::{Order, Pfn, to_count, to_index};
-use crate::buddy::{Gfp, Mixing, Request};
+use crate::buddy::{Gfp, Mixing, Request, Told};
 use crate::mem::Exclusive;
 use crate::platform::Platform;
 use crate::sync::Pin;
@@ -132,7 +132,7 @@ impl<P: Platform> Memory<P> {
                 let (batch, taken) = self.take_spare(core, zone, request, wanted.min(BULK));
                 if taken == 0 {
                     if zone.mixing(request) == Mixing::Avoided {
-                        self.populate_for(core, zone, &mut ());
+                        self.populate_for(core, zone, &mut Told(&self.platform));
                         continue;
                     }
                     break;
@@ -151,7 +151,7 @@ impl<P: Platform> Memory<P> {
         }
         // What no zone had to spare is asked for page by page, down to the reserves.
         for page in places {
-            let Ok(block) = self.alloc_slow(core, place, request, &mut ()) else {
+            let Ok(block) = self.alloc_slow(core, place, request, &mut Told(&self.platform)) else {
                 break;
             };
             *page = Some(block.leak().first());

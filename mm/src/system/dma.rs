@@ -9,7 +9,7 @@ use core::ptr::NonNull;
 use super::run::{Origin, PageRun};
 use super::{AllocError, Core, Home, Memory};
 use crate::addr::{Order, Pfn, PfnRange, PhysAddr, to_index};
-use crate::buddy::{Gfp, Request};
+use crate::buddy::{Gfp, Request, Told};
 use crate::config::PAGE_SIZE;
 use crate::frame::FrameState;
 use crate::mem::Exclusive;
@@ -252,7 +252,7 @@ impl<P: Platform> Memory<P> {
         let mut error = AllocError::OutOfMemory;
         for (_, zone) in asks.into_iter().filter(|(is_useful, _)| *is_useful) {
             let request = Request::new(gfp | zone, order)?;
-            match self.alloc_request(&request, &mut ()) {
+            match self.alloc_request(&request, &mut Told(&self.platform)) {
                 Ok(block) if is_below(block.frames(), mask) => return Ok(block),
                 Ok(block) => self.release(block),
                 Err(found) => error = found,

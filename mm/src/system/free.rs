@@ -4,7 +4,7 @@
 use super::{Core, Memory, PageLists};
 use crate::addr::{Order, Pfn};
 use crate::buddy::pageset::classic::Temperature;
-use crate::buddy::{List, Trace};
+use crate::buddy::{List, Told, Trace};
 use crate::frame::{FrameTable, FreeError, Offer};
 use crate::mem::Exclusive;
 use crate::platform::{PageAccess, Platform};
@@ -17,7 +17,7 @@ impl<P: Platform> Memory<P> {
     /// Gives frames back to their zone. Context: any but NMI.
     #[inline]
     pub(crate) fn release(&self, block: Exclusive) {
-        self.release_traced(block, &mut ());
+        self.release_traced(block, &mut Told(&self.platform));
     }
 
     pub(crate) fn release_traced(&self, block: Exclusive, trace: &mut impl Trace) {
@@ -166,9 +166,11 @@ impl<P: Platform> Memory<P> {
         order: Order,
     ) -> Result<(), FreeError> {
         match core.options.page_lists {
-            PageLists::Classic => self.release_unusual(offer, order, Temperature::Cold, &mut ()),
+            PageLists::Classic => {
+                self.release_unusual(offer, order, Temperature::Cold, &mut Told(&self.platform))
+            }
             PageLists::Off | PageLists::Tuned => {
-                self.release_offer(|_| Some(offer), order, &mut ())
+                self.release_offer(|_| Some(offer), order, &mut Told(&self.platform))
             }
         }
     }

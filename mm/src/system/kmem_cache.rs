@@ -5,7 +5,7 @@ use core::ptr::NonNull;
 
 use super::objects::{KmemCache, StillInUse};
 use super::{AllocError, Home};
-use crate::buddy::Gfp;
+use crate::buddy::{Gfp, Told};
 use crate::slab::{Ask, CacheError, CacheStats, Ctor, SlabFlags, Wish};
 
 impl<H: Home> KmemCache<H> {
@@ -75,7 +75,12 @@ impl<H: Home> KmemCache<H> {
                 }
             }
             // This fetches more of them, too.
-            match memory.alloc_object(core, cache, (gfp, None), (Ask::whole(), &mut ())) {
+            match memory.alloc_object(
+                core,
+                cache,
+                (gfp, None),
+                (Ask::whole(), &mut Told(memory.platform())),
+            ) {
                 Ok(object) => rest
                     .iter_mut()
                     .take(1)

@@ -15,7 +15,7 @@ use super::policy::Place;
 use super::sections::frames_of;
 use super::{AllocError, Core, Memory};
 use crate::addr::{Order, Pfn, to_count, to_index};
-use crate::buddy::{Gfp, Request, Trace};
+use crate::buddy::{Gfp, Request, Told, Trace};
 use crate::config::{PAGE_SHIFT, PAGE_SIZE};
 use crate::mem::Exclusive;
 use crate::platform::{NodeId, Platform};
@@ -54,7 +54,7 @@ impl<P: Platform> Memory<P> {
         if request.gfp().contains(Gfp::ZERO) {
             return None;
         }
-        let block = self.alloc_at_hand(request, &mut ())?;
+        let block = self.alloc_at_hand(request, &mut Told(&self.platform))?;
         let at = base.checked_add(block.leak().first().addr().as_u64())?;
         NonNull::new(with_exposed_provenance_mut(to_index(at.as_u64())))
     }
@@ -75,7 +75,9 @@ impl<P: Platform> Memory<P> {
         match (size_for(layout), node) {
             (Some(size), None) => self.kmalloc(size, gfp),
             (Some(size), Some(node)) => self.kmalloc_node(size, gfp, node),
-            (None, node) => self.kmalloc_large(core, layout, (gfp, node), &mut ()),
+            (None, node) => {
+                self.kmalloc_large(core, layout, (gfp, node), &mut Told(&self.platform))
+            }
         }
     }
 
@@ -209,7 +211,7 @@ impl<P: Platform> Memory<P> {
             }
             // Whatever could not be had before that section stays so, but for what ends with it.
             let next = zone.lowest_latent(&self.platform);
-            self.populate_for(core, zone, &mut ());
+            self.populate_for(core, zone, &mut Told(&self.platform));
             let section = next.map_or(0, |next| frames_of(next).first().as_u64());
             from = Pfn::new(section.saturating_sub(wanted.frames.max(wanted.align)));
         }

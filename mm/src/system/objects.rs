@@ -9,7 +9,7 @@ use super::large::pages_request;
 use super::soil::Soil;
 use super::{AllocError, Core, Home, Memory};
 use crate::addr::{PhysAddr, VirtAddr};
-use crate::buddy::{Gfp, Trace};
+use crate::buddy::{Gfp, Told, Trace};
 use crate::platform::{NodeId, Platform};
 use crate::report::Corruption;
 use crate::slab::{
@@ -154,8 +154,13 @@ impl<P: Platform> Memory<P> {
     fn kmalloc_slow(&self, size: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
         let core = self.core().ok_or(AllocError::NotUp)?;
         match core.caches.kmalloc(size, gfp) {
-            Some(cache) => self.alloc_object(core, cache, (gfp, None), (Ask::bytes(size), &mut ())),
-            None => self.kmalloc_pages(core, size, (gfp, None), &mut ()),
+            Some(cache) => self.alloc_object(
+                core,
+                cache,
+                (gfp, None),
+                (Ask::bytes(size), &mut Told(&self.platform)),
+            ),
+            None => self.kmalloc_pages(core, size, (gfp, None), &mut Told(&self.platform)),
         }
     }
 
@@ -193,10 +198,13 @@ impl<P: Platform> Memory<P> {
         let core = self.core().ok_or(AllocError::NotUp)?;
         core.node(node).ok_or(AllocError::NoSuchNode)?;
         match core.caches.kmalloc(size, gfp) {
-            Some(cache) => {
-                self.alloc_object(core, cache, (gfp, Some(node)), (Ask::bytes(size), &mut ()))
-            }
-            None => self.kmalloc_pages(core, size, (gfp, Some(node)), &mut ()),
+            Some(cache) => self.alloc_object(
+                core,
+                cache,
+                (gfp, Some(node)),
+                (Ask::bytes(size), &mut Told(&self.platform)),
+            ),
+            None => self.kmalloc_pages(core, size, (gfp, Some(node)), &mut Told(&self.platform)),
         }
     }
 
@@ -379,7 +387,12 @@ impl<H: Home> KmemCache<H> {
     #[track_caller]
     fn alloc_slow(&self, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
         let (memory, core, cache) = self.parts().ok_or(AllocError::NotUp)?;
-        memory.alloc_object(core, cache, (gfp, None), (Ask::whole(), &mut ()))
+        memory.alloc_object(
+            core,
+            cache,
+            (gfp, None),
+            (Ask::whole(), &mut Told(memory.platform())),
+        )
     }
 
     /// As [`Self::alloc`], from a node's memory if there is any (Linux: `kmem_cache_alloc_node`). Context:
@@ -391,6 +404,11 @@ impl<H: Home> KmemCache<H> {
     pub fn alloc_node(&self, gfp: Gfp, node: NodeId) -> Result<NonNull<u8>, AllocError> {
         let (memory, core, cache) = self.parts().ok_or(AllocError::NotUp)?;
         core.node(node).ok_or(AllocError::NoSuchNode)?;
-        memory.alloc_object(core, cache, (gfp, Some(node)), (Ask::whole(), &mut ()))
+        memory.alloc_object(
+            core,
+            cache,
+            (gfp, Some(node)),
+            (Ask::whole(), &mut Told(memory.platform())),
+        )
     }
 }

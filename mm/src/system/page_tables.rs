@@ -3,7 +3,7 @@
 
 use super::{AllocError, Memory};
 use crate::addr::{Order, Pfn, VirtAddr, VirtRange};
-use crate::buddy::{Gfp, Request};
+use crate::buddy::{Gfp, Request, Told};
 use crate::config::{Layout, LayoutError};
 use crate::frame::FrameTable;
 use crate::mem::Exclusive;
@@ -194,7 +194,8 @@ impl<P: Platform> Memory<P> {
         };
         let request = Request::new(gfp, order);
         let taken = request.map_err(AllocError::from);
-        let taken = taken.and_then(|request| self.alloc_request(&request, &mut ()));
+        let taken =
+            taken.and_then(|request| self.alloc_request(&request, &mut Told(&self.platform)));
         taken.map_err(|_| OutOfTables)
     }
 

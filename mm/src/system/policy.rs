@@ -7,7 +7,7 @@
 
 use super::{AllocError, Block, Core, Memory};
 use crate::addr::{Order, Pfn};
-use crate::buddy::{Gfp, Request, Trace};
+use crate::buddy::{Gfp, Request, Told, Trace};
 use crate::mem::Exclusive;
 use crate::numa::{Mode, NodeMask, NodeState, Policy, PolicyError};
 use crate::platform::{NodeId, Platform};
@@ -122,7 +122,7 @@ impl<P: Platform> Memory<P> {
         let request = Request::new(gfp, order)?;
         let core = self.core().ok_or(AllocError::NotUp)?;
         let choice = core.choose(policy);
-        self.alloc_chosen(core, &choice, request, &mut ())
+        self.alloc_chosen(core, &choice, request, &mut Told(&self.platform))
     }
 
     /// How many pages in a row [`Mode::WeightedInterleave`] takes from a node; 1 at first. Context:

@@ -23,7 +23,7 @@ use super::bring_up::BringUpError;
 use super::sections::{AREA_PAGES, Sections, Site, frames_of, metadata_pages};
 use super::{Core, Memory};
 use crate::addr::{Pfn, PfnRange};
-use crate::buddy::{Step, Trace};
+use crate::buddy::{Step, Told, Trace};
 use crate::config::{PAGE_SIZE, PAGEBLOCK_FRAMES, SECTION_FRAMES};
 use crate::frame::FrameTable;
 use crate::mem::EarlyBox;
@@ -92,7 +92,7 @@ impl<P: Platform> Memory<P> {
         let mut sections: u64 = 0;
         for zone in node.zones() {
             while zone.is_behind() {
-                core.populate_next(&self.platform, zone, &mut ());
+                core.populate_next(&self.platform, zone, &mut Told(&self.platform));
                 sections = sections.saturating_add(1);
                 self.platform.reschedule();
             }

@@ -8,7 +8,7 @@ use super::drain::Ask;
 use super::held::Held;
 use super::{AllocError, Core, Home, Memory};
 use crate::addr::{Order, PfnRange};
-use crate::buddy::{Gfp, MigrateType, RangeError, Request};
+use crate::buddy::{Gfp, MigrateType, RangeError, Request, Told};
 use crate::mem::Exclusive;
 use crate::platform::Platform;
 use crate::report::Corruption;
@@ -154,7 +154,7 @@ impl<P: Platform> Memory<P> {
         let gfp = gfp.difference(Gfp::COMP);
         let request = Request::new(gfp, order).map_err(|error| ExactError::Alloc(error.into()))?;
         let block = self
-            .alloc_request(&request, &mut ())
+            .alloc_request(&request, &mut Told(&self.platform))
             .map_err(ExactError::Alloc)?;
         let frames = bytes.div_ceil(crate::config::PAGE_SIZE);
         let end = block.frames().first().saturating_add(frames);

@@ -3,7 +3,7 @@
 
 use super::{Core, Memory};
 use crate::addr::{Order, Pfn};
-use crate::buddy::{Gfp, Request, Trace};
+use crate::buddy::{Gfp, Request, Told, Trace};
 use crate::frame::FrameTable;
 use crate::mem::Exclusive;
 use crate::platform::{CpuId, NodeId, Platform};
@@ -67,7 +67,9 @@ impl<P: Platform> Ground for Soil<'_, P> {
     fn alloc_room(&self, bytes: u64) -> Option<Exclusive> {
         let order = Order::for_bytes(bytes)?;
         let request = Request::new(Gfp::KERNEL, order).ok()?;
-        self.memory.alloc_request(&request, &mut ()).ok()
+        self.memory
+            .alloc_request(&request, &mut Told(&self.memory.platform))
+            .ok()
     }
 
     fn free_slab(&self, block: Exclusive) {

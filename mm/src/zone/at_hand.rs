@@ -13,10 +13,11 @@ use super::listed::report;
 use super::{Node, Zone, ZoneKind};
 use crate::addr::{Order, Pfn};
 use crate::buddy::pageset::Gauges;
-use crate::buddy::{List, PageSet, Request, Step, Taken, Trace};
+use crate::buddy::{List, PageSet, Request, Step, Taken, Trace, tell, tell_block};
 use crate::frame::{FrameTable, Offer};
 use crate::mem::{Array, Exclusive};
 use crate::platform::{CpuId, Platform};
+use crate::report::{Event, EventKind};
 use crate::sync::{self, Pin, Resident, Row, Shortcuts, Vacant};
 use core::ptr::NonNull;
 
@@ -221,8 +222,9 @@ impl<'a, R> Here<'a, R> {
         };
         let (set, gauges) = own.parts();
         let hand_out = |page: Taken| {
-            let page = page.hand_out(platform, Order::ZERO, false);
-            page.map(|page| page.leak().first())
+            let page = page.hand_out(platform, Order::ZERO, false)?;
+            tell_block(platform, EventKind::Alloc, &page);
+            Some(page.leak().first())
         };
         let full = set.take_pages(list, places, hand_out, gauges);
         (full, own.leave())
@@ -232,8 +234,9 @@ impl<'a, R> Here<'a, R> {
     /// there, or that there is no room for; their places are emptied. Answers how many places were dealt
     /// with, empty ones included, and whether somebody wants the lists drained. Context: any but NMI.
     #[inline(always)]
-    pub(crate) fn put_pages(
+    pub(crate) fn put_pages<P: Platform>(
         &self,
+        platform: &P,
         pages: &mut [Option<Pfn>],
         offer: impl Fn(&FrameTable, Pfn) -> Option<Offer>,
     ) -> (usize, bool) {
@@ -258,6 +261,7 @@ impl<'a, R> Here<'a, R> {
                 let offer = offer(frames, pfn);
                 let block = offer.and_then(|offer| offer.cache(words).ok());
                 let Some(block) = block else { break };
+                tell(platform, || Event::block(EventKind::Free, pfn, Order::ZERO));
                 set.put_page(list, block);
                 put = put.wrapping_add(1);
                 *place = None;

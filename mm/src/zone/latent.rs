@@ -15,7 +15,7 @@
 use super::watermark::AllocFlags;
 use super::{Zone, watermark};
 use crate::addr::Order;
-use crate::buddy::{MigrateType, Mixing, Request};
+use crate::buddy::{MigrateType, Mixing, Request, Told};
 use crate::config::SECTION_FRAMES;
 use crate::frame::SectionFrames;
 use crate::mem::{CarveError, EarlyRam, Exclusive};
@@ -140,7 +140,7 @@ impl Zone {
     ) -> Result<(), Exclusive> {
         let order = block.order();
         let mut areas = self.lock(platform);
-        areas.give(block, order, &mut ())?;
+        areas.give(block, order, &mut Told(platform))?;
         // First there are more, then fewer again: nobody finds less than there is all the time.
         self.free.store(areas.free_frames(), Ordering::Relaxed);
         self.latent.fetch_sub(order.frames(), Ordering::Relaxed);

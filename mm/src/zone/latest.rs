@@ -3,10 +3,11 @@
 
 use super::{NumaEvent, Zone};
 use crate::addr::Order;
-use crate::buddy::{Request, Trace};
+use crate::buddy::{Request, Trace, tell_block};
 use crate::frame::Offer;
 use crate::mem::Exclusive;
 use crate::platform::{CpuId, Platform};
+use crate::report::EventKind;
 use crate::sync::atomic::Ordering;
 
 impl Zone {
@@ -28,7 +29,8 @@ impl Zone {
         }
         let mut areas = self.areas.lock(platform);
         let block = areas.take_latest(order, word, platform, trace);
-        if block.is_some() {
+        if let Some(block) = &block {
+            tell_block(platform, EventKind::Alloc, block);
             areas.note_alloc(order);
             self.note_numa(cpu, NumaEvent::Unlisted, 1);
         }

@@ -7,11 +7,13 @@ use super::lists::Lists;
 use crate::addr::{Order, to_index};
 use crate::buddy::pageset::Gauges;
 use crate::buddy::pageset::classic::Temperature;
-use crate::buddy::{FreeAreas, Gfp, List, Mixing, PageSet, Request, Step, Taken, Trace};
+use crate::buddy::{
+    FreeAreas, Gfp, List, Mixing, PageSet, Request, Step, Taken, Told, Trace, tell_block,
+};
 use crate::frame::FrameTable;
 use crate::mem::Exclusive;
 use crate::platform::{CpuId, Platform};
-use crate::report::Corruption;
+use crate::report::{Corruption, EventKind};
 use crate::sync::{OwnerCell, PerCpu, Pin, Seized};
 
 /// What became of a block that its owner gave back.
@@ -158,7 +160,7 @@ impl Zone {
                 lists.rise(list);
                 let filled = lists.set.has_at_hand(list)
                     || (self.spares(Order::ZERO, floor)
-                        && lists.refill((list, self.mixing(&request)), &mut ()));
+                        && lists.refill((list, self.mixing(&request)), &mut Told(platform)));
                 if filled {
                     continue;
                 }
@@ -167,6 +169,7 @@ impl Zone {
             PageSet::note_taken(1, gauges);
             taken = taken.wrapping_add(1);
             if let Some(page) = page.hand_out(platform, Order::ZERO, false) {
+                tell_block(platform, EventKind::Alloc, &page);
                 sink(page);
             }
         }

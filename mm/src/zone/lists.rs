@@ -6,7 +6,7 @@ use super::Zone;
 use super::listed::Kept;
 use crate::addr::{Order, Pfn};
 use crate::buddy::pageset::Gauges;
-use crate::buddy::{List, Mixing, PageSet, Step, Trace};
+use crate::buddy::{List, Mixing, PageSet, Step, Told, Trace};
 use crate::frame::{FrameTable, Word};
 use crate::mem::Exclusive;
 use crate::platform::Platform;
@@ -136,7 +136,7 @@ impl<P: Platform> Lists<'_, P> {
     #[inline(never)]
     pub(super) fn drain(&mut self) {
         for list in List::all() {
-            self.drain_list(list, u32::MAX, &mut ());
+            self.drain_list(list, u32::MAX, &mut Told(self.platform));
         }
         PageSet::note_drain(self.gauges);
     }

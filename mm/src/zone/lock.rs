@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use super::Zone;
-use crate::buddy::{FreeAreas, MigrateType, Trace};
+use crate::buddy::{FreeAreas, MigrateType, Told, Trace};
 use crate::platform::Platform;
 use crate::sync::IrqGuard;
 use crate::sync::atomic::Ordering;
@@ -12,7 +12,7 @@ impl Zone {
     /// Takes the zone lock, with every free block on its list. Context: task, atomic or irq; not NMI.
     #[inline]
     pub(super) fn lock<'a, P: Platform>(&'a self, platform: &'a P) -> IrqGuard<'a, FreeAreas, P> {
-        self.lock_traced(platform, &mut ())
+        self.lock_traced(platform, &mut Told(platform))
     }
 
     /// The same; what it takes to get there is noted.
@@ -33,7 +33,7 @@ impl Zone {
         platform: &'a P,
     ) -> Option<IrqGuard<'a, FreeAreas, P>> {
         let mut areas = self.areas.try_lock(platform)?;
-        areas.settle(&mut ());
+        areas.settle(&mut Told(platform));
         Some(areas)
     }
 

@@ -5,11 +5,11 @@
 use super::listed::Kept;
 use super::watermark::AllocFlags;
 use super::{NumaEvent, Zone};
-use crate::buddy::Mixing;
-use crate::buddy::{List, Request};
+use crate::buddy::{List, Mixing, Request, Told, tell_block};
 use crate::frame::{FrameTable, Word};
 use crate::mem::Exclusive;
 use crate::platform::Platform;
+use crate::report::EventKind;
 use crate::sync::Pin;
 use crate::sync::atomic::Ordering;
 
@@ -30,7 +30,9 @@ impl Zone {
         let order = request.order();
         let taken = set.take(list, order, gauges);
         let _ = own.leave();
-        taken?.hand_out(pin.platform(), order, request.is_compound())
+        let block = taken?.hand_out(pin.platform(), order, request.is_compound())?;
+        tell_block(pin.platform(), EventKind::Alloc, &block);
+        Some(block)
     }
 
     /// Takes a block from the free areas, if nobody is at them. Context: any.
@@ -45,8 +47,9 @@ impl Zone {
         let mut areas = self.areas.try_lock(platform).ok_or(Contended)?;
         let flags = AllocFlags::empty();
         let wanted = (request, flags, Mixing::Allowed);
-        let block = Self::take(&mut areas, platform, wanted, self.home, &mut ());
-        if block.is_some() {
+        let block = Self::take(&mut areas, platform, wanted, self.home, &mut Told(platform));
+        if let Some(block) = &block {
+            tell_block(platform, EventKind::Alloc, block);
             self.note_numa(platform.current_cpu(), NumaEvent::Unlisted, 1);
         }
         self.unlock(areas);
@@ -69,6 +72,7 @@ impl Zone {
         if gauges.are_closed() || !set.has_lists(order) || !set.has_room(order, gauges) {
             return Kept::Refused(block);
         }
+        tell_block(pin.platform(), EventKind::Free, &block);
         match frames.cache(block, set.words(list).0) {
             Ok(block) => {
                 let _ = set.put_anyway(list, order, block, gauges);
@@ -92,7 +96,8 @@ impl Zone {
             return Err(block);
         };
         let order = block.order();
-        let given = areas.give(block, order, &mut ());
+        tell_block(platform, EventKind::Free, &block);
+        let given = areas.give(block, order, &mut Told(platform));
         if given.is_ok() {
             areas.note_free(order.frames());
         }

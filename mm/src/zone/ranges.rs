@@ -8,10 +8,11 @@
 
 use super::Zone;
 use crate::addr::PfnRange;
-use crate::buddy::{FreeAreas, MigrateType, RangeError};
+use crate::buddy::{FreeAreas, MigrateType, RangeError, tell_block};
 use crate::config::PAGEBLOCK_FRAMES;
 use crate::mem::Exclusive;
 use crate::platform::Platform;
+use crate::report::EventKind;
 
 /// Frames that are dealt with under one hold of the lock, at most: eight pageblocks. A pair that
 /// may be one block of the largest order is never cut.
@@ -53,6 +54,9 @@ impl Zone {
             let mut taken: u64 = 0;
             let outcome = areas.take_range::<P>(part, kind, |block| {
                 taken = taken.wrapping_add(block.frames().frames());
+                // They leave the free areas for their owner at once.
+                tell_block(platform, EventKind::Take, &block);
+                tell_block(platform, EventKind::Alloc, &block);
                 each(block);
             });
             areas.unisolate(part);

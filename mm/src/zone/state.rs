@@ -8,13 +8,14 @@ use crate::addr::{Order, Pfn, PfnRange, to_count};
 use crate::buddy::pageset::limits::{Limits, SharedLimits};
 use crate::buddy::pageset::{Gauges, PageSetStats};
 use crate::buddy::{
-    Census, FreeAreas, Keep, MigrateType, Mixing, PageSet, Request, Stats, Step, Trace,
+    Census, FreeAreas, Keep, MigrateType, Mixing, PageSet, Request, Stats, Step, Told, Trace,
+    tell_block,
 };
 use crate::config::{ORDERS, PAGEBLOCK_FRAMES};
 use crate::frame::{FrameTable, Word, ZoneId};
 use crate::mem::{Array, Exclusive};
 use crate::platform::{CpuId, Platform};
-use crate::report::{Check, Corruption};
+use crate::report::{Check, Corruption, EventKind};
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{PerCpu, SpinLock, rank};
 
@@ -312,8 +313,9 @@ impl Zone {
         let mut areas = self.areas.lock(platform);
         let wanted = (request, flags, mixing);
         let block = Self::take(&mut areas, platform, wanted, self.home, trace);
-        if block.is_some() {
+        if let Some(block) = &block {
             self.note_numa(platform.current_cpu(), NumaEvent::Unlisted, 1);
+            tell_block(platform, EventKind::Alloc, block);
         }
         self.unlock(areas);
         if block.is_none() {
@@ -335,8 +337,9 @@ impl Zone {
         let mut taken: usize = 0;
         while taken < count {
             let wanted = (request, AllocFlags::empty(), mixing);
-            let block = Self::take(&mut areas, platform, wanted, self.home, &mut ());
+            let block = Self::take(&mut areas, platform, wanted, self.home, &mut Told(platform));
             let Some(block) = block else { break };
+            tell_block(platform, EventKind::Alloc, &block);
             sink(block);
             taken = taken.wrapping_add(1);
         }
@@ -402,6 +405,7 @@ impl Zone {
     ) -> Result<(), Exclusive> {
         let mut areas = self.lock_traced(platform, trace);
         let order = block.order();
+        tell_block(platform, EventKind::Free, &block);
         let given = areas.give(block, order, trace);
         if given.is_ok() {
             areas.note_free(order.frames());
@@ -422,7 +426,8 @@ impl Zone {
         let (mut given, mut dealt): (u64, usize) = (0, 0);
         for place in pages {
             if let Some(page) = place.take() {
-                if let Err(page) = areas.give_page(page) {
+                tell_block(platform, EventKind::Free, &page);
+                if let Err(page) = areas.give_page(page, &mut Told(platform)) {
                     *place = Some(page);
                     break;
                 }
@@ -446,7 +451,7 @@ impl Zone {
     ) -> Result<(), Exclusive> {
         let order = block.order();
         let mut areas = self.lock(platform);
-        areas.give(block, order, &mut ())?;
+        areas.give(block, order, &mut Told(platform))?;
         self.managed.fetch_add(order.frames(), Ordering::Relaxed);
         self.unlock(areas);
         Ok(())

@@ -17,6 +17,20 @@ pub trait SimConfig: Send + Sync + 'static {
     const LISTS: PageLists = PageLists::Off;
     /// When memory is populated unless a test says otherwise. Most tests look at all of it.
     const POPULATE: Populate = Populate::AtBoot;
+    /// Whether it is recorded what happens.
+    const EVENTS: bool = false;
+}
+
+/// The same with a record of what happens.
+#[derive(Debug)]
+pub struct Recorded<C>(std::marker::PhantomData<fn() -> C>);
+
+impl<C: SimConfig> SimConfig for Recorded<C> {
+    const PROFILE: Profile = C::PROFILE;
+    const MODEL: MemoryModel = C::MODEL;
+    const LISTS: PageLists = C::LISTS;
+    const POPULATE: Populate = C::POPULATE;
+    const EVENTS: bool = true;
 }
 
 /// The same with memory populated on demand.

@@ -17,7 +17,7 @@ use mm::platform::{
     Profile, ProtectPageError, TlbFeatures, TlbFlush,
 };
 use mm::report::{
-    AllocFailure, Corruption, ForcedFailure, ForcedObjectFailure, GraceStall, SleepInAtomic,
+    AllocFailure, Corruption, Event, ForcedFailure, ForcedObjectFailure, GraceStall, SleepInAtomic,
 };
 use mm::system::Populate;
 
@@ -25,6 +25,7 @@ use super::cpus::Cpus;
 use super::gaps::Stops;
 use super::mmu::{Access, Fault, Registers};
 use super::paging::Paging;
+use super::recorder::Recorder;
 use super::tlb::Tlb;
 use super::{Gaps, OnCpu, Ram, SimConfig, Trouble, nmi, patience, pins};
 
@@ -57,6 +58,7 @@ pub struct SimPlatform<C: SimConfig> {
     /// By CPU; node 0 for those that are not named.
     cpu_nodes: Vec<NodeId>,
     reports: Mutex<Vec<Corruption>>,
+    recorder: Recorder,
     /// What failed last, and how often anything did.
     failures: Mutex<(u64, String)>,
     forced: Mutex<Vec<ForcedFailure>>,
@@ -95,6 +97,7 @@ impl<C: SimConfig> SimPlatform<C> {
             paging: Paging::new(cpus, end.div_ceil(PAGE_SIZE)),
             cpu_nodes,
             reports: Mutex::default(),
+            recorder: Recorder::default(),
             failures: Mutex::default(),
             forced: Mutex::default(),
             forced_objects: Mutex::default(),
@@ -171,6 +174,12 @@ impl<C: SimConfig> SimPlatform<C> {
         memblock.add(self, range).unwrap();
         let request = Request::bytes(range.size()).floor(Floor::Required(range.start()));
         memblock.alloc_raw(self, &request).unwrap()
+    }
+
+    /// What happened, if that [is recorded](SimConfig::EVENTS).
+    #[must_use]
+    pub fn recorder(&self) -> &Recorder {
+        &self.recorder
     }
 
     /// Takes the damage reports that came in so far, oldest first.
@@ -376,6 +385,12 @@ unsafe impl<C: SimConfig> Platform for SimPlatform<C> {
 
     fn virt_to_phys(&self, addr: VirtAddr) -> Option<PhysAddr> {
         self.ram.phys(addr)
+    }
+
+    const EVENTS: bool = C::EVENTS;
+
+    fn event(&self, event: Event) {
+        self.recorder.record(event);
     }
 
     const HAS_ANCHORS: bool = C::HAS_ANCHORS;

@@ -141,6 +141,7 @@ fn main() -> ExitCode {
         ),
     ]);
     trials.push(trial("seen", "while_it_runs", seen::live));
+    trials.push(trial("seen", "what_happened_before", seen::past));
     for case in overflows::OVERFLOWS {
         let overflow = || overflows::are_reported(case);
         trials.push(trial("overflow", case.name, overflow));

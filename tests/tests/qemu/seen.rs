@@ -2,16 +2,20 @@
 //! it has ended.
 
 use core::time::Duration;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::thread;
 
 use boot_runner::outcome::RanCommands;
 use boot_runner::show;
 use libtest_mimic::Failed;
+use mm::report::EventKind;
 use mm_viewer::guest::Guest;
+use mm_viewer::history::History;
 use mm_viewer::owner::Owner;
 use mm_viewer::picture::Picture;
 use mm_viewer::snapshot::Snapshot;
+use mm_viewer::splits;
 
 use crate::guest;
 
@@ -63,7 +67,11 @@ fn ended(
 pub(crate) fn agrees(case: &Seen) -> Result<(), Failed> {
     let folder = tempfile::tempdir()?;
     let (printed, files) = ended(case.options, COUNTS, &folder.path().join("ram"))?;
-    let snapshot = Snapshot::take(&show::attach(&files).map_err(|error| error.to_string())?);
+    let guest = show::attach(&files).map_err(|error| error.to_string())?;
+    if History::read(&guest, u64::MAX) != History::default() {
+        return Err("something is recorded that nobody asked for".into());
+    }
+    let snapshot = Snapshot::take(&guest);
     let counts = snapshot.counts();
     let of = |owner: Owner| counts[owner.index()] * 4;
     let free: u64 = Owner::ALL
@@ -194,6 +202,56 @@ pub(crate) fn live() -> Result<(), Failed> {
     match looks {
         0 => Err("nobody looked while it ran".into()),
         _ => Ok(()),
+    }
+}
+
+/// What a kernel that records has recorded, of each CPU and in one order, and with it how a block was halved and merged.
+pub(crate) fn past() -> Result<(), Failed> {
+    let folder = tempfile::tempdir()?;
+    let options = "--events --cpus 2 --memory 256M --cmdline events=100000";
+    let commands = "stress 5000; stress vmalloc 200";
+    let (printed, files) = ended(options, commands, &folder.path().join("ram"))?;
+    let guest = show::attach(&files).map_err(|error| error.to_string())?;
+    let history = History::read(&guest, u64::MAX);
+    let is_sorted = history.events.is_sorted_by_key(|happening| happening.time);
+    let missing: Vec<_> = EventKind::ALL
+        .into_iter()
+        .filter(|&kind| !matches!(kind, EventKind::Steal | EventKind::Populate))
+        .filter(|&kind| {
+            !history
+                .events
+                .iter()
+                .any(|happening| happening.event.kind == kind)
+        })
+        .collect();
+    let cpus: BTreeSet<_> = history
+        .events
+        .iter()
+        .map(|happening| happening.cpu)
+        .collect();
+    if !is_sorted || !missing.is_empty() || cpus != BTreeSet::from([0, 1]) {
+        let count = history.events.len();
+        return Err(format!("{count} events, {missing:?} are missing\n{printed}").into());
+    }
+    // The number is rounded down to a power of two.
+    let kept = history
+        .events
+        .iter()
+        .filter(|happening| happening.cpu == 0)
+        .count();
+    if kept > 1 << 16 || history.per_second.is_none() {
+        return Err(format!("{kept} events of CPU 0, {:?} a second", history.per_second).into());
+    }
+    let now = Snapshot::take(&guest).owners;
+    let before = history.undo(&now, usize::MAX);
+    let changed = now
+        .iter()
+        .zip(&before)
+        .filter(|(now, before)| now != before)
+        .count();
+    match splits::svg(&history) {
+        Some(drawing) if drawing.starts_with("<svg") && changed > 0 => Ok(()),
+        _ => Err(format!("nothing to draw, {changed} frames changed").into()),
     }
 }
 

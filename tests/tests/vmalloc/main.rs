@@ -29,6 +29,7 @@ mod others;
 mod promises;
 mod protect;
 mod purge;
+mod recorded;
 mod shown;
 mod suite;
 mod waiting;

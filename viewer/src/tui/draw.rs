@@ -18,12 +18,15 @@ const LEGEND: u16 = 32;
 /// Rows for what is selected.
 const DETAIL: u16 = 5;
 
-const HELP: [&str; 14] = [
-    "1-7, Tab     panes: map, zones, CPUs, caches, areas, numbers, console",
+const HELP: [&str; 17] = [
+    "1-8, Tab     panes: map, zones, CPUs, caches, areas, numbers, console,",
+    "             events",
     "arrows       move in the map, scroll in lists; PageUp, PageDown, Home, End",
     "+  -  0      zoom in, zoom out, all of it",
     "s            caches: sort by frames, name, size, objects",
     "p, space     pause, go on",
+    "[  ]  n      in time: an event back, an event forward, now;",
+    "{  }         a hundred events (of a machine that runs with --events)",
     "?, h, F1     this",
     "q, Esc       quit",
     "",
@@ -52,6 +55,7 @@ pub fn draw(frame: &mut Frame<'_>, ui: &mut Ui) {
         Pane::Areas => table(frame, ui, body, &areas(ui)),
         Pane::Numbers => table(frame, ui, body, &numbers(ui)),
         Pane::Console => console(frame, ui, body),
+        Pane::Events => table(frame, ui, body, &events(ui)),
     }
     frame.render_widget(Paragraph::new(foot(ui)), bottom);
     if ui.helps {
@@ -74,15 +78,17 @@ fn tabs(ui: &Ui) -> Line<'static> {
 }
 
 fn foot(ui: &Ui) -> Line<'static> {
-    let status = match &ui.status {
-        Status::Seen if ui.is_paused => Span::raw("paused").yellow(),
-        Status::Seen => Span::raw("live").green(),
-        Status::Unseen(why) => Span::raw(why.clone()).yellow(),
-        Status::Ended(how) => Span::raw(how.clone()).red(),
+    let status = match (&ui.status, ui.when()) {
+        (_, Some(when)) => Span::raw(when).yellow(),
+        (Status::Seen, None) if ui.is_paused => Span::raw("paused").yellow(),
+        (Status::Seen, None) => Span::raw("live").green(),
+        (Status::Unseen(why), None) => Span::raw(why.clone()).yellow(),
+        (Status::Ended(how), None) => Span::raw(how.clone()).red(),
     };
     let keys = match ui.pane {
         Pane::Map => "  arrows move, + - 0 zoom",
         Pane::Caches => "  s sorts, arrows scroll",
+        Pane::Events => "  [ ] go back and forth in time",
         Pane::Console => "  keys go to the machine, Esc leads away",
         _ => "  arrows scroll",
     };
@@ -296,6 +302,23 @@ fn areas(ui: &Ui) -> Rows {
         head: head.map(str::to_owned).to_vec(),
         widths: vec![18, 6, 10, 5, 36],
         rows: rows.collect(),
+    }
+}
+
+fn events(ui: &Ui) -> Rows {
+    let what = match ui.past.history.is_recorded {
+        true => "of what",
+        false => "nothing is recorded without --events",
+    };
+    let clock = match ui.past.history.per_second {
+        Some(_) => "us",
+        None => "clock",
+    };
+    let head = [clock, "CPU", "what", what];
+    Rows {
+        head: head.map(str::to_owned).to_vec(),
+        widths: vec![12, 3, 8, 54],
+        rows: ui.happenings(),
     }
 }
 

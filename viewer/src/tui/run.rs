@@ -12,7 +12,6 @@ use super::{Asked, Status, Ui, draw};
 use crate::frame::describe;
 use crate::guest::Guest;
 use crate::ram::Ram;
-use crate::snapshot::Snapshot;
 
 /// From one look to the next.
 const LOOK: Duration = Duration::from_millis(100);
@@ -143,7 +142,7 @@ impl Looker<'_> {
         if began < self.next {
             return;
         }
-        if !ui.is_paused {
+        if !ui.is_paused || ui.wants_past() {
             self.look_now(ui, began);
         }
         if let Some(guest) = &self.guest {
@@ -169,7 +168,7 @@ impl Looker<'_> {
         }
         let Some(guest) = &mut self.guest else { return };
         guest.refresh();
-        ui.snapshot = Snapshot::take(guest);
+        ui.look(guest);
         if now.saturating_duration_since(self.rates) >= SECOND {
             let numbers = ui.numbers();
             let change = |(name, value): (&String, &u64)| {

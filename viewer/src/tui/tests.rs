@@ -4,8 +4,12 @@ use expect_test::expect;
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 
-use super::{Asked, KeyCode, KeyEvent, KeyModifiers, Order, Pane, Status, Ui, draw};
+use mm::addr::Pfn;
+use mm::report::{Event, EventKind};
+
+use super::{Asked, KeyCode, KeyEvent, KeyModifiers, Order, Pane, Past, Status, Ui, draw};
 use crate::areas::{Area, State};
+use crate::history::{Happening, History};
 use crate::owner::{Owner, Type};
 use crate::snapshot::{Cache, CpuList, Snapshot, Zone};
 
@@ -98,7 +102,7 @@ fn zones_have_bars_and_blocks() {
     let mut ui = ui();
     press(&mut ui, KeyCode::Char('2'));
     expect![[r#"
-         1 map  2 zones  3 CPUs  4 caches  5 areas  6 numbers  7 console  64M of memory,
+         1 map  2 zones  3 CPUs  4 caches  5 areas  6 numbers  7 console  8 events  64M
         node 0 DMA32    54M of 60M free; min 300 low 1500 high 3000 boost 0
          m     l      h
         free blocks      5     0     0     0     0     0     0     0     0     0    13
@@ -235,6 +239,8 @@ fn keys_of_the_console_are_the_machines() {
     let stop = KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL);
     assert_eq!(ui.key(stop), Asked::Type(vec![3]));
     assert_eq!(press(&mut ui, KeyCode::Esc), Asked::Nothing);
+    assert_eq!(ui.pane, Pane::Events);
+    press(&mut ui, KeyCode::Tab);
     assert_eq!(ui.pane, Pane::Map);
     press(&mut ui, KeyCode::Char('?'));
     assert!(screen(&mut ui, (80, 24)).contains("Any key closes this."));
@@ -243,4 +249,62 @@ fn keys_of_the_console_are_the_machines() {
     press(&mut ui, KeyCode::Char('p'));
     assert!(ui.is_paused && screen(&mut ui, (80, 24)).contains("paused"));
     assert_eq!(press(&mut ui, KeyCode::Char('q')), Asked::Quit);
+}
+
+#[test]
+fn what_happened_is_undone_and_done_again() {
+    let mut ui = ui();
+    press(&mut ui, KeyCode::Char('8'));
+    assert!(screen(&mut ui, (80, 8)).contains("nothing is recorded"));
+    let events = [
+        (EventKind::Free, 1024, 0),
+        (EventKind::Give, 1024, 0),
+        (EventKind::Take, 8192, 1),
+        (EventKind::Alloc, 8192, 1),
+    ];
+    let events = (0..)
+        .zip(events)
+        .map(|(time, (kind, pfn, order))| Happening {
+            time: 1000 * time,
+            cpu: 1,
+            event: Event::block(kind, Pfn::new(pfn), mm::addr::Order::new(order).unwrap()),
+        });
+    ui.snapshot.owners[1024] = Owner::Free(Type::Movable);
+    ui.snapshot.owners[8192..8194].fill(Owner::Used);
+    // As a look finds it.
+    ui.past = Past::new(
+        History {
+            events: events.collect(),
+            per_second: Some(1_000_000_000),
+            is_recorded: true,
+        },
+        &ui.snapshot,
+    );
+    let live = ui.snapshot.owners.clone();
+    // The first key stops the time where nobody did.
+    press(&mut ui, KeyCode::Char('['));
+    assert!(ui.is_paused);
+    expect![[r#"
+         1 map  2 zones  3 CPUs  4 caches  5 areas  6 numbers  7 console  8 events  64M
+        us           CPU what     of what
+        -1.0         1   take     0x2000 order 1, unmovable
+        -2.0         1   give     0x400 order 0
+        -3.0         1   free     0x400 order 0
+
+
+        1 events, 1.0 us back  [ ] go back and forth in time  p pause  ? help  q quit
+    "#]]
+    .assert_eq(&screen(&mut ui, (80, 8)));
+    assert_eq!(ui.snapshot.owners[8193], Owner::PerCpu);
+    press(&mut ui, KeyCode::Char('['));
+    assert_eq!(ui.snapshot.owners[8193], Owner::Free(Type::Movable));
+    press(&mut ui, KeyCode::Char('{'));
+    assert_eq!(ui.snapshot.owners[1024], Owner::Used);
+    assert!(screen(&mut ui, (80, 8)).contains("4 events back"));
+    press(&mut ui, KeyCode::Char('}'));
+    assert_eq!(ui.snapshot.owners, live);
+    for key in ['[', '[', 'n'] {
+        press(&mut ui, KeyCode::Char(key));
+    }
+    assert_eq!((ui.snapshot.owners.clone(), ui.past.undone), (live, 0));
 }

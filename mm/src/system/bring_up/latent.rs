@@ -7,7 +7,7 @@
 
 use super::{BringUpError, Builder};
 use crate::addr::{PfnRange, to_count};
-use crate::buddy::Area;
+use crate::buddy::{Area, Told};
 use crate::collections::SetBank;
 use crate::config::{PAGE_SIZE, SECTION_FRAMES};
 use crate::frame::FrameTable;
@@ -179,7 +179,7 @@ impl Core {
             let first = node.zonelist(ZoneKind::Normal).next();
             let zone = first.or_else(|| node.zonelist(ZoneKind::Movable).next());
             if let Some(zone) = zone.filter(|zone| zone.is_behind()) {
-                self.populate_next(platform, zone, &mut ());
+                self.populate_next(platform, zone, &mut Told(platform));
             }
         }
         Ok(())

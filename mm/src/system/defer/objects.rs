@@ -10,7 +10,7 @@ use core::ptr::NonNull;
 
 use super::{Backlog, Waiting};
 use crate::addr::{Order, VirtAddr};
-use crate::buddy::{Gfp, Request};
+use crate::buddy::{Gfp, Request, Told};
 use crate::config::PAGE_SHIFT;
 use crate::frame::CachedWord;
 use crate::mem::Exclusive;
@@ -208,6 +208,6 @@ impl<P: Platform> Memory<P> {
 
     fn page_for_names(&self) -> Option<Exclusive> {
         let request = Request::new(Gfp::NOWAIT, Order::ZERO).ok()?;
-        self.alloc_request(&request, &mut ()).ok()
+        self.alloc_request(&request, &mut Told(&self.platform)).ok()
     }
 }
