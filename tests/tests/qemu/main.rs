@@ -20,6 +20,7 @@ mod nodes;
 mod overflows;
 mod replay;
 mod seen;
+mod shown;
 mod sizes;
 mod steps;
 mod tables;
@@ -171,6 +172,7 @@ fn main() -> ExitCode {
     ]);
     trials.extend(addresses::trials());
     trials.extend(budgets::trials());
+    trials.extend(shown::trials());
     if args.list && tools::installed_qemu().is_none() {
         eprintln!("qemu tests: QEMU is not installed; the in-kernel tests are not listed");
     } else {
