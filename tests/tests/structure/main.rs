@@ -10,5 +10,6 @@ mod levels;
 mod loom;
 mod mutants;
 mod registered;
+mod release;
 mod samples;
 mod sources;
