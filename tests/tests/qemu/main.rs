@@ -17,6 +17,7 @@ mod guide;
 mod ktests;
 mod levels;
 mod nodes;
+mod others;
 mod overflows;
 mod replay;
 mod seen;
@@ -124,6 +125,7 @@ fn main() -> ExitCode {
         .collect();
     trials.extend([
         trial("guide", "is_followed", guide::is_followed),
+        trial("others", "read_files_of_proc", others::read),
         trial("virtio_blk", "none", examples::virtio_blk_without_a_disk),
         trial(
             "bad_input",
