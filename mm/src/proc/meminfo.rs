@@ -9,8 +9,23 @@ use crate::slab::SlabFlags;
 use crate::system::Memory;
 use crate::zone::Zone;
 
-/// Prints `/proc/meminfo`, the lines that it has something to say of, in Linux's order. `PageTables` counts those of
-/// the kernel too, but for those that were made before memory was up. Zeroes before memory is up. Context: any but NMI.
+/// Lines about what the library has no pages of: files, swap, programs. They are zero, as in a Linux without any.
+const OF_FILES_AND_PROGRAMS: [&str; 10] = [
+    "Buffers:",
+    "Cached:",
+    "SwapCached:",
+    "Active:",
+    "Inactive:",
+    "SwapTotal:",
+    "SwapFree:",
+    "Dirty:",
+    "Writeback:",
+    "Mapped:",
+];
+
+/// Prints `/proc/meminfo`, in Linux's order: the lines that it has something to say of, and those that every Linux has and
+/// whose readers insist on them. `PageTables` counts those of the kernel too, but for those that were made before memory was
+/// up. Zeroes before memory is up; also of files, swap and pages of programs, of which the library has none. Context: any but NMI.
 ///
 /// # Errors
 /// Those of `out`.
@@ -21,16 +36,22 @@ pub fn meminfo<P: Platform>(memory: &Memory<P>, out: &mut dyn Write) -> fmt::Res
     write("MemTotal:", memory.managed_frames())?;
     write("MemFree:", free)?;
     write("MemAvailable:", available(memory, free, &slabs))?;
+    for none in OF_FILES_AND_PROGRAMS {
+        write(none, 0)?;
+    }
     write("Slab:", slabs.reclaimable.saturating_add(slabs.others))?;
     write("SReclaimable:", slabs.reclaimable)?;
     write("SUnreclaim:", slabs.others)?;
     write("PageTables:", memory.page_table_frames())?;
-    if let Some((space, _)) = memory.kspace() {
-        write("VmallocTotal:", space.range().size() >> PAGE_SHIFT)?;
-        write("VmallocUsed:", space.used_pages(memory.platform()))?;
-        // Linux does not look for it any more either.
-        write("VmallocChunk:", 0)?;
-    }
+    write("Committed_AS:", 0)?;
+    let (total, used) = memory.kspace().map_or((0, 0), |(space, _)| {
+        let used = space.used_pages(memory.platform());
+        (space.range().size() >> PAGE_SHIFT, used)
+    });
+    write("VmallocTotal:", total)?;
+    write("VmallocUsed:", used)?;
+    // Linux does not look for it any more either.
+    write("VmallocChunk:", 0)?;
     write("Percpu:", copies(memory))?;
     let cma = memory.zones().map(Zone::cma);
     let (total, free) = cma.fold((0_u64, 0_u64), |(total, free), (its, its_free)| {

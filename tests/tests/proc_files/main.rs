@@ -4,6 +4,7 @@
 mod counters;
 mod iomem;
 mod numa;
+mod others;
 mod pages;
 mod parse;
 mod readers;

@@ -196,10 +196,24 @@ fn before_memory_is_up_lists_are_empty_and_totals_are_zero() {
                 MemTotal:              0 kB
                 MemFree:               0 kB
                 MemAvailable:          0 kB
+                Buffers:               0 kB
+                Cached:                0 kB
+                SwapCached:            0 kB
+                Active:                0 kB
+                Inactive:              0 kB
+                SwapTotal:             0 kB
+                SwapFree:              0 kB
+                Dirty:                 0 kB
+                Writeback:             0 kB
+                Mapped:                0 kB
                 Slab:                  0 kB
                 SReclaimable:          0 kB
                 SUnreclaim:            0 kB
                 PageTables:            0 kB
+                Committed_AS:          0 kB
+                VmallocTotal:          0 kB
+                VmallocUsed:           0 kB
+                VmallocChunk:          0 kB
                 Percpu:                0 kB
                 CmaTotal:              0 kB
                 CmaFree:               0 kB

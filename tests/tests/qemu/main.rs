@@ -17,9 +17,11 @@ mod guide;
 mod ktests;
 mod levels;
 mod nodes;
+mod others;
 mod overflows;
 mod replay;
 mod seen;
+mod shown;
 mod sizes;
 mod steps;
 mod tables;
@@ -123,6 +125,7 @@ fn main() -> ExitCode {
         .collect();
     trials.extend([
         trial("guide", "is_followed", guide::is_followed),
+        trial("others", "read_files_of_proc", others::read),
         trial("virtio_blk", "none", examples::virtio_blk_without_a_disk),
         trial(
             "bad_input",
@@ -172,6 +175,7 @@ fn main() -> ExitCode {
     ]);
     trials.extend(addresses::trials());
     trials.extend(budgets::trials());
+    trials.extend(shown::trials());
     if args.list && tools::installed_qemu().is_none() {
         eprintln!("qemu tests: QEMU is not installed; the in-kernel tests are not listed");
     } else {
