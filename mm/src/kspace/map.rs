@@ -20,15 +20,16 @@ impl Space {
         attributes: Attributes,
     ) -> Result<(), MapError> {
         let (memory, known) = (supply.memory(), area.table());
-        let (range, kept) = (area.mapped(), Empties::Kept);
         let pages = (area.start(), area.pages());
-        match known.and_then(|table| table.map(memory, pages, frames, attributes)) {
-            Some(done) => done?,
-            None => {
-                self.tables.map(memory, range, frames, attributes, kept)?;
-                area.set_table(self.tables.pte_table(memory, range));
+        if let Some(done) = known.and_then(|table| table.map(memory, pages, frames, attributes)) {
+            if done.is_ok() {
+                tell_pages(supply.platform(), EventKind::Map, area.mapped());
             }
+            return done;
         }
+        let (range, kept) = (area.mapped(), Empties::Kept);
+        self.tables.map(memory, range, frames, attributes, kept)?;
+        area.set_table(self.tables.pte_table(memory, range));
         tell_pages(supply.platform(), EventKind::Map, range);
         Ok(())
     }
