@@ -29,7 +29,7 @@ mod bring_up;
 mod cache_benches;
 mod cma;
 mod events;
-mod fault_story;
+pub(crate) mod fault_story;
 mod files;
 mod firmware;
 pub(crate) mod fixmap;

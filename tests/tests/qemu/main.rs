@@ -24,6 +24,7 @@ mod seen;
 mod shown;
 mod sizes;
 mod steps;
+mod stories;
 mod tables;
 
 use std::process::ExitCode;
@@ -174,6 +175,7 @@ fn main() -> ExitCode {
         ),
     ]);
     trials.extend(addresses::trials());
+    trials.extend(stories::trials());
     trials.extend(budgets::trials());
     trials.extend(shown::trials());
     if args.list && tools::installed_qemu().is_none() {
