@@ -20,6 +20,7 @@ mod nodes;
 mod others;
 mod overflows;
 mod replay;
+mod screen;
 mod seen;
 mod shown;
 mod sizes;
@@ -176,6 +177,7 @@ fn main() -> ExitCode {
     ]);
     trials.extend(addresses::trials());
     trials.extend(stories::trials());
+    trials.extend(screen::trials());
     trials.extend(budgets::trials());
     trials.extend(shown::trials());
     if args.list && tools::installed_qemu().is_none() {
