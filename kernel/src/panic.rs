@@ -1,5 +1,8 @@
 //! The end of the kernel: reports of panics and of exceptions nobody expected.
 //!
+//! A page fault's report ends with what lies at the address: whose stack, object, area or page it is, and who allocated and
+//! freed it.
+//!
 //! A report must come out whatever broke. So it allocates nothing, takes the terminal's lock by
 //! force, and watches itself: a fault inside a report prints one line and ends the machine, and a
 //! fault inside that ends it without a word. All other CPUs are stopped before the first line;
@@ -9,9 +12,12 @@ use crate::arch::exit::{self, Status};
 use crate::arch::local::{self, CpuLocal};
 use crate::arch::trap::{TrapFrame, VectorName, vector};
 use crate::arch::{irq, registers, smp};
+use crate::console::Console;
+use crate::memory::{MEMORY, fault_story};
 use crate::{backtrace, console, kprintln, logger, sched};
 use core::fmt;
 use core::panic::PanicInfo;
+use mm::proc;
 
 /// Reports a panic and ends the kernel. The binary's panic handler is one call of this.
 pub fn panic(info: &PanicInfo<'_>) -> ! {
@@ -36,7 +42,39 @@ pub fn panic(info: &PanicInfo<'_>) -> ! {
     logger::remember(format_args!("PANIC: {}\n", info.message()));
     print_control_registers();
     backtrace::print(cpu, None, registers::frame_pointer());
+    if is_shortage(info) {
+        kprintln!("where memory went:");
+        let _ = proc::shortage(&MEMORY, &mut Console);
+    }
     exit::exit(Status::Panic)
+}
+
+/// Whether it is what `alloc` says when an allocation failed that may not: there is no other sign of it on stable Rust.
+fn is_shortage(info: &PanicInfo<'_>) -> bool {
+    struct Starts(&'static str);
+    impl fmt::Write for Starts {
+        fn write_str(&mut self, text: &str) -> fmt::Result {
+            let common = self.0.len().min(text.len());
+            let (Some(wanted), Some(found)) = (self.0.get(..common), text.get(..common)) else {
+                return Err(fmt::Error);
+            };
+            self.0 = self.0.get(common..).unwrap_or_default();
+            if wanted == found {
+                Ok(())
+            } else {
+                Err(fmt::Error)
+            }
+        }
+    }
+    let mut message = Starts("memory allocation of ");
+    fmt::Write::write_fmt(&mut message, format_args!("{}", info.message())).is_ok()
+        && message.0.is_empty()
+}
+
+/// Tells of damage that the machine goes on after, or not, who came upon it: a backtrace behind what was found.
+pub(crate) fn print_finder() {
+    let _irq = irq::IrqGuard::new();
+    backtrace::print(local::current(), None, registers::frame_pointer());
 }
 
 /// Ends the kernel for a reason that is no bug of its own: wrong CPU, unusable boot data.
@@ -45,6 +83,9 @@ pub fn fatal(status: Status, message: fmt::Arguments<'_>) -> ! {
     if begin(local::current(), status) == Nesting::First {
         kprintln!();
         kprintln!("FATAL: {message}");
+        if status == Status::Panic {
+            print_finder();
+        }
     }
     exit::exit(status)
 }
@@ -71,6 +112,7 @@ pub(crate) fn fault_report(frame: &TrapFrame, cpu: &CpuLocal) -> ! {
         frame.error_code
     );
     print_thread();
+    let address = registers::fault_address();
     explain(frame, vector, cpu);
     logger::remember(format_args!(
         "UNEXPECTED EXCEPTION: {} at {:#018x}\n",
@@ -80,7 +122,27 @@ pub(crate) fn fault_report(frame: &TrapFrame, cpu: &CpuLocal) -> ! {
     print_registers(frame);
     print_control_registers();
     backtrace::print(cpu, Some(frame), frame.rbp);
+    // Last: what it looks at may be what is broken.
+    tell_story(frame, vector, address);
     exit::exit(Status::Exception)
+}
+
+/// Says what lies at the address that the exception is about.
+fn tell_story(frame: &TrapFrame, vector: u8, fault_address: u64) {
+    let tell = |what: fmt::Arguments<'_>, at: u64| {
+        kprintln!("what {what} is, {at:#018x}:");
+        let _ = fault_story::tell(at, &mut Console);
+    };
+    match vector {
+        vector::PAGE_FAULT => tell(format_args!("the address"), fault_address),
+        vector::DOUBLE_FAULT => tell(format_args!("the stack pointer"), frame.rsp),
+        vector::GENERAL_PROTECTION if frame.error_code == 0 => {
+            for (name, value) in frame.wild_registers() {
+                tell(format_args!("{name}"), value);
+            }
+        }
+        _ => {}
+    }
 }
 
 /// Where a report stands.
@@ -118,9 +180,6 @@ fn explain(frame: &TrapFrame, vector: u8, cpu: &CpuLocal) {
             let address = registers::fault_address();
             kprintln!("  {} at {address:#018x}", PageFaultWords(frame.error_code));
             explain_stack(address, cpu);
-            kprintln!(
-                "  what lies there: `explain fault {address:#x}` at the prompt of a machine like this"
-            );
         }
         vector::DOUBLE_FAULT => {
             kprintln!("  an exception came while the CPU was entering the handler of another");

@@ -37,11 +37,15 @@
 #![forbid(unsafe_code)]
 
 mod format;
+mod owner;
+mod owners;
 mod publish;
 mod record;
 pub mod ring;
 
 pub use format::{Entry, EntryKind, Header, MAGIC, NotASheet, SampleLocation, VERSION};
+pub use owner::{Owner, Rgb, latent_section};
+pub use owners::owners;
 pub(crate) use publish::Sheet;
 pub use record::{Record, SlabRecord};
 pub use ring::{EventCell, EventRing};

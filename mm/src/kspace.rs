@@ -39,4 +39,4 @@ pub(crate) use area::{Area, AreaState};
 pub(crate) use map::{InLargeBlocks, InPages};
 pub(crate) use purge::Patience;
 pub(crate) use raw::{MOST_BLOCKS, Pile, Supply};
-pub(crate) use space::{AreaInfo, NoArea, NotNoted, Space, Wanted};
+pub(crate) use space::{AreaInfo, IsLocked, NoArea, NotNoted, Space, Wanted};

@@ -15,6 +15,8 @@
 //! | [`numastat`] | which nodes' memory went where | the tool of this name |
 //! | [`page`] | everything about one frame | – |
 //! | [`page_owner`] | which line allocated each block in use | `read_page_owner` |
+//! | [`story`] | what lies at an address, in a report of a fault | – |
+//! | [`shortage`] | where memory went, in a report that there is none left | – |
 //! | [`Recording`] | how an allocation found its block | – |
 //!
 //! The files are byte for byte what Linux prints, so that tools that parse those read these. The
@@ -39,8 +41,10 @@ mod numa;
 mod page;
 mod page_owner;
 mod page_tables;
+mod shortage;
 mod slabinfo;
 mod slabs;
+mod story;
 mod textbook;
 mod vmallocinfo;
 mod zones;
@@ -54,10 +58,12 @@ pub use numa::{node_distance, node_list, node_meminfo, node_numastat, numastat};
 pub use page::page;
 pub use page_owner::page_owner;
 pub use page_tables::{Violations, check_wx, each_run, ptdump, vtop};
+pub use shortage::shortage;
 pub use slabinfo::slabinfo;
 pub use slabs::{cache, object, slabtop};
+pub use story::{pattern, story};
 pub use textbook::TextbookWalk;
-pub use vmallocinfo::{area_of, vmallocinfo};
+pub use vmallocinfo::vmallocinfo;
 pub use zones::zoneinfo;
 
 use core::fmt;

@@ -30,6 +30,7 @@ mod object;
 mod partial;
 mod shape;
 mod slabs;
+mod story;
 mod traced;
 mod validate;
 
@@ -51,3 +52,4 @@ pub(crate) use kmalloc::{cache_for, size_for};
 pub(crate) use neighbours::Neighbours;
 pub(crate) use object::Object;
 pub use shape::ShapeError;
+pub(crate) use story::{ObjectStory, Owned};

@@ -38,13 +38,6 @@ pub struct Area {
 }
 
 impl Area {
-    /// Whether it is somebody's stack, as far as whoever asked for it tells.
-    #[must_use]
-    pub fn is_stack(&self) -> bool {
-        let place = self.place.as_deref().unwrap_or("");
-        place.contains("/stack.rs:") || place.contains("/stacks.rs:")
-    }
-
     /// Shows the pages of memory that are mapped in it: where, and the frame.
     pub fn pages(&self, guest: &Guest, sink: impl FnMut(u64, u64)) {
         if self.kind != "ioremap" {

@@ -68,7 +68,7 @@ impl Happening {
 }
 
 fn type_of(detail: u8) -> Type {
-    MigrateType::from_bits(detail).into()
+    MigrateType::from_bits(detail)
 }
 
 fn type_name(detail: u8) -> &'static str {

@@ -15,13 +15,22 @@
 
 pub mod areas;
 pub mod frame;
-pub mod grid;
 pub mod guest;
 pub mod history;
 pub mod movie;
-pub mod owner;
 pub mod picture;
 pub mod ram;
 pub mod snapshot;
 pub mod splits;
 pub mod tui;
+
+/// What a frame is used for, and the colour for it: [`mm::inspect::Owner`].
+pub mod owner {
+    pub use mm::buddy::MigrateType as Type;
+    pub use mm::inspect::{Owner, Rgb};
+}
+
+/// Many frames as few cells: those of [`mm_map`].
+pub mod grid {
+    pub use mm_map::{Grid, log_for};
+}

@@ -5,31 +5,16 @@ use std::fs::File;
 use std::io::{self, BufWriter};
 use std::path::Path;
 
-use embedded_graphics::Drawable;
 use embedded_graphics::draw_target::DrawTarget;
-use embedded_graphics::geometry::{OriginDimensions, Point, Size};
-use embedded_graphics::mono_font::MonoTextStyle;
-use embedded_graphics::mono_font::ascii::{FONT_7X13, FONT_9X15_BOLD};
+use embedded_graphics::geometry::{OriginDimensions, Size};
 use embedded_graphics::pixelcolor::{Rgb888, RgbColor};
-use embedded_graphics::text::{Baseline, Text};
+use embedded_graphics::primitives::Rectangle;
+use mm_map::{BACKGROUND, Map, TEXT, ZoneLine};
 
-use crate::grid::{Grid, log_for};
+pub use mm_map::mib;
+
 use crate::owner::{Owner, Rgb};
 use crate::snapshot::Snapshot;
-
-/// Dots in a row of the map: a pageblock of 2 MiB, with a dot for each frame.
-const ROW: u64 = 512;
-/// Dots of a map, at most.
-const DOTS: u64 = 1 << 22;
-/// Pixels around everything.
-const MARGIN: u32 = 12;
-/// Pixels of a line of text.
-const LINE: u32 = 17;
-/// Pixels that the legend is wide.
-const LEGEND: u32 = 300;
-const TITLE: u32 = 30;
-const BACKGROUND: Rgb = [0x16, 0x1b, 0x22];
-const TEXT: Rgb = [0xd0, 0xd7, 0xde];
 
 /// Pixels, each as an index of [`palette`].
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -37,19 +22,7 @@ pub struct Picture {
     width: u32,
     height: u32,
     pixels: Vec<u8>,
-    /// Where the map is: left, top, columns of rows, rows of a column, pixels of a dot.
     map: Map,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Map {
-    left: u32,
-    top: u32,
-    columns: u32,
-    rows: u32,
-    scale: u32,
-    dots: u64,
-    log: u32,
 }
 
 /// The colours of a picture: those of [`Owner::ALL`], then background and text.
@@ -62,116 +35,39 @@ pub fn palette() -> Vec<Rgb> {
 const BACKGROUND_INDEX: u8 = Owner::COUNT as u8;
 const TEXT_INDEX: u8 = BACKGROUND_INDEX + 1;
 
-impl Map {
-    fn of(frames: u64) -> Self {
-        let log = log_for(frames, DOTS);
-        let dots = frames.div_ceil(1 << log).max(1);
-        let all_rows = dots.div_ceil(ROW);
-        // About twice as wide as high, and small machines enlarged.
-        let mut columns = 1;
-        while columns < 8 && all_rows.div_ceil(columns) * 2 > columns * ROW + ROW {
-            columns += 1;
-        }
-        let rows = all_rows.div_ceil(columns);
-        let scale = (1024 / (columns * ROW))
-            .clamp(1, 4)
-            .min((1024 / rows.max(1)).max(1));
-        Self {
-            left: MARGIN,
-            top: MARGIN + TITLE,
-            columns: columns as u32,
-            rows: rows as u32,
-            scale: scale as u32,
-            dots,
-            log,
-        }
-    }
-
-    /// Where a dot is: its left upper pixel.
-    fn place(&self, dot: u64) -> (u32, u32) {
-        let row = dot / ROW;
-        let column = row / u64::from(self.rows);
-        let x = column * ROW + dot % ROW + column * 4 / u64::from(self.scale.max(1));
-        let y = row % u64::from(self.rows);
-        (
-            self.left + x as u32 * self.scale,
-            self.top + y as u32 * self.scale,
-        )
-    }
-
-    const fn width(&self) -> u32 {
-        self.columns * ROW as u32 * self.scale + (self.columns - 1) * 4
-    }
-}
-
 impl Picture {
     /// The frame map with its legend, under a title.
     #[must_use]
     pub fn new(snapshot: &Snapshot, title: &str) -> Self {
-        let frames = snapshot.owners.len() as u64;
-        let map = Map::of(frames);
-        let counts = snapshot.counts();
-        let lines = counts.iter().filter(|&&count| count > 0).count() as u32;
-        let zones = snapshot.zones.len() as u32;
-        let legend = (lines + zones + 4) * LINE;
-        let width = map.left + map.width() + MARGIN + LEGEND;
-        let height = map.top + (map.rows * map.scale).max(legend) + MARGIN;
+        let zones = zones(snapshot);
+        Self::drawn(
+            snapshot,
+            &zones,
+            title,
+            Map::new(&snapshot.owners, zones.len()),
+        )
+    }
+
+    /// The same in at most so many pixels, as a machine draws it on a screen of that size; nothing if that is too small.
+    #[must_use]
+    pub fn within(snapshot: &Snapshot, title: &str, room: (u32, u32)) -> Option<Self> {
+        let zones = zones(snapshot);
+        let map = Map::within(&snapshot.owners, zones.len(), room)?;
+        Some(Self::drawn(snapshot, &zones, title, map))
+    }
+
+    fn drawn(snapshot: &Snapshot, zones: &[ZoneLine<'_>], title: &str, map: Map) -> Self {
+        let (width, height) = (map.width(), map.height());
         let mut picture = Self {
             width,
             height,
             pixels: vec![BACKGROUND_INDEX; width as usize * height as usize],
             map,
         };
-        picture.draw_map(snapshot);
-        picture.write((MARGIN, 8), title, true);
-        picture.draw_legend(snapshot, &counts);
+        // Drawing on it never fails.
+        let _: Result<(), core::convert::Infallible> =
+            map.draw(&mut picture, &snapshot.owners, zones, title);
         picture
-    }
-
-    fn draw_map(&mut self, snapshot: &Snapshot) {
-        let grid = Grid::new(&snapshot.owners, 0, self.map.log, self.map.dots as usize);
-        for (dot, owner) in (0..).zip(&grid.cells) {
-            let (x, y) = self.map.place(dot);
-            let scale = self.map.scale;
-            self.fill((x, y), (scale, scale), owner.index() as u8);
-        }
-    }
-
-    fn draw_legend(&mut self, snapshot: &Snapshot, counts: &[u64; Owner::COUNT]) {
-        let left = self.map.left + self.map.width() + MARGIN;
-        let mut y = self.map.top;
-        for (owner, &count) in Owner::ALL
-            .into_iter()
-            .zip(counts)
-            .filter(|(_, count)| **count > 0)
-        {
-            self.fill((left, y + 1), (12, 12), owner.index() as u8);
-            let text = format!("{:<20} {:>9} {:>7}", owner.name(), count, mib(count));
-            self.write((left + 18, y), &text, false);
-            y += LINE;
-        }
-        y += LINE;
-        for zone in &snapshot.zones {
-            let text = format!(
-                "node {} {:<8} {:>9} free, low {}",
-                zone.node,
-                zone.name,
-                zone.free(),
-                zone.number("low")
-            );
-            self.write((left, y), &text, false);
-            y += LINE;
-        }
-        let dot = match self.map.log {
-            0 => "a dot is a frame of 4 KiB".to_owned(),
-            log => format!("a dot is {} frames", 1_u64 << log),
-        };
-        self.write((left, y + LINE), &dot, false);
-        self.write(
-            (left, y + 2 * LINE),
-            "a row is 512 dots, from low addresses",
-            false,
-        );
     }
 
     fn fill(&mut self, (left, top): (u32, u32), (width, height): (u32, u32), colour: u8) {
@@ -182,18 +78,6 @@ impl Picture {
                 row.fill(colour);
             }
         }
-    }
-
-    fn write(&mut self, (x, y): (u32, u32), text: &str, is_title: bool) {
-        let font = if is_title {
-            &FONT_9X15_BOLD
-        } else {
-            &FONT_7X13
-        };
-        let style = MonoTextStyle::new(font, Rgb888::WHITE);
-        let text = Text::with_baseline(text, Point::new(x as i32, y as i32), style, Baseline::Top);
-        // Drawing on it never fails.
-        let _: Result<Point, core::convert::Infallible> = text.draw(self);
     }
 
     /// Pixels from side to side.
@@ -218,7 +102,7 @@ impl Picture {
     #[must_use]
     pub fn dots(&self) -> ([u64; Owner::COUNT], u32) {
         let mut counts = [0; Owner::COUNT];
-        for dot in 0..self.map.dots {
+        for dot in 0..self.map.dots() {
             let (x, y) = self.map.place(dot);
             let at = y as usize * self.width as usize + x as usize;
             let colour = self.pixels.get(at).copied().unwrap_or(BACKGROUND_INDEX);
@@ -226,7 +110,7 @@ impl Picture {
                 *count += 1;
             }
         }
-        (counts, self.map.log)
+        (counts, self.map.log())
     }
 
     /// Writes it to a file, as PNG.
@@ -257,20 +141,46 @@ impl DrawTarget for Picture {
     type Color = Rgb888;
     type Error = core::convert::Infallible;
 
-    /// Everything that is drawn is text.
     fn draw_iter<I>(&mut self, pixels: I) -> Result<(), Self::Error>
     where
         I: IntoIterator<Item = embedded_graphics::Pixel<Rgb888>>,
     {
-        for embedded_graphics::Pixel(point, _) in pixels {
+        for embedded_graphics::Pixel(point, colour) in pixels {
             if let (Ok(x), Ok(y)) = (u32::try_from(point.x), u32::try_from(point.y))
                 && x < self.width
             {
-                self.fill((x, y), (1, 1), TEXT_INDEX);
+                self.fill((x, y), (1, 1), index_of(colour));
             }
         }
         Ok(())
     }
+
+    fn fill_solid(&mut self, area: &Rectangle, colour: Rgb888) -> Result<(), Self::Error> {
+        let Rectangle { top_left, size } = *area;
+        if let (Ok(x), Ok(y)) = (u32::try_from(top_left.x), u32::try_from(top_left.y)) {
+            self.fill((x, y), (size.width, size.height), index_of(colour));
+        }
+        Ok(())
+    }
+}
+
+/// What the legend tells of zones.
+fn zones(snapshot: &Snapshot) -> Vec<ZoneLine<'_>> {
+    let zones = snapshot.zones.iter().map(|zone| ZoneLine {
+        node: zone.node,
+        name: &zone.name,
+        free: zone.free(),
+        low: zone.number("low"),
+    });
+    zones.collect()
+}
+
+/// Where a colour is in the [`palette`]; what is not is text.
+fn index_of(colour: Rgb888) -> u8 {
+    let wanted = [colour.r(), colour.g(), colour.b()];
+    let mut owners = Owner::ALL.into_iter().map(Owner::colour);
+    let place = owners.position(|colour| colour == wanted);
+    place.map_or(TEXT_INDEX, |place| place as u8)
 }
 
 /// Why there is no picture.
@@ -301,13 +211,3 @@ impl fmt::Display for PictureError {
 }
 
 impl std::error::Error for PictureError {}
-
-/// Frames in words: `512M`.
-#[must_use]
-pub fn mib(frames: u64) -> String {
-    match frames {
-        0..256 => format!("{}K", frames * 4),
-        256..2_621_440 => format!("{}M", frames / 256),
-        _ => format!("{}G", frames / 262_144),
-    }
-}

@@ -6,12 +6,11 @@
 use std::collections::BTreeMap;
 
 use mm::buddy::MigrateType;
-use mm::frame::{FrameState, Kind, PageFlags};
-use mm::inspect::{Entry, EntryKind, Record};
+use mm::inspect::{Entry, EntryKind, Record, latent_section};
 
 use crate::areas::{self, Area};
 use crate::guest::Guest;
-use crate::owner::{Owner, Type};
+use crate::owner::Owner;
 
 /// log2 of the frames of a pageblock.
 const PAGEBLOCK: u32 = 9;
@@ -136,10 +135,7 @@ impl Snapshot {
         snapshot.look_at_frames(guest);
         snapshot.areas = areas::all(guest);
         for area in &snapshot.areas {
-            let owner = match area.is_stack() {
-                true => Owner::Stack,
-                false => Owner::Vmalloc,
-            };
+            let owner = Owner::of_area(area.place.as_deref().unwrap_or(""));
             area.pages(guest, |_, pfn| {
                 let place = usize::try_from(pfn).ok();
                 let place = place.and_then(|pfn| snapshot.owners.get_mut(pfn));
@@ -188,20 +184,12 @@ impl Snapshot {
 
     /// Frames of a section without records: free, where the machine says so.
     fn note_latent(&mut self, guest: &Guest, first: u64, count: u64) {
-        let mut highest: Option<(u64, u64)> = None;
-        for entry in guest.of(EntryKind::Latent) {
-            let [start, end, metadata] = entry.numbers;
-            let (start, end) = (start.max(first), end.min(first + count));
-            let frames = end.saturating_sub(start);
-            self.mark(start, frames, Owner::Latent);
-            if frames > 0 && frames >= metadata && highest.is_none_or(|(before, _)| before < end) {
-                highest = Some((end, metadata));
-            }
-        }
-        // Its records go there when it gets any.
-        if let Some((end, metadata)) = highest {
-            self.mark(end - metadata, metadata, Owner::Reserved);
-        }
+        let ranges = || guest.of(EntryKind::Latent);
+        let metadata = ranges().next().map_or(0, |entry| entry.numbers[2]);
+        let free = ranges().map(|entry| (entry.numbers[0], entry.numbers[1]));
+        latent_section(free, (first, count), metadata, |first, count, owner| {
+            self.mark(first, count, owner);
+        });
     }
 
     fn mark(&mut self, first: u64, count: u64, owner: Owner) {
@@ -219,52 +207,42 @@ impl Snapshot {
         let order = word.order();
         let frames = order.frames();
         let is_aligned = pfn.is_multiple_of(frames);
-        let owner = match word.state() {
-            Some(FrameState::Free) if is_aligned => {
-                let home = word.zone_id();
-                let found = |zone: &&mut Zone| {
-                    (zone.node, zone.index) == (u32::from(home.node.0), u32::from(home.zone))
-                };
-                if let Some(zone) = self.zones.iter_mut().find(found)
-                    && let Some(count) = zone.blocks.get_mut(usize::from(order.as_u8()))
-                {
-                    *count += 1;
-                }
-                // A block of two pageblocks, too, is of one type.
-                Owner::Free(types.at(pfn))
-            }
-            Some(FrameState::Reserved) => {
-                self.mark(pfn, 1, Owner::Reserved);
+        let Some(owner) = Owner::of_block(word, is_aligned, types.at(pfn)) else {
+            return 1;
+        };
+        match owner {
+            Owner::Free(_) => self.note_free(record),
+            Owner::Slab => self.note_slab(record),
+            Owner::Reserved => {
+                self.mark(pfn, 1, owner);
                 return 1;
             }
-            Some(FrameState::Cached) if is_aligned => Owner::PerCpu,
-            Some(FrameState::Unique | FrameState::Shared) if is_aligned => self.note_owned(record),
-            _ => return 1,
-        };
+            _ => {}
+        }
         self.mark(pfn, frames, owner);
         frames
     }
 
-    fn note_owned(&mut self, record: &Record) -> Owner {
-        let word = record.word;
-        if word.flags().contains(PageFlags::HWPOISON) {
-            return Owner::Poisoned;
+    fn note_free(&mut self, record: &Record) {
+        let home = record.word.zone_id();
+        let found = |zone: &&mut Zone| {
+            (zone.node, zone.index) == (u32::from(home.node.0), u32::from(home.zone))
+        };
+        let order = usize::from(record.word.order().as_u8());
+        if let Some(zone) = self.zones.iter_mut().find(found)
+            && let Some(count) = zone.blocks.get_mut(order)
+        {
+            *count += 1;
         }
-        if word.is_for(Kind::Table) {
-            return Owner::PageTable;
-        }
-        if let Some(slab) = record.slab() {
-            let found = |cache: &&mut Cache| cache.number == u32::from(slab.cache);
-            if let Some(cache) = self.caches.iter_mut().find(found) {
-                cache.slabs += 1;
-                cache.frames += word.order().frames();
-                cache.taken += u64::from(slab.taken);
-            }
-            return Owner::Slab;
-        }
-        match word.is(FrameState::Shared) {
-            true => Owner::Shared,
-            false => Owner::Used,
+    }
+
+    fn note_slab(&mut self, record: &Record) {
+        let Some(slab) = record.slab() else { return };
+        let found = |cache: &&mut Cache| cache.number == u32::from(slab.cache);
+        if let Some(cache) = self.caches.iter_mut().find(found) {
+            cache.slabs += 1;
+            cache.frames += record.word.order().frames();
+            cache.taken += u64::from(slab.taken);
         }
     }
 }
@@ -331,13 +309,14 @@ fn lists(guest: &Guest, zone: u32) -> Vec<CpuList> {
 }
 
 /// The types of all pageblocks.
-struct Types(Vec<Type>);
+struct Types(Vec<MigrateType>);
 
 impl Types {
     fn of(guest: &Guest, zones: &[Zone]) -> Self {
         let end = zones.iter().map(|zone| zone.span.1).max().unwrap_or(0);
         let end = end.min(guest.frames());
-        let mut types = vec![Type::Unmovable; usize::try_from(end >> PAGEBLOCK).unwrap_or(0) + 1];
+        let mut types =
+            vec![MigrateType::Unmovable; usize::try_from(end >> PAGEBLOCK).unwrap_or(0) + 1];
         let per_section = guest.section_frames() >> PAGEBLOCK;
         for entry in guest.of(EntryKind::Pageblocks) {
             let Some(zone) = zones.iter().find(|zone| zone.number == entry.owner) else {
@@ -370,7 +349,7 @@ impl Types {
                             .ok()
                             .and_then(|number| types.get_mut(number))
                     {
-                        *place = MigrateType::from_bits(kind).into();
+                        *place = MigrateType::from_bits(kind);
                     }
                 }
             }
@@ -378,8 +357,8 @@ impl Types {
         Self(types)
     }
 
-    fn at(&self, pfn: u64) -> Type {
+    fn at(&self, pfn: u64) -> MigrateType {
         let place = usize::try_from(pfn >> PAGEBLOCK).unwrap_or(usize::MAX);
-        self.0.get(place).copied().unwrap_or(Type::Unmovable)
+        self.0.get(place).copied().unwrap_or(MigrateType::Unmovable)
     }
 }

@@ -5,7 +5,7 @@
 //! comes back as if it had returned, with what the CPU said about the fault.
 
 use super::pin::Pin;
-use super::trap::TrapFrame;
+use super::trap::{TrapFrame, vector};
 use core::arch::naked_asm;
 use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
@@ -36,7 +36,8 @@ pub(super) struct Expectation {
 pub struct Fault {
     /// The error code; zero for vectors without one.
     pub error_code: u64,
-    /// CR2 when it happened: the address for a page fault, else whatever was there.
+    /// CR2 when it happened: the address for a page fault, else whatever was there. For a general protection fault, what the
+    /// first register holds that holds no address; zero if there is none.
     pub address: u64,
     /// The instruction that faulted.
     pub rip: u64,
@@ -102,7 +103,12 @@ impl Expectation {
         }
         self.vector.store(0, Ordering::Relaxed);
         self.error_code.store(frame.error_code, Ordering::Relaxed);
-        self.address.store(Cr2::read_raw(), Ordering::Relaxed);
+        let wild = frame.wild_registers().next().map(|(_, value)| value);
+        let address = match wanted.wrapping_sub(1) == u16::from(vector::GENERAL_PROTECTION) {
+            true => wild.unwrap_or_default(),
+            false => Cr2::read_raw(),
+        };
+        self.address.store(address, Ordering::Relaxed);
         self.rip.store(frame.rip, Ordering::Relaxed);
         self.happened.store(true, Ordering::Relaxed);
 

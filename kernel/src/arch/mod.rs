@@ -16,6 +16,7 @@
 //! | [`apic`], [`smp`], `tlb` | the local APIC; the other CPUs; what CPUs forget of page tables |
 //! | `physmem` | physical memory for those who parse tables in it |
 //! | [`serial`], [`exit`], `port` | the terminal and the ways to end |
+//! | `display` | QEMU's display adapter |
 #![expect(
     unsafe_code,
     reason = "privileged instructions, device ports and descriptor tables have no safe form"
@@ -26,6 +27,7 @@ pub mod apic;
 pub(crate) mod context;
 pub mod cpu;
 pub mod crash;
+pub(crate) mod display;
 pub mod exit;
 pub mod expect;
 pub mod gdt;

@@ -9,6 +9,7 @@ use super::{apic, expect, local, pic, smp};
 use crate::panic::fault_report;
 use core::fmt;
 use core::sync::atomic::{AtomicUsize, Ordering};
+use mm::addr::VirtAddr;
 
 /// The state of the interrupted code, as the stubs push it. Writing a field changes what the
 /// interrupted code sees after the return.
@@ -62,6 +63,38 @@ pub struct TrapFrame {
     /// Its stack segment.
     pub ss: u64,
 }
+
+impl TrapFrame {
+    /// General registers that hold no address: what was used as one when a general protection fault has no selector.
+    pub fn wild_registers(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        // Five levels of page tables translate 57 bits, four 48.
+        let has_five = super::registers::control().cr4 & CR4_LA57 != 0;
+        let levels = if has_five { 5 } else { 4 };
+        let registers = [
+            ("rax", self.rax),
+            ("rbx", self.rbx),
+            ("rcx", self.rcx),
+            ("rdx", self.rdx),
+            ("rsi", self.rsi),
+            ("rdi", self.rdi),
+            ("r8", self.r8),
+            ("r9", self.r9),
+            ("r10", self.r10),
+            ("r11", self.r11),
+            ("r12", self.r12),
+            ("r13", self.r13),
+            ("r14", self.r14),
+            ("r15", self.r15),
+        ];
+        let is_wild = move |value: u64| !VirtAddr::new(value).is_canonical(levels);
+        registers
+            .into_iter()
+            .filter(move |(_, value)| is_wild(*value))
+    }
+}
+
+/// CR4: five levels of page tables (SDM vol. 3A, 2.5).
+const CR4_LA57: u64 = 1 << 12;
 
 /// Exception vectors by name.
 pub mod vector {

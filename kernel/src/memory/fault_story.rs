@@ -1,4 +1,4 @@
-//! What an address is: `explain fault`, and `stacks`.
+//! What an address is: in reports of faults, `explain fault`, and `stacks`.
 
 use super::{MEMORY, boot_memory};
 use crate::arch::image::{self, Part};
@@ -12,6 +12,8 @@ use crate::shell::{self, CommandError, CommandResult, no_arguments};
 use crate::{command, kprintln};
 use alloc::format;
 use alloc::string::String;
+use alloc::sync::Arc;
+use core::fmt::{self, Write};
 use mm::addr::{PhysAddr, VirtAddr};
 use mm::proc;
 
@@ -19,19 +21,37 @@ command! { "stacks", "", "the stacks of CPUs and threads", stacks, "Each has an 
 their own on each CPU; a CPU's main stack is that of the thread that it began
 with. `explain fault ADDRESS` tells which stack an address is in." }
 
-/// Who has a stack that an address is in, or in the guard page of.
-fn owner_of(at: u64) -> Option<(String, StackExtent)> {
-    let is_it = |stack: &StackExtent| stack.holds(at, 1) || stack.guards(at);
-    for cpu in smp::cpus() {
-        let mut found = cpu.stacks().filter(|(_, stack)| is_it(stack));
-        if let Some((name, stack)) = found.next() {
-            return Some((format!("the {name} stack of CPU {}", cpu.id()), stack));
+/// Whose a stack is.
+enum Whose {
+    /// One of a CPU's.
+    Cpu(&'static str, u32),
+    /// A thread's.
+    Thread(Arc<Thread>),
+}
+
+impl fmt::Display for Whose {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cpu(name, cpu) => write!(f, "the {name} stack of CPU {cpu}"),
+            Self::Thread(thread) => {
+                write!(f, "the stack of thread {} `{}`", thread.id(), thread.name())
+            }
         }
     }
-    let mut threads = thread::all().into_iter();
-    let thread = threads.find(|thread| is_it(&thread.stack()))?;
-    let name = format!("the stack of thread {} `{}`", thread.id(), thread.name());
-    Some((name, thread.stack()))
+}
+
+/// Who has a stack that an address is in, or in the guard page of. Waits for nobody.
+fn owner_of(at: u64) -> Option<(Whose, StackExtent)> {
+    let is_it = |stack: &StackExtent| stack.holds(at, 1) || stack.guards(at);
+    // Main stacks of CPUs are threads', too, and these have names.
+    if let Some(thread) = thread::find_at_once(|thread| is_it(&thread.stack())) {
+        let stack = thread.stack();
+        return Some((Whose::Thread(thread), stack));
+    }
+    smp::cpus().find_map(|cpu| {
+        let (name, stack) = cpu.stacks().find(|(_, stack)| is_it(stack))?;
+        Some((Whose::Cpu(name, cpu.id()), stack))
+    })
 }
 
 /// `explain fault ADDRESS`: what an access there would meet.
@@ -44,52 +64,85 @@ pub(super) fn explain(arguments: &[String]) -> CommandResult {
     let space = space.ok_or_else(|| CommandError::failed("there are no page tables"))?;
     let virt = VirtAddr::new(at);
     proc::vtop(&MEMORY, space, virt, &mut Output)?;
-    if !virt.is_canonical(space.tables.levels()) {
-        kprintln!("It is no address: a pointer that something else was written over.");
-        return Ok(());
-    }
-    if let Some((name, stack)) = owner_of(at) {
-        match stack.guards(at) {
-            true => kprintln!(
-                "It is the guard page below {name}: an access there is an overflow of it."
-            ),
-            false => kprintln!(
-                "It is {name}, {} bytes below its top.",
-                stack.top.saturating_sub(at)
-            ),
-        }
-        return Ok(());
-    }
-    if proc::area_of(&MEMORY, virt, &mut Output)? {
-        return Ok(());
-    }
-    let phys = MEMORY.walk(&space.tables, virt).phys(virt);
-    match (space.layout.region_of(virt), phys) {
-        (Some(("direct map", _)), Some(phys)) => {
-            proc::page(&MEMORY, phys.frame(), &mut Output)?;
-        }
-        (Some(("direct map", _)), None) => kprintln!("There is no RAM at that physical address."),
-        (Some(("kernel image", _)), phys) => explain_image(at, phys),
-        (Some((name, _)), None) => kprintln!("Nothing of the {name} region is there."),
-        (Some((name, _)), Some(_)) => kprintln!("It is in the {name} region."),
-        (None, _) if !virt.is_canonical(4) => {
-            kprintln!(
-                "It is between the halves of 48 bits: five levels reach there, and nothing lies there."
-            );
-        }
-        (None, _) if at < 4096 => kprintln!("It is next to null: a pointer that was never set."),
-        (None, _) if at >> 63 == 0 => {
-            kprintln!("It is an address of user code, and there is none.")
-        }
-        (None, _) => kprintln!("No region of the kernel's half holds it."),
+    tell(at, &mut Output)?;
+    let is_ram = space.layout.region_of(virt).map(|(name, _)| name) == Some("direct map");
+    if let Some(phys) = MEMORY
+        .walk(&space.tables, virt)
+        .phys(virt)
+        .filter(|_| is_ram)
+    {
+        proc::page(&MEMORY, phys.frame(), &mut Output)?;
     }
     Ok(())
 }
 
+/// Tells what an address is, in sentences: whose stack or the guard page of which, which object, page or area and who
+/// allocated and freed it, which part of the kernel; or why it is nothing.
+///
+/// # Errors
+/// Those of `out`.
+///
+/// # Context
+/// Any, also the report of a fault: allocates nothing, and takes no lock that anybody has.
+pub(crate) fn tell(at: u64, out: &mut dyn Write) -> fmt::Result {
+    let Some(space) = MEMORY.kernel_space() else {
+        return writeln!(out, "The kernel has no page tables of its own yet.");
+    };
+    let virt = VirtAddr::new(at);
+    if !virt.is_canonical(space.tables.levels()) {
+        write!(
+            out,
+            "It is no address: a pointer that something else was written over"
+        )?;
+        return match proc::pattern(at) {
+            Some(pattern) => writeln!(out, ", by {pattern}."),
+            None => writeln!(out, "."),
+        };
+    }
+    if let Some((whose, stack)) = owner_of(at) {
+        return match stack.guards(at) {
+            true => writeln!(
+                out,
+                "It is the guard page below {whose}: an access there is an overflow of it."
+            ),
+            false => writeln!(
+                out,
+                "It is {whose}, {} bytes below its top.",
+                stack.top.saturating_sub(at)
+            ),
+        };
+    }
+    if proc::story(&MEMORY, virt, out)? {
+        return Ok(());
+    }
+    let phys = MEMORY.walk(&space.tables, virt).phys(virt);
+    match (space.layout.region_of(virt), phys) {
+        (Some(("direct map", _)), _) => {
+            writeln!(out, "There is no RAM at that physical address.")
+        }
+        (Some(("kernel image", _)), phys) => explain_image(at, phys, out),
+        (Some((name, _)), None) => writeln!(out, "Nothing of the {name} region is there."),
+        (Some((name, _)), Some(_)) => writeln!(out, "It is in the {name} region."),
+        (None, _) if !virt.is_canonical(4) => {
+            writeln!(
+                out,
+                "It is between the halves of 48 bits: five levels reach there, and nothing lies there."
+            )
+        }
+        (None, _) if at < 4096 => {
+            writeln!(out, "It is next to null: a pointer that was never set.")
+        }
+        (None, _) if at >> 63 == 0 => {
+            writeln!(out, "It is an address of user code, and there is none.")
+        }
+        (None, _) => writeln!(out, "No region of the kernel's half holds it."),
+    }
+}
+
 /// Which part of the image an address is in, and what may be done there.
-fn explain_image(at: u64, phys: Option<PhysAddr>) {
+fn explain_image(at: u64, phys: Option<PhysAddr>, out: &mut dyn Write) -> fmt::Result {
     let Some(info) = boot_info() else {
-        return;
+        return Ok(());
     };
     let parts = image::parts(info);
     let image = image::physical(info);
@@ -99,24 +152,29 @@ fn explain_image(at: u64, phys: Option<PhysAddr>) {
     let holds = |part: &&Part| part.range.touched_frames().contains(place.frame());
     let part = parts.iter().find(holds).filter(|_| at >= start);
     let Some(part) = part.filter(|_| phys.is_some()) else {
-        kprintln!("Nothing is mapped there: the image is at {start:#018x}, {image}.");
-        let is_given = boot_memory::given()
-            .iter()
-            .any(|given| given.contains(place));
-        if at >= start && is_given {
-            kprintln!("Only the boot needed that part; its memory went to the page allocator.");
+        writeln!(
+            out,
+            "Nothing is mapped there: the image is at {start:#018x}, {image}."
+        )?;
+        let given = boot_memory::given();
+        if at >= start && given.iter().any(|given| given.contains(place)) {
+            writeln!(
+                out,
+                "Only the boot needed that part; its memory went to the page allocator."
+            )?;
         }
-        return;
+        return Ok(());
     };
     let may = match part.name {
         "Kernel code" => "it is read and executed, and whoever writes to it has a page fault",
         "Kernel rodata" => "constants; whoever writes to them or executes them has a page fault",
         _ => "variables; whoever executes them has a page fault",
     };
-    kprintln!("It is in the image, {}: {may}.", part.name);
-    if part.name == "Kernel code" {
+    writeln!(out, "It is in the image, {}: {may}.", part.name)?;
+    match part.name {
         // The host puts the function's name behind such a line, as in a backtrace.
-        kprintln!("  #0 {at:#018x}");
+        "Kernel code" => writeln!(out, "  #0 {at:#018x}"),
+        _ => Ok(()),
     }
 }
 

@@ -17,7 +17,7 @@
 //! | `populate` | a thread for each node that populates memory ahead of requests |
 //! | `events` | what happens, recorded for viewers |
 //! | `holder` | whose a frame is that the page allocator never had |
-//! | `fault_story`, `files`, `node_files`, `numactl`, `objects`, `oomtest`, `page_tables`, `pages`, `pcp`, `percpu`, `sections`, `stress`, `sysctl`, `workload` | `/proc` files and shell commands |
+//! | `fault_story`, `files`, `node_files`, `numactl`, `objects`, `oomtest`, `page_tables`, `pages`, `pcp`, `percpu`, `screen`, `sections`, `stress`, `sysctl`, `workload` | `/proc` files and shell commands |
 //! | `object_damage` | what is told of objects that were written to, or never came back |
 //! | `benches`, `heap_benches`, `object_benches`, `cache_benches`, `page_table_benches`, `tests` | benchmarks and in-kernel tests |
 
@@ -29,7 +29,7 @@ mod bring_up;
 mod cache_benches;
 mod cma;
 mod events;
-mod fault_story;
+pub(crate) mod fault_story;
 mod files;
 mod firmware;
 pub(crate) mod fixmap;
@@ -58,6 +58,7 @@ mod platform;
 pub(crate) mod populate;
 mod random;
 mod reach;
+mod screen;
 mod sections;
 pub(crate) mod stacks;
 mod stress;

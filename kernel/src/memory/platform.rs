@@ -276,6 +276,9 @@ unsafe impl Platform for KernelPlatform {
             );
         }
         log::error!("memory corruption: {report}");
+        if !is_on_purpose {
+            panic::print_finder();
+        }
     }
 
     /// Reported, at most once in ten seconds.

@@ -7,6 +7,8 @@ use crate::num::to_u64;
 use crate::shell::{CommandError, CommandResult};
 use mm::adapters::Vmalloc;
 use mm::buddy::Gfp;
+use mm::slab::SlabFlags;
+use mm::system::KmemCache;
 
 /// A function of one instruction, `ret`, among the constants' neighbours: data is not executed.
 static RET: [u8; 1] = [0xc3];
@@ -30,6 +32,21 @@ pub(crate) fn run_data() -> CommandResult {
     // SAFETY: it faults, or returns at once.
     unsafe { probe::call(to_u64((&raw const RET).addr())) };
     Ok(())
+}
+
+/// Writes to a freed object of a cache that checks its objects; who allocates it next finds that.
+pub(crate) fn use_after_kfree() -> CommandResult {
+    let flags = SlabFlags::POISON | SlabFlags::STORE_USER;
+    let cache = KmemCache::create(Kernel, "crash", (64, 8), flags).map_err(CommandError::failed)?;
+    let object = cache.alloc(Gfp::KERNEL).map_err(CommandError::failed)?;
+    // SAFETY: nobody else has it.
+    unsafe { cache.free(object) }.map_err(CommandError::failed)?;
+    // SAFETY: RAM that is mapped, of a cache that nobody else knows. It is nobody's, which is the fault to be found.
+    unsafe { object.as_ptr().write_volatile(b'A') };
+    let found = cache.alloc(Gfp::KERNEL).map_err(CommandError::failed)?;
+    // SAFETY: as above.
+    unsafe { cache.free(found) }.map_err(CommandError::failed)?;
+    cache.destroy().map_err(CommandError::failed)
 }
 
 /// Reads the byte behind an area.

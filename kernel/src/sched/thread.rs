@@ -412,6 +412,15 @@ pub fn all() -> Vec<Arc<Thread>> {
     THREADS.lock().clone()
 }
 
+/// The first thread that a question is about, unless somebody is changing the list of them.
+///
+/// # Context
+/// Any.
+pub(crate) fn find_at_once(mut is_it: impl FnMut(&Thread) -> bool) -> Option<Arc<Thread>> {
+    let threads = THREADS.try_lock()?;
+    threads.iter().find(|thread| is_it(thread)).cloned()
+}
+
 /// Nanoseconds on the clock, for deadlines.
 pub(super) fn deadline_in(ns: u64) -> u64 {
     time::now_ns().saturating_add(ns)

@@ -16,6 +16,7 @@ mod shell;
 mod smp;
 mod stacks;
 mod steps;
+mod stories;
 mod text;
 mod threads;
 mod traps;

@@ -10,15 +10,15 @@ use alloc::vec::Vec;
 use core::fmt;
 
 command! { "crash", "KIND", "fail on purpose; without KIND, an error and a list of the kinds", crash, "Kinds: panic overflow fault write call ud gp div nmi df oom nested nested-fault
-locked smash page write-code run-data off-area vfree assert all; `crash` alone
-says what each does. Those that end with a page fault show what `explain fault`
+locked smash page write-code run-data off-area vfree object assert all; `crash`
+alone says what each does. Reports of page faults end with what `explain fault`
 explains." }
 
 /// Name, cause and description of a way to crash.
 type Kind = (&'static str, fn() -> CommandResult, &'static str);
 
 /// Every kind.
-const KINDS: [Kind; 22] = [
+const KINDS: [Kind; 23] = [
     ("panic", panic_now, "a Rust panic"),
     ("overflow", overflow, "use the kernel stack up"),
     (
@@ -74,6 +74,11 @@ const KINDS: [Kind; 22] = [
         "vfree",
         wrong_uses::after_vfree,
         "read an area of vmalloc after it was freed",
+    ),
+    (
+        "object",
+        wrong_uses::use_after_kfree,
+        "write to an object after it was freed (a crash in the debug profile only)",
     ),
     ("assert", failed_assertion, "a failed bounds check"),
     ("all", all_panic, "a panic of all CPUs at once"),

@@ -8,6 +8,7 @@
 //! the direct map (sparse), at a fixed place in one virtual array (vmemmap), or in one array in
 //! the direct map (flat). Look-ups are the same for all three.
 
+mod blocks;
 mod cached;
 mod claim;
 mod held;

@@ -42,6 +42,10 @@ pub(crate) struct Wanted {
 /// Nodes whose pages are counted.
 pub(crate) const NODES: usize = 64;
 
+/// Somebody has the lock of the areas, and who asks waits for nobody.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct IsLocked;
+
 /// What is known of an area.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct AreaInfo {
@@ -482,6 +486,23 @@ impl Space {
         at: VirtAddr,
     ) -> Option<(&'static Area, AreaInfo)> {
         let index = self.index.lock(platform);
+        self.first_in(&index, at)
+    }
+
+    /// The same for who waits for nobody. Context: any.
+    ///
+    /// # Errors
+    /// Somebody has the lock.
+    pub(crate) fn first_at_once<P: Platform>(
+        &self,
+        platform: &P,
+        at: VirtAddr,
+    ) -> Result<Option<AreaInfo>, IsLocked> {
+        let index = self.index.try_lock(platform).ok_or(IsLocked)?;
+        Ok(self.first_in(&index, at).map(|(_, info)| info))
+    }
+
+    fn first_in(&self, index: &Index, at: VirtAddr) -> Option<(&'static Area, AreaInfo)> {
         let slot = index.tree.first_from(&self.arena, at.as_u64())?;
         let area = self.area(slot)?;
         let info = AreaInfo {

@@ -3,9 +3,7 @@
 
 use core::fmt::{self, Write};
 
-use crate::addr::Pfn;
 use crate::buddy::MigrateType;
-use crate::config::SECTION_FRAMES;
 use crate::frame::FrameState;
 use crate::platform::Platform;
 use crate::system::Memory;
@@ -21,25 +19,8 @@ pub fn page_owner<P: Platform>(memory: &Memory<P>, out: &mut dyn Write) -> fmt::
     let Some(frames) = memory.frames().filter(|_| memory.keeps_origins()) else {
         return Ok(());
     };
-    let mut next: u64 = 0;
-    while next < frames.limit().as_u64() {
-        let pfn = Pfn::new(next);
-        let Some(frame) = frames.frame(pfn) else {
-            // No memory in this section.
-            next = pfn
-                .section()
-                .saturating_add(1)
-                .saturating_mul(SECTION_FRAMES);
-            continue;
-        };
+    for (pfn, frame) in frames.blocks() {
         let word = frame.word();
-        let starts_block = word.state().is_some_and(FrameState::starts_block);
-        let step = if starts_block {
-            word.order().frames()
-        } else {
-            1
-        };
-        next = next.saturating_add(step);
         if !word.state().is_some_and(FrameState::is_live) {
             continue;
         }

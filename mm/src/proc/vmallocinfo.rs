@@ -3,8 +3,6 @@
 
 use core::fmt;
 
-use crate::addr::VirtAddr;
-use crate::config::PAGE_SIZE;
 use crate::kspace::{AreaInfo, AreaKind, AreaState};
 use crate::platform::Platform;
 use crate::system::Memory;
@@ -23,51 +21,6 @@ pub fn vmallocinfo<P: Platform>(memory: &Memory<P>, out: &mut dyn fmt::Write) ->
         }
     });
     written
-}
-
-/// Tells which area an address is in, in a sentence, and whether it is its guard page; answers whether there is one.
-/// Context: task.
-///
-/// # Errors
-/// `out`'s own.
-pub fn area_of<P: Platform>(
-    memory: &Memory<P>,
-    at: VirtAddr,
-    out: &mut dyn fmt::Write,
-) -> Result<bool, fmt::Error> {
-    let mut found = None;
-    memory.for_each_area(|area| {
-        if area.range.contains(at) {
-            let end = area.range.end().checked_sub(PAGE_SIZE);
-            found = Some((
-                area.state,
-                area.kind,
-                area.place,
-                end.is_some_and(|end| at >= end),
-            ));
-        }
-    });
-    let Some((state, kind, place, is_guard)) = found else {
-        return Ok(false);
-    };
-    let of = match state {
-        AreaState::Lazy => "an area that was given back, and that CPUs may remember",
-        AreaState::Unused | AreaState::Cached => {
-            "an area that nobody has, kept ready for the next one"
-        }
-        AreaState::Busy => "an area",
-    };
-    let part = if is_guard {
-        "the guard page behind "
-    } else {
-        ""
-    };
-    write!(out, "It is {part}{of} ({})", kind.name())?;
-    if let Some(place) = place {
-        write!(out, ", allocated at {}:{}", place.file(), place.line())?;
-    }
-    writeln!(out, ".")?;
-    Ok(true)
 }
 
 fn line(out: &mut dyn fmt::Write, area: &AreaInfo) -> fmt::Result {

@@ -5,7 +5,7 @@ use super::SlabFlags;
 use super::cache::Cache;
 use super::definition::Name;
 use super::ground::Ground;
-use super::partial::PartialStats;
+use super::partial::{Partial, PartialStats};
 use super::shape::MOST;
 use crate::frame::SlabFrame;
 use crate::platform::{CpuId, NodeId, Platform};
@@ -138,6 +138,16 @@ impl Cache {
     pub(crate) fn free_map<G: Ground>(&self, ground: &G, slab: SlabFrame<'_>) -> Option<FreeMap> {
         let rooms = self.rooms().get()?;
         let mut partial = rooms.node_with(slab.home.node)?.lock(ground.platform());
+        self.free_map_of(ground, slab, &mut partial)
+    }
+
+    /// The same, under the lock of its list.
+    pub(super) fn free_map_of<G: Ground>(
+        &self,
+        ground: &G,
+        slab: SlabFrame<'_>,
+        partial: &mut Partial,
+    ) -> Option<FreeMap> {
         // It may have gone before the lock was ours.
         let slab = ground.frames().slab_at(slab.pfn)?;
         if slab.cache != self.id() {
@@ -146,7 +156,7 @@ impl Cache {
         // As long as it has slabs, it is no other cache.
         let shape = self.shape()?.in_order(slab.order);
         let known = (&shape, self.code::<G>());
-        let memory = slab.memory(ground.platform(), known, &mut partial)?;
+        let memory = slab.memory(ground.platform(), known, partial)?;
         let mut map = FreeMap {
             free: [0; WORDS],
             objects: shape.objects(),

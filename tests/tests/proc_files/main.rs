@@ -10,6 +10,7 @@ mod parse;
 mod readers;
 mod slabinfo;
 mod slabs;
+mod stories;
 mod texts;
 mod traces;
 

@@ -29,7 +29,11 @@ const ENDINGS: &[Ending] = &[
         "crash off-area",
         "kernel read: page not present, at 0xffffc9",
     ),
-    crash("vfree", "crash vfree", "`explain fault 0xffffc9"),
+    crash(
+        "vfree",
+        "crash vfree",
+        "; it was given back, and is kept ready for the next one.",
+    ),
     refused(
         "a_free_page_within_reach",
         "crash page",

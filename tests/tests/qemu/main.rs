@@ -20,10 +20,12 @@ mod nodes;
 mod others;
 mod overflows;
 mod replay;
+mod screen;
 mod seen;
 mod shown;
 mod sizes;
 mod steps;
+mod stories;
 mod tables;
 
 use std::process::ExitCode;
@@ -174,6 +176,8 @@ fn main() -> ExitCode {
         ),
     ]);
     trials.extend(addresses::trials());
+    trials.extend(stories::trials());
+    trials.extend(screen::trials());
     trials.extend(budgets::trials());
     trials.extend(shown::trials());
     if args.list && tools::installed_qemu().is_none() {

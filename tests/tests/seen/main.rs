@@ -4,7 +4,7 @@ mod past;
 
 use mm::addr::Order;
 use mm::buddy::Gfp;
-use mm::inspect::{Header, MAGIC, VERSION};
+use mm::inspect::{self, Header, MAGIC, VERSION};
 use mm::slab::SlabFlags;
 use mm::system::{Block, KmemCache};
 use mm_tests::seed::{Random, cases, seed};
@@ -31,6 +31,19 @@ fn frames_are_seen_as_they_are_counted() {
     counted::<Latent<(Plain, Sparse)>>();
 }
 
+/// Most of it: what a boot does not need has no records yet.
+#[test]
+fn memory_without_records_is_seen() {
+    let machine = Machine::<Latent<(Plain, Sparse)>>::with_ram(600 * MIB);
+    machine.publish().unwrap();
+    let mut guest = attach(&machine).unwrap();
+    compare(&machine, &mut guest);
+    let counts = Snapshot::take(&guest).counts();
+    assert!(counts[Owner::Latent.index()] * 4096 > 256 * MIB);
+    // What it is written down in stays.
+    machine.abandon();
+}
+
 fn attach<C: SimConfig>(machine: &Machine<C>) -> Result<Guest, AttachError> {
     let ram = Ram::open(&[machine.hardware().ram().path()]).unwrap();
     Guest::attach(ram).map_err(|(error, _)| error)
@@ -46,6 +59,10 @@ fn compare<C: SimConfig>(machine: &Machine<C>, guest: &mut Guest) {
         .collect();
     guest.refresh();
     let snapshot = Snapshot::take(guest);
+    // The kernel itself finds the same.
+    let mut owners = vec![Owner::Poisoned; snapshot.owners.len()];
+    inspect::owners(machine, &mut owners);
+    assert!(owners == snapshot.owners);
     let counts = snapshot.counts();
     let of = |owner: Owner| counts[owner.index()];
     let free: u64 = Owner::ALL

@@ -187,7 +187,7 @@ struct Suite {
 }
 
 /// In the order in which they are asked, unless a mutant lies in the area of a later one.
-const SUITES: [Suite; 14] = [
+const SUITES: [Suite; 15] = [
     Suite {
         areas: &[],
         is_loom: false,
@@ -326,6 +326,16 @@ const SUITES: [Suite; 14] = [
         is_loom: false,
         tests: &["--package", "mm-tests", "--test", "vmalloc"],
         arguments: &["--skip", "suite::"],
+    },
+    Suite {
+        areas: &[
+            "mm/src/proc/shortage.rs",
+            "mm/src/proc/story.rs",
+            "mm/src/slab/story.rs",
+        ],
+        is_loom: false,
+        tests: &["--package", "mm-tests", "--test", "proc_files"],
+        arguments: &["stories::"],
     },
     Suite {
         areas: &["mm/src/inspect", "mm/src/addr/place.rs", "viewer/src"],

@@ -6,7 +6,7 @@ use super::{Ask, Inside, Layout};
 use crate::frame::SlabFrame;
 use crate::mem::poison::{OBJECT_END, OBJECT_FREE, OBJECT_PADDING, RED_FREE, RED_LIVE};
 use crate::platform::CpuId;
-use crate::report::{Corruption, ObjectDamage, ObjectPart, ObjectRepair};
+use crate::report::{Corruption, ObjectDamage, ObjectOrigin, ObjectPart, ObjectRepair};
 use crate::slab::SlabFlags;
 use crate::slab::cache::Cache;
 use crate::slab::ground::Ground;
@@ -60,7 +60,7 @@ impl<'a, G: Ground> Guard<'a, G> {
         })
     }
 
-    pub(super) const fn has(&self, flag: SlabFlags) -> bool {
+    pub(in crate::slab) const fn has(&self, flag: SlabFlags) -> bool {
         self.flags.contains(flag)
     }
 
@@ -147,6 +147,27 @@ impl<'a, G: Ground> Guard<'a, G> {
         }
     }
 
+    /// Who allocated an object last, and who freed it, if that is kept.
+    pub(in crate::slab) fn origins(
+        &self,
+        number: u16,
+    ) -> (Option<ObjectOrigin>, Option<ObjectOrigin>) {
+        let origin = |word| {
+            let places = self.ground.places()?;
+            places.origin(self.memory.word(number, word))
+        };
+        (origin(self.layout.allocated()), origin(self.layout.freed()))
+    }
+
+    /// Whether somebody owns an object, if its record says so.
+    pub(in crate::slab) fn is_owned(&self, number: u16) -> Option<bool> {
+        match self.record(number) {
+            Record::Live(_) => Some(true),
+            Record::Free => Some(false),
+            Record::Bad => None,
+        }
+    }
+
     /// Looks at an object that nobody owns; puts right what is wrong, and tells the first of it.
     pub(super) fn check_free(&self, number: u16) -> Option<Corruption> {
         let mut damage = self.check_around(number, self.shape.size(), RED_FREE);
@@ -214,10 +235,7 @@ impl<'a, G: Ground> Guard<'a, G> {
     ) -> Corruption {
         let start = i64::try_from(wrong.at).unwrap_or(i64::MAX);
         let left = i64::try_from(self.layout.left()).unwrap_or(i64::MAX);
-        let origin = |word| {
-            let places = self.ground.places()?;
-            places.origin(self.memory.word(number, word))
-        };
+        let (allocated, freed) = self.origins(number);
         let report = Corruption::Object(ObjectDamage {
             cache: self.cache.definition().name_at_once(self.ground.platform()),
             slab: self.slab.pfn,
@@ -231,8 +249,8 @@ impl<'a, G: Ground> Guard<'a, G> {
             len: u32::try_from(wrong.len).unwrap_or(u32::MAX),
             expected,
             found: wrong.found,
-            allocated: origin(self.layout.allocated()),
-            freed: origin(self.layout.freed()),
+            allocated,
+            freed,
             repair: match part {
                 ObjectPart::FreePointer => ObjectRepair::Relinked,
                 _ => ObjectRepair::Restored,

@@ -1,6 +1,8 @@
 //! Many frames as few cells.
 
-use crate::owner::Owner;
+use alloc::vec::Vec;
+
+use mm::inspect::Owner;
 
 /// Frames in cells: each stands for as many frames in a row, a power of two.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -24,9 +26,14 @@ impl Grid {
     pub fn new(owners: &[Owner], first: u64, log: u32, count: usize) -> Self {
         let first = usize::try_from(first).unwrap_or(usize::MAX);
         let rest = owners.get(first..).unwrap_or_default();
-        let cells = rest.chunks(1 << log).take(count).map(most).collect();
+        let cells = cells(rest, log).take(count).collect();
         Self { cells, log }
     }
+}
+
+/// The cells of `owners`, one after the other.
+pub(crate) fn cells(owners: &[Owner], log: u32) -> impl Iterator<Item = Owner> {
+    owners.chunks(1 << log).map(most)
 }
 
 /// What most of a cell's frames are used for; of those with as many, what is rarer in a machine: what is used before what is
@@ -44,11 +51,11 @@ fn most(frames: &[Owner]) -> Owner {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::owner::Type;
+    use mm::buddy::MigrateType;
 
     #[test]
     fn a_cell_shows_what_most_of_it_is() {
-        let free = Owner::Free(Type::Movable);
+        let free = Owner::Free(MigrateType::Movable);
         let owners = [
             free,
             free,
