@@ -10,6 +10,7 @@
 //! - [`grid`]: many frames as few cells.
 //! - [`picture`], [`movie`]: the same as pixels.
 //! - [`history`], [`splits`]: what happened before, as far as it was recorded; how a block was halved and merged.
+//! - [`mapped`], [`space`]: what page tables map, and a drawing of it.
 //! - [`frame`]: one frame in words.
 //! - [`tui`]: all of it in a terminal.
 
@@ -17,10 +18,12 @@ pub mod areas;
 pub mod frame;
 pub mod guest;
 pub mod history;
+pub mod mapped;
 pub mod movie;
 pub mod picture;
 pub mod ram;
 pub mod snapshot;
+pub mod space;
 pub mod splits;
 pub mod tui;
 

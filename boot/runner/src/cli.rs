@@ -76,8 +76,8 @@ fn run(args: impl IntoIterator<Item = OsString>) -> Result<u8, CliError> {
             Ok(0)
         }
         Invocation::Boot(options) => boot(*options),
-        Invocation::View(files, picture) => {
-            show::files(&files, picture.as_deref()).map_err(CliError::Show)?;
+        Invocation::View(files, show) => {
+            show::files(&files, &show).map_err(CliError::Show)?;
             Ok(0)
         }
     }

@@ -19,9 +19,9 @@ pub enum Invocation {
     Help,
     /// Build the kernel and boot it.
     Boot(Box<BootOptions>),
-    /// Show the memory that is in files: of a machine that runs elsewhere, or that has ended; as a picture if there is a path
-    /// for one, else in the terminal.
-    View(Vec<PathBuf>, Option<PathBuf>),
+    /// Show the memory that is in files: of a machine that runs elsewhere, or that has ended; as pictures if there are paths
+    /// for any, else in the terminal.
+    View(Vec<PathBuf>, Show),
 }
 
 /// How to build and boot the kernel.
@@ -50,19 +50,25 @@ pub struct Show {
     pub movie: Option<PathBuf>,
     /// How a block was halved and merged, as a drawing.
     pub splits: Option<PathBuf>,
+    /// The kernel's addresses, as a drawing.
+    pub addresses: Option<PathBuf>,
 }
 
 impl Show {
     /// Whether nothing is.
     #[must_use]
-    pub const fn is_nothing(&self) -> bool {
+    pub fn is_nothing(&self) -> bool {
         let Self {
             view,
             picture,
             movie,
             splits,
+            addresses,
         } = self;
-        !*view && picture.is_none() && movie.is_none() && splits.is_none()
+        !*view
+            && [picture, movie, splits, addresses]
+                .iter()
+                .all(|path| path.is_none())
     }
 }
 
@@ -131,6 +137,7 @@ impl BootOptions {
             "events" => self.kernel.events = true,
             "picture" => self.show.picture = Some(path(parser)?),
             "movie" => self.show.movie = Some(path(parser)?),
+            "addresses" => self.show.addresses = Some(path(parser)?),
             "splits" => {
                 self.show.splits = Some(path(parser)?);
                 self.kernel.events = true;
@@ -201,13 +208,15 @@ fn path(parser: &mut Parser) -> Result<PathBuf, UsageError> {
     Ok(PathBuf::from(value))
 }
 
-/// `view FILE… [--picture FILE]`.
+/// `view FILE…`, and what is to be written.
 fn view(mut parser: Parser) -> Result<Invocation, UsageError> {
-    let (mut files, mut picture) = (Vec::new(), None);
+    let (mut files, mut show) = (Vec::new(), Show::default());
     while let Some(arg) = parser.next().map_err(UsageError::from)? {
         match arg {
             Arg::Value(file) => files.push(PathBuf::from(file)),
-            Arg::Long("picture") => picture = Some(path(&mut parser)?),
+            Arg::Long("picture") => show.picture = Some(path(&mut parser)?),
+            Arg::Long("splits") => show.splits = Some(path(&mut parser)?),
+            Arg::Long("addresses") => show.addresses = Some(path(&mut parser)?),
             Arg::Long("help") | Arg::Short('h') => return Ok(Invocation::Help),
             Arg::Long(name) => return Err(UsageError::UnknownOption(format!("--{name}"))),
             Arg::Short(letter) => return Err(UsageError::UnknownOption(format!("-{letter}"))),
@@ -215,7 +224,7 @@ fn view(mut parser: Parser) -> Result<Invocation, UsageError> {
     }
     match files.is_empty() {
         true => Err(UsageError::NoRamFile),
-        false => Ok(Invocation::View(files, picture)),
+        false => Ok(Invocation::View(files, show)),
     }
 }
 

@@ -13,7 +13,7 @@ use mm_viewer::movie::Movie;
 use mm_viewer::picture::{Picture, PictureError};
 use mm_viewer::ram::{Ram, RamError};
 use mm_viewer::snapshot::Snapshot;
-use mm_viewer::splits;
+use mm_viewer::{space, splits};
 use tempfile::TempDir;
 
 use crate::cli::CliError;
@@ -88,12 +88,7 @@ pub(crate) fn run(mut boot: Boot, input: Input, show: &Show) -> Result<Option<Fi
         true => crate::view::run(boot, &input, &files, &title)?,
         false => Some(watch(&boot, input, &files, show, &title)?),
     };
-    if let Some(path) = &show.picture {
-        save(path, &files, &title)?;
-    }
-    if let Some(path) = &show.splits {
-        save_splits(path, &files)?;
-    }
+    save(show, &files, &title)?;
     Ok(finished)
 }
 
@@ -101,11 +96,11 @@ pub(crate) fn run(mut boot: Boot, input: Input, show: &Show) -> Result<Option<Fi
 ///
 /// # Errors
 /// [`ShowError`].
-pub fn files(files: &[PathBuf], picture: Option<&Path>) -> Result<(), ShowError> {
+pub fn files(files: &[PathBuf], show: &Show) -> Result<(), ShowError> {
     let name = files.first().map(|file| file.display().to_string());
-    match picture {
-        Some(path) => save(path, files, &name.unwrap_or_default()),
-        None => crate::view::files(files),
+    match show.is_nothing() {
+        true => crate::view::files(files),
+        false => save(show, files, &name.unwrap_or_default()),
     }
 }
 
@@ -118,18 +113,25 @@ pub fn attach(files: &[PathBuf]) -> Result<Guest, ShowError> {
     Guest::attach(ram).map_err(|(error, _)| ShowError::Attach(error))
 }
 
-fn save(path: &Path, files: &[PathBuf], title: &str) -> Result<(), ShowError> {
-    let snapshot = Snapshot::take(&attach(files)?);
-    let picture = Picture::new(&snapshot, title);
-    let saved = picture.save(path);
-    saved.map_err(|error| ShowError::Picture(path.to_owned(), error))
+/// Writes what is wanted of memory as it is now.
+fn save(show: &Show, files: &[PathBuf], title: &str) -> Result<(), ShowError> {
+    if let Some(path) = &show.picture {
+        let picture = Picture::new(&Snapshot::take(&attach(files)?), title);
+        let saved = picture.save(path);
+        saved.map_err(|error| ShowError::Picture(path.clone(), error))?;
+    }
+    if let Some(path) = &show.splits {
+        let history = History::read(&attach(files)?, u64::MAX);
+        write(path, &splits::svg(&history).ok_or(ShowError::NoSplits)?)?;
+    }
+    if let Some(path) = &show.addresses {
+        write(path, &space::draw(&attach(files)?, title))?;
+    }
+    Ok(())
 }
 
-fn save_splits(path: &Path, files: &[PathBuf]) -> Result<(), ShowError> {
-    let history = History::read(&attach(files)?, u64::MAX);
-    let drawing = splits::svg(&history).ok_or(ShowError::NoSplits)?;
-    let written = fs::write(path, drawing).map_err(HostError::at(Doing::Create, path));
-    written.map_err(ShowError::from)
+fn write(path: &Path, drawing: &str) -> Result<(), HostError> {
+    fs::write(path, drawing).map_err(HostError::at(Doing::Create, path))
 }
 
 fn title(boot: &Boot) -> String {

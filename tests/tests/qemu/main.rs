@@ -147,6 +147,7 @@ fn main() -> ExitCode {
     ]);
     trials.push(trial("seen", "while_it_runs", seen::live));
     trials.push(trial("seen", "what_happened_before", seen::past));
+    trials.push(trial("seen", "addresses", seen::addresses));
     for case in overflows::OVERFLOWS {
         let overflow = || overflows::are_reported(case);
         trials.push(trial("overflow", case.name, overflow));

@@ -2,7 +2,7 @@
 //! it has ended.
 
 use core::time::Duration;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::thread;
 
@@ -15,7 +15,7 @@ use mm_viewer::history::History;
 use mm_viewer::owner::Owner;
 use mm_viewer::picture::Picture;
 use mm_viewer::snapshot::Snapshot;
-use mm_viewer::splits;
+use mm_viewer::{mapped, space, splits};
 
 use crate::guest;
 
@@ -203,6 +203,54 @@ pub(crate) fn live() -> Result<(), Failed> {
         0 => Err("nobody looked while it ran".into()),
         _ => Ok(()),
     }
+}
+
+/// What is mapped at the kernel's addresses is what its own `ptdump` says, by rights and size of pages.
+pub(crate) fn addresses() -> Result<(), Failed> {
+    for options in [
+        "--cmdline populate=boot",
+        "--cpu max --memory 6G --cpus 2 --cmdline populate=boot",
+    ] {
+        let folder = tempfile::tempdir()?;
+        let (printed, files) = ended(options, "ptdump", &folder.path().join("ram"))?;
+        let guest = show::attach(&files).map_err(|error| error.to_string())?;
+        let mapped = mapped::kernel(&guest);
+        let mut seen = BTreeMap::new();
+        for run in &mapped {
+            *seen.entry((run.rights(), run.page)).or_insert(0) += run.bytes();
+        }
+        let mut told = BTreeMap::new();
+        for (range, words) in printed.lines().filter_map(|line| line.split_once("  ")) {
+            let Some((start, end)) = range.split_once('-') else {
+                continue;
+            };
+            let number = |text: &str| u64::from_str_radix(text.strip_prefix("0x")?, 16).ok();
+            let words: Vec<&str> = words.split_whitespace().collect();
+            let page = match words.last() {
+                Some(&"pte") => 12,
+                Some(&"pmd") => 21,
+                Some(&"pud") => 30,
+                _ => continue,
+            };
+            let rights = match (words.contains(&"RW"), words.contains(&"x")) {
+                (true, true) => "rwx",
+                (true, false) => "rw-",
+                (false, true) => "r-x",
+                (false, false) => "r--",
+            };
+            if let Some((start, end)) = number(start).zip(number(end)) {
+                *told.entry((rights, page)).or_insert(0) += end.wrapping_sub(start);
+            }
+        }
+        if seen != told || seen.len() < 4 {
+            return Err(format!("{seen:?} are seen, {told:?} are told\n{printed}").into());
+        }
+        let drawing = space::draw(&guest, options);
+        if !drawing.contains("kernel image: 0xffffffff80000000") || !drawing.ends_with("</svg>\n") {
+            return Err(drawing.into());
+        }
+    }
+    Ok(())
 }
 
 /// What a kernel that records has recorded, of each CPU and in one order, and with it how a block was halved and merged.
