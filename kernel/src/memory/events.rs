@@ -49,6 +49,9 @@ pub(super) fn record(event: Event) {
 /// Boot, memory up and published.
 pub(super) fn begin() {
     if !ARE_ON {
+        if params::get("events").is_some() {
+            log::warn!("events: this kernel records none; that takes `--events`");
+        }
         return;
     }
     // Whoever reads parameters has said already what is wrong with this one.

@@ -23,14 +23,14 @@ impl Space {
         let pages = (area.start(), area.pages());
         if let Some(done) = known.and_then(|table| table.map(memory, pages, frames, attributes)) {
             if done.is_ok() {
-                tell_pages(supply.platform(), EventKind::Map, area.mapped());
+                tell_pages(supply.platform(), EventKind::Map, || area.mapped());
             }
             return done;
         }
         let (range, kept) = (area.mapped(), Empties::Kept);
         self.tables.map(memory, range, frames, attributes, kept)?;
         area.set_table(self.tables.pte_table(memory, range));
-        tell_pages(supply.platform(), EventKind::Map, range);
+        tell_pages(supply.platform(), EventKind::Map, || range);
         Ok(())
     }
 
@@ -47,7 +47,7 @@ impl Space {
             |table: PteTable| table.map_page(supply.memory(), area.start(), (frame, attributes));
         let is_mapped = area.table().is_some_and(mapped);
         if is_mapped {
-            tell_pages(supply.platform(), EventKind::Map, area.mapped());
+            tell_pages(supply.platform(), EventKind::Map, || area.mapped());
         }
         is_mapped
     }
@@ -76,7 +76,7 @@ impl Space {
             done => done,
         };
         if outcome.is_ok() {
-            tell_pages(supply.platform(), EventKind::Map, range);
+            tell_pages(supply.platform(), EventKind::Map, || range);
         }
         outcome
     }
@@ -88,7 +88,7 @@ impl Space {
         let cleared = |table: PteTable| table.clear(supply.memory(), area.start(), pages);
         let is_cleared = area.table().is_some_and(cleared);
         if is_cleared {
-            tell_pages(supply.platform(), EventKind::Unmap, area.mapped());
+            tell_pages(supply.platform(), EventKind::Unmap, || area.mapped());
         }
         is_cleared
     }
@@ -98,7 +98,7 @@ impl Space {
         // Large pages lie in it as a whole, and the region's tables are the library's: this cannot fail.
         let cleared = self.tables.clear(supply.memory(), range);
         debug_assert!(cleared.is_ok(), "{range:?}: {cleared:?}");
-        tell_pages(supply.platform(), EventKind::Unmap, range);
+        tell_pages(supply.platform(), EventKind::Unmap, || range);
     }
 
     /// Ends an area that nobody was told of, and in which nothing was mapped, or nothing any more: what stands in its page
@@ -124,8 +124,9 @@ impl Space {
 }
 
 #[inline(always)]
-fn tell_pages<P: Platform>(platform: &P, kind: EventKind, range: VirtRange) {
+fn tell_pages<P: Platform>(platform: &P, kind: EventKind, range: impl FnOnce() -> VirtRange) {
     tell(platform, || {
+        let range = range();
         Event::pages(kind, range.start(), range.pages())
     });
 }
