@@ -127,6 +127,11 @@ pub(super) const CALLS: &[(&str, Action)] = &[
     ("publish", |call| {
         let _ = call.world.publish();
     }),
+    ("publish_events", |call| {
+        let ring = Box::leak(Box::new(mm::inspect::EventRing::new(&[])));
+        let cpu = mm::platform::CpuId(0);
+        call.world.publish_events(cpu, ring, 0).unwrap();
+    }),
     ("vmalloc_purge", |call| {
         let _ = call.world.vmalloc_purge();
     }),
