@@ -7,14 +7,14 @@ use mm::inspect::{Entry, EntryKind, Header, MAGIC, NotASheet, SampleLocation};
 
 use crate::ram::Ram;
 
-const PAGE: usize = 4096;
+pub(crate) const PAGE: usize = 4096;
 const FOUR_GIB: u64 = 1 << 32;
 /// In an entry of a page table: it leads somewhere, …
-const PRESENT: u64 = 1;
+pub(crate) const PRESENT: u64 = 1;
 /// … to a page that is larger than usual.
-const HUGE: u64 = 1 << 7;
+pub(crate) const HUGE: u64 = 1 << 7;
 /// The address in it.
-const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
+pub(crate) const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 /// log2 of what a table of pages maps.
 const TABLE: u32 = 21;
 /// Inspection pages, at most: a chain that goes round ends here.

@@ -71,15 +71,10 @@ fn type_of(detail: u8) -> Type {
     MigrateType::from_bits(detail)
 }
 
+/// As legends call it.
 fn type_name(detail: u8) -> &'static str {
-    match type_of(detail) {
-        Type::Unmovable => "unmovable",
-        Type::Movable => "movable",
-        Type::Reclaimable => "reclaimable",
-        Type::HighAtomic => "high-atomic",
-        Type::Cma => "CMA",
-        Type::Isolate => "isolated",
-    }
+    let name = Owner::Free(type_of(detail)).name();
+    name.strip_prefix("free, ").unwrap_or(name)
 }
 
 /// All that is known of what happened, the oldest first.

@@ -2,18 +2,13 @@
 
 use mm::addr::PhysAddr;
 
-use crate::guest::Guest;
+use crate::guest::{ADDRESS, Guest, HUGE, PAGE, PRESENT};
 
-/// Bits of an entry (Intel SDM vol. 3A, 4.5): present, writable, a large page, …
-const PRESENT: u64 = 1;
+/// Bits of an entry (Intel SDM vol. 3A, 4.5): it can be written to, and no code is fetched from it.
 const WRITE: u64 = 1 << 1;
-const LARGE: u64 = 1 << 7;
-/// … no code is fetched from it, and where it leads.
 const NO_EXECUTE: u64 = 1 << 63;
-const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
-/// Entries of a table, and its bytes.
+/// Entries of a table.
 const ENTRIES: u64 = 512;
-const PAGE: usize = 4096;
 /// Tables that are read, at most: damaged ones may lead in circles.
 const MOST_TABLES: u64 = 1 << 18;
 
@@ -102,7 +97,7 @@ impl Walk<'_> {
                 can_write && entry & WRITE != 0,
                 can_run && entry & NO_EXECUTE == 0,
             );
-            if level == 1 || (level <= 3 && entry & LARGE != 0) {
+            if level == 1 || (level <= 3 && entry & HUGE != 0) {
                 self.add(start, shift, rights);
             } else {
                 let next = PhysAddr::new(entry & ADDRESS);

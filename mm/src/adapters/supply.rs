@@ -181,11 +181,9 @@ impl<'m, P: Platform> Supply for Store<'m, P> {
     fn alloc_room(&self, bytes: u64) -> Option<EarlyRam> {
         let order = Order::for_bytes(bytes)?;
         let request = Request::new(self.tables.gfp(), order).ok()?;
-        let block = self
-            .machine()
-            .alloc_request(&request, &mut Told(self.machine().platform()))
-            .ok()?;
-        Some(EarlyRam::from_block(block))
+        let machine = self.machine();
+        let block = machine.alloc_request(&request, &mut Told(machine.platform()));
+        Some(EarlyRam::from_block(block.ok()?))
     }
 
     fn records_grown(&self) {
