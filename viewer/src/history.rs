@@ -107,9 +107,10 @@ impl History {
             let mut found = Vec::new();
             for number in ring::numbers(before, capacity.min(most)) {
                 let at = cells.wrapping_add((number & (capacity - 1)) * CELL);
-                let words = guest.u64_at(at).zip(guest.u64_at(at.wrapping_add(8)));
-                let event = words.and_then(|(what, rest)| {
-                    Event::from_words([what, rest], ring::lap(number, capacity))
+                // In the other order than they are written.
+                let words = guest.u64_at(at.wrapping_add(8)).zip(guest.u64_at(at));
+                let event = words.and_then(|(what, when)| {
+                    Event::from_words([when, what], ring::lap(number, capacity))
                 });
                 found.push((number, event));
             }

@@ -8,6 +8,7 @@ use super::expect::Expectation;
 use super::gdt::{Ist, Segments};
 use super::percpu::{self, Variable as _};
 use super::presence::Presence;
+use super::recorder;
 use super::smp::call::Inbox;
 use super::stack::{GuardedStack, StackExtent};
 use crate::num::to_u64;
@@ -73,6 +74,8 @@ pub struct CpuLocal {
     pub(super) anchor: AtomicPtr<()>,
     /// … and the same for requests: none while the running thread has a memory policy.
     pub(super) request_anchor: AtomicPtr<()>,
+    /// Where it records events, if it does.
+    pub(super) recorder: recorder::Word,
     /// The running thread ([`super::running`]).
     pub(super) thread: AtomicPtr<Thread>,
     /// Handlers of interrupts and exceptions that are at work here.
@@ -111,6 +114,7 @@ impl CpuLocal {
             has_policy: AtomicBool::new(false),
             anchor: AtomicPtr::new(anchor::NO_ANCHOR),
             request_anchor: AtomicPtr::new(anchor::NO_ANCHOR),
+            recorder: recorder::Word::new(),
             thread: AtomicPtr::new(null_mut()),
             interrupts: AtomicU32::new(0),
             presence: Presence::new(id),

@@ -11,7 +11,7 @@
 //! | [`step`], [`probe`], [`crash`] | single-stepping, probing and failing, for tests |
 //! | [`irq`], [`lock`], [`pin`] | interrupts off; a spin lock that keeps them off; no switch of threads |
 //! | `context`, `running`, [`presence`] | from thread to thread; the running one; CPUs that have none |
-//! | `anchor`, [`percpu`] | what the memory core has for each CPU; variables of each CPU |
+//! | `anchor`, `recorder`, [`percpu`] | what the memory core has for each CPU; its events; variables of each CPU |
 //! | [`cpu`], [`time`], `pit`, [`pic`] | CPUID and control registers, the clock, old chips |
 //! | [`apic`], [`smp`], `tlb` | the local APIC; the other CPUs; what CPUs forget of page tables |
 //! | `physmem` | physical memory for those who parse tables in it |
@@ -45,6 +45,7 @@ mod pit;
 mod port;
 pub mod presence;
 pub mod probe;
+pub(crate) mod recorder;
 pub mod registers;
 pub(crate) mod running;
 pub mod serial;

@@ -28,7 +28,7 @@ pub(crate) mod boot_memory;
 mod bring_up;
 mod cache_benches;
 mod cma;
-mod events;
+pub(crate) mod events;
 pub(crate) mod fault_story;
 mod files;
 mod firmware;

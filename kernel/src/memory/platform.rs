@@ -144,7 +144,7 @@ unsafe impl Platform for KernelPlatform {
 
     const EVENTS: bool = events::ARE_ON;
 
-    #[inline]
+    #[inline(always)]
     fn event(&self, event: Event) {
         events::record(event);
     }

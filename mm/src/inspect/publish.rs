@@ -316,10 +316,10 @@ impl<P: Platform> Memory<P> {
     /// # Errors
     /// [`AllocError`].
     #[track_caller]
-    pub fn publish_events(
+    pub fn publish_events<const N: usize>(
         &self,
         cpu: CpuId,
-        ring: &'static EventRing,
+        ring: &'static EventRing<N>,
         per_second: u64,
     ) -> Result<(), AllocError> {
         let core = self.core().ok_or(AllocError::NotUp)?;
@@ -328,7 +328,7 @@ impl<P: Platform> Memory<P> {
             index: cpu.0,
             at: head.as_u64(),
             width: narrow(to_count(size_of::<EventCell>())),
-            numbers: [cells.as_u64(), to_count(ring.capacity()), per_second],
+            numbers: [cells.as_u64(), ring.capacity(), per_second],
             ..Entry::new(EntryKind::Events, "events")
         };
         self.put_entry(core, (Gfp::KERNEL, News::Perhaps), &entry)

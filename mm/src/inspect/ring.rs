@@ -8,12 +8,13 @@ use crate::sync::atomic::{AtomicU64, Ordering};
 /// Room for an event.
 pub type EventCell = [AtomicU64; 2];
 
-/// The latest [`Event`]s of a CPU; older ones are overwritten. A kernel makes one for each CPU, has
+/// The latest `N` [`Event`]s of a CPU; older ones are overwritten. A kernel makes one for each CPU, has
 /// [`Platform::event`](crate::platform::Platform::event) record into it, and shows them to viewers with
 /// [`Memory::publish_events`](crate::system::Memory::publish_events).
 ///
 /// Recording waits for nobody: a place is taken by one atomic addition, so that interrupts and NMIs may come in between, and
-/// even another CPU. Who reads meanwhile finds out which events are whole: each carries the number of the ring's lap.
+/// even another CPU. Who reads meanwhile finds out which events are whole: each carries the number of the ring's lap. How many
+/// there are is part of the type, a power of two: finding the place is a mask then.
 ///
 /// ```
 /// use mm::addr::{Order, Pfn};
@@ -30,69 +31,67 @@ pub type EventCell = [AtomicU64; 2];
 /// assert_eq!(times, [102, 103, 104, 105]);
 /// ```
 #[derive(Debug)]
-pub struct EventRing {
+pub struct EventRing<const N: usize> {
     /// Events recorded so far.
     head: AtomicU64,
-    /// A power of two of them, or none, …
-    cells: &'static [EventCell],
-    /// … and log2 of that.
-    log: u32,
+    cells: &'static [EventCell; N],
 }
 
-impl EventRing {
-    /// A ring of the largest power of two of `cells`, which hold zeroes; without any it records nothing.
+impl<const N: usize> EventRing<N> {
+    const CAPACITY: u64 = {
+        assert!(N.is_power_of_two(), "a place is found by a mask");
+        to_count(N)
+    };
+
+    /// A ring of `cells`, which hold zeroes.
     #[must_use]
-    pub fn new(cells: &'static [EventCell]) -> Self {
-        let log = cells.len().checked_ilog2();
-        let count = log.map_or(0, |log| 1_usize << log);
+    pub const fn new(cells: &'static [EventCell; N]) -> Self {
         Self {
             head: AtomicU64::new(0),
-            cells: &cells[..count],
-            log: log.unwrap_or(0),
+            cells,
         }
     }
 
     /// How many events it holds.
     #[must_use]
-    pub const fn capacity(&self) -> usize {
-        self.cells.len()
+    pub const fn capacity(&self) -> u64 {
+        Self::CAPACITY
     }
 
     /// Events recorded so far, those that were overwritten included. Context: any.
     #[must_use]
     pub fn recorded(&self) -> u64 {
-        self.head.load(Ordering::Relaxed)
+        self.head.load(Ordering::Acquire)
+    }
+
+    /// The place of an event.
+    #[inline(always)]
+    const fn cell(&self, number: u64) -> &EventCell {
+        &self.cells[to_index(number & Self::CAPACITY.wrapping_sub(1))]
     }
 
     /// Records what happened at a time, in whatever unit. Context: any, NMI included.
-    #[inline]
+    #[inline(always)]
     pub fn record(&self, time: u64, event: Event) {
-        let Some(last) = self.cells.len().checked_sub(1) else {
-            return;
-        };
-        let number = self.head.fetch_add(1, Ordering::Relaxed);
-        let Some([what, rest]) = self.cells.get(to_index(number) & last) else {
-            return;
-        };
-        let [first, second] = event.to_words(time, number >> (self.log & 63));
+        // Who sees anything of this event sees that it is counted.
+        let number = self.head.fetch_add(1, Ordering::AcqRel);
+        let [when, what] = self.cell(number);
+        let [first, second] = event.to_words(time, lap(number, Self::CAPACITY));
         // The lap is in the word that is written last; on x86_64 others see both in this order.
-        rest.store(second, Ordering::Relaxed);
-        what.store(first, Ordering::Release);
+        when.store(first, Ordering::Relaxed);
+        what.store(second, Ordering::Release);
     }
 
     /// The events that are there, the oldest first, with their times. Context: any; what is overwritten meanwhile is left out.
     pub fn events(&self) -> impl Iterator<Item = (u64, Event)> {
-        let capacity = to_count(self.cells.len());
-        numbers(self.recorded(), capacity).filter_map(move |number| {
-            let [what, rest] = self
-                .cells
-                .get(to_index(number & capacity.wrapping_sub(1)))?;
-            let load = || what.load(Ordering::Acquire);
-            let first = load();
-            let second = rest.load(Ordering::Acquire);
-            // The same before and after: nobody wrote in between.
-            let words = (first == load()).then_some([first, second])?;
-            Event::from_words(words, lap(number, capacity))
+        numbers(self.recorded(), Self::CAPACITY).filter_map(move |number| {
+            let [when, what] = self.cell(number);
+            // In the other order than they are written: what is of this lap has its time.
+            let what = what.load(Ordering::Acquire);
+            let when = when.load(Ordering::Acquire);
+            let is_overwritten = self.recorded().wrapping_sub(number) > Self::CAPACITY;
+            let words = (!is_overwritten).then_some([when, what])?;
+            Event::from_words(words, lap(number, Self::CAPACITY))
         })
     }
 
@@ -111,6 +110,35 @@ pub fn numbers(recorded: u64, capacity: u64) -> impl Iterator<Item = u64> {
 /// The lap of a ring that an event is in.
 #[inline]
 #[must_use]
-pub fn lap(number: u64, capacity: u64) -> u64 {
+pub const fn lap(number: u64, capacity: u64) -> u64 {
     number >> (capacity.trailing_zeros() & 63)
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::addr::{Order, Pfn};
+    use crate::report::EventKind;
+    use core::sync::atomic::AtomicBool;
+
+    #[test]
+    fn nobody_reads_half_an_event() {
+        static CELLS: [EventCell; 2] = [const { [const { AtomicU64::new(0) }; 2] }; 2];
+        let (ring, is_done) = (EventRing::new(&CELLS), AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for number in 0..3_000_000 {
+                    let event = Event::block(EventKind::Alloc, Pfn::new(number), Order::ZERO);
+                    ring.record(number, event);
+                }
+                is_done.store(true, Ordering::Release);
+            });
+            while !is_done.load(Ordering::Acquire) {
+                for (time, event) in ring.events() {
+                    assert_eq!(time, event.number);
+                }
+            }
+        });
+        assert_eq!(ring.events().count(), 2);
+    }
 }

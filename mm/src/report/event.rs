@@ -90,21 +90,28 @@ impl EventKind {
 pub struct Event {
     /// What.
     pub kind: EventKind,
-    /// A frame, a page of addresses, or how many; below 2⁴⁸.
+    /// A frame, a page of addresses, or how many; below 2⁴⁵.
     pub number: u64,
     /// The order of a block, or of blocks; otherwise 0.
     pub order: Order,
-    /// What else there is to say.
+    /// What else there is to say; below 64.
     pub detail: u8,
 }
 
-/// Bits of an event's number.
-const NUMBER_BITS: u32 = 48;
-/// Bits of the lap that a ring was in, …
-const LAP_BITS: u32 = 4;
-/// … of the kind, and of the order and the detail.
-const KIND_BITS: u32 = 4;
-const BYTE_BITS: u32 = 8;
+/// Bits of the second word of an event: the number above all, …
+const NUMBER_BITS: u32 = 45;
+/// … then the lap that a ring was in, where it needs no shift if the ring is one of 65,536 events; …
+const LAP_BITS: u32 = 3;
+/// … the order and the kind, …
+const NIBBLE_BITS: u32 = 4;
+/// … and the detail.
+const DETAIL_BITS: u32 = 6;
+const KIND_SHIFT: u32 = DETAIL_BITS;
+const ORDER_SHIFT: u32 = KIND_SHIFT + NIBBLE_BITS;
+const LAP_SHIFT: u32 = 16;
+const NUMBER_SHIFT: u32 = LAP_SHIFT + LAP_BITS;
+
+const _: () = assert!(ORDER_SHIFT + NIBBLE_BITS <= LAP_SHIFT && NUMBER_SHIFT + NUMBER_BITS == 64);
 
 const fn low(word: u64, bits: u32) -> u64 {
     word & (1_u64 << (bits & 63)).wrapping_sub(1)
@@ -112,7 +119,7 @@ const fn low(word: u64, bits: u32) -> u64 {
 
 impl Event {
     /// Something that happened to a block.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub const fn block(kind: EventKind, pfn: Pfn, order: Order) -> Self {
         Self {
@@ -124,7 +131,7 @@ impl Event {
     }
 
     /// Something that happened to so many, of an order.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub const fn count(kind: EventKind, number: u64, order: Order) -> Self {
         Self {
@@ -136,15 +143,16 @@ impl Event {
     }
 
     /// Something that happened to pages of addresses.
+    #[inline(always)]
     #[must_use]
     pub fn pages(kind: EventKind, start: VirtAddr, pages: u64) -> Self {
-        let above = pages.max(1).checked_next_power_of_two();
-        let log = above.map_or(64, u64::trailing_zeros);
+        let last = pages.max(1).wrapping_sub(1);
+        let log = u64::BITS.wrapping_sub(last.leading_zeros());
         Self {
             kind,
             number: low(start.as_u64() >> PAGE_SHIFT, NUMBER_BITS),
             order: Order::ZERO,
-            detail: u8::try_from(log).unwrap_or(u8::MAX),
+            detail: u8::try_from(log.min(63)).unwrap_or(0),
         }
     }
 
@@ -163,34 +171,35 @@ impl Event {
         VirtAddr::new((self.number | above << NUMBER_BITS) << PAGE_SHIFT)
     }
 
-    /// As two words of a ring, at a time, in one of the ring's laps. The time is cut to 56 bits.
-    #[inline]
+    /// As two words of a ring: the time, and what happened in one of the ring's laps.
+    #[inline(always)]
     #[must_use]
     pub fn to_words(self, time: u64, lap: u64) -> [u64; 2] {
-        let (lap, kind) = (low(lap, LAP_BITS), u64::from(self.kind.number()));
-        let order = u64::from(self.order.as_u8()) << NUMBER_BITS;
-        let detail = u64::from(self.detail) << (NUMBER_BITS + BYTE_BITS);
+        let kind = u64::from(self.kind.number()) << KIND_SHIFT;
+        let order = u64::from(self.order.as_u8()) << ORDER_SHIFT;
+        let detail = low(u64::from(self.detail), DETAIL_BITS);
+        let lap = low(lap, LAP_BITS) << LAP_SHIFT;
         [
-            time << (LAP_BITS + KIND_BITS) | lap << KIND_BITS | kind,
-            low(self.number, NUMBER_BITS) | order | detail,
+            time,
+            self.number << NUMBER_SHIFT | order | lap | kind | detail,
         ]
     }
 
     /// From two words, and the time, if they are an event of that lap: of another one if somebody is just
     /// writing them, or nobody ever did.
     #[must_use]
-    pub fn from_words([what, rest]: [u64; 2], lap: u64) -> Option<(u64, Self)> {
-        if low(what >> KIND_BITS, LAP_BITS) != low(lap, LAP_BITS) {
+    pub fn from_words([time, what]: [u64; 2], lap: u64) -> Option<(u64, Self)> {
+        if low(what >> LAP_SHIFT, LAP_BITS) != low(lap, LAP_BITS) {
             return None;
         }
-        let byte = |at: u32| u8::try_from(low(rest >> at, BYTE_BITS)).ok();
+        let nibble = |shift: u32| low(what >> (shift & 63), NIBBLE_BITS);
         let event = Self {
-            kind: EventKind::from_number(low(what, KIND_BITS))?,
-            number: low(rest, NUMBER_BITS),
-            order: Order::new(byte(NUMBER_BITS)?)?,
-            detail: byte(NUMBER_BITS + BYTE_BITS)?,
+            kind: EventKind::from_number(nibble(KIND_SHIFT))?,
+            number: what >> NUMBER_SHIFT,
+            order: Order::new(u8::try_from(nibble(ORDER_SHIFT)).ok()?)?,
+            detail: u8::try_from(low(what, DETAIL_BITS)).ok()?,
         };
-        Some((what >> (LAP_BITS + KIND_BITS), event))
+        Some((time, event))
     }
 }
 
@@ -202,10 +211,10 @@ mod tests {
     fn an_event_survives_its_two_words() {
         let most = (1 << NUMBER_BITS) - 1;
         for kind in EventKind::ALL {
-            for (number, order, detail) in [(0, 0, 0), (most, 10, 255), (0x1234, 3, 7)] {
+            for (number, order, detail) in [(0, 0, 0), (most, 10, 63), (0x1234, 3, 7)] {
                 let event =
                     Event::count(kind, number, Order::new(order).unwrap()).with_detail(detail);
-                for (time, lap) in [(0, 0), (1 << 55, 15), (77, 16 + 9)] {
+                for (time, lap) in [(0, 0), (u64::MAX, 15), (77, 16 + 9)] {
                     let words = event.to_words(time, lap);
                     assert_eq!(Event::from_words(words, lap), Some((time, event)));
                     assert_eq!(Event::from_words(words, lap + 1), None);
@@ -232,7 +241,7 @@ mod tests {
         }
         assert_eq!(
             Event::pages(EventKind::Map, VirtAddr::new(0), u64::MAX).detail,
-            64
+            63
         );
         assert_eq!(
             Event::pages(EventKind::Unmap, VirtAddr::new(0), 0).detail,

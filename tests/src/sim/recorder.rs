@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use mm::inspect::EventRing;
+use mm::inspect::{EventCell, EventRing};
 use mm::report::Event;
 
 /// Events that are kept.
@@ -12,15 +12,16 @@ const KEPT: usize = 1 << 16;
 /// One ring for all CPUs: their events are in one order then.
 #[derive(Debug, Default)]
 pub struct Recorder {
-    ring: OnceLock<EventRing>,
+    ring: OnceLock<EventRing<KEPT>>,
     clock: AtomicU64,
 }
 
 impl Recorder {
     pub(super) fn record(&self, event: Event) {
         let ring = self.ring.get_or_init(|| {
-            let cell = || [const { AtomicU64::new(0) }; 2];
-            EventRing::new(Box::leak((0..KEPT).map(|_| cell()).collect()))
+            let cells = (0..KEPT).map(|_| [const { AtomicU64::new(0) }; 2]);
+            let cells: Box<[EventCell]> = cells.collect();
+            EventRing::new(Box::leak(cells.try_into().expect("as many")))
         });
         ring.record(self.clock.fetch_add(1, Ordering::Relaxed), event);
     }

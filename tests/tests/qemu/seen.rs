@@ -256,7 +256,7 @@ pub(crate) fn addresses() -> Result<(), Failed> {
 /// What a kernel that records has recorded, of each CPU and in one order, and with it how a block was halved and merged.
 pub(crate) fn past() -> Result<(), Failed> {
     let folder = tempfile::tempdir()?;
-    let options = "--events --cpus 2 --memory 256M --cmdline events=100000";
+    let options = "--events --cpus 2 --memory 256M";
     let commands = "stress 5000; stress vmalloc 200";
     let (printed, files) = ended(options, commands, &folder.path().join("ram"))?;
     let guest = show::attach(&files).map_err(|error| error.to_string())?;
@@ -281,7 +281,6 @@ pub(crate) fn past() -> Result<(), Failed> {
         let count = history.events.len();
         return Err(format!("{count} events, {missing:?} are missing\n{printed}").into());
     }
-    // The number is rounded down to a power of two.
     let kept = history
         .events
         .iter()

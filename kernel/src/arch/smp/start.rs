@@ -214,6 +214,7 @@ fn prepare(id: u32) -> Result<&'static CpuLocal, VmallocError> {
     }
     cpu.set_stacks(Stacks { main, interrupt });
     anchor::set(cpu, MEMORY.anchor(CpuId(id)));
+    crate::memory::events::begin_on(cpu);
     percpu::set_offset(cpu, MEMORY.percpu_offset(CpuId(id)));
     crate::sched::prepare_cpu(cpu).map_err(|_| VmallocError::Alloc(AllocError::OutOfMemory))?;
     Ok(cpu)

@@ -1,6 +1,7 @@
 //! The same of kernel addresses.
 
 use std::ptr::NonNull;
+use std::sync::atomic::AtomicU64;
 
 use mm::addr::{PhysAddr, VirtAddr, VirtRange};
 use mm::pagetable::{Attributes, Cache};
@@ -128,7 +129,8 @@ pub(super) const CALLS: &[(&str, Action)] = &[
         let _ = call.world.publish();
     }),
     ("publish_events", |call| {
-        let ring = Box::leak(Box::new(mm::inspect::EventRing::new(&[])));
+        static CELLS: [mm::inspect::EventCell; 1] = [[const { AtomicU64::new(0) }; 2]];
+        let ring = Box::leak(Box::new(mm::inspect::EventRing::new(&CELLS)));
         let cpu = mm::platform::CpuId(0);
         call.world.publish_events(cpu, ring, 0).unwrap();
     }),
