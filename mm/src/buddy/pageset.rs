@@ -163,11 +163,12 @@ const NOWHERE: CachedWord = {
 
 /// The lists of one CPU for one zone.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct PageSet {
+    /// Blocks of several pages. First: their places are then at a multiple from the start of a CPU's cell.
+    blocks: [Stack<33>; BLOCKS],
     /// Single pages, which come and go by hundreds.
     pages: [Stack<257>; KINDS],
-    /// All other blocks.
-    blocks: [Stack<33>; BLOCKS],
     pattern: Pattern,
     /// Which one of two sets this is, with `percpu_pagelists=classic`.
     classic: Option<Temperature>,
@@ -234,25 +235,37 @@ impl PageSet {
         Some(taken)
     }
 
-    /// As [`Self::take`], and turns the block into its token, if its record is intact.
+    /// As [`Self::take`], and turns the block into its token.
+    ///
+    /// # Errors
+    /// There is none, or its record is damaged; it is on no list any more then.
     #[inline(always)]
     pub(crate) fn take_intact<P: Platform>(
         &mut self,
         list: List,
         (order, is_compound): (Order, bool),
         gauges: &Gauges,
-    ) -> Option<(Pfn, Result<Exclusive, Corruption>)> {
+    ) -> Result<(Pfn, Exclusive), Option<Corruption>> {
         let taken = at!(self, list, stack => {
-            let (pfn, record) = stack.pop()?;
             // One comparison with what stands in the stack: nothing is kept in between.
-            let block = record.uncache_by::<P>((pfn, order), || {
-                let (cached, word) = stack.words();
-                (cached, if is_compound { word.compound() } else { word })
-            });
-            (pfn, block)
+            stack.pop_claimed(|stack, pfn, record| {
+                record.uncache_by::<P>((pfn, order), || {
+                    let (cached, word) = stack.words();
+                    (cached, if is_compound { word.compound() } else { word })
+                })
+            })
         });
-        Self::note_block_taken(order, gauges);
-        Some(taken)
+        match taken {
+            Ok(taken) => {
+                Self::note_block_taken(order, gauges);
+                Ok(taken)
+            }
+            Err(None) => Err(None),
+            Err(damage) => {
+                Self::note_block_taken(order, gauges);
+                Err(damage)
+            }
+        }
     }
 
     #[inline(always)]
@@ -301,19 +314,18 @@ impl PageSet {
         at!(self, list, stack => stack.words())
     }
 
-    /// Puts a block of `order` that its owner gave back on a list; there are `count` frames with it
-    /// ([`Gauges::count_with`]).
+    /// Puts a block of `order` that its owner gave back on a list.
     #[inline(always)]
     pub(crate) fn put(
         &mut self,
         list: List,
         order: Order,
         (pfn, record): (Pfn, Record),
-        (gauges, count): (&Gauges, u32),
+        gauges: &Gauges,
     ) {
         at!(self, list, stack => stack.push(pfn, record));
         add(&gauges.freed, order.frames());
-        gauges.count.store(count, Ordering::Relaxed);
+        gauges.change(|count| count.wrapping_add(frames_of(order)));
     }
 
     /// The same whether there is room or not. Answers whether there are too many now.
@@ -324,9 +336,8 @@ impl PageSet {
         block: (Pfn, Record),
         gauges: &Gauges,
     ) -> bool {
-        let count = gauges.count().wrapping_add(frames_of(order));
-        self.put(list, order, block, (gauges, count));
-        count > self.pattern.high
+        self.put(list, order, block, gauges);
+        gauges.count() > self.pattern.high
     }
 
     /// Puts a single page on a list; [`Self::note_put`] tells how many they were.

@@ -21,6 +21,18 @@ pub struct Frame {
 const _: () = assert!(size_of::<Frame>() == 32, "32 bytes a frame is a promise");
 
 impl Frame {
+    /// The record of a frame that nobody has been told of.
+    #[cfg(not(loom))]
+    pub(crate) const fn new() -> Self {
+        Self {
+            state: AtomicU64::new(0),
+            refs: RefCount::zero(),
+            maps: AtomicU32::new(0),
+            link: AtomicU64::new(0),
+            private: AtomicU64::new(0),
+        }
+    }
+
     /// The state word. Context: any.
     #[inline]
     #[must_use]

@@ -25,10 +25,11 @@ use super::cell::{MutPtr, UnsafeCell};
 /// While `busy` is set, one `Entered` exists, through which alone `value` is reached.
 #[repr(C, align(64))]
 pub(crate) struct OwnerCell<T, S = ()> {
+    // First: what an index finds at its start is at a multiple from the start of the cell.
+    value: UnsafeCell<T>,
     busy: AtomicBool,
     drain_wanted: AtomicBool,
     shared: S,
-    value: UnsafeCell<T>,
 }
 
 // SAFETY: the value is reached by one context at a time, on whatever CPU, so `T: Send` is enough.

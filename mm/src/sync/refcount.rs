@@ -39,6 +39,12 @@ pub enum Dropped {
 pub struct RefCount(AtomicU32);
 
 impl RefCount {
+    /// Nobody refers.
+    #[cfg(not(loom))]
+    pub(crate) const fn zero() -> Self {
+        Self(AtomicU32::new(0))
+    }
+
     /// A count that starts at `count`.
     #[must_use]
     pub fn new(count: u32) -> Self {

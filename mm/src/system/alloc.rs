@@ -52,6 +52,35 @@ impl From<GfpError> for AllocError {
     }
 }
 
+/// A result that comes back in two registers: a caller that has its page from elsewhere does not have to put it
+/// into memory for the sake of this one.
+#[derive(Clone, Copy)]
+pub(super) struct PageOrError {
+    page: Pfn,
+    error: Option<AllocError>,
+}
+
+impl PageOrError {
+    #[inline(always)]
+    fn new(result: Result<Pfn, AllocError>) -> Self {
+        match result {
+            Ok(page) => Self { page, error: None },
+            Err(error) => Self {
+                page: Pfn::ZERO,
+                error: Some(error),
+            },
+        }
+    }
+
+    #[inline(always)]
+    pub(super) fn into_result(self) -> Result<Pfn, AllocError> {
+        match self.error {
+            None => Ok(self.page),
+            Some(error) => Err(error),
+        }
+    }
+}
+
 impl<P: Platform> Memory<P> {
     /// Allocates `2^order` contiguous, naturally aligned pages as an owning handle; see
     /// [`Block::alloc`] for a handle with another home. Context: as the flags say: with
@@ -75,7 +104,7 @@ impl<P: Platform> Memory<P> {
         let request = Request::new(gfp, order)?;
         match self.alloc_at_hand(request, &mut Told(&self.platform)) {
             Some(block) if !request.gfp().contains(Gfp::ZERO) => Ok(block.leak().first()),
-            None => self.page_from_zones(request),
+            None => self.page_from_zones(request).into_result(),
             found => self.prepared_page(request, found),
         }
     }
@@ -137,15 +166,17 @@ impl<P: Platform> Memory<P> {
     }
 
     #[inline(never)]
-    pub(super) fn page_from_zones(&self, request: Request) -> Result<Pfn, AllocError> {
-        let core = self.core().ok_or(AllocError::NotUp)?;
+    pub(super) fn page_from_zones(&self, request: Request) -> PageOrError {
+        let Some(core) = self.core() else {
+            return PageOrError::new(Err(AllocError::NotUp));
+        };
         // Nothing else is in this function, so that it needs few registers.
         if !core.treats(request)
             && let Some(block) = self.alloc_latest(core, request, &mut Told(&self.platform))
         {
-            return Ok(block.leak().first());
+            return PageOrError::new(Ok(block.leak().first()));
         }
-        self.prepared_page(request, None)
+        PageOrError::new(self.prepared_page(request, None))
     }
 
     /// Serves a checked request: from this CPU's own list of the nearest zone, which asks nobody

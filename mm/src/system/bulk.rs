@@ -51,7 +51,7 @@ impl<P: Platform> Memory<P> {
     #[inline(never)]
     fn fill_by_task(&self, request: Request, pages: &mut [Option<Pfn>]) -> Result<(), AllocError> {
         for place in pages.iter_mut().filter(|place| place.is_none()) {
-            match self.page_from_zones(request) {
+            match self.page_from_zones(request).into_result() {
                 Ok(pfn) => *place = Some(pfn),
                 Err(AllocError::OutOfMemory) => break,
                 Err(error) => return Err(error),

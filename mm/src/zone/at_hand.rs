@@ -151,16 +151,14 @@ impl<'a, R> Here<'a, R> {
         };
         let (set, gauges) = own.parts();
         let wanted = (order, request.is_compound());
-        let Some((pfn, block)) = set.take_intact::<P>(list, wanted, gauges) else {
-            return Err(own.leave());
-        };
-        match block {
-            Ok(block) => {
+        match set.take_intact::<P>(list, wanted, gauges) {
+            Ok((pfn, block)) => {
                 let is_drain_wanted = own.leave();
                 trace.step(Step::Listed { pfn, order });
                 Ok((block, is_drain_wanted))
             }
-            Err(corruption) => {
+            Err(None) => Err(own.leave()),
+            Err(Some(corruption)) => {
                 let is_drain_wanted = own.leave();
                 report(platform, &corruption);
                 Err(is_drain_wanted)
@@ -190,11 +188,11 @@ impl<'a, R> Here<'a, R> {
         };
         let (set, gauges) = own.parts();
         // One comparison tells both: that there is room, and that the lists are not closed.
-        let offered = match gauges.count_with(order) {
-            None => Err(offer),
-            Some(count) => offer.cache(set.words(list)).map(|block| (block, count)),
+        let offered = match gauges.may_have(order) {
+            false => Err(offer),
+            true => offer.cache(set.words(list)),
         };
-        let (block, count) = match offered {
+        let block = match offered {
             Ok(kept) => kept,
             Err(offer) => return Err((offer, own.leave())),
         };
@@ -202,7 +200,7 @@ impl<'a, R> Here<'a, R> {
             pfn: block.0,
             order,
         });
-        set.put(list, order, block, (gauges, count));
+        set.put(list, order, block, gauges);
         Ok(own.leave())
     }
 

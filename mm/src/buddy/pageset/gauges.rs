@@ -116,12 +116,11 @@ impl Gauges {
         self.limit.load(Ordering::Relaxed).cast_signed() < 0
     }
 
-    /// How many frames there are with a block of `order` more, if that may come.
+    /// Whether a block of `order` more may come.
     #[inline(always)]
-    pub(crate) fn count_with(&self, order: Order) -> Option<u32> {
+    pub(crate) fn may_have(&self, order: Order) -> bool {
         let limit = self.limit.load(Ordering::Relaxed).cast_signed();
-        let count = self.count().wrapping_add(frames_of(order));
-        (i64::from(count) <= limit).then_some(count)
+        i64::from(self.count()).wrapping_add(i64::from(frames_of(order))) <= limit
     }
 
     /// How many frames may come.

@@ -11,8 +11,9 @@ const END: u64 = u64::MAX;
 /// the list word of their records.
 ///
 /// # Invariants
-/// The blocks at hand stand in the places from 1 on, the newest last. Place 0 holds no record: looking for
-/// a block in an empty stack finds none there. `PLACES` - 1 is a power of two, and at most 256.
+/// The blocks at hand stand in the places from 1 on, the newest last. Place 0 holds nobody's record: who
+/// looks for a block in an empty stack finds one there that says that it is none. `PLACES` - 1 is a power of two, and
+/// at most 256.
 #[derive(Debug)]
 pub(super) struct Stack<const PLACES: usize> {
     /// The state word of each of them, …
@@ -27,7 +28,7 @@ pub(super) struct Stack<const PLACES: usize> {
     linked: usize,
     /// Where the chain of those ended too early, and how many were behind.
     broken: Option<(Pfn, usize)>,
-    records: [Option<Record>; PLACES],
+    records: [Record; PLACES],
     blocks: [Pfn; PLACES],
 }
 
@@ -53,7 +54,7 @@ impl<const PLACES: usize> Stack<PLACES> {
             below: END,
             linked: 0,
             broken: None,
-            records: [None; PLACES],
+            records: [Record::NOBODYS; PLACES],
             blocks: [Pfn::ZERO; PLACES],
         }
     }
@@ -81,7 +82,7 @@ impl<const PLACES: usize> Stack<PLACES> {
     pub(super) fn push(&mut self, pfn: Pfn, record: Record) {
         let place = self.newest().wrapping_add(1);
         self.blocks[place] = pfn;
-        self.records[place] = Some(record);
+        self.records[place] = record;
         self.top = self.top.wrapping_add(1);
         if self.top == 0 {
             self.sink();
@@ -92,9 +93,35 @@ impl<const PLACES: usize> Stack<PLACES> {
     #[inline(always)]
     pub(super) fn pop(&mut self) -> Option<(Pfn, Record)> {
         let top = self.newest();
-        let record = self.records[top]?;
+        if top == 0 {
+            return None;
+        }
         self.top = self.top.wrapping_sub(1);
-        Some((self.blocks[top], record))
+        Some((self.blocks[top], self.records[top]))
+    }
+
+    /// The same if `claim` succeeds, which looks at the record: nobody's tells it that there is none.
+    ///
+    /// # Errors
+    /// There is none, or what `claim` says of it; it is taken off then, too.
+    #[inline(always)]
+    pub(super) fn pop_claimed<T, E>(
+        &mut self,
+        claim: impl FnOnce(&Self, Pfn, Record) -> Result<T, E>,
+    ) -> Result<(Pfn, T), Option<E>> {
+        let newest = self.newest();
+        let pfn = self.blocks[newest];
+        match claim(self, pfn, self.records[newest]) {
+            Ok(claimed) => {
+                self.top = self.top.wrapping_sub(1);
+                Ok((pfn, claimed))
+            }
+            Err(_) if self.is_empty() => Err(None),
+            Err(error) => {
+                self.top = self.top.wrapping_sub(1);
+                Err(Some(error))
+            }
+        }
     }
 
     /// Takes blocks from the top into the empty ones of `places`, as long as any are at hand; `hand_out`
@@ -111,10 +138,11 @@ impl<const PLACES: usize> Stack<PLACES> {
         let (mut newest, mut full): (usize, usize) = (before, 0);
         'places: for place in places {
             while place.is_none() {
-                let Some(record) = self.records[newest & Self::MASK] else {
+                let at = newest & Self::MASK;
+                if at == 0 {
                     break 'places;
-                };
-                *place = hand_out(self.blocks[newest & Self::MASK], record, words);
+                }
+                *place = hand_out(self.blocks[at], self.records[at], words);
                 newest = newest.wrapping_sub(1);
             }
             full = full.wrapping_add(1);
@@ -169,11 +197,9 @@ impl<const PLACES: usize> Stack<PLACES> {
     fn sink(&mut self) {
         let at_hand = self.blocks.iter().zip(&self.records);
         for (pfn, record) in at_hand.skip(1).take(Self::HALF) {
-            if let Some(record) = record {
-                record.get().set_link(self.below);
-                self.below = pfn.as_u64();
-                self.linked = self.linked.wrapping_add(1);
-            }
+            record.get().set_link(self.below);
+            self.below = pfn.as_u64();
+            self.linked = self.linked.wrapping_add(1);
         }
         self.drop_oldest_of(Self::FULL, Self::HALF);
     }
@@ -190,7 +216,7 @@ impl<const PLACES: usize> Stack<PLACES> {
                 break;
             };
             self.blocks[place & Self::MASK] = pfn;
-            self.records[place & Self::MASK] = Some(record);
+            self.records[place & Self::MASK] = record;
             got = got.wrapping_add(1);
         }
         // A damaged link ends the chain; what came before it is there.

@@ -136,7 +136,16 @@ unsafe impl Send for Record {}
 // SAFETY: as above.
 unsafe impl Sync for Record {}
 
+/// The record of no frame. Nobody writes to it: it says that it starts no block.
+static NOBODY: Frame = Frame::new();
+
 impl Record {
+    /// What stands where there is none.
+    pub(crate) const NOBODYS: Self = Self {
+        // INVARIANT: a static's address; a table knows as much of frames that it does not know.
+        frame: NonNull::from_ref(&NOBODY),
+    };
+
     /// The record.
     #[inline(always)]
     pub(crate) const fn get(&self) -> &Frame {
