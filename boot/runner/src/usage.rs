@@ -58,6 +58,10 @@ pub enum UsageError {
     NoScreenOnMicroVm,
     /// `view` without a file.
     NoRamFile,
+    /// `--movie` with `--view`.
+    MovieOfView,
+    /// `--movie` of memory that does not change.
+    MovieOfFile,
 }
 
 impl From<SizeError> for UsageError {
@@ -143,6 +147,12 @@ impl fmt::Display for UsageError {
             ),
             Self::NoNumaOnMicroVm => f.write_str("--machine microvm has no nodes"),
             Self::NoRamFile => f.write_str("view: name the file that the memory is in"),
+            Self::MovieOfView => {
+                f.write_str("--view shows what --movie would record: use one of them")
+            }
+            Self::MovieOfFile => {
+                f.write_str("--movie records a machine while it runs: use it without `view`")
+            }
             Self::NoScreenOnMicroVm => {
                 write!(
                     f,
