@@ -3,7 +3,7 @@
 use mm::frame::{FrameState, Kind};
 use mm::inspect::{EntryKind, Record};
 
-use crate::areas::Area;
+use crate::areas::{Area, within_reason};
 use crate::guest::Guest;
 use crate::owner::Owner;
 use crate::snapshot::{Snapshot, field};
@@ -19,7 +19,7 @@ fn record(guest: &Guest, pfn: u64) -> Option<Record> {
         return None;
     }
     let records = guest
-        .u64_at(table.at + pfn / section * 8)
+        .u64_at(table.at.wrapping_add(pfn / section * 8))
         .filter(|&at| at != 0)?;
     let mut bytes = [0; Record::BYTES];
     let at = records.wrapping_add(pfn % section * Record::BYTES as u64);
@@ -115,7 +115,7 @@ pub fn describe(guest: &Guest, snapshot: &Snapshot, pfn: u64) -> Vec<String> {
 
 /// The area that a frame is mapped in, and where.
 fn area_of<'s>(guest: &Guest, areas: &'s [Area], pfn: u64) -> Option<(&'s Area, u64)> {
-    areas.iter().find_map(|area| {
+    within_reason(areas).find_map(|area| {
         let mut found = None;
         area.pages(guest, |at, frame| {
             if frame == pfn {
