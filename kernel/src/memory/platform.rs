@@ -7,12 +7,12 @@
 use super::{
     address_space, events, frame_table, grace, kfence, kswapd, nodes, object_damage, populate,
 };
-use crate::arch::{anchor, irq, local, pin, running, smp, time};
-use crate::panic;
+use crate::arch::{anchor, irq, local, pin, registers, running, smp, time};
 use crate::rate_limit::RateLimit;
 use crate::sched::thread::Thread;
 use crate::sched::{self, Atomic};
 use crate::{acpi, arch};
+use crate::{backtrace, panic};
 use alloc::vec::Vec;
 use core::ptr::NonNull;
 use core::sync::atomic::AtomicU64;
@@ -336,6 +336,19 @@ unsafe impl Platform for KernelPlatform {
 
     fn tlb_features(&self) -> TlbFeatures {
         arch::tlb::features()
+    }
+
+    /// The thread, and its backtrace.
+    fn who_calls(&self, callers: &mut [VirtAddr]) -> u64 {
+        let _irq = irq::IrqGuard::new();
+        let frames = backtrace::Frames {
+            cpu: local::current(),
+            rbp: registers::frame_pointer(),
+        };
+        for (place, address) in callers.iter_mut().zip(frames) {
+            *place = VirtAddr::new(address);
+        }
+        sched::with_running(|thread| thread.id()).map_or(0, u64::from)
     }
 
     const FLUSHES_TLB: bool = true;

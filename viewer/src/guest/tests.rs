@@ -95,6 +95,7 @@ fn nonsense_is_looked_at_and_no_more() {
         EntryKind::Areas,
         EntryKind::Origins,
         EntryKind::Latent,
+        EntryKind::LastFrees,
         EntryKind::Events,
     ];
     for number in [
@@ -126,7 +127,7 @@ fn nonsense_is_looked_at_and_no_more() {
             let guest = guest.unwrap();
             let snapshot = Snapshot::take(&guest);
             for pfn in [0, 1 << 20, 1 << 40, u64::MAX >> 12, u64::MAX] {
-                assert!(!describe(&guest, &snapshot, pfn).is_empty());
+                assert!(!describe(&guest, &snapshot, pfn, &mut |_| None).is_empty());
             }
             let _events = History::read(&guest, u64::MAX);
         }

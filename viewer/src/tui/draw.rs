@@ -15,7 +15,7 @@ use crate::snapshot::{Cache, Zone};
 
 /// Columns of the legend beside the map.
 const LEGEND: u16 = 32;
-/// Rows for what is selected.
+/// Rows for what is selected, at least.
 const DETAIL: u16 = 5;
 
 pub(super) const HELP: [&str; 17] = [
@@ -130,7 +130,10 @@ fn colour(owner: Owner) -> Color {
 
 fn map(frame: &mut Frame<'_>, ui: &mut Ui, area: Rect) {
     let columns = Layout::horizontal([Constraint::Min(16), Constraint::Length(LEGEND)]);
-    let rows = Layout::vertical([Constraint::Min(1), Constraint::Length(DETAIL)]);
+    // As many rows as there are lines, under a rule.
+    let lines = u16::try_from(ui.selected.len()).unwrap_or(DETAIL);
+    let detail = DETAIL.max(lines.saturating_add(1));
+    let rows = Layout::vertical([Constraint::Min(1), Constraint::Length(detail)]);
     let [upper, lower] = rows.areas(area);
     let [cells, legend] = columns.areas(upper);
     ui.cells = (
