@@ -41,6 +41,7 @@ pub mod panic;
 pub mod params;
 pub mod procfs;
 mod programs;
+mod rate_limit;
 mod registry;
 pub mod sched;
 mod selftest;

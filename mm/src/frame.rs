@@ -32,6 +32,8 @@
 //! [`FrameState::after`]; the other frames only become interior, or first ones of their own.
 
 #[cfg(not(loom))]
+mod last_free;
+#[cfg(not(loom))]
 mod named;
 #[cfg(not(loom))]
 mod page;
@@ -45,6 +47,8 @@ mod table;
 mod table_lock;
 mod word;
 
+#[cfg(not(loom))]
+pub use last_free::{LastFree, LastFrees};
 #[cfg(not(loom))]
 pub use page::Page;
 pub use record::Frame;

@@ -526,6 +526,14 @@ pub unsafe trait Platform: Sync + 'static {
         core::hint::spin_loop();
     }
 
+    /// Tells who is running, for reports that say who gave a page back (`page_owner=on`): fills `callers` with return addresses,
+    /// the latest call first, and leaves those behind them as they are, 0. Answers the number of the task, from 1 on, or 0. Default:
+    /// nobody is known. Context: any; must not allocate or wait.
+    fn who_calls(&self, callers: &mut [VirtAddr]) -> u64 {
+        let _ = callers;
+        0
+    }
+
     /// Pages go back to the allocator (`debug` profile only, where free pages are poisoned; Linux: `arch_free_page`): for
     /// tests that look whether somebody has a way to them. Default: not tracked. Context: any but NMI.
     fn pages_freed(&self, frames: PfnRange) {

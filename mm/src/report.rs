@@ -6,12 +6,14 @@
 
 mod event;
 mod free_page;
+mod freed_by;
 mod kfence;
 mod mapping;
 mod object;
 
 pub use event::{Event, EventKind};
 pub use free_page::FreePageAccess;
+pub use freed_by::{CALLERS, FreedBy};
 pub use kfence::{AccessKind, KfenceError, KfenceObject, KfenceReport};
 pub use mapping::{Backing, DoubleMapping};
 pub use object::{CacheName, ObjectDamage, ObjectOrigin, ObjectPart, ObjectRepair};

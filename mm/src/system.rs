@@ -89,7 +89,7 @@ pub use crate::adapters::{
 };
 use crate::addr::Pfn;
 use crate::buddy::{Census, Gfp, Request};
-use crate::frame::{FrameTable, Origins, Page, ZoneId};
+use crate::frame::{FrameTable, LastFrees, Origins, Page, ZoneId};
 use crate::inspect::Sheet;
 use crate::kspace::Space;
 use crate::kspace::percpu::PerCpuMemory;
@@ -153,6 +153,8 @@ pub(crate) struct Core {
     /// What CPUs are to forget of their translations.
     pub(crate) tlb: Shootdown,
     pub(crate) origins: Origins,
+    /// Who gave frames back, where that is kept.
+    pub(crate) last_frees: LastFrees,
     pub(crate) map_counts: MapCounts,
     pub(crate) caches: Caches,
     pub(crate) percpu: PerCpuMemory,

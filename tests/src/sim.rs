@@ -39,7 +39,7 @@ pub use kernel_space::{Mapped, SimSpace};
 pub use machine::{BootError, Builder, Machine, Running};
 pub use pages::OnMachine;
 pub use patience::without_patience;
-pub use platform::SimPlatform;
+pub use platform::{CALLED_FROM, SimPlatform};
 pub use ram::Ram;
 pub use recorder::Recorder;
 

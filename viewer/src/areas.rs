@@ -46,16 +46,37 @@ impl Area {
     }
 }
 
+/// Steps of 2 MiB that are looked at in areas, at most: whoever has more is damaged.
+const MOST_STEPS: u64 = 1 << 20;
+
+/// The areas whose pages are looked at: all of them, unless damaged ones would take for ever.
+pub(crate) fn within_reason(areas: &[Area]) -> impl Iterator<Item = &Area> {
+    let mut left = MOST_STEPS;
+    areas.iter().take_while(move |area| {
+        let steps = area.end.saturating_sub(area.start) >> 21;
+        let rest = left.checked_sub(steps.saturating_add(1));
+        left = rest.unwrap_or(left);
+        rest.is_some()
+    })
+}
+
 /// All areas, in the order of their addresses.
 pub(crate) fn all(guest: &Guest) -> Vec<Area> {
     let mut areas = Vec::new();
+    // There cannot be more of them than memory.
+    let mut left = guest.ram().size();
     for entry in guest.of(EntryKind::Areas) {
         let [count, fields, more] = entry.numbers;
         let stride = u64::from(entry.width);
         if entry.width == 0 || entry.width > WIDEST {
             continue;
         }
-        let mut bytes = vec![0; usize::try_from(count.min(MOST) * stride).unwrap_or(0)];
+        let size = count.min(MOST) * stride;
+        let Some(rest) = left.checked_sub(size) else {
+            continue;
+        };
+        left = rest;
+        let mut bytes = vec![0; usize::try_from(size).unwrap_or(0)];
         if !guest.read(entry.at, &mut bytes) {
             continue;
         }

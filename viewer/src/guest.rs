@@ -27,6 +27,13 @@ pub enum AttachError {
     Nothing,
     /// It has one that cannot be read here.
     Sheet(NotASheet),
+    /// The machine has more memory than there is here.
+    Cut {
+        /// Bytes here.
+        here: u64,
+        /// Bytes that the machine has, at least.
+        machine: u64,
+    },
 }
 
 impl fmt::Display for AttachError {
@@ -36,6 +43,12 @@ impl fmt::Display for AttachError {
                 "there is no inspection page in this memory: its kernel does not run mm, or has not brought memory up yet",
             ),
             Self::Sheet(error) => error.fmt(f),
+            Self::Cut { here, machine } => write!(
+                f,
+                "here are {} MiB of memory, and the machine has at least {}: the file is cut off, or one is missing (a machine with nodes has a file for each)",
+                here >> 20,
+                machine >> 20
+            ),
         }
     }
 }
@@ -56,6 +69,8 @@ pub struct Guest {
     ram: Ram,
     header: Header,
     entries: Vec<Entry>,
+    /// Whether the inspection page itself has told where the RAM is split.
+    is_split_known: bool,
 }
 
 impl Guest {
@@ -92,12 +107,16 @@ impl Guest {
             ram,
             header,
             entries: Vec::new(),
+            is_split_known: hole > 0,
         };
         guest.refresh();
-        if hole == 0 {
-            guest.find_split();
+        let zones = guest.of(EntryKind::Zone).map(|zone| zone.numbers[2]);
+        let frames = zones.fold(0, u64::saturating_add);
+        let (here, machine) = (guest.ram.size(), frames.saturating_mul(PAGE as u64));
+        match machine > here {
+            true => Err((AttachError::Cut { here, machine }, guest.ram)),
+            false => Ok(guest),
         }
-        Ok(guest)
     }
 
     /// Where the RAM is split, if the inspection pages do not tell by where they are: by where the highest zone ends.
@@ -138,6 +157,10 @@ impl Guest {
             }
         }
         self.entries = entries;
+        // Again and again: when it was attached to, the kernel may have been in the middle of writing zones down.
+        if !self.is_split_known {
+            self.find_split();
+        }
     }
 
     /// The RAM.
@@ -322,6 +345,9 @@ impl Guest {
         Some(format!("{}:{line}", name.trim_end_matches('\0')))
     }
 }
+
+#[cfg(test)]
+mod tests;
 
 /// Where the address is that a page says it has.
 fn own_address(page: &[u8]) -> Option<u64> {

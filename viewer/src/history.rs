@@ -1,5 +1,7 @@
 //! What happened to the memory, as far as the kernel recorded it: read from the rings of its CPUs, and undone.
 
+use core::ops::Range;
+
 use mm::addr::Order;
 use mm::buddy::MigrateType;
 use mm::inspect::{EntryKind, ring};
@@ -12,6 +14,10 @@ use crate::owner::{Owner, Type};
 const CELL: u64 = 16;
 /// Events that a ring may have; whatever says more is damaged.
 const MOST: u64 = 1 << 24;
+/// Events of all rings together.
+const MOST_OF_ALL: u64 = 1 << 24;
+/// Events that are read at once.
+const AT_ONCE: u64 = 1 << 12;
 /// Frames of a pageblock.
 const PAGEBLOCK: u64 = Order::PAGEBLOCK.frames();
 
@@ -67,6 +73,35 @@ impl Happening {
     }
 }
 
+/// The events of a ring from one number to another, and what is in their cells. All that lies together is read at once: it
+/// goes on being written to.
+fn events_of(
+    guest: &Guest,
+    cells: u64,
+    numbers: Range<u64>,
+    capacity: u64,
+) -> Vec<(u64, Option<(u64, Event)>)> {
+    let mut found = Vec::new();
+    let mut next = numbers.start;
+    while next < numbers.end {
+        let place = next & (capacity - 1);
+        let count = (capacity - place).min(numbers.end - next).min(AT_ONCE);
+        let mut bytes = vec![0; usize::try_from(count * CELL).unwrap_or(0)];
+        let is_read = guest.read(cells.wrapping_add(place * CELL), &mut bytes);
+        for (number, cell) in (next..).zip(bytes.chunks_exact(CELL as usize)) {
+            let (when, what) = cell.split_at(8);
+            let word = |bytes: &[u8]| bytes.first_chunk().map(|bytes| u64::from_le_bytes(*bytes));
+            let words = word(when).zip(word(what)).filter(|_| is_read);
+            let event = words.and_then(|(when, what)| {
+                Event::from_words([when, what], ring::lap(number, capacity))
+            });
+            found.push((number, event));
+        }
+        next += count;
+    }
+    found
+}
+
 fn type_of(detail: u8) -> Type {
     MigrateType::from_bits(detail)
 }
@@ -95,6 +130,7 @@ impl History {
         let mut history = Self::default();
         // What is older than the oldest event of another CPU that was overwritten is not the whole story.
         let mut whole_from = 0;
+        let mut left = MOST_OF_ALL;
         for entry in guest.of(EntryKind::Events) {
             let [cells, capacity, per_second] = entry.numbers;
             if !capacity.is_power_of_two() || capacity > MOST || u64::from(entry.width) != CELL {
@@ -104,22 +140,16 @@ impl History {
             history.per_second = Some(per_second).filter(|&rate| rate > 0);
             let recorded = || guest.u64_at(entry.at).unwrap_or(0);
             let before = recorded();
-            let mut found = Vec::new();
-            for number in ring::numbers(before, capacity.min(most)) {
-                let at = cells.wrapping_add((number & (capacity - 1)) * CELL);
-                // In the other order than they are written.
-                let words = guest.u64_at(at.wrapping_add(8)).zip(guest.u64_at(at));
-                let event = words.and_then(|(what, when)| {
-                    Event::from_words([when, what], ring::lap(number, capacity))
-                });
-                found.push((number, event));
-            }
-            // Overwritten meanwhile; one more that is being written.
-            let oldest = recorded().saturating_sub(capacity).saturating_add(1);
+            let first = before.saturating_sub(capacity.min(most).min(left));
+            left -= before - first;
+            let found = events_of(guest, cells, first..before, capacity);
+            // What is older was overwritten meanwhile, or is just being: who writes counts first.
+            let oldest = match recorded().checked_sub(capacity) {
+                Some(first) => first.saturating_add(1),
+                None => 0,
+            };
             let cpu = entry.index;
-            let kept = found
-                .into_iter()
-                .filter(|&(number, _)| before < capacity || number >= oldest);
+            let kept = found.into_iter().filter(|&(number, _)| number >= oldest);
             let kept: Vec<_> = kept
                 .filter_map(|(_, event)| event)
                 .map(|(time, event)| Happening { time, cpu, event })

@@ -11,6 +11,8 @@ const NO_EXECUTE: u64 = 1 << 63;
 const ENTRIES: u64 = 512;
 /// Tables that are read, at most: damaged ones may lead in circles.
 const MOST_TABLES: u64 = 1 << 18;
+/// Pages in a row, the same.
+const MOST_RUNS: usize = 1 << 20;
 
 /// Pages in a row.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -83,7 +85,10 @@ impl Walk<'_> {
     ) {
         let mut bytes = vec![0; PAGE];
         self.tables += 1;
-        if self.tables > MOST_TABLES || !self.guest.ram().read(table, &mut bytes) {
+        if self.tables > MOST_TABLES
+            || self.runs.len() > MOST_RUNS
+            || !self.guest.ram().read(table, &mut bytes)
+        {
             return;
         }
         let shift = 12 + 9 * (level - 1);

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use gif::{Encoder, EncodingError, Frame, Repeat};
 
-use crate::picture::{Picture, PictureError, palette};
+use crate::picture::{BACKGROUND_INDEX, Picture, PictureError, palette};
 
 /// A hundredth of a second is the shortest time that the format has.
 const HUNDREDTHS_OF_LAST: u16 = 200;
@@ -70,7 +70,8 @@ impl Movie {
 
     fn write(&mut self, picture: &Picture, delay: u16) -> Result<(), PictureError> {
         // What a picture does not have is its background.
-        let mut pixels = vec![0; usize::from(self.size.0) * usize::from(self.size.1)];
+        let mut pixels =
+            vec![BACKGROUND_INDEX; usize::from(self.size.0) * usize::from(self.size.1)];
         let (width, own) = (usize::from(self.size.0), picture.width() as usize);
         for (row, source) in pixels
             .chunks_exact_mut(width)
@@ -99,5 +100,37 @@ fn error(error: EncodingError) -> PictureError {
     match error {
         EncodingError::Io(error) => PictureError::File(error),
         error => PictureError::Format(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{BACKGROUND_INDEX, Movie, Picture};
+    use crate::owner::Owner;
+    use crate::snapshot::{Snapshot, Zone};
+    use std::fs::File;
+
+    #[test]
+    fn a_picture_that_is_smaller_than_the_first_has_background_around_it() {
+        let picture = |zones: usize| {
+            let snapshot = Snapshot {
+                owners: vec![Owner::Reserved; 4096],
+                zones: vec![Zone::default(); zones],
+                ..Snapshot::default()
+            };
+            Picture::new(&snapshot, "movie")
+        };
+        let (large, small) = (picture(40), picture(1));
+        assert!(small.height() < large.height());
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let mut movie = Movie::new(file.path(), &large, 10).unwrap();
+        movie.add(large).unwrap();
+        movie.add(small).unwrap();
+        movie.finish().unwrap();
+        let read = gif::DecodeOptions::new().read_info(File::open(file.path()).unwrap());
+        let mut read = read.unwrap();
+        read.read_next_frame().unwrap().unwrap();
+        let second = read.read_next_frame().unwrap().unwrap();
+        assert_eq!(second.buffer.last(), Some(&BACKGROUND_INDEX));
     }
 }

@@ -32,7 +32,8 @@ pub fn palette() -> Vec<Rgb> {
     owners.chain([BACKGROUND, TEXT]).collect()
 }
 
-const BACKGROUND_INDEX: u8 = Owner::COUNT as u8;
+/// Where the background is in the [`palette`].
+pub(crate) const BACKGROUND_INDEX: u8 = Owner::COUNT as u8;
 const TEXT_INDEX: u8 = BACKGROUND_INDEX + 1;
 
 impl Picture {

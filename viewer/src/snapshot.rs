@@ -18,6 +18,12 @@ const PAGEBLOCK: u32 = 9;
 pub(crate) const WIDEST: u32 = 4096;
 /// … and sections of a machine.
 const MOST_SECTIONS: u64 = 1 << 20;
+/// Zones, CPUs and caches, at most; whatever says more is damaged, and a look at it is to end.
+const MOST_ZONES: usize = 512;
+const MOST_CPUS: u64 = 512;
+const MOST_CACHES: usize = 4096;
+/// The same for ranges without records.
+const MOST_RANGES: usize = 1024;
 
 /// A zone, in numbers.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -116,10 +122,15 @@ impl Snapshot {
     #[must_use]
     pub fn take(guest: &Guest) -> Self {
         let mut snapshot = Self {
-            zones: guest.of(EntryKind::Zone).map(zone).collect(),
+            zones: guest
+                .of(EntryKind::Zone)
+                .take(MOST_ZONES)
+                .map(zone)
+                .collect(),
             caches: guest
                 .of(EntryKind::Cache)
                 .filter(|entry| !entry.name().is_empty())
+                .take(MOST_CACHES)
                 .map(cache)
                 .collect(),
             numbers: numbers(guest, EntryKind::OfMachine, 0),
@@ -134,7 +145,7 @@ impl Snapshot {
         snapshot.owners = vec![Owner::Hole; usize::try_from(end).unwrap_or(0)];
         snapshot.look_at_frames(guest);
         snapshot.areas = areas::all(guest);
-        for area in &snapshot.areas {
+        for area in areas::within_reason(&snapshot.areas) {
             let owner = Owner::of_area(area.place.as_deref().unwrap_or(""));
             area.pages(guest, |_, pfn| {
                 let place = usize::try_from(pfn).ok();
@@ -184,7 +195,7 @@ impl Snapshot {
 
     /// Frames of a section without records: free, where the machine says so.
     fn note_latent(&mut self, guest: &Guest, first: u64, count: u64) {
-        let ranges = || guest.of(EntryKind::Latent);
+        let ranges = || guest.of(EntryKind::Latent).take(MOST_RANGES);
         let metadata = ranges().next().map_or(0, |entry| entry.numbers[2]);
         let free = ranges().map(|entry| (entry.numbers[0], entry.numbers[1]));
         latent_section(free, (first, count), metadata, |first, count, owner| {
@@ -305,7 +316,7 @@ fn lists(guest: &Guest, zone: u32) -> Vec<CpuList> {
             drains: word(field(high, 3)),
         }
     };
-    (0..cpus.min(4096)).map(row).collect()
+    (0..cpus.min(MOST_CPUS)).map(row).collect()
 }
 
 /// The types of all pageblocks.
@@ -318,7 +329,7 @@ impl Types {
         let mut types =
             vec![MigrateType::Unmovable; usize::try_from(end >> PAGEBLOCK).unwrap_or(0) + 1];
         let per_section = guest.section_frames() >> PAGEBLOCK;
-        for entry in guest.of(EntryKind::Pageblocks) {
+        for entry in guest.of(EntryKind::Pageblocks).take(MOST_ZONES) {
             let Some(zone) = zones.iter().find(|zone| zone.number == entry.owner) else {
                 continue;
             };
@@ -327,7 +338,8 @@ impl Types {
             if entry.width == 0 || entry.width > WIDEST || first > MOST_SECTIONS {
                 continue;
             }
-            for section in 0..sections.min(MOST_SECTIONS) {
+            // More than there are frames for say nothing.
+            for section in 0..sections.min(guest.frames() / guest.section_frames() + 1) {
                 let Some(area) = guest
                     .u64_at(entry.at.wrapping_add(section * 8))
                     .filter(|&at| at != 0)

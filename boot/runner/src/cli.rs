@@ -11,7 +11,7 @@ use crate::kernel::BuildError;
 use crate::machine::Debugger;
 use crate::options::{BootOptions, Invocation};
 use crate::outcome::{Outcome, RanCommands};
-use crate::show::{self, ShowError};
+use crate::show::{self, ShowError, Shown};
 use crate::tools::ToolError;
 use crate::usage::{HELP, UsageError};
 use crate::vm::{Boot, Finished, RunError};
@@ -84,6 +84,7 @@ fn run(args: impl IntoIterator<Item = OsString>) -> Result<u8, CliError> {
 }
 
 fn boot(options: BootOptions) -> Result<u8, CliError> {
+    show::check(&options.show).map_err(CliError::Show)?;
     // QEMU first: a missing one is installed or reported before minutes go into a build.
     crate::tools::qemu().map_err(|error| CliError::Run(MediumError::from(error).into()))?;
     let image = options.kernel.build().map_err(CliError::Build)?;
@@ -115,15 +116,23 @@ fn boot(options: BootOptions) -> Result<u8, CliError> {
         cmdline,
         timeout,
     };
-    let finished = match show.is_nothing() {
-        true => Some(boot.run(input, &mut io::stdout()).map_err(CliError::Run)?),
+    let shown = match show.is_nothing() {
+        true => Shown {
+            finished: Some(boot.run(input, &mut io::stdout()).map_err(CliError::Run)?),
+            saved: Ok(()),
+        },
         false => show::run(boot, input, &show)?,
     };
-    let Some(finished) = finished else {
-        return Ok(0);
-    };
-    report(&finished, ran_commands);
-    Ok(finished.outcome.exit_status(ran_commands))
+    // First of all how the machine ended: that nothing was to be seen may come of it.
+    let status = shown.finished.map_or(0, |finished| {
+        report(&finished, ran_commands);
+        finished.outcome.exit_status(ran_commands)
+    });
+    match shown.saved.map_err(CliError::Show) {
+        Err(error) if status != 0 => say(&error.to_string()),
+        saved => saved?,
+    }
+    Ok(status)
 }
 
 /// Says how the machine ended, unless that is what was asked for.

@@ -11,6 +11,18 @@ use rustix::termios::{self, InputModes, LocalModes, OptionalActions, Termios};
 /// What the kernel's shell prints when it waits for a line.
 pub const PROMPT: &str = "mm> ";
 
+/// What the kernel prints when a command of its shell waits for any key.
+const KEY_PROMPT: &str = "any key leads back";
+
+/// What the guest waits for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Wanted {
+    /// The next line.
+    Line,
+    /// Any key: the lines are for the shell.
+    Key,
+}
+
 /// What is typed when the lines are at an end, so that the machine does not wait for ever.
 const LAST_LINE: &str = "poweroff";
 
@@ -113,10 +125,10 @@ fn type_keys(mut guest: ChildStdin) {
 
 /// Types one line at each prompt: a guest's receive buffer is small, and bytes that arrive
 /// before the kernel has set up its serial port are lost.
-fn type_lines(source: impl BufRead, mut guest: impl Write, prompts: &Receiver<()>) {
+fn type_lines(source: impl BufRead, mut guest: impl Write, prompts: &Receiver<Wanted>) {
     let lines = source.lines().map_while(Result::ok);
     for line in lines.chain([LAST_LINE.to_owned()]) {
-        if prompts.recv().is_err() {
+        if !type_keys_until_prompt(&mut guest, prompts) {
             return;
         }
         // Enter is a carriage return, as from a terminal.
@@ -125,18 +137,29 @@ fn type_lines(source: impl BufRead, mut guest: impl Write, prompts: &Receiver<()
         }
     }
     // The guest's end of the pipe stays open until the machine is gone.
-    while prompts.recv().is_ok() {}
+    while type_keys_until_prompt(&mut guest, prompts) {}
+}
+
+/// Types a key wherever one is wanted, up to the next prompt for a line. `false`: the machine is gone.
+fn type_keys_until_prompt(guest: &mut impl Write, prompts: &Receiver<Wanted>) -> bool {
+    loop {
+        match prompts.recv() {
+            Ok(Wanted::Line) => return true,
+            Ok(Wanted::Key) if guest.write_all(b" ").is_ok() => {}
+            Ok(Wanted::Key) | Err(_) => return false,
+        }
+    }
 }
 
 /// Finds the shell's prompts in a stream of output.
 #[derive(Debug)]
 struct PromptWatch {
     line: Vec<u8>,
-    seen: Sender<()>,
+    seen: Sender<Wanted>,
 }
 
 impl PromptWatch {
-    const fn new(seen: Sender<()>) -> Self {
+    const fn new(seen: Sender<Wanted>) -> Self {
         Self {
             line: Vec::new(),
             seen,
@@ -149,12 +172,17 @@ impl PromptWatch {
                 self.line.clear();
                 continue;
             }
-            if self.line.len() <= PROMPT.len() {
+            // One byte more than the longest: a line that goes on is something else.
+            if self.line.len() <= KEY_PROMPT.len() {
                 self.line.push(byte);
+            } else {
+                continue;
             }
-            if self.line == PROMPT.as_bytes() {
-                // The typist may be done; then nobody waits for prompts.
-                let _typist_gone = self.seen.send(());
+            for (prompt, wanted) in [(PROMPT, Wanted::Line), (KEY_PROMPT, Wanted::Key)] {
+                if self.line == prompt.as_bytes() {
+                    // The typist may be done; then nobody waits for prompts.
+                    let _typist_gone = self.seen.send(wanted);
+                }
             }
         }
     }
@@ -189,7 +217,7 @@ impl Drop for RawTerminal {
 
 #[cfg(test)]
 mod tests {
-    use super::{PromptWatch, type_lines};
+    use super::{PromptWatch, Wanted, type_lines};
     use std::sync::mpsc::channel;
 
     fn prompts_in(chunks: &[&str]) -> usize {
@@ -216,7 +244,7 @@ mod tests {
         let typed = |prompts: usize| {
             let (sender, receiver) = channel();
             for _ in 0..prompts {
-                sender.send(()).unwrap();
+                sender.send(Wanted::Line).unwrap();
             }
             drop(sender);
             let mut guest = Vec::new();
@@ -226,5 +254,16 @@ mod tests {
         assert_eq!(typed(0), "");
         assert_eq!(typed(2), "help\rdmesg\r");
         assert_eq!(typed(5), "help\rdmesg\rpoweroff\r");
+    }
+
+    #[test]
+    fn a_command_that_waits_for_a_key_gets_one_and_no_line() {
+        let (sender, receiver) = channel();
+        let mut watch = PromptWatch::new(sender);
+        watch.notice(b"mm> view\r\nany key leads back\r\nmm> echo any key leads back\r\nmm> ");
+        drop(watch);
+        let mut guest = Vec::new();
+        type_lines("view\necho".as_bytes(), &mut guest, &receiver);
+        assert_eq!(guest, b"view\r echo\rpoweroff\r");
     }
 }

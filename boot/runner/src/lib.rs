@@ -21,6 +21,7 @@ pub mod numa;
 pub mod options;
 pub mod outcome;
 pub mod qemu_args;
+mod scratch;
 pub mod show;
 pub mod size;
 pub mod symbols;

@@ -168,6 +168,9 @@ impl BootOptions {
         if words.any(|word| word.starts_with("exec=")) {
             return Err(UsageError::CommandsInCommandLine);
         }
+        if self.show.view && self.show.movie.is_some() {
+            return Err(UsageError::MovieOfView);
+        }
         if machine.firmware == Firmware::Direct && !machine.grub_lines.is_empty() {
             return Err(UsageError::NoGrub);
         }
@@ -218,6 +221,7 @@ fn view(mut parser: Parser) -> Result<Invocation, UsageError> {
             Arg::Long("splits") => show.splits = Some(path(&mut parser)?),
             Arg::Long("addresses") => show.addresses = Some(path(&mut parser)?),
             Arg::Long("help") | Arg::Short('h') => return Ok(Invocation::Help),
+            Arg::Long("movie") => return Err(UsageError::MovieOfFile),
             Arg::Long(name) => return Err(UsageError::UnknownOption(format!("--{name}"))),
             Arg::Short(letter) => return Err(UsageError::UnknownOption(format!("-{letter}"))),
         }
@@ -378,7 +382,15 @@ mod tests {
         );
     }
 
-    const NONSENSE: [(&str, &str); 14] = [
+    const NONSENSE: [(&str, &str); 16] = [
+        (
+            "--view --movie out.gif",
+            "--view shows what --movie would record: use one of them",
+        ),
+        (
+            "view ram --movie out.gif",
+            "--movie records a machine while it runs: use it without `view`",
+        ),
         ("--frobnicate", "there is no option --frobnicate"),
         ("-x", "there is no option -x"),
         (

@@ -3,9 +3,10 @@
 use core::fmt;
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
+use std::fs::{self, OpenOptions};
+use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::thread;
-use std::{fs, io};
 
 use mm_viewer::guest::{AttachError, Guest};
 use mm_viewer::history::History;
@@ -14,20 +15,18 @@ use mm_viewer::picture::{Picture, PictureError};
 use mm_viewer::ram::{Ram, RamError};
 use mm_viewer::snapshot::Snapshot;
 use mm_viewer::{space, splits};
-use tempfile::TempDir;
 
 use crate::cli::CliError;
 use crate::host::{Doing, HostError};
 use crate::input::Input;
 use crate::options::Show;
+use crate::scratch::Scratch;
 use crate::vm::{Boot, Finished};
 
 /// Pictures of a movie come so far apart.
 const FRAME: Duration = Duration::from_millis(100);
 /// The same in hundredths of a second, as the format counts.
 const HUNDREDTHS: u16 = 10;
-/// Memory that is in a file needs no disk there.
-const SHARED_MEMORY: &str = "/dev/shm";
 
 /// Why nothing can be shown.
 #[derive(Debug)]
@@ -44,6 +43,8 @@ pub enum ShowError {
     Host(HostError),
     /// The terminal refuses.
     Terminal(io::Error),
+    /// There is none.
+    NoTerminal,
 }
 
 impl core::error::Error for ShowError {}
@@ -57,6 +58,9 @@ impl fmt::Display for ShowError {
             Self::NoSplits => f.write_str("no block was halved in what the kernel recorded last"),
             Self::Host(error) => error.fmt(f),
             Self::Terminal(error) => write!(f, "the terminal: {error}"),
+            Self::NoTerminal => f.write_str(
+                "the viewer draws on a terminal, and standard output is none; for a picture in a file there is --picture",
+            ),
         }
     }
 }
@@ -67,29 +71,63 @@ impl From<HostError> for ShowError {
     }
 }
 
-/// Boots a machine with its memory in files, and shows what is to be shown. Answers how it ended; nothing, if the screen was left
-/// before.
+/// A machine that was shown.
+#[derive(Debug)]
+pub(crate) struct Shown {
+    /// How it ended; nothing, if the screen was left before.
+    pub(crate) finished: Option<Finished>,
+    /// Whether all that was wanted of its memory could be written.
+    pub(crate) saved: Result<(), ShowError>,
+}
+
+/// Whether what is wanted can be written at all: found out before minutes go into a run.
 ///
 /// # Errors
-/// [`CliError`]; the machine is gone in any case.
-pub(crate) fn run(mut boot: Boot, input: Input, show: &Show) -> Result<Option<Finished>, CliError> {
-    // It goes when this returns.
-    let _folder = match boot.machine.ram_file {
-        Some(_) => None,
-        None => {
-            let folder = folder().map_err(ShowError::from)?;
-            boot.machine.ram_file = Some(folder.path().join("ram"));
-            Some(folder)
+/// [`ShowError`].
+pub(crate) fn check(show: &Show) -> Result<(), ShowError> {
+    let paths = [&show.picture, &show.movie, &show.splits, &show.addresses];
+    for path in paths.into_iter().flatten() {
+        let is_new = !path.exists();
+        let mut options = OpenOptions::new();
+        let opened = options.append(true).create(true).open(path);
+        opened.map_err(HostError::at(Doing::Create, path))?;
+        if is_new {
+            fs::remove_file(path).map_err(HostError::at(Doing::Create, path))?;
         }
+    }
+    match show.view {
+        true => has_terminal(),
+        false => Ok(()),
+    }
+}
+
+/// A viewer needs one.
+fn has_terminal() -> Result<(), ShowError> {
+    let is_there = io::stdout().is_terminal();
+    is_there.then_some(()).ok_or(ShowError::NoTerminal)
+}
+
+/// Boots a machine with its memory in files, and shows what is to be shown.
+///
+/// # Errors
+/// [`CliError`]: it could not be run; it is gone in any case.
+pub(crate) fn run(mut boot: Boot, input: Input, show: &Show) -> Result<Shown, CliError> {
+    // It goes when this returns.
+    let _scratch = match boot.machine.ram_file {
+        Some(_) => None,
+        None => Some(Scratch::of(&mut boot.machine).map_err(ShowError::from)?),
     };
     let files = boot.machine.ram_files();
     let title = title(&boot);
-    let finished = match show.view {
-        true => crate::view::run(boot, &input, &files, &title)?,
-        false => Some(watch(&boot, input, &files, show, &title)?),
+    let (finished, filmed) = match show.view {
+        true => (crate::view::run(boot, &input, &files, &title)?, Ok(())),
+        false => {
+            let (finished, filmed) = watch(&boot, input, &files, show, &title)?;
+            (Some(finished), filmed)
+        }
     };
-    save(show, &files, &title)?;
-    Ok(finished)
+    let saved = filmed.and_then(|()| save(show, &files, &title));
+    Ok(Shown { finished, saved })
 }
 
 /// Shows memory that is in files.
@@ -99,7 +137,7 @@ pub(crate) fn run(mut boot: Boot, input: Input, show: &Show) -> Result<Option<Fi
 pub fn files(files: &[PathBuf], show: &Show) -> Result<(), ShowError> {
     let name = files.first().map(|file| file.display().to_string());
     match show.is_nothing() {
-        true => crate::view::files(files),
+        true => has_terminal().and_then(|()| crate::view::files(files)),
         false => save(show, files, &name.unwrap_or_default()),
     }
 }
@@ -143,24 +181,25 @@ fn title(boot: &Boot) -> String {
     title
 }
 
-/// Runs the machine; if there is to be a movie, looks at its memory meanwhile.
+/// Runs the machine; if there is to be a movie, looks at its memory meanwhile. Answers how both ended.
 fn watch(
     boot: &Boot,
     input: Input,
     files: &[PathBuf],
     show: &Show,
     title: &str,
-) -> Result<Finished, CliError> {
+) -> Result<(Finished, Result<(), ShowError>), CliError> {
     let has_ended = AtomicBool::new(false);
     thread::scope(|scope| {
         let movie = show.movie.as_deref();
         let movie = movie.map(|path| scope.spawn(|| film(path, files, title, &has_ended)));
         let finished = boot.run(input, &mut io::stdout());
         has_ended.store(true, Ordering::Release);
-        if let Some(Ok(filmed)) = movie.map(thread::ScopedJoinHandle::join) {
-            filmed?;
-        }
-        Ok(finished?)
+        let filmed = match movie.map(thread::ScopedJoinHandle::join) {
+            Some(Ok(filmed)) => filmed,
+            _ => Ok(()),
+        };
+        Ok((finished?, filmed))
     })
 }
 
@@ -199,14 +238,4 @@ fn film(
         thread::sleep(FRAME);
     }
     movie.map_or(Ok(()), |movie| movie.finish().map_err(wrong))
-}
-
-/// A folder for memory, where no disk is written to if there is such a place.
-fn folder() -> Result<TempDir, HostError> {
-    let place = Path::new(SHARED_MEMORY);
-    let made = match place.is_dir() {
-        true => tempfile::tempdir_in(place),
-        false => tempfile::tempdir(),
-    };
-    made.map_err(HostError::at(Doing::Create, place))
 }

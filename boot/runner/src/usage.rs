@@ -9,6 +9,9 @@ use crate::size::SizeError;
 /// The text of `--help`.
 pub const HELP: &str = include_str!("help.txt");
 
+const MOVIE_OF_VIEW: &str = "--view shows what --movie would record: use one of them";
+const MOVIE_OF_FILE: &str = "--movie records a machine while it runs: use it without `view`";
+
 /// Why the arguments were refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum UsageError {
@@ -58,6 +61,10 @@ pub enum UsageError {
     NoScreenOnMicroVm,
     /// `view` without a file.
     NoRamFile,
+    /// `--movie` with `--view`.
+    MovieOfView,
+    /// `--movie` of memory that does not change.
+    MovieOfFile,
 }
 
 impl From<SizeError> for UsageError {
@@ -143,6 +150,8 @@ impl fmt::Display for UsageError {
             ),
             Self::NoNumaOnMicroVm => f.write_str("--machine microvm has no nodes"),
             Self::NoRamFile => f.write_str("view: name the file that the memory is in"),
+            Self::MovieOfView => f.write_str(MOVIE_OF_VIEW),
+            Self::MovieOfFile => f.write_str(MOVIE_OF_FILE),
             Self::NoScreenOnMicroVm => {
                 write!(
                     f,

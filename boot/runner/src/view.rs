@@ -10,6 +10,7 @@ use mm_viewer::tui::{self, Console};
 use crate::cli::CliError;
 use crate::input::Input;
 use crate::show::ShowError;
+use crate::symbols::{ElfSymbols, Symbols};
 use crate::vm::{Boot, Finished, RunError};
 
 /// Runs a machine behind the screen, which goes on when the machine has ended, until somebody quits; then the machine ends too.
@@ -27,6 +28,7 @@ pub(crate) fn run(
         Input::Nothing => Input::Nothing,
         _ => Input::Typed(typed),
     };
+    let mut symbols = ElfSymbols::of(&boot.image.elf);
     let (answer, finished) = channel::<Result<Finished, RunError>>();
     // Nobody waits for it when the screen is gone: QEMU ends with this process.
     let _machine = thread::spawn(move || {
@@ -39,7 +41,8 @@ pub(crate) fn run(
         let _screen_gone = answer.send(run);
     });
     let console = Console { output, keys, end };
-    tui::run(title, files, Some(console)).map_err(ShowError::Terminal)?;
+    let mut names = |at| symbols.describe(at);
+    tui::run(title, files, Some(console), &mut names).map_err(ShowError::Terminal)?;
     Ok(finished.try_recv().ok().transpose()?)
 }
 
@@ -48,7 +51,9 @@ pub(crate) fn files(files: &[PathBuf]) -> Result<(), ShowError> {
     // What cannot be read is told before the screen is taken.
     let _guest = crate::show::attach(files)?;
     let name = files.first().map(|file| file.display().to_string());
-    tui::run(&name.unwrap_or_default(), files, None).map_err(ShowError::Terminal)
+    // Which kernel it was nobody knows.
+    let title = name.unwrap_or_default();
+    tui::run(&title, files, None, &mut |_| None).map_err(ShowError::Terminal)
 }
 
 /// What the machine prints goes to the screen; if that is gone, nowhere.

@@ -70,6 +70,46 @@ fn a_wrong_argument_is_named_and_the_status_is_2() {
     }
 }
 
+/// Minutes may lie between the start of a run and the picture of its end.
+#[test]
+fn what_cannot_be_shown_is_told_before_anything_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path().display();
+    for option in ["--picture", "--movie", "--splits", "--addresses"] {
+        for path in ["/nowhere/at/all.out", &folder.to_string()] {
+            let (status, stdout, stderr) = run(&format!("{option} {path} --exec help"));
+            assert_eq!(
+                (status, stdout.as_str()),
+                (Some(121), ""),
+                "{option} {path}"
+            );
+            let reason = format!("mm-run: cannot create {path}: ");
+            assert!(stderr.starts_with(&reason), "{option}: {stderr}");
+        }
+    }
+    let (status, stdout, stderr) = run("--view --exec help");
+    assert_eq!((status, stdout.as_str()), (Some(121), ""));
+    assert!(stderr.contains("standard output is none"), "{stderr}");
+}
+
+/// Of a machine that did not even start there is no picture, but that is not the news.
+#[test]
+fn how_a_machine_ended_is_told_also_if_there_is_nothing_to_see_of_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("out.png");
+    let line = format!(
+        "--picture {} --qemu-arg -nonsense --exec help",
+        path.display()
+    );
+    let (status, _, stderr) = run(&line);
+    assert_eq!(status, Some(125), "{stderr}");
+    assert!(stderr.contains("-nonsense"), "{stderr}");
+    assert!(!path.exists());
+    let line = format!("--splits {} --exec frobnicate", path.display());
+    let (status, _, stderr) = run(&line);
+    assert_eq!(status, Some(1), "{stderr}");
+}
+
 /// Runs the program with `lines` on its standard input; its status and what the machine printed.
 fn typed(lines: &str) -> (Option<i32>, String) {
     let mut program = Command::new(PROGRAM)

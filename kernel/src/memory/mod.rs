@@ -114,7 +114,7 @@ kernel_param!(
 kernel_param!(
     "page_owner",
     "on|off",
-    "keep which line of the source allocated each block, for /proc/page_owner"
+    "keep which line of the source allocated each block, for /proc/page_owner, and who freed each page"
 );
 kernel_param!(
     "page_table_check",

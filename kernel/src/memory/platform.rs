@@ -7,11 +7,12 @@
 use super::{
     address_space, events, frame_table, grace, kfence, kswapd, nodes, object_damage, populate,
 };
-use crate::arch::{anchor, irq, local, pin, running, smp, time};
-use crate::panic;
+use crate::arch::{anchor, irq, local, pin, registers, running, smp, time};
+use crate::rate_limit::RateLimit;
 use crate::sched::thread::Thread;
 use crate::sched::{self, Atomic};
 use crate::{acpi, arch};
+use crate::{backtrace, panic};
 use alloc::vec::Vec;
 use core::ptr::NonNull;
 use core::sync::atomic::AtomicU64;
@@ -50,6 +51,10 @@ const fn equal(a: &str, b: &str) -> bool {
     true
 }
 
+/// Who damages memory may do so without end: of reports with their backtraces, so many are printed in so long, as in Linux.
+const REPORTS: u64 = 10;
+const REPORTS_INTERVAL_NS: u64 = 5_000_000_000;
+
 /// Failed allocations come in floods; Linux too reports one in ten seconds.
 const FAILURE_INTERVAL_NS: u64 = 10_000_000_000;
 
@@ -69,6 +74,8 @@ pub struct KernelPlatform {
     base: AtomicU64,
     /// When a failed allocation may be reported again.
     next_failure_ns: AtomicU64,
+    /// Reports of damage.
+    reports: RateLimit,
 }
 
 impl KernelPlatform {
@@ -77,6 +84,7 @@ impl KernelPlatform {
             map: Once::new(),
             base: AtomicU64::new(0),
             next_failure_ns: AtomicU64::new(0),
+            reports: RateLimit::new(REPORTS, REPORTS_INTERVAL_NS),
         }
     }
 
@@ -275,10 +283,18 @@ unsafe impl Platform for KernelPlatform {
                 format_args!("memory corruption: {report:#}"),
             );
         }
-        log::error!("memory corruption: {report}");
-        if !is_on_purpose {
-            panic::print_finder();
+        if is_on_purpose {
+            log::error!("memory corruption: {report}");
+            return;
         }
+        let Some(left_out) = self.reports.allows(time::now_ns()) else {
+            return;
+        };
+        if left_out > 0 {
+            log::error!("memory corruption: {left_out} reports were left out");
+        }
+        log::error!("memory corruption: {report}");
+        panic::print_finder();
     }
 
     /// Reported, at most once in ten seconds.
@@ -320,6 +336,19 @@ unsafe impl Platform for KernelPlatform {
 
     fn tlb_features(&self) -> TlbFeatures {
         arch::tlb::features()
+    }
+
+    /// The thread, and its backtrace.
+    fn who_calls(&self, callers: &mut [VirtAddr]) -> u64 {
+        let _irq = irq::IrqGuard::new();
+        let frames = backtrace::Frames {
+            cpu: local::current(),
+            rbp: registers::frame_pointer(),
+        };
+        for (place, address) in callers.iter_mut().zip(frames) {
+            *place = VirtAddr::new(address);
+        }
+        sched::with_running(|thread| thread.id()).map_or(0, u64::from)
     }
 
     const FLUSHES_TLB: bool = true;

@@ -12,6 +12,7 @@ mod memory_symbols;
 mod object_steps;
 mod percpu;
 mod preemption;
+mod rate_limit;
 mod shell;
 mod smp;
 mod stacks;

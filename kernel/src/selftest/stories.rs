@@ -18,9 +18,10 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, Ordering};
 use mm::adapters::Vmalloc;
-use mm::addr::{Order, VirtAddr};
+use mm::addr::{Order, Pfn, VirtAddr};
 use mm::buddy::Gfp;
 use mm::config::Layout;
+use mm::platform::Platform;
 use mm::proc;
 use mm::slab::SlabFlags;
 use mm::system::KmemCache;
@@ -70,6 +71,17 @@ fn execute(at: u64) {
 
 /// `file:` of this one, as locations name it.
 const HERE: &str = "kernel/src/selftest/stories.rs:";
+
+fn thread_id() -> u32 {
+    sched::with_running(|thread| thread.id()).unwrap_or_default()
+}
+
+/// The frame that an address of the direct map is in.
+fn frame_of(at: u64) -> Result<u64, Failure> {
+    let phys = MEMORY.platform().virt_to_phys(VirtAddr::new(at));
+    let phys = phys.ok_or(Failure::new("no RAM"))?;
+    Ok(phys.frame().as_u64())
+}
 
 /// What a register held that was used as an address and is none.
 fn wild_pointer(at: u64) -> Result<u64, Failure> {
@@ -147,6 +159,13 @@ ktest! {
             match MEMORY.hides_free_pages() {
                 true => faults(at, read, &words)?,
                 false => says(at, &words)?,
+            }
+            if MEMORY.keeps_origins() {
+                let task = format!("; freed last by task {} on CPU ", thread_id());
+                says(at, &[&task, ", from\n  #0 0xffffffff8"])?;
+                let mut page = String::new();
+                proc::page(&MEMORY, Pfn::new(frame_of(at)?), &mut page).map_err(Failure::new)?;
+                ktest_assert!(page.contains("  allocated  last at ") && page.contains("  freed      last by task "), "{page}");
             }
         }
         Ok(())

@@ -199,10 +199,14 @@ pub enum EntryKind {
     /// recorded so far, `numbers[0]` where the cells are, of `width` bytes each, `numbers[1]` how many there are, and
     /// `numbers[2]` how many units of time are a second, or 0.
     Events = 11,
+    /// Who gave frames back last: as [`Origins`](Self::Origins), but for every frame there are `numbers[2]` words. The first: bit
+    /// 63, something is known; from bit 46 on, 16 bits, the CPU; below, the task, or 0. The others: return addresses,
+    /// the latest call first, 0 behind the last.
+    LastFrees = 12,
 }
 
 impl EntryKind {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 12] = [
         Self::Sections,
         Self::Zone,
         Self::Pageblocks,
@@ -214,6 +218,7 @@ impl EntryKind {
         Self::Origins,
         Self::Latent,
         Self::Events,
+        Self::LastFrees,
     ];
 
     #[expect(clippy::as_conversions, reason = "a fieldless enum's discriminant")]

@@ -10,6 +10,7 @@ use super::ring::{EventCell, EventRing};
 use crate::addr::{Order, PhysAddr, Place, Rows, VirtAddr, to_count, to_index};
 use crate::buddy::{Gfp, Request, Told};
 use crate::config::{PAGE_SIZE, SECTION_FRAMES};
+use crate::frame::LastFree;
 use crate::mem::Exclusive;
 use crate::platform::{CpuId, Platform, Profile};
 use crate::slab::Cache;
@@ -255,6 +256,11 @@ impl<P: Platform> Memory<P> {
         }
         if let Some(rows) = core.origins.rows() {
             let entry = Entry::of_rows(EntryKind::Origins, "origins", rows);
+            self.put_entry(core, gfp, &entry)?;
+        }
+        if let Some(rows) = core.last_frees.rows() {
+            let mut entry = Entry::of_rows(EntryKind::LastFrees, "last frees", rows);
+            entry.numbers[2] = LastFree::WORDS;
             self.put_entry(core, gfp, &entry)?;
         }
         for cache in core.caches.iter() {

@@ -49,7 +49,22 @@ pub fn page<P: Platform>(memory: &Memory<P>, pfn: Pfn, out: &mut dyn Write) -> f
         Some(head) => write_record(out, head)?,
         None => return Ok(()),
     }
+    write_owners(memory, pfn, out)?;
     super::slabs::write_slab(memory, pfn, out)
+}
+
+/// Who allocated the frame last, and who gave it back, where that is kept.
+fn write_owners<P: Platform>(memory: &Memory<P>, pfn: Pfn, out: &mut dyn Write) -> fmt::Result {
+    if let Some(place) = memory.origin(pfn) {
+        line(out, "allocated", format_args!("last at {place}"))?;
+    }
+    match memory.last_free(pfn) {
+        Some(freed) => {
+            line(out, "freed", format_args!("last {freed}"))?;
+            freed.write_callers(out)
+        }
+        None => Ok(()),
+    }
 }
 
 fn line(out: &mut dyn Write, name: &str, text: fmt::Arguments<'_>) -> fmt::Result {

@@ -130,8 +130,15 @@ fn of_frame<P: Platform>(memory: &Memory<P>, phys: PhysAddr, out: &mut dyn Write
     if let Some(zone) = memory.zone_of(pfn) {
         write!(out, " of zone {}, node {}", zone.kind(), zone.id().node)?;
     }
-    match memory.origin(pfn) {
-        Some(place) => writeln!(out, "; allocated last at {place}."),
+    if let Some(place) = memory.origin(pfn) {
+        write!(out, "; allocated last at {place}")?;
+    }
+    match memory.last_free(pfn) {
+        Some(freed) if freed.callers().next().is_some() => {
+            writeln!(out, "; freed last {freed}, from")?;
+            freed.write_callers(out)
+        }
+        Some(freed) => writeln!(out, "; freed last {freed}."),
         None => writeln!(out, "."),
     }
 }

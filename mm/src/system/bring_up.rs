@@ -148,14 +148,13 @@ impl<P: Platform> Memory<P> {
         builder.fallback_orders(&mut nodes, plan)?;
         let numa = builder.numa(&nodes, plan)?;
         let cpus = builder.cpus(&mut nodes, &frames)?;
-        let grace = builder.grace()?;
-        let backlogs = builder.backlogs()?;
+        let (grace, backlogs) = (builder.grace()?, builder.backlogs()?);
         let percpu = builder.percpu()?;
         let tlb = builder.tlb()?;
         builder.page_lists(&mut nodes, options.page_lists)?;
         let caches = builder.caches(nodes.len(), &cpus, &options)?;
         let kfence = builder.kfence(&options)?;
-        let origins = builder.origins(&frames, options.page_owner)?;
+        let (origins, last_frees) = builder.owners(&frames, options.page_owner)?;
         let map_counts = builder.map_counts(&frames, options.page_table_check)?;
         let (cma, lent) = builder.cma(plan, options.cma_bytes)?.unzip();
         let room = builder.room_for_map(&frames, &nodes, populate)?;
@@ -171,6 +170,7 @@ impl<P: Platform> Memory<P> {
             backlogs,
             tlb,
             origins,
+            last_frees,
             map_counts,
             caches,
             percpu,

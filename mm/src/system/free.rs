@@ -201,6 +201,7 @@ impl Core {
             self.quarantine(platform, block, &report);
             return None;
         }
+        self.note_free(platform, block.frames());
         if P::PROFILE.is_debug() {
             platform.pages_freed(block.frames());
         }

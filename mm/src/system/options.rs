@@ -57,7 +57,7 @@ pub enum Populate {
     AtBoot,
 }
 
-/// Whether it is kept who allocated what (Linux: `page_owner=`): a word for each frame.
+/// Whether it is kept who allocated what, and who freed it (Linux: `page_owner=`): nine words for each frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PageOwner {
     /// No.
@@ -184,6 +184,7 @@ impl Options {
             || self.init_on_free
             || self.debug_pagealloc.is_on()
             || matches!(self.page_table_check, PageTableCheck::On)
+            || matches!(self.page_owner, PageOwner::On)
     }
 
     /// The same with what the kernel command line says: `init_on_alloc=`, `init_on_free=`,

@@ -394,6 +394,9 @@ const CALLS: &[(&str, Action)] = &[
     }),
     ("is_up", |call| assert!(call.world.is_up())),
     ("keeps_origins", |call| assert!(!call.world.keeps_origins())),
+    ("last_free", |call| {
+        assert!(call.world.last_free(Pfn::new(u64::MAX)).is_none())
+    }),
     ("leave_cpu", |call| {
         // SAFETY: it returns at once.
         unsafe { call.world.leave_cpu() };

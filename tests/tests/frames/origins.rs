@@ -1,15 +1,17 @@
 //! R03: with `page_owner=on`, every leaked page names the line that allocated it.
 
 use std::collections::BTreeMap;
+use std::thread;
 
 use mm::addr::{Order, Pfn, PfnRange};
 use mm::buddy::Gfp;
 use mm::config::PAGE_SIZE;
 use mm::numa::{Mode, NodeMask};
 use mm::platform::NodeId;
-use mm::proc::page_owner;
+use mm::proc::{self, page_owner};
+use mm::report::FreedBy;
 use mm::system::{Block, PageOwner};
-use mm_tests::sim::{Listed, Machine, SimConfig, Usual};
+use mm_tests::sim::{CALLED_FROM, Listed, Machine, SimConfig, Usual};
 
 const MIB: u64 = 1 << 20;
 
@@ -162,7 +164,74 @@ fn without_the_option_nothing_is_kept_or_printed() {
     let machine = Machine::<Usual>::with_ram(16 * MIB);
     let block = machine.alloc_block(Gfp::KERNEL, Order::ZERO).unwrap();
     assert!(!machine.keeps_origins() && machine.origin(block.pfn()).is_none());
+    assert!(machine.last_free(block.pfn()).is_none());
     assert!(dump(&machine).is_empty());
     drop(block);
+    machine.finish();
+}
+
+/// Who freed a page is known as soon as it is free, and after it was handed out again; in all ways there are.
+fn whoever_frees_is_told<C: SimConfig>() {
+    let machine = machine::<C>();
+    let told = |pfn: Pfn| {
+        let freed = machine.last_free(pfn);
+        let at = |freed: FreedBy| freed.callers().map(|at| at.as_u64()).collect::<Vec<_>>();
+        freed.map(|freed| (freed.cpu.0, freed.task, at(freed)))
+    };
+    let somebody = Some((0, 1, CALLED_FROM.to_vec()));
+    for order in Order::all() {
+        let block = machine.alloc_block(Gfp::KERNEL, order).unwrap();
+        let frames = PfnRange::block(block.pfn(), order);
+        drop(block);
+        for pfn in frames.iter() {
+            assert_eq!(told(pfn), somebody, "order {order}");
+        }
+        let mut page = String::new();
+        proc::page(&*machine, frames.first(), &mut page).unwrap();
+        let wanted = "  freed      last by task 1 on CPU 0\n  #0 0xffffffff80201234\n  #1 0xffffffff80205678\n";
+        assert!(
+            page.contains(wanted) && page.contains("  allocated  last at "),
+            "{page}"
+        );
+    }
+    // It stays known while somebody has the page.
+    let pfn = machine.alloc_pages(Gfp::KERNEL, Order::ZERO).unwrap();
+    // SAFETY: allocated above, and forgotten.
+    unsafe { machine.free_pages(pfn, Order::ZERO) }.unwrap();
+    let again = machine.alloc_block(Gfp::KERNEL, Order::ZERO).unwrap();
+    assert_eq!((again.pfn(), told(pfn)), (pfn, somebody));
+    drop(again);
+    machine.finish();
+}
+
+#[test]
+fn whoever_freed_a_page_is_told() {
+    whoever_frees_is_told::<Usual>();
+    whoever_frees_is_told::<Listed<Usual>>();
+}
+
+/// A page that waits for its readers was freed by who put it there, not by who tidies up.
+#[test]
+fn whoever_puts_a_free_off_is_the_one_who_freed() {
+    let machine = Machine::<Usual>::new().ram(0, 32 * MIB).cpus_on(&[0, 0]);
+    let machine = machine
+        .options(|options| options.page_owner = PageOwner::On)
+        .boot();
+    let put_off = || {
+        let _here = machine.cpu(1);
+        let block = machine.alloc_block(Gfp::KERNEL, Order::ZERO).unwrap();
+        let pfn = block.pfn();
+        block.defer_free();
+        pfn
+    };
+    let pfn = thread::scope(|scope| scope.spawn(put_off).join().unwrap());
+    let freed = || {
+        machine
+            .last_free(pfn)
+            .map(|freed| (freed.cpu.0, freed.task))
+    };
+    assert_eq!(freed(), Some((1, 2)));
+    machine.grace().barrier().unwrap();
+    assert_eq!(freed(), Some((1, 2)));
     machine.finish();
 }

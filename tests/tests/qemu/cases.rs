@@ -242,7 +242,7 @@ pub(crate) const KTEST_MACHINES: &[KtestMachine] = &[
     ktest("q35_2_cpus", "--cpus 2"),
     ktest(
         "pc_4_cpus_debug_profile",
-        "--machine pc --cpus 4 --profile debug",
+        "--machine pc --cpus 4 --profile debug --cmdline page_owner=on",
     ),
     ktest(
         "q35_4_cpus_2_nodes_migrate",

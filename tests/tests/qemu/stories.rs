@@ -95,6 +95,8 @@ const STORIES: &[Story] = &[
             "kernel::memory::pagealloc::use_after_free",
             "\nIt is byte 0x0 of a free page, in a block of order 0 on a CPU's list, frame 0x",
             "; allocated last at kernel/src/memory/pagealloc.rs:",
+            "; freed last by task 1 on CPU 0, from\n  #0 0xffffffff8",
+            "kernel::memory::pagealloc::use_after_free",
         ],
     },
     Story {

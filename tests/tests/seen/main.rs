@@ -6,7 +6,7 @@ use mm::addr::Order;
 use mm::buddy::Gfp;
 use mm::inspect::{self, Header, MAGIC, VERSION};
 use mm::slab::SlabFlags;
-use mm::system::{Block, KmemCache};
+use mm::system::{Block, KmemCache, PageOwner};
 use mm_tests::seed::{Random, cases, seed};
 use mm_tests::sim::{
     Debug, Flat, Hardened, Latent, Listed, Machine, Plain, SimConfig, Sparse, Usual,
@@ -225,6 +225,38 @@ fn another_version_is_named() {
     machine.abandon();
 }
 
+/// Who gave a frame back, where that is kept. (Source locations are in the test's own memory, where no viewer finds them.)
+#[test]
+fn who_freed_a_frame_is_named() {
+    let machine = Machine::<Usual>::new()
+        .ram(0, 32 * MIB)
+        .options(|options| options.page_owner = PageOwner::On)
+        .boot();
+    machine.publish().unwrap();
+    let block = Block::alloc(&*machine, Gfp::KERNEL, Order::new(3).unwrap()).unwrap();
+    let last = block.pfn().as_u64() + 7;
+    drop(block);
+    let guest = attach(&machine).unwrap();
+    let snapshot = Snapshot::take(&guest);
+    let nobody = describe(&guest, &snapshot, last, &mut |_| None);
+    let freed = "freed last by task 1 on CPU 0";
+    let wanted = format!("{freed}, from 0xffffffff80201234 0xffffffff80205678");
+    assert_eq!(nobody.last(), Some(&wanted));
+    // The library's own functions are passed over: who called them is looked for.
+    let mut names = |at: u64| match at {
+        0xffff_ffff_8020_1233 => {
+            Some("mm::free (a:1), inlined into <mm::Block as Drop>::drop (b:2)".to_owned())
+        }
+        _ => Some("core::ptr::drop (c:3), inlined into kernel::work (d:4)".to_owned()),
+    };
+    let named = describe(&guest, &snapshot, last, &mut names);
+    assert_eq!(
+        named.last(),
+        Some(&format!("{freed} in kernel::work (d:4)"))
+    );
+    machine.abandon();
+}
+
 /// Whatever the pages say, a viewer does not believe it blindly.
 #[test]
 fn damaged_pages_are_survived() {
@@ -252,7 +284,7 @@ fn damaged_pages_are_survived() {
         if let Ok(guest) = Guest::attach(ram) {
             let mut ui = Ui::new("damaged");
             ui.snapshot = Snapshot::take(&guest);
-            ui.selected = describe(&guest, &ui.snapshot, random.below(9000));
+            ui.selected = describe(&guest, &ui.snapshot, random.below(9000), &mut |_| None);
             let mut terminal = Terminal::new(TestBackend::new(80, 24)).unwrap();
             for pane in Pane::ALL {
                 ui.pane = pane;

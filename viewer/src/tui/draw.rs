@@ -4,7 +4,7 @@ use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style, Stylize};
 use ratatui::text::{Line, Span};
-use ratatui::widgets::{Block, Clear, Paragraph, Row, Table};
+use ratatui::widgets::{Block, Clear, Paragraph, Row, Table, Wrap};
 
 use super::{Order, Pane, Status, Ui};
 use crate::areas::State;
@@ -15,13 +15,13 @@ use crate::snapshot::{Cache, Zone};
 
 /// Columns of the legend beside the map.
 const LEGEND: u16 = 32;
-/// Rows for what is selected.
+/// Rows for what is selected, at least.
 const DETAIL: u16 = 5;
 
-const HELP: [&str; 17] = [
+pub(super) const HELP: [&str; 17] = [
     "1-8, Tab     panes: map, zones, CPUs, caches, areas, numbers, console,",
     "             events",
-    "arrows       move in the map, scroll in lists; PageUp, PageDown, Home, End",
+    "arrows       move in the map, scroll in lists; PageUp/Down, Home, End",
     "+  -  0      zoom in, zoom out, all of it",
     "s            caches: sort by frames, name, size, objects",
     "p, space     pause, go on",
@@ -55,12 +55,36 @@ pub fn draw(frame: &mut Frame<'_>, ui: &mut Ui) {
         Pane::Areas => table(frame, ui, body, &areas(ui)),
         Pane::Numbers => table(frame, ui, body, &numbers(ui)),
         Pane::Console => console(frame, ui, body),
-        Pane::Events => table(frame, ui, body, &events(ui)),
+        // There may be a million: only those in sight become words.
+        Pane::Events => {
+            let first = ui.scroll.min(ui.happened().saturating_sub(1));
+            table_from(frame, 0, body, &events(ui, (first, body.height.into())));
+        }
     }
     frame.render_widget(Paragraph::new(foot(ui)), bottom);
+    if let Status::Unseen(why) = &ui.status
+        && ui.pane != Pane::Console
+    {
+        unseen(frame, why, body);
+    }
     if ui.helps {
         help(frame);
     }
+}
+
+/// Why nothing is seen, with all its words.
+fn unseen(frame: &mut Frame<'_>, why: &str, area: Rect) {
+    let (width, height) = (60.min(area.width), 6.min(area.height));
+    let area = Rect {
+        x: area.x + (area.width - width) / 2,
+        y: area.y + (area.height - height) / 2,
+        width,
+        height,
+    };
+    frame.render_widget(Clear, area);
+    let text = Paragraph::new(why).wrap(Wrap { trim: true });
+    let block = Block::bordered().title(" nothing to see yet ");
+    frame.render_widget(text.block(block), area);
 }
 
 fn tabs(ui: &Ui) -> Line<'static> {
@@ -82,7 +106,7 @@ fn foot(ui: &Ui) -> Line<'static> {
         (_, Some(when)) => Span::raw(when).yellow(),
         (Status::Seen, None) if ui.is_paused => Span::raw("paused").yellow(),
         (Status::Seen, None) => Span::raw("live").green(),
-        (Status::Unseen(why), None) => Span::raw(why.clone()).yellow(),
+        (Status::Unseen(_), None) => Span::raw("nothing to see yet").yellow(),
         (Status::Ended(how), None) => Span::raw(how.clone()).red(),
     };
     let keys = match ui.pane {
@@ -106,7 +130,10 @@ fn colour(owner: Owner) -> Color {
 
 fn map(frame: &mut Frame<'_>, ui: &mut Ui, area: Rect) {
     let columns = Layout::horizontal([Constraint::Min(16), Constraint::Length(LEGEND)]);
-    let rows = Layout::vertical([Constraint::Min(1), Constraint::Length(DETAIL)]);
+    // As many rows as there are lines, under a rule.
+    let lines = u16::try_from(ui.selected.len()).unwrap_or(DETAIL);
+    let detail = DETAIL.max(lines.saturating_add(1));
+    let rows = Layout::vertical([Constraint::Min(1), Constraint::Length(detail)]);
     let [upper, lower] = rows.areas(area);
     let [cells, legend] = columns.areas(upper);
     ui.cells = (
@@ -305,7 +332,7 @@ fn areas(ui: &Ui) -> Rows {
     }
 }
 
-fn events(ui: &Ui) -> Rows {
+fn events(ui: &Ui, (first, count): (usize, usize)) -> Rows {
     let what = match ui.past.history.is_recorded {
         true => "of what",
         false => "nothing is recorded without --events",
@@ -318,7 +345,7 @@ fn events(ui: &Ui) -> Rows {
     Rows {
         head: head.map(str::to_owned).to_vec(),
         widths: vec![12, 3, 8, 54],
-        rows: ui.happenings(),
+        rows: ui.happenings(first, count),
     }
 }
 
@@ -341,7 +368,12 @@ fn numbers(ui: &Ui) -> Rows {
 
 fn table(frame: &mut Frame<'_>, ui: &Ui, area: Rect, rows: &Rows) {
     let first = ui.scroll.min(rows.rows.len().saturating_sub(1));
-    let body = rows.rows.iter().skip(first).cloned().map(Row::new);
+    table_from(frame, first, area, rows);
+}
+
+fn table_from(frame: &mut Frame<'_>, first: usize, area: Rect, rows: &Rows) {
+    let body = rows.rows.iter().skip(first).take(area.height.into());
+    let body = body.cloned().map(Row::new);
     let widths = rows.widths.iter().map(|&width| Constraint::Length(width));
     let head = Row::new(rows.head.clone()).bold();
     frame.render_widget(Table::new(body, widths).header(head), area);

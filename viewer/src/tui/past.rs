@@ -83,10 +83,17 @@ impl Ui {
         (past.undone > 0).then(|| format!("{} events{age} back", past.undone))
     }
 
-    /// What happened, the latest that is not undone first: when, where, what.
-    pub(super) fn happenings(&self) -> Vec<Vec<String>> {
+    /// How many events happened that are not undone.
+    pub(super) fn happened(&self) -> usize {
+        let events = self.past.history.events.len();
+        events.saturating_sub(self.past.undone)
+    }
+
+    /// So many of them from one on, the latest first: when, where, what.
+    pub(super) fn happenings(&self, first: usize, count: usize) -> Vec<Vec<String>> {
         let history = &self.past.history;
         let events = history.events.iter().rev().skip(self.past.undone);
+        let events = events.skip(first).take(count);
         events
             .map(|happening| {
                 let age = history.age_us(happening);

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use ratatui::crossterm::event::{self, Event, KeyEventKind};
 
 use super::{Asked, Status, Ui, draw};
-use crate::frame::describe;
+use crate::frame::{Names, describe};
 use crate::guest::Guest;
 use crate::ram::Ram;
 
@@ -33,11 +33,16 @@ pub struct Console {
     pub end: Receiver<String>,
 }
 
-/// Shows the memory in files until somebody quits.
+/// Shows the memory in files until somebody quits. `names` knows the machine's functions, if anybody does.
 ///
 /// # Errors
 /// Those of the terminal.
-pub fn run(title: &str, files: &[PathBuf], console: Option<Console>) -> io::Result<()> {
+pub fn run(
+    title: &str,
+    files: &[PathBuf],
+    console: Option<Console>,
+    names: Names<'_>,
+) -> io::Result<()> {
     let mut terminal = ratatui::try_init()?;
     // Not all terminals have a second screen: what was printed before goes.
     terminal.clear()?;
@@ -53,7 +58,7 @@ pub fn run(title: &str, files: &[PathBuf], console: Option<Console>) -> io::Resu
         if let Some(console) = &console {
             take_output(&mut ui, console);
         }
-        looker.look(&mut ui);
+        looker.look(&mut ui, names);
         if let Err(error) = terminal.draw(|frame| draw(frame, &mut ui)) {
             break Err(error);
         }
@@ -137,7 +142,7 @@ struct Looker<'f> {
 }
 
 impl Looker<'_> {
-    fn look(&mut self, ui: &mut Ui) {
+    fn look(&mut self, ui: &mut Ui, names: Names<'_>) {
         let began = Instant::now();
         if began < self.next {
             return;
@@ -146,7 +151,7 @@ impl Looker<'_> {
             self.look_now(ui, began);
         }
         if let Some(guest) = &self.guest {
-            ui.selected = describe(guest, &ui.snapshot, ui.cursor);
+            ui.selected = describe(guest, &ui.snapshot, ui.cursor, names);
         }
         let ended = Instant::now();
         let took = ended.saturating_duration_since(began);

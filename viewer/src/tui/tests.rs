@@ -9,6 +9,7 @@ use mm::report::{Event, EventKind};
 
 use super::{Asked, KeyCode, KeyEvent, KeyModifiers, Order, Pane, Past, Status, Ui, draw};
 use crate::areas::{Area, State};
+use crate::guest::AttachError;
 use crate::history::{Happening, History};
 use crate::owner::{Owner, Type};
 use crate::snapshot::{Cache, CpuList, Snapshot, Zone};
@@ -307,4 +308,35 @@ fn what_happened_is_undone_and_done_again() {
         press(&mut ui, KeyCode::Char(key));
     }
     assert_eq!((ui.snapshot.owners.clone(), ui.past.undone), (live, 0));
+}
+
+/// All of it is to be read in 80 columns and 24 rows.
+#[test]
+fn help_and_the_reason_why_nothing_is_seen_are_whole() {
+    let mut ui = ui();
+    ui.helps = true;
+    let shown = screen(&mut ui, (80, 24));
+    for line in draw::HELP {
+        assert!(shown.contains(line.trim_end()), "{line}:\n{shown}");
+    }
+    for error in [
+        AttachError::Nothing,
+        AttachError::Sheet(mm::inspect::NotASheet::Version(2)),
+        AttachError::Cut {
+            here: 1 << 30,
+            machine: 1 << 40,
+        },
+    ] {
+        let mut ui = Ui::new("");
+        ui.status = Status::Unseen(error.to_string());
+        let shown = screen(&mut ui, (80, 24));
+        let words: Vec<_> = shown.split([' ', '\n', '\u{2502}']).collect();
+        for word in error.to_string().split(' ') {
+            assert!(words.contains(&word), "{word}:\n{shown}");
+        }
+        // Nor does a very small terminal hurt.
+        for size in [(1, 1), (20, 5), (80, 3)] {
+            screen(&mut ui, size);
+        }
+    }
 }

@@ -1,26 +1,27 @@
-//! Tables of a word for each frame, where they are asked for.
+//! Tables of a word or a few for each frame, where they are asked for.
 #![forbid(unsafe_code)]
 
 use super::super::{PageOwner, PageTableCheck};
 use super::{BringUpError, Builder};
 use crate::addr::to_index;
-use crate::frame::{FrameTable, Origin, Origins};
+use crate::frame::{FrameTable, LastFree, LastFrees, Origin, Origins};
 use crate::mem::Array;
 use crate::pagetable::MapCounts;
 use crate::platform::{NodeId, Platform};
 
 impl<P: Platform> Builder<'_, P> {
-    /// Room for where frames were allocated, if that is to be kept.
-    pub(super) fn origins(
+    /// Room for where frames were allocated, and for who gave them back, if that is to be kept.
+    pub(super) fn owners(
         &mut self,
         frames: &FrameTable,
         kept: PageOwner,
-    ) -> Result<Origins, BringUpError> {
+    ) -> Result<(Origins, LastFrees), BringUpError> {
         if kept == PageOwner::Off {
-            return Ok(Origins::none());
+            return Ok((Origins::none(), LastFrees::none()));
         }
-        let origins = self.by_section(frames, Origins::SECTION, |_| Origin::default());
-        origins.map(Origins::new)
+        let origins = self.by_section(frames, Origins::SECTION, |_| Origin::default())?;
+        let frees = self.by_section(frames, LastFrees::SECTION, |_| LastFree::default())?;
+        Ok((Origins::new(origins), LastFrees::new(frees)))
     }
 
     /// Room for how often frames are mapped, if that is to be counted.

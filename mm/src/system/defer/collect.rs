@@ -24,6 +24,7 @@ impl<P: Platform> Memory<P> {
     /// # Errors
     /// The block, if its record or this CPU is unknown.
     pub(crate) fn free_later(&self, core: &Core, block: Exclusive) -> Result<(), Exclusive> {
+        core.note_free(&self.platform, block.frames());
         let pin = Pin::new(&self.platform);
         core.put_off(pin.cpu(), block, |backlog| &backlog.freed)
     }
@@ -38,6 +39,7 @@ impl<P: Platform> Memory<P> {
         core: &Core,
         block: Exclusive,
     ) -> Result<(), Exclusive> {
+        core.note_free(&self.platform, block.frames());
         let pin = Pin::new(&self.platform);
         core.put_off(pin.cpu(), block, |backlog| &backlog.unlinked)
     }
