@@ -6,6 +6,7 @@ pub mod lean;
 pub mod maps;
 pub mod oracles;
 pub mod race;
+pub mod recorded;
 pub mod rights;
 pub mod seed;
 pub mod sim;

@@ -19,6 +19,7 @@ mod levels;
 mod nodes;
 mod others;
 mod overflows;
+mod recording;
 mod replay;
 mod screen;
 mod seen;
@@ -148,6 +149,11 @@ fn main() -> ExitCode {
     trials.push(trial("seen", "while_it_runs", seen::live));
     trials.push(trial("seen", "what_happened_before", seen::past));
     trials.push(trial("seen", "addresses", seen::addresses));
+    trials.push(trial(
+        "recording",
+        "shows_the_same",
+        recording::shows_the_same,
+    ));
     for case in overflows::OVERFLOWS {
         let overflow = || overflows::are_reported(case);
         trials.push(trial("overflow", case.name, overflow));

@@ -308,3 +308,29 @@ fn what_happened_is_undone_and_done_again() {
     }
     assert_eq!((ui.snapshot.owners.clone(), ui.past.undone), (live, 0));
 }
+
+/// No line loses its end in the smallest terminal.
+#[test]
+fn help_is_whole() {
+    let mut ui = ui();
+    press(&mut ui, KeyCode::Char('?'));
+    let text = screen(&mut ui, (80, 24));
+    for line in draw::HELP {
+        assert!(text.contains(line), "{line}: {text}");
+    }
+}
+
+/// Of a place in the sources the end is shown, where the line is.
+#[test]
+fn places_end_with_their_line() {
+    let mut ui = ui();
+    press(&mut ui, KeyCode::Char('5'));
+    let place = "kernel/src/memory/vmalloc_stress.rs:1234";
+    ui.snapshot.areas[0].place = Some(place.to_owned());
+    let small = screen(&mut ui, (80, 24));
+    assert!(
+        small.contains("waits …el/src/memory/vmalloc_stress.rs:1234\n"),
+        "{small}"
+    );
+    assert!(screen(&mut ui, (100, 24)).contains(place));
+}
