@@ -1,6 +1,7 @@
 //! Host side of the tests.
 
 pub mod budgets;
+pub mod exporters;
 pub mod ktest;
 pub mod lean;
 pub mod maps;

@@ -129,6 +129,7 @@ fn main() -> ExitCode {
     trials.extend([
         trial("guide", "is_followed", guide::is_followed),
         trial("others", "read_files_of_proc", others::read),
+        trial("others", "read_by_rules", others::read_by_rules),
         trial("virtio_blk", "none", examples::virtio_blk_without_a_disk),
         trial(
             "bad_input",
