@@ -6,7 +6,7 @@ use std::path::Path;
 
 use gif::{Encoder, EncodingError, Frame, Repeat};
 
-use crate::picture::{Picture, PictureError, palette};
+use crate::picture::{BACKGROUND_INDEX, Picture, PictureError, palette};
 
 /// A hundredth of a second is the shortest time that the format has.
 const HUNDREDTHS_OF_LAST: u16 = 200;
@@ -21,7 +21,7 @@ pub struct Movie {
 }
 
 impl Movie {
-    /// Begins a movie of pictures as large as the first.
+    /// Begins a movie of a machine's pictures, of which this is the first.
     ///
     /// # Errors
     /// [`PictureError`]: the file, or the pictures are too large for the format.
@@ -30,7 +30,7 @@ impl Movie {
             u16::try_from(pixels)
                 .map_err(|_| PictureError::Format("too large for a GIF".to_owned()))
         };
-        let size = (side(first.width())?, side(first.height())?);
+        let size = (side(first.width())?, side(first.room())?);
         let file = BufWriter::new(File::create(path).map_err(PictureError::File)?);
         let encoder = Encoder::new(file, size.0, size.1, &palette().concat());
         let mut encoder = encoder.map_err(error)?;
@@ -70,7 +70,8 @@ impl Movie {
 
     fn write(&mut self, picture: &Picture, delay: u16) -> Result<(), PictureError> {
         // What a picture does not have is its background.
-        let mut pixels = vec![0; usize::from(self.size.0) * usize::from(self.size.1)];
+        let mut pixels =
+            vec![BACKGROUND_INDEX; usize::from(self.size.0) * usize::from(self.size.1)];
         let (width, own) = (usize::from(self.size.0), picture.width() as usize);
         for (row, source) in pixels
             .chunks_exact_mut(width)
@@ -99,5 +100,47 @@ fn error(error: EncodingError) -> PictureError {
     match error {
         EncodingError::Io(error) => PictureError::File(error),
         error => PictureError::Format(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::owner::{Owner, Type};
+    use crate::snapshot::Snapshot;
+
+    fn picture(owners: Vec<Owner>) -> Picture {
+        let snapshot = Snapshot {
+            owners,
+            ..Snapshot::default()
+        };
+        Picture::new(&snapshot, "a machine")
+    }
+
+    /// What is there later has its line in the legend, too.
+    #[test]
+    fn later_pictures_are_whole() {
+        let mut owners = vec![Owner::Free(Type::Movable); 4096];
+        let first = picture(owners.clone());
+        for (place, owner) in owners.iter_mut().zip(Owner::ALL) {
+            *place = owner;
+        }
+        let last = picture(owners);
+        assert!(first.height() < last.height());
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let mut movie = Movie::new(file.path(), &first, 10).unwrap();
+        movie.add(first).unwrap();
+        movie.add(last.clone()).unwrap();
+        movie.finish().unwrap();
+        let mut decoder = gif::Decoder::new(File::open(file.path()).unwrap()).unwrap();
+        let mut frames = Vec::new();
+        while let Some(frame) = decoder.read_next_frame().unwrap() {
+            frames.push(frame.buffer.to_vec());
+        }
+        assert_eq!(frames.len(), 2);
+        assert!(frames[1].starts_with(last.pixels()));
+        let (first, rest) = frames[0].split_at(frames[0].len() / 2);
+        assert!(first.contains(&(BACKGROUND_INDEX + 1)), "a title");
+        assert_eq!(rest.last(), Some(&BACKGROUND_INDEX));
     }
 }

@@ -32,7 +32,8 @@ pub fn palette() -> Vec<Rgb> {
     owners.chain([BACKGROUND, TEXT]).collect()
 }
 
-const BACKGROUND_INDEX: u8 = Owner::COUNT as u8;
+/// Where the background is in the [`palette`].
+pub(crate) const BACKGROUND_INDEX: u8 = Owner::COUNT as u8;
 const TEXT_INDEX: u8 = BACKGROUND_INDEX + 1;
 
 impl Picture {
@@ -90,6 +91,12 @@ impl Picture {
     #[must_use]
     pub const fn height(&self) -> u32 {
         self.height
+    }
+
+    /// Pixels from top to bottom that are enough for any picture of the same machine: the legend grows with what there is.
+    #[must_use]
+    pub const fn room(&self) -> u32 {
+        self.map.room()
     }
 
     /// The pixels, row by row, as places in the [`palette`].

@@ -19,6 +19,7 @@ mod levels;
 mod nodes;
 mod others;
 mod overflows;
+mod pictures;
 mod recording;
 mod replay;
 mod screen;
@@ -186,6 +187,7 @@ fn main() -> ExitCode {
     trials.extend(addresses::trials());
     trials.extend(stories::trials());
     trials.extend(screen::trials());
+    trials.extend(pictures::trials());
     trials.extend(budgets::trials());
     trials.extend(shown::trials());
     if args.list && tools::installed_qemu().is_none() {
