@@ -21,7 +21,7 @@ pub struct Movie {
 }
 
 impl Movie {
-    /// Begins a movie of pictures as large as the first.
+    /// Begins a movie of a machine's pictures, of which this is the first.
     ///
     /// # Errors
     /// [`PictureError`]: the file, or the pictures are too large for the format.
@@ -30,7 +30,7 @@ impl Movie {
             u16::try_from(pixels)
                 .map_err(|_| PictureError::Format("too large for a GIF".to_owned()))
         };
-        let size = (side(first.width())?, side(first.height())?);
+        let size = (side(first.width())?, side(first.room())?);
         let file = BufWriter::new(File::create(path).map_err(PictureError::File)?);
         let encoder = Encoder::new(file, size.0, size.1, &palette().concat());
         let mut encoder = encoder.map_err(error)?;
@@ -105,14 +105,13 @@ fn error(error: EncodingError) -> PictureError {
 
 #[cfg(test)]
 mod tests {
-    use super::{BACKGROUND_INDEX, Movie, Picture};
-    use crate::owner::Owner;
+    use super::*;
+    use crate::owner::{Owner, Type};
     use crate::snapshot::{Snapshot, Zone};
-    use std::fs::File;
 
     #[test]
     fn a_picture_that_is_smaller_than_the_first_has_background_around_it() {
-        let picture = |zones: usize| {
+        let of_zones = |zones: usize| {
             let snapshot = Snapshot {
                 owners: vec![Owner::Reserved; 4096],
                 zones: vec![Zone::default(); zones],
@@ -120,7 +119,7 @@ mod tests {
             };
             Picture::new(&snapshot, "movie")
         };
-        let (large, small) = (picture(40), picture(1));
+        let (large, small) = (of_zones(40), of_zones(1));
         assert!(small.height() < large.height());
         let file = tempfile::NamedTempFile::new().unwrap();
         let mut movie = Movie::new(file.path(), &large, 10).unwrap();
@@ -132,5 +131,40 @@ mod tests {
         read.read_next_frame().unwrap().unwrap();
         let second = read.read_next_frame().unwrap().unwrap();
         assert_eq!(second.buffer.last(), Some(&BACKGROUND_INDEX));
+    }
+
+    fn picture(owners: Vec<Owner>) -> Picture {
+        let snapshot = Snapshot {
+            owners,
+            ..Snapshot::default()
+        };
+        Picture::new(&snapshot, "a machine")
+    }
+
+    /// What is there later has its line in the legend, too.
+    #[test]
+    fn later_pictures_are_whole() {
+        let mut owners = vec![Owner::Free(Type::Movable); 4096];
+        let first = picture(owners.clone());
+        for (place, owner) in owners.iter_mut().zip(Owner::ALL) {
+            *place = owner;
+        }
+        let last = picture(owners);
+        assert!(first.height() < last.height());
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let mut movie = Movie::new(file.path(), &first, 10).unwrap();
+        movie.add(first).unwrap();
+        movie.add(last.clone()).unwrap();
+        movie.finish().unwrap();
+        let mut decoder = gif::Decoder::new(File::open(file.path()).unwrap()).unwrap();
+        let mut frames = Vec::new();
+        while let Some(frame) = decoder.read_next_frame().unwrap() {
+            frames.push(frame.buffer.to_vec());
+        }
+        assert_eq!(frames.len(), 2);
+        assert!(frames[1].starts_with(last.pixels()));
+        let (first, rest) = frames[0].split_at(frames[0].len() / 2);
+        assert!(first.contains(&(BACKGROUND_INDEX + 1)), "a title");
+        assert_eq!(rest.last(), Some(&BACKGROUND_INDEX));
     }
 }

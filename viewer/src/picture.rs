@@ -93,6 +93,12 @@ impl Picture {
         self.height
     }
 
+    /// Pixels from top to bottom that are enough for any picture of the same machine: the legend grows with what there is.
+    #[must_use]
+    pub const fn room(&self) -> u32 {
+        self.map.room()
+    }
+
     /// The pixels, row by row, as places in the [`palette`].
     #[must_use]
     pub fn pixels(&self) -> &[u8] {

@@ -4,7 +4,7 @@ use core::arch::x86_64::__cpuid;
 use core::fmt;
 
 use bootloader_api::BootInfo;
-use bootloader_api::info::MemoryRegionKind;
+use bootloader_api::info::{MemoryRegion, MemoryRegionKind};
 use mm::addr::{DirectMap, PhysRange, VirtAddr};
 use mm::mem::RamClaim;
 use mm::memblock::params::Params;
@@ -60,21 +60,12 @@ pub unsafe fn bring_up(
     // right here, before the first allocation (2); (3) `tell_direct_map` stops a second run before it allocates; (4) none
     // of the three is called; (5) there is one machine; (6) nothing of the boot loader's is unmapped.
     let mut memblock = Memblock::new(unsafe { RamClaim::new() });
-    for region in info.memory_regions.iter() {
-        if region.kind == MemoryRegionKind::Bootloader {
-            memblock.reserve(platform, firmware_region(region).range())?;
-        }
-    }
-    let (map, entries) = firmware_map(&info.memory_regions);
-    let map = map.get(..entries).unwrap_or_default();
     let policy = SetupPolicy {
         phys_bits: phys_bits(),
         low_memory: LowMemory::Reserve,
         params: &params,
     };
-    add_firmware_map(&mut memblock, platform, map, &policy, &mut |line| {
-        log(format_args!("{line}"));
-    })?;
+    add_regions(&mut memblock, platform, &info.memory_regions, &policy, log)?;
 
     tell_direct_map(platform, base, &memblock)?;
     memblock.allow_growth();
@@ -108,6 +99,27 @@ pub fn settled_frames(memory: &Memory<OneCpu>) -> u64 {
         .saturating_add(memory.page_table_frames())
 }
 
+/// Adds the boot loader's map: what it uses is RAM, and reserved.
+fn add_regions(
+    memblock: &mut Memblock,
+    platform: &OneCpu,
+    regions: &[MemoryRegion],
+    policy: &SetupPolicy<'_>,
+    log: &mut dyn FnMut(fmt::Arguments<'_>),
+) -> Result<(), Error> {
+    for region in regions {
+        if region.kind == MemoryRegionKind::Bootloader {
+            memblock.reserve(platform, firmware_region(region).range())?;
+        }
+    }
+    let (map, entries) = firmware_map(regions);
+    let map = map.get(..entries).unwrap_or_default();
+    add_firmware_map(memblock, platform, map, policy, &mut |line| {
+        log(format_args!("{line}"));
+    })?;
+    Ok(())
+}
+
 /// Tells the platform which RAM there is. Until memblock may grow, nobody asks.
 fn tell_direct_map(
     platform: &'static OneCpu,
@@ -135,7 +147,6 @@ fn phys_bits() -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bootloader_api::info::MemoryRegion;
 
     extern crate std;
     use std::boxed::Box;
@@ -149,5 +160,47 @@ mod tests {
         let outcome = unsafe { bring_up(&MEMORY, &info, "", &mut |_| ()) };
         assert!(matches!(outcome, Err(Error::NoPhysicalMap)));
         assert!(!MEMORY.is_up());
+    }
+    /// As the crate `bootloader` 0.11 makes it (`LegacyFrameAllocator::construct_memory_map`): pages that it took are one region from
+    /// the start of the RAM that they are in, the kernel's file is another, which ends inside of a page, and other types stay.
+    #[test]
+    fn a_map_of_the_official_loader_is_read() {
+        const NEXT_FREE: u64 = 0x0123_4000;
+        const FILE: (u64, u64) = (0x0200_0000, 0x0234_5678);
+        let region = |start, end, kind| MemoryRegion { start, end, kind };
+        let map = [
+            region(0x0, 0x9_fc00, MemoryRegionKind::Bootloader),
+            region(0x9_fc00, 0xa_0000, MemoryRegionKind::UnknownBios(2)),
+            region(0xf_0000, 0x10_0000, MemoryRegionKind::UnknownBios(2)),
+            region(0x10_0000, NEXT_FREE, MemoryRegionKind::Bootloader),
+            region(NEXT_FREE, FILE.0, MemoryRegionKind::Usable),
+            region(FILE.0, FILE.1, MemoryRegionKind::Bootloader),
+            region(FILE.1, 0x07fe_0000, MemoryRegionKind::Usable),
+            region(0x07fe_0000, 0x0800_0000, MemoryRegionKind::UnknownBios(2)),
+            region(0x1_0000_0000, 0x1_4000_0000, MemoryRegionKind::Usable),
+        ];
+        static MEMORY: Memory<OneCpu> = OneCpu::memory(|_| ());
+        let params = Params::parse("", |_| ());
+        let policy = SetupPolicy {
+            phys_bits: 40,
+            low_memory: LowMemory::Reserve,
+            params: &params,
+        };
+        // SAFETY: nothing is allocated from it, and no byte is touched.
+        let mut memblock = Memblock::new(unsafe { RamClaim::new() });
+        let platform = MEMORY.platform();
+        add_regions(&mut memblock, platform, &map, &policy, &mut |_| ()).unwrap();
+        let free: std::vec::Vec<_> = memblock
+            .free_ranges()
+            .map(|range| (range.range.start().as_u64(), range.range.end().as_u64()))
+            .collect();
+        // To the byte: who hands pages out takes whole ones, so that the file's last page is nobody's.
+        let above = (0x1_0000_0000, 0x1_4000_0000);
+        assert_eq!(free, [(NEXT_FREE, FILE.0), (FILE.1, 0x07fe_0000), above]);
+        let ram: u64 = memblock.memory().iter().map(|part| part.range.size()).sum();
+        assert_eq!(
+            ram,
+            0x9_f000 - 0x1000 + 0x07fe_0000 - 0x10_0000 + 0x4000_0000
+        );
     }
 }

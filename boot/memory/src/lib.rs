@@ -7,7 +7,8 @@
 //! - [`bring_up`], from the boot loader's map to pages, `kmalloc`, `vmalloc` and `ioremap`;
 //! - [`Stack`], a stack with a guard page, to call code on.
 //!
-//! It needs `bootloader_api`, not the crate `boot`: any loader of that interface should do, but only `boot` was tried. A kernel with more CPUs, or with
+//! It needs `bootloader_api`, not the crate `boot`: any loader of that interface should do, but only `boot` was tried
+//! (`docs/porting.md` has what differs with the official one). A kernel with more CPUs, or with
 //! threads that are preempted, writes a platform of its own: `docs/porting.md` says how, and what of this it can keep.
 #![no_std]
 #![cfg(target_arch = "x86_64")]

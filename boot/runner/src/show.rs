@@ -172,7 +172,9 @@ fn write(path: &Path, drawing: &str) -> Result<(), HostError> {
     fs::write(path, drawing).map_err(HostError::at(Doing::Create, path))
 }
 
-fn title(boot: &Boot) -> String {
+/// What a machine's pictures are called: what it is, and what it was told to do.
+#[must_use]
+pub fn title(boot: &Boot) -> String {
     let machine = &boot.machine;
     let mut title = format!("{} of memory, {} CPUs", machine.memory, machine.cpus);
     if let Some(commands) = &boot.cmdline.commands {

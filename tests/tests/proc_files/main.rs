@@ -2,6 +2,7 @@
 //! every number moves when it should.
 
 mod counters;
+mod exporters;
 mod iomem;
 mod numa;
 mod others;

@@ -19,6 +19,8 @@ mod levels;
 mod nodes;
 mod others;
 mod overflows;
+mod pictures;
+mod recording;
 mod replay;
 mod screen;
 mod seen;
@@ -128,6 +130,7 @@ fn main() -> ExitCode {
     trials.extend([
         trial("guide", "is_followed", guide::is_followed),
         trial("others", "read_files_of_proc", others::read),
+        trial("others", "read_by_rules", others::read_by_rules),
         trial("virtio_blk", "none", examples::virtio_blk_without_a_disk),
         trial(
             "bad_input",
@@ -148,6 +151,11 @@ fn main() -> ExitCode {
     trials.push(trial("seen", "while_it_runs", seen::live));
     trials.push(trial("seen", "what_happened_before", seen::past));
     trials.push(trial("seen", "addresses", seen::addresses));
+    trials.push(trial(
+        "recording",
+        "shows_the_same",
+        recording::shows_the_same,
+    ));
     for case in overflows::OVERFLOWS {
         let overflow = || overflows::are_reported(case);
         trials.push(trial("overflow", case.name, overflow));
@@ -179,6 +187,7 @@ fn main() -> ExitCode {
     trials.extend(addresses::trials());
     trials.extend(stories::trials());
     trials.extend(screen::trials());
+    trials.extend(pictures::trials());
     trials.extend(budgets::trials());
     trials.extend(shown::trials());
     if args.list && tools::installed_qemu().is_none() {

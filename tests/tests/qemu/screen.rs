@@ -115,7 +115,7 @@ fn wait_for(words: &str, output: &Receiver<Vec<u8>>) -> Result<String, Failed> {
 }
 
 /// Has QEMU write what is on the screen to a file.
-fn dump(monitor: &Path, file: &Path) -> Result<(), Failed> {
+pub(crate) fn dump(monitor: &Path, file: &Path) -> Result<(), Failed> {
     let mut monitor = UnixStream::connect(monitor)?;
     monitor.set_read_timeout(Some(PATIENCE))?;
     let wait = |monitor: &mut UnixStream| -> Result<(), Failed> {
@@ -136,14 +136,14 @@ fn dump(monitor: &Path, file: &Path) -> Result<(), Failed> {
 }
 
 /// A picture: pixels from side to side, and all of them.
-struct Dump {
-    width: usize,
-    pixels: Vec<[u8; 3]>,
+pub(crate) struct Dump {
+    pub(crate) width: usize,
+    pub(crate) pixels: Vec<[u8; 3]>,
 }
 
 impl Dump {
     /// From a file as QEMU writes it (Netpbm's `P6`).
-    fn read(file: &Path) -> Result<Self, Failed> {
+    pub(crate) fn read(file: &Path) -> Result<Self, Failed> {
         let bytes = fs::read(file)?;
         let mut rest = bytes.as_slice();
         let mut words = Vec::new();
@@ -205,6 +205,15 @@ fn compare(monitor: &Path, file: &Path, files: &[PathBuf]) -> Result<(), Failed>
 }
 
 fn is_shown(options: &str) -> Result<(), Failed> {
+    with_screen(options, "", compare)
+}
+
+/// Types a command, and `view` until `look` is content with what is on the screen: it gets the monitor, a file for a dump, and the memory.
+pub(crate) fn with_screen(
+    options: &str,
+    command: &str,
+    mut look: impl FnMut(&Path, &Path, &[PathBuf]) -> Result<(), Failed>,
+) -> Result<(), Failed> {
     let folder = tempfile::tempdir()?;
     let (monitor, file) = (
         folder.path().join("monitor"),
@@ -228,12 +237,14 @@ fn is_shown(options: &str) -> Result<(), Failed> {
     let (printed, output) = channel();
     let machine = thread::spawn(move || boot.run(Input::Typed(typed), &mut Output(printed)));
     let looked = wait_for(PROMPT, &output).and_then(|_| {
+        keys.send(format!("{command}\r").into_bytes())?;
+        wait_for(PROMPT, &output)?;
         // Records of frames are made in the background for some time: then what was drawn is not what is there any more.
         let mut compared = Err("not looked yet".into());
         for _ in 0..TRIES {
             keys.send(b"view\r".to_vec())?;
             wait_for("any key leads back", &output)?;
-            compared = compare(&monitor, &file, &files);
+            compared = look(&monitor, &file, &files);
             keys.send(b" ".to_vec())?;
             wait_for(PROMPT, &output)?;
             if compared.is_ok() {

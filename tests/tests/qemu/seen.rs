@@ -48,7 +48,8 @@ const fn seen(name: &'static str, options: &'static str) -> Seen {
 const COUNTS: &str =
     "stress 20000; stress slab 2000; cat /proc/meminfo; cat /proc/slabinfo; cat /proc/buddyinfo";
 
-fn ended(
+/// Runs commands, its memory in a file. Answers what was printed, and in which files the memory is.
+pub(crate) fn ended(
     options: &str,
     commands: &str,
     file: &std::path::Path,

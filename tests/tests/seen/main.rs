@@ -1,6 +1,7 @@
 //! Memory seen from outside (`mm::inspect`, `mm_viewer`) is memory as the library counts it.
 
 mod past;
+mod recorded;
 
 use mm::addr::Order;
 use mm::buddy::Gfp;

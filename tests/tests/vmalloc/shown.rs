@@ -2,7 +2,8 @@
 
 use mm::addr::{VirtAddr, VirtRange};
 use mm::buddy::Gfp;
-use mm::proc::{each_run, ptdump, vtop};
+use mm::proc::{self, each_run, ptdump, vtop};
+use mm_tests::exporters;
 use mm_tests::sim::Usual;
 
 use crate::world::{MIB, PAGE, START, World, at};
@@ -65,5 +66,38 @@ fn a_walk_that_ends_early_names_the_next_page_of_its_region() {
     );
     world.free(first);
     world.free(second);
+    world.finish();
+}
+
+/// By the rules of the program `jc` (`mm_tests::exporters`): what it finds is what there is.
+#[test]
+fn vmallocinfo_is_read_as_others_read_it() {
+    let world = World::<Usual>::new(64 * MIB, 64 * MIB, 64);
+    let line = line!() + 1;
+    let areas = [1, 3, 40].map(|pages| (world.vmalloc(pages * PAGE, Gfp::KERNEL).unwrap(), pages));
+    let mut text = String::new();
+    proc::vmallocinfo(&*world, &mut text).unwrap();
+    let read = exporters::vmallocinfo(&text).unwrap();
+    assert_eq!(read.len(), areas.len());
+    for (read, (area, pages)) in read.iter().zip(areas) {
+        let start = at(area, 0).as_u64();
+        // A guard page is behind each.
+        let size = ((pages + 1) * PAGE) as u64;
+        assert_eq!((read.range, read.size), ((start, start + size), size));
+        assert_eq!(read.caller, format!("{}:{line}", file!()));
+        assert_eq!(read.options, ["vmalloc"]);
+        let values = [("pages", pages), ("N0", pages)];
+        let values = values.map(|(key, value)| (key.to_owned(), value.to_string()));
+        assert_eq!(read.values, values.into());
+    }
+    for (area, _) in areas {
+        world.free(area);
+    }
+    let mut text = String::new();
+    proc::vmallocinfo(&*world, &mut text).unwrap();
+    let read = exporters::vmallocinfo(&text).unwrap();
+    let waits =
+        |area: &exporters::Area| area.caller == "unpurged vm_area" && area.values.is_empty();
+    assert!(read.iter().all(waits), "{text}");
     world.finish();
 }

@@ -60,6 +60,8 @@ pub struct Map {
     dots: u64,
     log: u32,
     height: u32,
+    /// The same with every use of frames in the legend.
+    room: u32,
 }
 
 impl Map {
@@ -108,10 +110,14 @@ impl Map {
             dots,
             log,
             height: 0,
+            room: 0,
         };
-        let lines = counts(owners).iter().filter(|&&count| count > 0).count() + zones + 4;
-        let legend = lines as u32 * LINE;
-        map.height = map.top + (map.rows * map.scale).max(legend) + MARGIN;
+        let height = |uses: usize| {
+            let legend = (uses + zones + 4) as u32 * LINE;
+            map.top + (map.rows * map.scale).max(legend) + MARGIN
+        };
+        let uses = counts(owners).iter().filter(|&&count| count > 0).count();
+        (map.height, map.room) = (height(uses), height(Owner::COUNT));
         map
     }
 
@@ -125,6 +131,12 @@ impl Map {
     #[must_use]
     pub const fn height(&self) -> u32 {
         self.height
+    }
+
+    /// Pixels from top to bottom that are enough for any use of the same frames.
+    #[must_use]
+    pub const fn room(&self) -> u32 {
+        self.room
     }
 
     /// Dots of the map.

@@ -18,6 +18,7 @@ const LEGEND: u16 = 32;
 /// Rows for what is selected, at least.
 const DETAIL: u16 = 5;
 
+/// What `?` shows.
 pub(super) const HELP: [&str; 17] = [
     "1-8, Tab     panes: map, zones, CPUs, caches, areas, numbers, console,",
     "             events",
@@ -52,7 +53,7 @@ pub fn draw(frame: &mut Frame<'_>, ui: &mut Ui) {
         Pane::Zones => list(frame, ui, body, zones(ui)),
         Pane::Cpus => table(frame, ui, body, &cpus(ui)),
         Pane::Caches => table(frame, ui, body, &caches(ui)),
-        Pane::Areas => table(frame, ui, body, &areas(ui)),
+        Pane::Areas => table(frame, ui, body, &areas(ui, body.width)),
         Pane::Numbers => table(frame, ui, body, &numbers(ui)),
         Pane::Console => console(frame, ui, body),
         // There may be a million: only those in sight become words.
@@ -309,7 +310,22 @@ fn caches(ui: &Ui) -> Rows {
     }
 }
 
-fn areas(ui: &Ui) -> Rows {
+/// The last letters of a text that has no room: of a path, those tell the most.
+fn end_of(text: &str, room: usize) -> String {
+    let surplus = text.chars().count().saturating_sub(room);
+    match surplus {
+        0 => text.to_owned(),
+        _ => {
+            let kept: String = text.chars().skip(surplus + 1).collect();
+            format!("\u{2026}{kept}")
+        }
+    }
+}
+
+fn areas(ui: &Ui, width: u16) -> Rows {
+    let mut widths = vec![18, 6, 10, 5];
+    // A column stands between two.
+    let room = width.saturating_sub(widths.iter().map(|width| width + 1).sum());
     let rows = ui.snapshot.areas.iter().map(|area| {
         let state = match area.state {
             State::InUse => "",
@@ -321,13 +337,14 @@ fn areas(ui: &Ui) -> Rows {
             mib((area.end - area.start) >> 12),
             area.kind.to_owned(),
             state.to_owned(),
-            area.place.clone().unwrap_or_default(),
+            end_of(area.place.as_deref().unwrap_or_default(), room.into()),
         ]
     });
     let head = ["from", "size", "kind", "", "by"];
+    widths.push(room);
     Rows {
         head: head.map(str::to_owned).to_vec(),
-        widths: vec![18, 6, 10, 5, 36],
+        widths,
         rows: rows.collect(),
     }
 }
@@ -398,7 +415,7 @@ fn console(frame: &mut Frame<'_>, ui: &Ui, area: Rect) {
 
 fn help(frame: &mut Frame<'_>) {
     let all = frame.area();
-    let (width, height) = (74.min(all.width), (HELP.len() as u16 + 2).min(all.height));
+    let (width, height) = (76.min(all.width), (HELP.len() as u16 + 2).min(all.height));
     let area = Rect {
         x: (all.width - width) / 2,
         y: (all.height - height) / 2,

@@ -34,7 +34,7 @@ impl Past {
 
 impl Ui {
     /// Takes a new look at a machine: at all that is known of its past, if the screen is paused, or else at what happened last.
-    pub(super) fn look(&mut self, guest: &Guest) {
+    pub fn look(&mut self, guest: &Guest) {
         self.snapshot = Snapshot::take(guest);
         self.past = match self.is_paused {
             true => Past::new(History::read(guest, u64::MAX), &self.snapshot),

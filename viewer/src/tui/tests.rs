@@ -340,3 +340,17 @@ fn help_and_the_reason_why_nothing_is_seen_are_whole() {
         }
     }
 }
+/// Of a place in the sources the end is shown, where the line is.
+#[test]
+fn places_end_with_their_line() {
+    let mut ui = ui();
+    press(&mut ui, KeyCode::Char('5'));
+    let place = "kernel/src/memory/vmalloc_stress.rs:1234";
+    ui.snapshot.areas[0].place = Some(place.to_owned());
+    let small = screen(&mut ui, (80, 24));
+    assert!(
+        small.contains("waits …el/src/memory/vmalloc_stress.rs:1234\n"),
+        "{small}"
+    );
+    assert!(screen(&mut ui, (100, 24)).contains(place));
+}
