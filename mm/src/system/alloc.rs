@@ -52,30 +52,31 @@ impl From<GfpError> for AllocError {
     }
 }
 
-/// A result that comes back in two registers: a caller that has its page from elsewhere does not have to put it
-/// into memory for the sake of this one.
+/// A result that comes back in two registers: a caller that has what it wants from elsewhere does not have to put it
+/// into memory for the sake of the long way.
 #[derive(Clone, Copy)]
-pub(super) struct PageOrError {
-    page: Pfn,
+pub(super) struct InRegisters<T> {
+    value: T,
     error: Option<AllocError>,
 }
 
-impl PageOrError {
+impl<T> InRegisters<T> {
+    /// `nothing` stands in the place of the value beside an error.
     #[inline(always)]
-    fn new(result: Result<Pfn, AllocError>) -> Self {
+    pub(super) fn new(result: Result<T, AllocError>, nothing: T) -> Self {
         match result {
-            Ok(page) => Self { page, error: None },
+            Ok(value) => Self { value, error: None },
             Err(error) => Self {
-                page: Pfn::ZERO,
+                value: nothing,
                 error: Some(error),
             },
         }
     }
 
     #[inline(always)]
-    pub(super) fn into_result(self) -> Result<Pfn, AllocError> {
+    pub(super) fn into_result(self) -> Result<T, AllocError> {
         match self.error {
-            None => Ok(self.page),
+            None => Ok(self.value),
             Some(error) => Err(error),
         }
     }
@@ -166,17 +167,20 @@ impl<P: Platform> Memory<P> {
     }
 
     #[inline(never)]
-    pub(super) fn page_from_zones(&self, request: Request) -> PageOrError {
-        let Some(core) = self.core() else {
-            return PageOrError::new(Err(AllocError::NotUp));
-        };
+    pub(super) fn page_from_zones(&self, request: Request) -> InRegisters<Pfn> {
+        InRegisters::new(self.page_from_zones_or(request), Pfn::ZERO)
+    }
+
+    #[inline(always)]
+    fn page_from_zones_or(&self, request: Request) -> Result<Pfn, AllocError> {
+        let core = self.core().ok_or(AllocError::NotUp)?;
         // Nothing else is in this function, so that it needs few registers.
         if !core.treats(request)
             && let Some(block) = self.alloc_latest(core, request, &mut Told(&self.platform))
         {
-            return PageOrError::new(Ok(block.leak().first()));
+            return Ok(block.leak().first());
         }
-        PageOrError::new(self.prepared_page(request, None))
+        self.prepared_page(request, None)
     }
 
     /// Serves a checked request: from this CPU's own list of the nearest zone, which asks nobody

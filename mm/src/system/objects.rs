@@ -5,6 +5,7 @@ use core::alloc::Layout;
 use core::fmt;
 use core::ptr::NonNull;
 
+use super::alloc::InRegisters;
 use super::large::pages_request;
 use super::soil::Soil;
 use super::{AllocError, Core, Home, Memory};
@@ -59,7 +60,7 @@ impl<P: Platform> Memory<P> {
                 }
             }
         }
-        self.kmalloc_slow(size, gfp)
+        self.kmalloc_slow(size, gfp).into_result()
     }
 
     /// An object that this CPU has at hand of a cache.
@@ -151,7 +152,12 @@ impl<P: Platform> Memory<P> {
     #[cold]
     #[inline(never)]
     #[track_caller]
-    fn kmalloc_slow(&self, size: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
+    fn kmalloc_slow(&self, size: usize, gfp: Gfp) -> InRegisters<NonNull<u8>> {
+        InRegisters::new(self.kmalloc_anew(size, gfp), NonNull::dangling())
+    }
+
+    #[track_caller]
+    fn kmalloc_anew(&self, size: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
         let core = self.core().ok_or(AllocError::NotUp)?;
         match core.caches.kmalloc(size, gfp) {
             Some(cache) => self.alloc_object(
@@ -379,13 +385,18 @@ impl<H: Home> KmemCache<H> {
         {
             return Ok(object.into_raw());
         }
-        self.alloc_slow(gfp)
+        self.alloc_slow(gfp).into_result()
     }
 
     #[cold]
     #[inline(never)]
     #[track_caller]
-    fn alloc_slow(&self, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
+    fn alloc_slow(&self, gfp: Gfp) -> InRegisters<NonNull<u8>> {
+        InRegisters::new(self.alloc_anew(gfp), NonNull::dangling())
+    }
+
+    #[track_caller]
+    fn alloc_anew(&self, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
         let (memory, core, cache) = self.parts().ok_or(AllocError::NotUp)?;
         memory.alloc_object(
             core,
