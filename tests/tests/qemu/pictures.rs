@@ -298,14 +298,15 @@ impl Pixels {
     }
 }
 
-/// Makes the colours of free frames one.
-fn pool_free(counts: &mut BTreeMap<Rgb, u64>) {
+/// Makes the colours of free frames one: of which types free blocks are is chance, even whether there are any of a type.
+fn pool_free(mut counts: BTreeMap<Rgb, u64>) -> BTreeMap<Rgb, u64> {
     let free = Owner::ALL
         .into_iter()
         .filter(|owner| owner.is_free())
         .map(Owner::colour);
-    let sum = free.filter_map(|colour| counts.insert(colour, 0)).sum();
+    let sum = free.filter_map(|colour| counts.remove(&colour)).sum();
     counts.insert(Owner::Free(Type::Movable).colour(), sum);
+    counts
 }
 
 /// The same size, title and colours, and about as much of each.
@@ -316,14 +317,11 @@ fn alike(now: &Pixels, then: &Pixels) -> Result<(), Failed> {
     if now.title().is_empty() || now.title() != then.title() {
         return Err(format!("another title, or another command. {HOW}").into());
     }
-    let (mut now, mut then) = (now.colours(), then.colours());
+    let (now, then) = (pool_free(now.colours()), pool_free(then.colours()));
     if !now.keys().eq(then.keys()) {
         return Err(format!("other colours: {now:?}, and {then:?} before. {HOW}").into());
     }
     let all: u64 = now.values().sum();
-    // Of which type free blocks are is chance.
-    pool_free(&mut now);
-    pool_free(&mut then);
     match now
         .iter()
         .find(|(colour, count)| count.abs_diff(then[*colour]) > all / TOLERANCE)
