@@ -89,11 +89,12 @@ fn events_of(
         let mut bytes = vec![0; usize::try_from(count * CELL).unwrap_or(0)];
         let is_read = guest.read(cells.wrapping_add(place * CELL), &mut bytes);
         for (number, cell) in (next..).zip(bytes.chunks_exact(CELL as usize)) {
-            let (when, what) = cell.split_at(8);
+            // Copied from its start on, so that what was read first has its time.
+            let (what, when) = cell.split_at(8);
             let word = |bytes: &[u8]| bytes.first_chunk().map(|bytes| u64::from_le_bytes(*bytes));
-            let words = word(when).zip(word(what)).filter(|_| is_read);
-            let event = words.and_then(|(when, what)| {
-                Event::from_words([when, what], ring::lap(number, capacity))
+            let words = word(what).zip(word(when)).filter(|_| is_read);
+            let event = words.and_then(|(what, when)| {
+                Event::from_words([what, when], ring::lap(number, capacity))
             });
             found.push((number, event));
         }

@@ -75,22 +75,22 @@ impl<const N: usize> EventRing<N> {
     pub fn record(&self, time: u64, event: Event) {
         // Who sees anything of this event sees that it is counted.
         let number = self.head.fetch_add(1, Ordering::AcqRel);
-        let [when, what] = self.cell(number);
+        let [what, when] = self.cell(number);
         let [first, second] = event.to_words(time, lap(number, Self::CAPACITY));
-        // The lap is in the word that is written last; on x86_64 others see both in this order.
-        when.store(first, Ordering::Relaxed);
-        what.store(second, Ordering::Release);
+        // The lap is in the word that is written last, and lies first: whoever copies a cell reads it before the other.
+        when.store(second, Ordering::Relaxed);
+        what.store(first, Ordering::Release);
     }
 
     /// The events that are there, the oldest first, with their times. Context: any; what is overwritten meanwhile is left out.
     pub fn events(&self) -> impl Iterator<Item = (u64, Event)> {
         numbers(self.recorded(), Self::CAPACITY).filter_map(move |number| {
-            let [when, what] = self.cell(number);
+            let [what, when] = self.cell(number);
             // In the other order than they are written: what is of this lap has its time.
             let what = what.load(Ordering::Acquire);
             let when = when.load(Ordering::Acquire);
             let is_overwritten = self.recorded().wrapping_sub(number) > Self::CAPACITY;
-            let words = (!is_overwritten).then_some([when, what])?;
+            let words = (!is_overwritten).then_some([what, when])?;
             Event::from_words(words, lap(number, Self::CAPACITY))
         })
     }
@@ -103,7 +103,7 @@ impl<const N: usize> EventRing<N> {
 }
 
 /// The numbers of the events that a ring holds which has recorded so many.
-pub fn numbers(recorded: u64, capacity: u64) -> impl Iterator<Item = u64> {
+fn numbers(recorded: u64, capacity: u64) -> impl Iterator<Item = u64> {
     recorded.saturating_sub(capacity)..recorded
 }
 

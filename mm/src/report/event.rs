@@ -98,7 +98,7 @@ pub struct Event {
     pub detail: u8,
 }
 
-/// Bits of the second word of an event: the number above all, …
+/// Bits of the first word of an event: the number above all, …
 const NUMBER_BITS: u32 = 45;
 /// … then the lap that a ring was in, where it needs no shift if the ring is one of 65,536 events; …
 const LAP_BITS: u32 = 3;
@@ -171,7 +171,7 @@ impl Event {
         VirtAddr::new((self.number | above << NUMBER_BITS) << PAGE_SHIFT)
     }
 
-    /// As two words of a ring: the time, and what happened in one of the ring's laps.
+    /// As two words of a ring: what happened in one of the ring's laps, and the time.
     #[inline(always)]
     #[must_use]
     pub fn to_words(self, time: u64, lap: u64) -> [u64; 2] {
@@ -180,15 +180,15 @@ impl Event {
         let detail = low(u64::from(self.detail), DETAIL_BITS);
         let lap = low(lap, LAP_BITS) << LAP_SHIFT;
         [
-            time,
             self.number << NUMBER_SHIFT | order | lap | kind | detail,
+            time,
         ]
     }
 
     /// From two words, and the time, if they are an event of that lap: of another one if somebody is just
     /// writing them, or nobody ever did.
     #[must_use]
-    pub fn from_words([time, what]: [u64; 2], lap: u64) -> Option<(u64, Self)> {
+    pub fn from_words([what, time]: [u64; 2], lap: u64) -> Option<(u64, Self)> {
         if low(what >> LAP_SHIFT, LAP_BITS) != low(lap, LAP_BITS) {
             return None;
         }

@@ -340,6 +340,7 @@ fn help_and_the_reason_why_nothing_is_seen_are_whole() {
         }
     }
 }
+
 /// Of a place in the sources the end is shown, where the line is.
 #[test]
 fn places_end_with_their_line() {
