@@ -3,6 +3,9 @@
 use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering::Relaxed;
 
+/// No interval has begun yet.
+const NEVER: u64 = u64::MAX;
+
 /// How much may be said. Waits for nobody, and may be asked in an NMI.
 #[derive(Debug)]
 pub(crate) struct RateLimit {
@@ -17,12 +20,12 @@ pub(crate) struct RateLimit {
 }
 
 impl RateLimit {
-    /// At most `burst` in each `interval_ns`.
+    /// At most `burst` in an interval of `interval_ns`, which begins when the first is said.
     pub(crate) const fn new(burst: u64, interval_ns: u64) -> Self {
         Self {
             burst,
             interval_ns,
-            begun_ns: AtomicU64::new(0),
+            begun_ns: AtomicU64::new(NEVER),
             said: AtomicU64::new(0),
             left_out: AtomicU64::new(0),
         }
@@ -32,7 +35,7 @@ impl RateLimit {
     pub(crate) fn allows(&self, now_ns: u64) -> Option<u64> {
         let is_over = |begun: u64| {
             let end = begun.saturating_add(self.interval_ns);
-            (end <= now_ns).then_some(now_ns)
+            (begun == NEVER || end <= now_ns).then_some(now_ns)
         };
         if self
             .begun_ns

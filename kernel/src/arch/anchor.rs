@@ -3,8 +3,7 @@
 //! The core says once what the word is; reading it through `gs:` is one instruction then. A second word
 //! leads nowhere while the running thread has a memory policy: a request that finds something there need not ask.
 
-use super::local::CpuLocal;
-use core::arch::asm;
+use super::local::{self, CpuLocal};
 use core::mem::offset_of;
 use core::ptr::{NonNull, with_exposed_provenance_mut};
 use core::sync::atomic::Ordering;
@@ -49,12 +48,7 @@ pub(super) fn note_policy(cpu: &CpuLocal, has_policy: bool) {
 /// Any; pinned, if it is to stay true.
 #[inline]
 pub(crate) fn current() -> Option<NonNull<()>> {
-    let address: usize;
-    // SAFETY: reads a word of this CPU's own area.
-    unsafe {
-        asm!("mov {}, gs:[{}]", out(reg) address, const offset_of!(CpuLocal, anchor),
-            options(nostack, preserves_flags, readonly));
-    }
+    let address = local::address::<{ offset_of!(CpuLocal, anchor) }>();
     // SAFETY: neither word is ever null (`CpuLocal::new`, `set`, `note_policy`).
     Some(unsafe { NonNull::new_unchecked(with_exposed_provenance_mut(address)) })
 }
@@ -65,12 +59,7 @@ pub(crate) fn current() -> Option<NonNull<()>> {
 /// As [`current`]. In an interrupt it is the interrupted thread's policy.
 #[inline]
 pub(crate) fn for_request() -> Option<NonNull<()>> {
-    let address: usize;
-    // SAFETY: reads a word of this CPU's own area.
-    unsafe {
-        asm!("mov {}, gs:[{}]", out(reg) address, const offset_of!(CpuLocal, request_anchor),
-            options(nostack, preserves_flags, readonly));
-    }
+    let address = local::address::<{ offset_of!(CpuLocal, request_anchor) }>();
     // SAFETY: neither word is ever null (`CpuLocal::new`, `set`, `note_policy`).
     Some(unsafe { NonNull::new_unchecked(with_exposed_provenance_mut(address)) })
 }

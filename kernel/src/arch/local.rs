@@ -285,6 +285,22 @@ pub(crate) fn boot_cpu() -> &'static CpuLocal {
     &BOOT_CPU
 }
 
+/// The address in this CPU's state at an offset: one instruction, which no move to another CPU comes in the midst of.
+///
+/// # Context
+/// Any; see [`current`].
+#[inline(always)]
+pub(super) fn address<const OFFSET: usize>() -> usize {
+    const { assert!(OFFSET + size_of::<usize>() <= size_of::<CpuLocal>()) };
+    let address: usize;
+    // SAFETY: the GS base is this CPU's `CpuLocal` (see `current`), and the word is part of it.
+    unsafe {
+        asm!("mov {}, gs:[{}]", out(reg) address, const OFFSET,
+            options(nostack, preserves_flags, readonly));
+    }
+    address
+}
+
 /// The state of the CPU this runs on.
 ///
 /// Every CPU adopts its state before it runs any other code of the kernel, so there always is
@@ -296,12 +312,7 @@ pub(crate) fn boot_cpu() -> &'static CpuLocal {
 #[inline]
 #[must_use]
 pub fn current() -> &'static CpuLocal {
-    let this: usize;
-    // SAFETY: the GS base is this CPU's `CpuLocal` (see above); reads one of its fields.
-    unsafe {
-        asm!("mov {}, gs:[{}]", out(reg) this, const offset_of!(CpuLocal, this),
-            options(nostack, preserves_flags, readonly));
-    }
+    let this = address::<{ offset_of!(CpuLocal, this) }>();
     let local = core::ptr::with_exposed_provenance::<CpuLocal>(this);
     // SAFETY: `adopt` stored the address of a `&'static CpuLocal`, and nobody else writes it.
     unsafe { &*local }

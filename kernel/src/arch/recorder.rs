@@ -1,7 +1,6 @@
 //! Where this CPU records what happens to memory: a word of the per-CPU area leads there, if it records.
 
-use super::local::CpuLocal;
-use core::arch::asm;
+use super::local::{self, CpuLocal};
 use core::mem::offset_of;
 use core::ptr::{from_ref, with_exposed_provenance};
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -34,12 +33,7 @@ pub(crate) fn set(cpu: &CpuLocal, ring: &'static Ring) {
 /// Any. A thread that is moved right after has another CPU's, which does no harm.
 #[inline]
 pub(crate) fn current() -> Option<&'static Ring> {
-    let address: usize;
-    // SAFETY: reads a word of this CPU's own area.
-    unsafe {
-        asm!("mov {}, gs:[{}]", out(reg) address, const offset_of!(CpuLocal, recorder),
-            options(nostack, preserves_flags, readonly));
-    }
+    let address = local::address::<{ offset_of!(CpuLocal, recorder) }>();
     // SAFETY: 0, or what `set` got, which lives for good.
     unsafe { with_exposed_provenance::<Ring>(address).as_ref() }
 }

@@ -15,12 +15,7 @@ use core::sync::atomic::Ordering;
 use mm::numa::Policy;
 
 fn raw() -> *const Thread {
-    let address: usize;
-    // SAFETY: reads a word of this CPU's own area.
-    unsafe {
-        asm!("mov {}, gs:[{}]", out(reg) address, const offset_of!(CpuLocal, thread),
-            options(nostack, preserves_flags, readonly));
-    }
+    let address = local::address::<{ offset_of!(CpuLocal, thread) }>();
     core::ptr::with_exposed_provenance(address)
 }
 

@@ -72,8 +72,8 @@ pub struct KernelPlatform {
     map: Once<DirectMap>,
     /// Where it starts: what frees an object needs nothing else.
     base: AtomicU64,
-    /// When a failed allocation may be reported again.
-    next_failure_ns: AtomicU64,
+    /// Failed allocations.
+    failures: RateLimit,
     /// Reports of damage.
     reports: RateLimit,
 }
@@ -83,17 +83,14 @@ impl KernelPlatform {
         Self {
             map: Once::new(),
             base: AtomicU64::new(0),
-            next_failure_ns: AtomicU64::new(0),
+            failures: RateLimit::new(1, FAILURE_INTERVAL_NS),
             reports: RateLimit::new(REPORTS, REPORTS_INTERVAL_NS),
         }
     }
 
     /// Logs what may come in floods: one of it in a while.
     fn warn_now_and_then(&self, failure: &impl core::fmt::Display) {
-        let now = time::now_ns();
-        let allowed = |at: u64| (at <= now).then(|| now.saturating_add(FAILURE_INTERVAL_NS));
-        let next = &self.next_failure_ns;
-        if next.fetch_update(Relaxed, Relaxed, allowed).is_ok() {
+        if self.failures.allows(time::now_ns()).is_some() {
             log::warn!("{failure}");
         }
     }
