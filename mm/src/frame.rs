@@ -32,6 +32,8 @@
 //! [`FrameState::after`]; the other frames only become interior, or first ones of their own.
 
 #[cfg(not(loom))]
+mod by_frame;
+#[cfg(not(loom))]
 mod last_free;
 #[cfg(not(loom))]
 mod named;
@@ -47,6 +49,8 @@ mod table;
 mod table_lock;
 mod word;
 
+#[cfg(not(loom))]
+pub use by_frame::ByFrame;
 #[cfg(not(loom))]
 pub use last_free::{LastFree, LastFrees};
 #[cfg(not(loom))]

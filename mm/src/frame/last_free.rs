@@ -1,11 +1,10 @@
 //! Who gave each frame back last (Linux: `page_owner`'s "page last free stack trace").
 //!
-//! Eight words a frame beside the records, only where it is asked for (`page_owner=on`).
+//! Eight words a frame, only where it is asked for (`page_owner=on`).
 #![forbid(unsafe_code)]
 
-use crate::addr::{Pfn, PfnRange, Rows, VirtAddr, to_count, to_index};
-use crate::config::SECTION_FRAMES;
-use crate::mem::Array;
+use super::ByFrame;
+use crate::addr::{Pfn, PfnRange, VirtAddr, to_count};
 use crate::report::{CALLERS, FreedBy};
 use crate::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -44,57 +43,20 @@ impl LastFree {
     }
 }
 
-/// The last frees of all frames of a machine, by section; none where they are not kept.
-#[derive(Debug)]
-pub struct LastFrees {
-    sections: Array<Array<LastFree>>,
-}
+/// The last frees of all frames of a machine, where they are kept.
+pub type LastFrees = ByFrame<LastFree>;
 
 impl LastFrees {
-    /// Nothing is kept.
-    #[must_use]
-    pub const fn none() -> Self {
-        Self {
-            sections: Array::empty(),
-        }
-    }
-
-    /// One array for each section, empty for those without memory.
-    #[must_use]
-    pub const fn new(sections: Array<Array<LastFree>>) -> Self {
-        Self { sections }
-    }
-
-    /// Records of a section.
-    pub const SECTION: usize = to_index(SECTION_FRAMES);
-
-    /// Whether they are kept.
-    #[must_use]
-    pub fn are_kept(&self) -> bool {
-        !self.sections.is_empty()
-    }
-
-    /// Where the arrays of the sections are, if they are kept; the fields are pointer and length.
-    pub(crate) fn rows(&self) -> Option<Rows> {
-        let first = self.sections.first()?;
-        Some(Rows {
-            at: VirtAddr::from_ptr(first),
-            count: to_count(self.sections.len()),
-            stride: to_count(size_of::<Array<LastFree>>()),
-            fields: Array::<LastFree>::FIELDS,
-        })
-    }
-
     /// Notes who gave frames back. Context: any.
     pub fn note(&self, frames: PfnRange, by: &FreedBy) {
-        for record in frames.iter().filter_map(|pfn| self.record(pfn)) {
+        for record in frames.iter().filter_map(|pfn| self.at(pfn)) {
             record.set(by);
         }
     }
 
     /// Somebody has frames again: who gives them back next is the last one then. Context: any.
     pub fn taken(&self, frames: PfnRange) {
-        for record in frames.iter().filter_map(|pfn| self.record(pfn)) {
+        for record in frames.iter().filter_map(|pfn| self.at(pfn)) {
             record.who.fetch_and(!IS_FREE, Relaxed);
         }
     }
@@ -102,11 +64,7 @@ impl LastFrees {
     /// Who gave a frame back last, also if somebody has it again. Context: any.
     #[must_use]
     pub fn of(&self, pfn: Pfn) -> Option<FreedBy> {
-        self.record(pfn)?.get()
-    }
-
-    fn record(&self, pfn: Pfn) -> Option<&LastFree> {
-        self.sections.at(pfn.section())?.at(pfn.section_offset())
+        self.at(pfn)?.get()
     }
 }
 

@@ -1,12 +1,11 @@
 //! Where in the source each block was allocated (Linux: `page_owner`).
 //!
-//! One word a frame beside the records, only where it is asked for: the records have no room.
+//! One word a frame, only where it is asked for.
 
 use core::panic::Location;
 
-use crate::addr::{Pfn, PfnRange, Rows, VirtAddr, to_count, to_index};
-use crate::config::SECTION_FRAMES;
-use crate::mem::Array;
+use crate::addr::{Pfn, PfnRange};
+use crate::frame::ByFrame;
 use crate::sync::atomic::{AtomicPtr, Ordering};
 
 /// Where a frame was allocated last.
@@ -42,64 +41,20 @@ impl Origin {
     }
 }
 
-/// The origins of all frames of a machine, by section; none where they are not kept.
-#[derive(Debug)]
-pub struct Origins {
-    sections: Array<Array<Origin>>,
-}
+/// The origins of all frames of a machine, where they are kept.
+pub type Origins = ByFrame<Origin>;
 
 impl Origins {
-    /// Nothing is kept.
-    #[must_use]
-    pub const fn none() -> Self {
-        Self {
-            sections: Array::empty(),
-        }
-    }
-
-    /// One array for each section, empty for those without memory.
-    #[must_use]
-    pub const fn new(sections: Array<Array<Origin>>) -> Self {
-        Self { sections }
-    }
-
-    /// Origins of a section.
-    pub const SECTION: usize = to_index(SECTION_FRAMES);
-
-    /// Whether they are kept.
-    #[inline]
-    #[must_use]
-    pub fn are_kept(&self) -> bool {
-        !self.sections.is_empty()
-    }
-
-    /// Where the arrays of the sections are, if origins are kept; the fields are pointer and length.
-    pub(crate) fn rows(&self) -> Option<Rows> {
-        let first = self.sections.first()?;
-        Some(Rows {
-            at: VirtAddr::from_ptr(first),
-            count: to_count(self.sections.len()),
-            stride: to_count(size_of::<Array<Origin>>()),
-            fields: Array::<Origin>::FIELDS,
-        })
-    }
-
     /// Notes where frames were allocated. Context: any.
     pub fn note(&self, frames: PfnRange, place: &'static Location<'static>) {
-        for pfn in frames.iter() {
-            if let Some(origin) = self.origin(pfn) {
-                origin.set(place);
-            }
+        for origin in frames.iter().filter_map(|pfn| self.at(pfn)) {
+            origin.set(place);
         }
     }
 
     /// Where a frame was allocated last. Context: any.
     #[must_use]
     pub fn of(&self, pfn: Pfn) -> Option<&'static Location<'static>> {
-        self.origin(pfn)?.get()
-    }
-
-    fn origin(&self, pfn: Pfn) -> Option<&Origin> {
-        self.sections.at(pfn.section())?.at(pfn.section_offset())
+        self.at(pfn)?.get()
     }
 }

@@ -4,7 +4,7 @@
 use super::super::{PageOwner, PageTableCheck};
 use super::{BringUpError, Builder};
 use crate::addr::to_index;
-use crate::frame::{FrameTable, LastFree, LastFrees, Origin, Origins};
+use crate::frame::{ByFrame, FrameTable, LastFrees, Origins};
 use crate::mem::Array;
 use crate::pagetable::MapCounts;
 use crate::platform::{NodeId, Platform};
@@ -19,9 +19,7 @@ impl<P: Platform> Builder<'_, P> {
         if kept == PageOwner::Off {
             return Ok((Origins::none(), LastFrees::none()));
         }
-        let origins = self.by_section(frames, Origins::SECTION, |_| Origin::default())?;
-        let frees = self.by_section(frames, LastFrees::SECTION, |_| LastFree::default())?;
-        Ok((Origins::new(origins), LastFrees::new(frees)))
+        Ok((self.by_section(frames)?, self.by_section(frames)?))
     }
 
     /// Room for how often frames are mapped, if that is to be counted.
@@ -38,13 +36,8 @@ impl<P: Platform> Builder<'_, P> {
         Ok(MapCounts::new(self.platform, ram, sections)?)
     }
 
-    /// An array of `count` for each section, empty for those without memory.
-    fn by_section<T>(
-        &mut self,
-        frames: &FrameTable,
-        count: usize,
-        make: fn(usize) -> T,
-    ) -> Result<Array<Array<T>>, BringUpError> {
+    /// A `T` for each frame of the sections that have memory.
+    fn by_section<T: Default>(&mut self, frames: &FrameTable) -> Result<ByFrame<T>, BringUpError> {
         let sections = to_index(frames.limit().section());
         let bytes = Array::<Array<T>>::bytes_for(sections).unwrap_or(u64::MAX);
         let ram = self.take_table(bytes, NodeId(0))?;
@@ -53,10 +46,11 @@ impl<P: Platform> Builder<'_, P> {
             if frames.section(section).is_none() {
                 continue;
             }
+            let count = ByFrame::<T>::SECTION;
             let bytes = Array::<T>::bytes_for(count).unwrap_or(u64::MAX);
             let ram = self.take_table(bytes, NodeId(0))?;
-            *place = Array::carve(self.platform, ram, count, make)?;
+            *place = Array::carve(self.platform, ram, count, |_| T::default())?;
         }
-        Ok(table)
+        Ok(ByFrame::new(table))
     }
 }
