@@ -29,8 +29,29 @@ impl<P: Platform> Memory<P> {
         match self.put_at_hand(offered, |_| true) {
             Ok(()) => Ok(()),
             // SAFETY: the caller's word, passed on.
-            Err(object) => unsafe { self.kfree_slow(object.into_raw()) },
+            Err(object) => unsafe { self.kfree_block(object.into_raw()) },
         }
+    }
+
+    /// What is no object at hand may be a block of pages that this CPU has a list for.
+    ///
+    /// # Safety
+    ///
+    /// As [`Self::kfree`].
+    #[inline(never)]
+    #[track_caller]
+    unsafe fn kfree_block(&self, object: NonNull<u8>) -> Result<(), BadFree> {
+        let at = self.physical(object).filter(|at| *at == at.frame().addr());
+        let is_kept = at.is_some_and(|at| {
+            // SAFETY: the caller owns the pages, if it is a block of them, and gives them up.
+            let offer = |frames: &FrameTable| unsafe { frames.offer(at.frame()) };
+            self.release_at_hand(offer, &mut Told(self.platform()))
+        });
+        if is_kept {
+            return Ok(());
+        }
+        // SAFETY: the caller's word, passed on; nothing has changed.
+        unsafe { self.kfree_slow(object) }
     }
 
     /// # Safety

@@ -323,6 +323,18 @@ impl Request {
         Gfp::from_bits_retain(low_half(self.word))
     }
 
+    /// The same request, which has none of `without` and wants an unmovable compound block of `order`, which is not 0: said
+    /// once more where the compiler does not know it any more.
+    #[inline(always)]
+    pub(crate) const fn known(self, without: Gfp, order: Order) -> Self {
+        const SHAPE: u64 = 0xff << ORDER_SHIFT;
+        let shape = to_u64(order.bits()) << ORDER_SHIFT | 1 << COMPOUND_SHIFT;
+        Self {
+            word: self.word & !(SHAPE | to_u64(without.bits())) | shape,
+            ..self
+        }
+    }
+
     /// The order.
     #[inline]
     #[must_use]

@@ -31,7 +31,8 @@ impl SlabTag {
     /// Of slabs of a cache, by number, that lie on a node.
     #[inline]
     pub(crate) const fn new(cache: u16, node: NodeId) -> Self {
-        Self(TAG | wide(node.0) << NODE_SHIFT | wide(cache))
+        // One more: no record of a frame that is in no slab says 1 or more there.
+        Self(TAG | wide(node.0) << NODE_SHIFT | wide(cache.wrapping_add(1)))
     }
 
     /// That of slabs that are not of their cache's usual order: their objects are not among those that a CPU has at
@@ -43,7 +44,7 @@ impl SlabTag {
     /// Number of the cache.
     #[inline(always)]
     pub(crate) const fn cache(self) -> u16 {
-        narrow(self.0)
+        narrow(self.0).wrapping_sub(1)
     }
 
     /// What stands in a record, if it is that.
@@ -56,7 +57,7 @@ impl SlabTag {
         NodeId(narrow(self.0 >> NODE_SHIFT))
     }
 
-    /// The lower eight bits of that number.
+    /// The way to the objects of that cache: the lower eight bits of the number after its own. 0 leads nowhere.
     #[inline(always)]
     pub(crate) const fn way(self) -> u8 {
         let [low, ..] = self.0.to_le_bytes();

@@ -279,6 +279,24 @@ impl Word {
         self.0 & (KIND_MASK | COMPOUND | NIBBLE) == COMPOUND | FrameState::Unique.bits()
     }
 
+    /// The order of a compound block with one owner, for plain use, if a CPU has blocks of it at hand and this is its
+    /// first frame: one comparison for each.
+    #[inline(always)]
+    #[must_use]
+    pub(crate) const fn listed_compound(self) -> Option<Order> {
+        const WHOLE: u64 = KIND_MASK | COMPOUND | NIBBLE << ORDER_SHIFT | NIBBLE;
+        const UNIQUE: u64 = COMPOUND | FrameState::Unique.bits();
+        const ONE: u64 = UNIQUE | 1 << ORDER_SHIFT;
+        const TWO: u64 = UNIQUE | 2 << ORDER_SHIFT;
+        const THREE: u64 = UNIQUE | 3 << ORDER_SHIFT;
+        match self.0 & WHOLE {
+            TWO => Order::new(2),
+            THREE => Order::new(3),
+            ONE => Order::new(1),
+            _ => None,
+        }
+    }
+
     /// Whether this is the first frame of a block of exactly `order` with one owner, for plain use: one
     /// comparison.
     #[inline]

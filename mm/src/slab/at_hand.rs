@@ -14,8 +14,14 @@ use crate::frame::slab::SlabTag;
 use crate::platform::Profile;
 use crate::sync::{self, Resident, Row, Vacant};
 
-/// Caches that there are ways to: those with the lowest numbers.
+/// Ways to caches: those with the lowest numbers have one. The first leads nowhere.
 pub(super) const WAYS: usize = 256;
+
+/// The way to objects of a cache, as its slabs name it ([`SlabTag::way`]).
+#[inline(always)]
+pub(super) const fn way_of(cache: usize) -> usize {
+    cache.wrapping_add(1)
+}
 
 /// What stands for the objects of no cache.
 static NO_OBJECTS: Vacant<Magazine, Gauges> = Vacant::new(Magazine::new(), Gauges::new());
@@ -39,7 +45,7 @@ pub(crate) fn take(
     cache: usize,
     profile: Profile,
 ) -> Result<(Object, bool), bool> {
-    let Some(mut own) = here.enter(cache) else {
+    let Some(mut own) = here.enter(way_of(cache)) else {
         return Err(false);
     };
     let (magazine, gauges) = own.parts();

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::SlabFlags;
-use super::at_hand::WAYS;
+use super::at_hand::{WAYS, way_of};
 use super::debug::Ask;
 use super::definition::{Name, Place};
 use super::ground::Ground;
@@ -180,7 +180,7 @@ impl Cache {
 
     /// The number of the way that CPUs have to their objects of the cache, and what it leads to.
     pub(crate) fn way(&self) -> Option<(usize, &Cells)> {
-        let way = usize::from(self.id);
+        let way = way_of(usize::from(self.id));
         let rooms = self.rooms.get().filter(|_| way < WAYS)?;
         Some((way, &rooms.cells))
     }

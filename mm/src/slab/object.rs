@@ -7,10 +7,12 @@
 mod guarded;
 #[cfg(test)]
 mod hijack_tests;
+mod places;
 mod pool;
 
 use core::ptr::NonNull;
 
+pub(super) use places::{Places, SharedTop, Top};
 pub(super) use pool::{BadCanary, Fresh, PoolMemory};
 
 use super::debug::Treatment;

@@ -70,6 +70,46 @@ impl<P: Platform> Memory<P> {
         self.release_unusual(offer, order, Temperature::Hot, trace)
     }
 
+    /// Gives a compound block back that `offer` gives up, if CPUs have blocks like it at hand. `false` if not: it stays
+    /// its owner's.
+    #[inline(always)]
+    pub(crate) fn release_at_hand(
+        &self,
+        offer: impl FnOnce(&FrameTable) -> Option<Offer>,
+        trace: &mut impl Trace,
+    ) -> bool {
+        let pin = Pin::new(&self.platform);
+        let Some(here) = self.here(&pin) else {
+            return false;
+        };
+        let Some(offer) = offer(here.frames()) else {
+            return false;
+        };
+        let order = offer.word().listed_compound();
+        let put = |order| here.put(offer.split(), order, trace);
+        // Each list is found when it is compiled.
+        let kept = match order.map(Order::as_u8) {
+            Some(1) => put(const { Order::new_or_max(1) }),
+            Some(2) => put(const { Order::new_or_max(2) }),
+            Some(3) => put(const { Order::new_or_max(3) }),
+            _ => return false,
+        };
+        match kept {
+            Ok(is_drain_wanted) => {
+                if is_drain_wanted {
+                    self.serve_drains_here();
+                }
+                true
+            }
+            Err((_, is_drain_wanted)) => {
+                if is_drain_wanted {
+                    self.serve_drains_here();
+                }
+                false
+            }
+        }
+    }
+
     /// Gives a block back that is none of those that CPUs have at hand.
     #[inline(never)]
     fn release_unusual(

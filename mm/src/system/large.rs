@@ -15,7 +15,7 @@ use super::policy::Place;
 use super::sections::frames_of;
 use super::{AllocError, Core, Memory};
 use crate::addr::{Order, Pfn, to_count, to_index};
-use crate::buddy::{Gfp, Request, Told, Trace};
+use crate::buddy::{Gfp, MigrateType, Request, Told, Trace};
 use crate::config::{PAGE_SHIFT, PAGE_SIZE};
 use crate::mem::Exclusive;
 use crate::platform::{NodeId, Platform};
@@ -26,6 +26,8 @@ use crate::zone::{Pause, Zone};
 
 /// The least that whole pages are: what one page has for a record does not say that it is `kmalloc`'s.
 const LEAST: u64 = PAGE_SIZE << 1;
+/// What a block at hand cannot be had with.
+const SPECIAL: Gfp = Gfp::ZERO.union(Gfp::THISNODE);
 /// Rounds of reclaim for one run, if each brings something.
 const ROUNDS: u32 = 16;
 
@@ -48,15 +50,28 @@ pub(super) fn pages_request(size: usize, gfp: Gfp) -> Option<Request> {
 
 impl<P: Platform> Memory<P> {
     /// A block of pages that this CPU has at hand, by its address: where that is plain to see.
-    #[inline(never)]
+    #[inline(always)]
     pub(super) fn pages_at_hand(&self, request: Request) -> Option<NonNull<u8>> {
-        let base = self.platform.direct_map_base()?;
-        if request.gfp().contains(Gfp::ZERO) {
+        if request.gfp().intersects(SPECIAL) || request.migrate() != MigrateType::Unmovable {
             return None;
         }
+        match request.order().as_u8() {
+            1 => self.block_at_hand::<1>(request),
+            2 => self.block_at_hand::<2>(request),
+            3 => self.block_at_hand::<3>(request),
+            _ => None,
+        }
+    }
+
+    /// The same for blocks of one order: a function for each, whose list is known when it is compiled.
+    #[inline(never)]
+    fn block_at_hand<const ORDER: u8>(&self, request: Request) -> Option<NonNull<u8>> {
+        let base = self.platform.direct_map_base()?.as_u64();
+        let request = request.known(SPECIAL, const { Order::new_or_max(ORDER) });
         let block = self.alloc_at_hand(request, &mut Told(&self.platform))?;
-        let at = base.checked_add(block.leak().first().addr().as_u64())?;
-        NonNull::new(with_exposed_provenance_mut(to_index(at.as_u64())))
+        // Nothing is lost: it is a frame of RAM, which is mapped from there on.
+        let offset = block.leak().first().as_u64().wrapping_shl(PAGE_SHIFT);
+        NonNull::new(with_exposed_provenance_mut(to_index(base.wrapping_add(offset))))
     }
 
     /// As [`Memory::kmalloc`](Memory::kmalloc), with any alignment. Context: as the flags say; any but NMI.
