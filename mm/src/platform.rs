@@ -172,7 +172,9 @@ impl core::error::Error for ProtectPageError {}
 ///    exclusive alias of the physical one before it answers `Ok`, and leaves it so;
 /// 6. [`frame_table_base`](Self::frame_table_base) always gives the same answer; where it gives
 ///    one, it is page-aligned and starts a virtual range that holds a 32-byte record for each
-///    frame up to the CPU's physical width and that nobody else maps;
+///    frame up to the CPU's physical width and that nobody else maps; so many bytes from there on as
+///    [`frame_table_readable`](Self::frame_table_readable) says can be read at any time, and are zero where nothing is mapped
+///    yet;
 /// 7. [`is_zeroed`](Self::is_zeroed) answers `true` only if all bytes of the range are zero;
 /// 8. between [`pin`](Self::pin) and the matching [`unpin`](Self::unpin) the task does not move to
 ///    another CPU and no other task runs on its own: only interrupt, NMI and exception handlers do,
@@ -446,6 +448,13 @@ pub unsafe trait Platform: Sync + 'static {
     /// Where [`MemoryModel::Vmemmap`] keeps its array. Default: nowhere.
     fn frame_table_base(&self) -> Option<VirtAddr> {
         None
+    }
+
+    /// How many bytes of that array can be read at any time, before anything is mapped there: one page of zeros, to be read
+    /// only, may stand in all places. A CPU may go on reading zeros for some time after records were mapped; nobody
+    /// need make it forget. Records are found by one shift then, elsewhere by their section. Default: 0. Context: boot.
+    fn frame_table_readable(&self) -> u64 {
+        0
     }
 
     /// Pages that [`map_frame_table`](Self::map_frame_table) is given with the records of each section.

@@ -57,6 +57,7 @@ pub(crate) fn give_back() {
     let Some(space) = MEMORY.kernel_space() else {
         return;
     };
+    let walked = walked(space);
     let mut given = Vec::new();
     let mut kib = [0_u64; KINDS.len()];
     for range in boot::reserved_ranges() {
@@ -66,7 +67,7 @@ pub(crate) fn give_back() {
         let Some((((_, name), kib), bytes)) = found else {
             continue;
         };
-        match give(space, range.kind, bytes) {
+        match give(space, &walked, range.kind, bytes) {
             Ok(()) => {
                 *kib = kib.saturating_add(bytes.size() >> 10);
                 given.push(bytes);
@@ -83,8 +84,13 @@ pub(crate) fn give_back() {
     GIVEN.call_once(|| given);
 }
 
-fn give(space: &KernelSpace, kind: RangeKind, bytes: PhysRange) -> Result<(), Kept> {
-    if let Some(at) = walked(space, bytes) {
+fn give(
+    space: &KernelSpace,
+    walked: &[(PhysAddr, VirtAddr)],
+    kind: RangeKind,
+    bytes: PhysRange,
+) -> Result<(), Kept> {
+    if let Some(&(_, at)) = walked.iter().find(|(table, _)| bytes.contains(*table)) {
         return Err(Kept::Walked(at));
     }
     if kind != RangeKind::PageTables {
@@ -95,24 +101,23 @@ fn give(space: &KernelSpace, kind: RangeKind, bytes: PhysRange) -> Result<(), Ke
     unsafe { MEMORY.free_reserved_area(bytes) }.map_err(Kept::Refused)
 }
 
-/// An address whose translation goes through a table in a range.
-fn walked(space: &KernelSpace, bytes: PhysRange) -> Option<VirtAddr> {
+/// The tables that translations go through, each with the first address of those that it was found by.
+fn walked(space: &KernelSpace) -> Vec<(PhysAddr, VirtAddr)> {
+    let mut tables = Vec::new();
     let mut at = VirtAddr::new(0);
-    while let Some((start, leaf)) = MEMORY.next_leaf(&space.tables, at) {
+    while let Some(span) = MEMORY.next_span(&space.tables, at) {
+        let start = span.range.start();
         let walk = MEMORY.walk(&space.tables, start);
-        let is_inside = |table: PhysAddr| bytes.contains(table);
-        if walk.steps().any(|step| is_inside(step.table.addr())) {
-            return Some(start);
-        }
+        tables.extend(walk.steps().map(|step| (step.table.addr(), start)));
         // All that the same table maps is found by the same way.
-        let step = leaf.size.level();
+        let step = span.first.size.level();
         let table_bytes = step.entry_bytes().saturating_mul(512);
         let Some(next) = start.align_down(table_bytes).checked_add(table_bytes) else {
             break;
         };
-        at = next;
+        at = next.max(span.range.end());
     }
-    None
+    tables
 }
 
 /// Takes away the image's own mapping: the memory is somebody else's soon.

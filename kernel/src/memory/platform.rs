@@ -371,6 +371,10 @@ unsafe impl Platform for KernelPlatform {
         Some(frame_table::BASE)
     }
 
+    fn frame_table_readable(&self) -> u64 {
+        frame_table::readable()
+    }
+
     const FRAME_TABLE_PAGES: u64 = frame_table::TABLE_PAGES;
 
     fn map_frame_table(

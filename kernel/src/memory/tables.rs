@@ -35,6 +35,45 @@ const NO_EXECUTE: u64 = 1 << 63;
 const LARGE: u64 = 1 << 7;
 const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 
+/// What stands in places where nothing is mapped yet: a page of zeros, a table full of it, and a table full of that.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Blank {
+    /// The entry of the lowest level, …
+    pub(super) page: u64,
+    /// … of the one above …
+    lowest: u64,
+    /// … and of the one above that.
+    middle: u64,
+}
+
+impl Blank {
+    /// Makes it of three `pages`, the first of which holds zeros.
+    ///
+    /// # Errors
+    /// `Unsupported` before memory is mapped.
+    pub(super) fn new(platform: &KernelPlatform, pages: [PhysAddr; 3]) -> Result<Self, WalkError> {
+        let offset = platform.physical_offset();
+        let offset = offset.ok_or(WalkError::Unsupported)?;
+        let [page, lowest, middle] = pages.map(PhysAddr::as_u64);
+        let blank = Self {
+            // Not global: what a CPU remembers of it goes with the next load of CR3.
+            page: page | PRESENT | NO_EXECUTE,
+            lowest: lowest | PRESENT | WRITABLE,
+            middle: middle | PRESENT | WRITABLE,
+        };
+        fill(table_at(offset, page), 0);
+        fill(table_at(offset, lowest), blank.page);
+        fill(table_at(offset, middle), blank.lowest);
+        Ok(blank)
+    }
+}
+
+fn fill(table: &Table, bits: u64) {
+    for entry in table {
+        entry.store(bits, Ordering::Relaxed);
+    }
+}
+
 /// A page table.
 pub(super) type Table = [AtomicU64; ENTRIES];
 
@@ -83,10 +122,29 @@ impl Root {
     pub(super) fn middle(
         self,
         at: VirtAddr,
+        blank: Blank,
         pages: &mut dyn FnMut() -> Option<PhysAddr>,
     ) -> Result<&'static Table, WalkError> {
-        let upper = self.next(self.table, (at, UPPERMOST_ENTRY), pages)?;
-        self.next(upper, (at, MIDDLE), pages)
+        let upper = self.next(self.table, (at, UPPERMOST_ENTRY), (0, 0), pages)?;
+        self.next(upper, (at, MIDDLE), (blank.middle, blank.lowest), pages)
+    }
+
+    /// Lets all that the entry for `at` above the middle tables leads to read as zeros, if it leads nowhere yet.
+    ///
+    /// # Errors
+    /// As [`Self::middle`].
+    pub(super) fn leave_blank(
+        self,
+        at: VirtAddr,
+        blank: Blank,
+        pages: &mut dyn FnMut() -> Option<PhysAddr>,
+    ) -> Result<(), WalkError> {
+        let upper = self.next(self.table, (at, UPPERMOST_ENTRY), (0, 0), pages)?;
+        let entry = upper.get(index(at, MIDDLE)).ok_or(WalkError::Unsupported)?;
+        if entry.load(Ordering::Acquire) == 0 {
+            entry.store(blank.middle, Ordering::Release);
+        }
+        Ok(())
     }
 
     /// The entries of the table of the lowest level from that of `at` on.
@@ -96,20 +154,23 @@ impl Root {
     pub(super) fn lowest(
         self,
         at: VirtAddr,
+        blank: Blank,
         pages: &mut dyn FnMut() -> Option<PhysAddr>,
     ) -> Result<&'static [AtomicU64], WalkError> {
-        let middle = self.middle(at, pages)?;
-        let lowest = self.next(middle, (at, MIDDLE_ENTRY), pages)?;
+        let middle = self.middle(at, blank, pages)?;
+        let both = (blank.lowest, blank.page);
+        let lowest = self.next(middle, (at, MIDDLE_ENTRY), both, pages)?;
         lowest
             .get(index(at, LOWEST)..)
             .ok_or(WalkError::Unsupported)
     }
 
-    /// The table that an entry leads to; a new one if it leads nowhere yet.
+    /// The table that an entry leads to; a new one full of `inside` if it leads nowhere yet, which `nowhere` says, too.
     fn next(
         self,
         table: &'static Table,
         (at, shift): (VirtAddr, u32),
+        (nowhere, inside): (u64, u64),
         pages: &mut dyn FnMut() -> Option<PhysAddr>,
     ) -> Result<&'static Table, WalkError> {
         let entry = table.get(index(at, shift)).ok_or(WalkError::Unsupported)?;
@@ -117,25 +178,27 @@ impl Root {
         if found & LARGE != 0 {
             return Err(WalkError::Occupied(at));
         }
-        if found & PRESENT != 0 {
+        // The CPU notes in an entry that it was used.
+        if found & PRESENT != 0 && (found ^ nowhere) & ADDRESS != 0 {
             return Ok(table_at(self.offset, found & ADDRESS));
         }
         let page = pages().ok_or(WalkError::OutOfTables)?.as_u64();
         let next = table_at(self.offset, page);
-        for entry in next {
-            entry.store(0, Ordering::Relaxed);
-        }
+        fill(next, inside);
         entry.store(page | PRESENT | WRITABLE, Ordering::Release);
         Ok(next)
     }
 }
 
-/// Maps `page` for data, for good; answers false where something is mapped.
-pub(super) fn set(entry: &AtomicU64, page: PhysAddr) -> bool {
+/// Whether an entry of the lowest level leads to the page of zeros.
+pub(super) fn is_blank(entry: &AtomicU64, blank: Blank) -> bool {
+    (entry.load(Ordering::Relaxed) ^ blank.page) & ADDRESS == 0
+}
+
+/// Maps `page` for data, for good.
+pub(super) fn set(entry: &AtomicU64, page: PhysAddr) {
     let data = page.as_u64() | PRESENT | WRITABLE | GLOBAL | NO_EXECUTE;
-    entry
-        .compare_exchange(0, data, Ordering::Release, Ordering::Relaxed)
-        .is_ok()
+    entry.store(data, Ordering::Release);
 }
 
 /// The table at a physical address.

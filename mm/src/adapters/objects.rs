@@ -44,7 +44,7 @@ impl<P: Platform> Memory<P> {
         let at = self.physical(object).filter(|at| *at == at.frame().addr());
         let is_kept = at.is_some_and(|at| {
             // SAFETY: the caller owns the pages, if it is a block of them, and gives them up.
-            let offer = |frames: &FrameTable| unsafe { frames.offer(at.frame()) };
+            let offer = |frames: &FrameTable| unsafe { frames.offer::<P>(at.frame()) };
             self.release_at_hand(offer, &mut Told(self.platform()))
         });
         if is_kept {
@@ -73,7 +73,7 @@ impl<P: Platform> Memory<P> {
         if word.is_compound_block() && at == at.frame().addr() {
             let offer = |frames: &FrameTable| {
                 // SAFETY: the caller owns the pages and gives them up.
-                unsafe { frames.offer(at.frame()) }.map(Offer::split)
+                unsafe { frames.offer_by_section(at.frame()) }.map(Offer::split)
             };
             let given = self.release_offer(offer, word.order(), &mut Told(self.platform()));
             return given.map_err(|_| BadFree::NotASlab);
@@ -313,7 +313,7 @@ impl<H: Home> KmemCache<H> {
             let object = (*place)?;
             if !page.contains(object) {
                 let at = memory.physical(object)?;
-                page = Neighbours::around(object, at, core.frames.slab_tag_at(at)?);
+                page = Neighbours::around(object, at, core.frames.slab_tag_at::<H::P>(at)?);
             }
             *place = None;
             // SAFETY: the caller's word; those whose record names another cache are not taken.

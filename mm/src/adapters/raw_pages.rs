@@ -60,7 +60,7 @@ impl<P: Platform> Memory<P> {
         trace: &mut impl Trace,
     ) -> Result<(), FreeError> {
         // SAFETY: the caller owns the block and gives it up.
-        self.release_offer(|frames| unsafe { frames.offer(pfn) }, order, trace)
+        self.release_offer(|frames| unsafe { frames.offer::<P>(pfn) }, order, trace)
     }
 
     /// As [`Memory::free_pages`], for pages that are not likely to be in this CPU's cache (Linux 2.6:
@@ -75,7 +75,7 @@ impl<P: Platform> Memory<P> {
     pub unsafe fn free_pages_cold(&self, pfn: Pfn, order: Order) -> Result<(), FreeError> {
         let core = self.core().ok_or(FreeError::NotPresent)?;
         // SAFETY: the caller owns the block and gives it up.
-        let offer = unsafe { core.frames.offer(pfn) }.ok_or(FreeError::NotPresent)?;
+        let offer = unsafe { core.frames.offer_by_section(pfn) }.ok_or(FreeError::NotPresent)?;
         self.release_cold(core, offer, order)
     }
 
@@ -91,7 +91,7 @@ impl<P: Platform> Memory<P> {
     pub unsafe fn free_pages_nolock(&self, pfn: Pfn, order: Order) -> Result<(), FreeError> {
         let core = self.core().ok_or(FreeError::NotPresent)?;
         // SAFETY: the caller owns the block and gives it up.
-        let offer = unsafe { core.frames.offer(pfn) }.ok_or(FreeError::NotPresent)?;
+        let offer = unsafe { core.frames.offer_by_section(pfn) }.ok_or(FreeError::NotPresent)?;
         self.release_nolock(core, offer, order)
     }
 
@@ -110,7 +110,7 @@ impl<P: Platform> Memory<P> {
     ) -> Result<(), (usize, FreeError)> {
         // SAFETY: the caller's word, passed on; that a page is in the list twice is found out
         // before it is free twice.
-        self.free_list(pages, |table, pfn| unsafe { table.offer(pfn) })
+        self.free_list(pages, |table, pfn| unsafe { table.offer::<P>(pfn) })
     }
 
     /// Allocates pages and answers their address (Linux: `__get_free_pages`). Pages that the

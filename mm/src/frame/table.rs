@@ -4,9 +4,12 @@
 //! by one Release store; a section that was never added has no records, and every look-up says
 //! so. A raw frame number is checked against limit and section before anything is read.
 //!
-//! The [`MemoryModel`](crate::platform::MemoryModel) decides where a section's records live: in
-//! the direct map (sparse), at a fixed place in one virtual array (vmemmap), or in one array in
-//! the direct map (flat). Look-ups are the same for all three.
+//! The [`MemoryModel`](crate::platform::MemoryModel) decides where else than by its section a record is found: nowhere
+//! (sparse), in one virtual array that the platform maps piece by piece (vmemmap), or in one array in the direct map
+//! (flat). Hot paths look into that array, [`window`](FrameTable::glance), and need not ask for the section. Whatever is
+//! not mapped there reads as zeros, the record of no block; and so may, for some time, what was mapped lately, until
+//! the CPU forgets how it was before. Who finds no block there therefore looks once more by the section, where the
+//! direct map never changes.
 
 mod blocks;
 mod cached;
@@ -18,7 +21,9 @@ mod run;
 mod section;
 mod slab;
 
+use core::fmt;
 use core::ptr::NonNull;
+use core::slice;
 
 pub(crate) use self::cached::{Offer, Record};
 pub use self::claim::{FreeError, PutOutcome, Reference};
@@ -76,11 +81,25 @@ const RECORD_PAGES: usize = to_index(FrameTable::SECTION_BYTES / PAGE_SIZE);
 #[derive(Debug)]
 pub struct FrameTable {
     sections: &'static [AtomicPtr<Frame>],
+    window: Window,
+}
+
+/// All records in a row, as far as they can be seen so.
+#[derive(Clone, Copy)]
+struct Window(&'static [Frame]);
+
+impl fmt::Debug for Window {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} records", self.0.len())
+    }
 }
 
 impl FrameTable {
     /// A table without records.
-    pub(crate) const EMPTY: Self = Self { sections: &[] };
+    pub(crate) const EMPTY: Self = Self {
+        sections: &[],
+        window: Window(&[]),
+    };
 
     /// Bytes that the records of one section take.
     pub const SECTION_BYTES: u64 = SECTION_FRAMES * to_count(size_of::<Frame>());
@@ -106,14 +125,48 @@ impl FrameTable {
     ) -> Result<Self, CarveError> {
         let absent = |_| AtomicPtr::new(core::ptr::null_mut());
         let sections = Array::carve(platform, ram, Self::sections_below(limit), absent)?;
-        let sections = sections.leak();
-        Ok(Self { sections })
+        Ok(Self {
+            sections: sections.leak(),
+            window: Self::window_of(platform, limit),
+        })
+    }
+
+    /// What the platform lets be read of its array.
+    fn window_of<P: Platform>(platform: &P, limit: Pfn) -> Window {
+        let base = platform.frame_table_base();
+        let Some(base) = base.filter(|_| P::MODEL == MemoryModel::Vmemmap) else {
+            return Window(&[]);
+        };
+        let readable = to_index(platform.frame_table_readable()) / size_of::<Frame>();
+        let frames = to_index(limit.as_u64()).min(readable);
+        let first = core::ptr::with_exposed_provenance_mut(to_index(base.as_u64()));
+        let first = NonNull::<Frame>::new(first).filter(|first| first.is_aligned());
+        // SAFETY: the platform maps all of that for good, as zeros or as records (Platform 5 and 6): either is a
+        // valid `Frame`, which is atomics only. It is written to only where a record said that it is one.
+        let records = first.map(|first| unsafe { slice::from_raw_parts(first.as_ptr(), frames) });
+        Window(records.unwrap_or_default())
+    }
+
+    /// Where the records of all sections were added in a row, they can be seen so.
+    pub(crate) fn see_as_one(&mut self) {
+        let mut next = None;
+        let is_row = self.sections.iter().all(|place| {
+            let records = place.load(Ordering::Acquire);
+            let is_next = next.is_none_or(|next| next == records);
+            next = Some(records.wrapping_add(to_index(SECTION_FRAMES)));
+            is_next && !records.is_null()
+        });
+        let first = self.sections.first().filter(|_| is_row);
+        if let Some(first) = first.and_then(|place| NonNull::new(place.load(Ordering::Acquire))) {
+            let frames = to_index(self.limit().as_u64());
+            // SAFETY: each section's records are initialised and live as long as the table, and they follow each other.
+            self.window = Window(unsafe { slice::from_raw_parts(first.as_ptr(), frames) });
+        }
     }
 
     /// The same table once more: whoever keeps it lives in the same `Memory`.
     pub(crate) const fn again(&self) -> Self {
-        let sections = self.sections;
-        Self { sections }
+        Self { ..*self }
     }
 
     /// The place of a section's records, if the section is below the limit.
@@ -160,10 +213,9 @@ impl FrameTable {
                 }
             }
         }
-        let records = match P::MODEL {
-            MemoryModel::Sparse | MemoryModel::Flat => records,
-            MemoryModel::Vmemmap => Self::map_section(platform, section, range, tables)?,
-        };
+        if P::MODEL == MemoryModel::Vmemmap {
+            Self::map_section(platform, section, range, tables)?;
+        }
         let _ = ram.leak();
         slot.store(records.as_ptr(), Ordering::Release);
         Ok(())
@@ -175,7 +227,7 @@ impl FrameTable {
         section: u64,
         ram: PhysRange,
         tables: EarlyRam,
-    ) -> Result<NonNull<Frame>, AddSectionError> {
+    ) -> Result<(), AddSectionError> {
         let unsupported = AddSectionError::Map(MapFrameTableError::Unsupported);
         let offset = section.checked_mul(Self::SECTION_BYTES);
         let base = platform.frame_table_base();
@@ -185,10 +237,7 @@ impl FrameTable {
             .ok_or(unsupported)?;
         platform
             .map_frame_table(at, ram, tables.leak())
-            .map_err(AddSectionError::Map)?;
-        let pointer = core::ptr::with_exposed_provenance_mut(to_index(at.as_u64()));
-        let records = NonNull::<Frame>::new(pointer).filter(|records| records.is_aligned());
-        records.ok_or(AddSectionError::BadMemory(ram))
+            .map_err(AddSectionError::Map)
     }
 
     /// The first frame number above every section that can be added.
@@ -223,6 +272,25 @@ impl FrameTable {
         let record = unsafe { records.add(to_index(pfn.section_offset())) };
         // SAFETY: records are initialised and live as long as the table.
         Some(unsafe { record.as_ref() })
+    }
+
+    /// The same by one shift where the memory model allows that, for hot paths; what it says may be nothing yet where a
+    /// section was added lately. Context: any.
+    #[inline(always)]
+    fn glance<P: Platform>(&self, pfn: Pfn) -> Option<&Frame> {
+        if P::MODEL == MemoryModel::Sparse {
+            return self.frame(pfn);
+        }
+        match self.window.0.get(to_index(pfn.as_u64())) {
+            Some(frame) => Some(frame),
+            None => self.frame_outside(pfn),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn frame_outside(&self, pfn: Pfn) -> Option<&Frame> {
+        self.frame(pfn)
     }
 
     /// A frame and its record (Linux: `pfn_to_page`). Context: any.

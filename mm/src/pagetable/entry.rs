@@ -232,6 +232,13 @@ impl Entry {
         (self.0 ^ other.0) & mask == 0
     }
 
+    /// Whether another entry leads where this one leads.
+    #[inline(always)]
+    #[must_use]
+    pub(super) const fn leads_alike(self, other: Self) -> bool {
+        (self.0 ^ other.0) & !(ACCESSED | DIRTY) == 0
+    }
+
     /// Whether user code may go here.
     #[inline]
     #[must_use]

@@ -99,7 +99,8 @@ impl PageTable {
         Some((span.range.start(), span.first))
     }
 
-    /// The first pages at or behind an address that can be used: as many in a row as one table maps with the same rights.
+    /// The first pages at or behind an address that can be used: as many in a row as one table maps with the same rights,
+    /// and as the same table maps that stands in the next places, too.
     pub(crate) fn next_span<M: TableMemory>(&self, memory: &M, from: VirtAddr) -> Option<Span> {
         let mut at = from;
         loop {
@@ -113,31 +114,59 @@ impl PageTable {
             }
             // For one table at a time: others may have to wait until nobody reads.
             let _reader = Reader::of(memory);
-            let (table, level) = self.lowest(memory, at)?;
+            let (lowest, above) = self.lowest(memory, at)?;
+            let (table, level) = lowest;
             match scan(table, level, at) {
-                Found::Span(span) => return Some(span),
+                Found::Span(span) => {
+                    let mut range = span.range;
+                    for above in above.into_iter().rev().flatten() {
+                        match repeated(above, range) {
+                            Some(longer) => range = longer,
+                            None => break,
+                        }
+                    }
+                    return Some(Span { range, ..span });
+                }
                 Found::GoOn(next) => at = next?,
             }
         }
     }
 
-    /// The lowest table on the way to an address.
-    fn lowest<'a, M: TableMemory>(
-        &self,
-        memory: &'a M,
-        at: VirtAddr,
-    ) -> Option<(Table<'a>, Level)> {
-        let mut level = self.top_level();
-        let mut table = self.top(memory)?.table;
-        while let Some(lower) = level.below() {
-            let entry = table.slot(level.index(at)).load();
-            let Some(below) = table.below(memory.platform(), entry) else {
+    /// The lowest table on the way to an address, and those above it, the lowest last.
+    fn lowest<'a, M: TableMemory>(&self, memory: &'a M, at: VirtAddr) -> Option<Way<'a>> {
+        let mut above = [None; 4];
+        let mut found = (self.top(memory)?.table, self.top_level());
+        for place in &mut above {
+            let (table, level) = found;
+            let below = table.below(memory.platform(), table.slot(level.index(at)).load());
+            let Some((below, lower)) = below.zip(level.below()) else {
                 break;
             };
-            (table, level) = (below, lower);
+            *place = Some(found);
+            found = (below, lower);
         }
-        Some((table, level))
+        Some((found, above))
     }
+}
+
+/// A table on the way to an address.
+type Stand<'a> = (Table<'a>, Level);
+/// The lowest one, and those above it.
+type Way<'a> = (Stand<'a>, [Option<Stand<'a>>; 4]);
+
+/// As far as a table stands in one place after the other of the table `above`, if `range` is all that it maps.
+fn repeated((above, level): Stand<'_>, range: VirtRange) -> Option<VirtRange> {
+    let bytes = level.entry_bytes();
+    let start = range.start();
+    if range.size() != bytes || start.align_down(bytes) != start {
+        return None;
+    }
+    let mut slots = above.slots().get(level.index(start)..)?.iter();
+    let table = slots.next()?.load();
+    let _ = table.table_pfn()?;
+    let alike = slots.take_while(|slot| slot.load().leads_alike(table));
+    let more = to_count(alike.count()).wrapping_mul(bytes);
+    VirtRange::new(start, range.end().checked_add(more)?)
 }
 
 /// Pages in a row that one table maps with the same rights.

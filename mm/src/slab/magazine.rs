@@ -238,6 +238,8 @@ impl Magazine {
 
     /// Tells others how many are gone.
     fn note_gone(&self, count: usize, gauges: &Gauges) {
-        gauges.top.set(gauges.top.get().down(count, gauges.bottom.get()));
+        gauges
+            .top
+            .set(gauges.top.get().down(count, gauges.bottom.get()));
     }
 }

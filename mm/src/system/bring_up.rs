@@ -267,9 +267,10 @@ impl<P: Platform> Builder<'_, P> {
         populate: Populate,
     ) -> Result<FrameTable, BringUpError> {
         let ram = self.take_table(FrameTable::bytes_for(plan.end()), NodeId(0))?;
-        let frames = FrameTable::carve(self.platform, ram, plan.end())?;
+        let mut frames = FrameTable::carve(self.platform, ram, plan.end())?;
         if P::MODEL == MemoryModel::Flat {
             self.add_flat(&frames)?;
+            frames.see_as_one();
             return Ok(frames);
         }
         let mut next: u64 = 0;

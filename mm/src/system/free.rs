@@ -22,7 +22,7 @@ impl<P: Platform> Memory<P> {
 
     pub(crate) fn release_traced(&self, block: Exclusive, trace: &mut impl Trace) {
         let (pfn, order) = (block.frames().first(), block.order());
-        let offer = |frames: &FrameTable| frames.offered(block).ok();
+        let offer = |frames: &FrameTable| frames.offered::<P>(block).ok();
         if self.release_offer(offer, order, trace).is_err() {
             self.lose(pfn, order);
         }
@@ -120,6 +120,7 @@ impl<P: Platform> Memory<P> {
         trace: &mut impl Trace,
     ) -> Result<(), FreeError> {
         let core = self.core().ok_or(FreeError::NotPresent)?;
+        let offer = core.frames.look_again(offer);
         let offer = if core.treats_free_pages {
             match self.wiped(core, offer, order)? {
                 Some(offer) => offer,
@@ -142,7 +143,7 @@ impl<P: Platform> Memory<P> {
         let Some(block) = core.wipe(&self.platform, block) else {
             return Ok(None);
         };
-        let offered = core.frames.offered(block);
+        let offered = core.frames.offered::<P>(block);
         offered.map(Some).map_err(|_| FreeError::NotPresent)
     }
 

@@ -71,7 +71,9 @@ impl<P: Platform> Memory<P> {
         let block = self.alloc_at_hand(request, &mut Told(&self.platform))?;
         // Nothing is lost: it is a frame of RAM, which is mapped from there on.
         let offset = block.leak().first().as_u64().wrapping_shl(PAGE_SHIFT);
-        NonNull::new(with_exposed_provenance_mut(to_index(base.wrapping_add(offset))))
+        NonNull::new(with_exposed_provenance_mut(to_index(
+            base.wrapping_add(offset),
+        )))
     }
 
     /// As [`Memory::kmalloc`](Memory::kmalloc), with any alignment. Context: as the flags say; any but NMI.

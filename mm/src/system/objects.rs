@@ -113,7 +113,7 @@ impl<P: Platform> Memory<P> {
         let Some((here, at)) = self.here(&pin).zip(at) else {
             return Err(object);
         };
-        let tag = here.frames().slab_tag_at(at);
+        let tag = here.frames().slab_tag_at::<P>(at);
         let Some(tag) = tag.filter(|tag| is_right(tag.cache())) else {
             return Err(object);
         };

@@ -526,6 +526,10 @@ unsafe impl<C: SimConfig> Platform for SimPlatform<C> {
         self.ram.window_base()
     }
 
+    fn frame_table_readable(&self) -> u64 {
+        self.ram.window_bytes()
+    }
+
     fn wake_populate(&self, node: NodeId) -> bool {
         let mut populators = self.populators.lock().unwrap();
         populators.as_mut().map(|woken| woken.push(node)).is_some()

@@ -97,7 +97,7 @@ impl Ram {
             Bank::new(&file, phys, at)
         };
         let banks = ranges.into_iter().map(bank).collect();
-        let window = (window_bytes > 0).then(|| Window::reserve(window_bytes));
+        let window = (window_bytes > 0).then(|| Window::reserve(window_bytes).readable());
         Self {
             file,
             banks,
@@ -223,6 +223,11 @@ impl Ram {
         Some(VirtAddr::from_ptr(window.first.as_ptr()))
     }
 
+    /// How much of the frame table's window can be read.
+    pub(super) fn window_bytes(&self) -> u64 {
+        self.window.as_ref().map_or(0, |window| window.bytes)
+    }
+
     /// Maps `ram` a second time, at `at` inside the window.
     pub(super) fn alias(&self, at: VirtAddr, ram: PhysRange) -> Result<(), MapFrameTableError> {
         let window = self
@@ -300,6 +305,14 @@ impl Window {
             bytes,
             mapped: Mutex::new(Vec::new()),
         }
+    }
+
+    /// It reads as zeros where nothing is mapped; who writes there ends with SIGSEGV.
+    fn readable(self) -> Self {
+        let (first, bytes) = (self.first.as_ptr().cast(), self.bytes as usize);
+        // SAFETY: all of a mapping that is ours.
+        unsafe { mprotect(first, bytes, MprotectFlags::READ) }.unwrap();
+        self
     }
 }
 

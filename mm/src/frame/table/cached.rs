@@ -98,11 +98,37 @@ impl FrameTable {
     ///
     /// If the record says that the block has one owner, that is the caller, who gives it up.
     #[inline(always)]
-    pub(crate) unsafe fn offer(&self, pfn: Pfn) -> Option<Offer> {
+    pub(crate) unsafe fn offer<P: Platform>(&self, pfn: Pfn) -> Option<Offer> {
+        let frame = NonNull::from(self.glance::<P>(pfn)?);
+        let record = Record { frame };
+        let word = record.get().word_acquire();
+        // INVARIANT: the caller's word.
+        Some(Offer { pfn, record, word })
+    }
+
+    /// As [`Self::offer`], surely as its section's records have it.
+    ///
+    /// # Safety
+    ///
+    /// As there.
+    pub(crate) unsafe fn offer_by_section(&self, pfn: Pfn) -> Option<Offer> {
         let record = self.record(pfn)?;
         let word = record.get().word_acquire();
         // INVARIANT: the caller's word.
         Some(Offer { pfn, record, word })
+    }
+
+    /// The same offer as its section's records have it, if what was seen of it may be old.
+    #[inline]
+    pub(crate) fn look_again(&self, offer: Offer) -> Offer {
+        match self.record(offer.pfn) {
+            Some(record) if offer.word == Word::INTERIOR => Offer {
+                record,
+                word: record.get().word_acquire(),
+                ..offer
+            },
+            _ => offer,
+        }
     }
 
     /// A block that is given up.
@@ -110,10 +136,13 @@ impl FrameTable {
     /// # Errors
     /// The token, if it is not for a block of this table.
     #[inline]
-    pub(crate) fn offered(&self, block: Exclusive) -> Result<Offer, Exclusive> {
+    pub(crate) fn offered<P: Platform>(&self, block: Exclusive) -> Result<Offer, Exclusive> {
         let pfn = block.frames().first();
-        let Some(record) = self.record(pfn) else {
+        let Some(frame) = self.glance::<P>(pfn) else {
             return Err(block);
+        };
+        let record = Record {
+            frame: NonNull::from(frame),
         };
         let word = record.get().word();
         let _ = block.leak();
@@ -303,10 +332,11 @@ impl Offer {
     /// Why it is not the number of a block of `order` with one owner.
     #[inline]
     pub(crate) fn accept(self, frames: &FrameTable, order: Order) -> Result<Exclusive, FreeError> {
-        if !self.is_block(order) {
-            return Err(frames.why_not_free(self.pfn, order));
+        let (pfn, is_block) = (self.pfn, self.is_block(order));
+        if !is_block && !frames.look_again(self).is_block(order) {
+            return Err(frames.why_not_free(pfn, order));
         }
         // SAFETY: (1) the invariant; (2) only adopted frames become unique.
-        Ok(unsafe { Exclusive::new(PfnRange::block(self.pfn, order)) })
+        Ok(unsafe { Exclusive::new(PfnRange::block(pfn, order)) })
     }
 }

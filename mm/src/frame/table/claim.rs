@@ -215,7 +215,7 @@ impl FrameTable {
     #[inline]
     pub unsafe fn reclaim(&self, pfn: Pfn, order: Order) -> Result<Exclusive, FreeError> {
         // SAFETY: the caller's word.
-        let offer = unsafe { self.offer(pfn) };
+        let offer = unsafe { self.offer_by_section(pfn) };
         offer.ok_or(FreeError::NotPresent)?.accept(self, order)
     }
 

@@ -4,6 +4,7 @@ use crate::addr::{Order, Pfn, PfnRange, PhysAddr};
 use crate::frame::slab::{SlabTag, SlabUse};
 use crate::frame::{Frame, FrameTable, Kind, ZoneId};
 use crate::mem::Exclusive;
+use crate::platform::Platform;
 
 /// The first frame of a slab.
 #[derive(Clone, Copy, Debug)]
@@ -80,8 +81,8 @@ impl FrameTable {
 
     /// Whose slab the frame at an address belongs to, or anything, if it has a record.
     #[inline(always)]
-    pub(crate) fn slab_tag_at(&self, at: PhysAddr) -> Option<SlabTag> {
-        Some(self.frame(at.frame())?.slab_tag_hint())
+    pub(crate) fn slab_tag_at<P: Platform>(&self, at: PhysAddr) -> Option<SlabTag> {
+        Some(self.glance::<P>(at.frame())?.slab_tag_hint())
     }
 
     /// Turns a slab without taken objects, which is on no list, back into its token. Context: whoever took
