@@ -1,6 +1,7 @@
 //! Reading the registers that reports show.
 
 use core::arch::asm;
+use core::ptr::NonNull;
 use x86_64::registers::control::{Cr0, Cr2, Cr3, Cr4, Efer};
 
 /// The control registers.
@@ -16,6 +17,31 @@ pub struct Control {
     pub cr4: u64,
     /// Long mode, no-execute.
     pub efer: u64,
+}
+
+/// The same number, which the optimiser knows nothing of: for benchmarks, whose results must not depend on what the
+/// compiler sees. It stays in its register, where `core::hint::black_box` stores and loads it.
+#[inline(always)]
+#[must_use]
+pub fn opaque(mut number: u64) -> u64 {
+    // SAFETY: no instruction.
+    unsafe {
+        asm!("/* {0} */", inout(reg) number, options(nomem, nostack, preserves_flags));
+    }
+    number
+}
+
+/// The same of a pointer.
+#[inline(always)]
+#[must_use]
+pub fn opaque_pointer(pointer: NonNull<u8>) -> NonNull<u8> {
+    let mut hidden = pointer.as_ptr();
+    // SAFETY: no instruction.
+    unsafe {
+        asm!("/* {0} */", inout(reg) hidden, options(nomem, nostack, preserves_flags));
+    }
+    // SAFETY: it is the same one still.
+    unsafe { NonNull::new_unchecked(hidden) }
 }
 
 /// Reads the control registers.

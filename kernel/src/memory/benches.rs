@@ -9,6 +9,7 @@
 
 use super::MEMORY;
 use super::bring_up::boot_map;
+use crate::arch::registers::opaque;
 use crate::bench;
 use crate::bench::{BenchError, Bencher};
 use crate::num::to_usize;
@@ -160,7 +161,7 @@ fn pairs<const GFP: u32, const ORDER: u8>(bencher: &mut Bencher) -> Result<(), B
     bencher.each("", PAIRS, |_| {
         let (gfp, order) = const { (Gfp::from_bits_truncate(GFP), order_of(ORDER)) };
         if let Ok(pfn) = MEMORY.alloc_pages(gfp, order) {
-            free(black_box(pfn), order);
+            free(Pfn::new(opaque(pfn.as_u64())), order);
         }
     });
     Ok(())

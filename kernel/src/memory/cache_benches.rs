@@ -4,7 +4,9 @@
     reason = "measures the interface of plain addresses, whose frees are unsafe"
 )]
 
+use super::object_benches::refused;
 use super::{Kernel, MEMORY};
+use crate::arch::registers::opaque_pointer;
 use crate::bench;
 use crate::bench::{BenchError, Bencher};
 use core::hint::black_box;
@@ -66,8 +68,9 @@ fn pairs(bencher: &mut Bencher) -> Result<(), BenchError> {
 fn pair(cache: &KmemCache<Kernel>) {
     if let Ok(object) = cache.alloc(Gfp::KERNEL) {
         // SAFETY: allocated just now.
-        let freed = unsafe { cache.free(black_box(object)) };
-        let _ = black_box(freed);
+        if let Err(error) = unsafe { cache.free(opaque_pointer(object)) } {
+            refused(error);
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 )]
 
 use super::MEMORY;
+use crate::arch::registers::opaque_pointer;
 use crate::bench;
 use crate::bench::{BenchError, Bencher};
 use alloc::vec::Vec;
@@ -67,7 +68,7 @@ fn free(object: NonNull<u8>) {
 /// A refusal would be a bug of the allocator.
 #[cold]
 #[inline(never)]
-fn refused(error: BadFree) {
+pub(super) fn refused(error: BadFree) {
     log::error!("bench: an object was not taken back: {error}");
 }
 
@@ -88,7 +89,7 @@ fn pairs<const SIZE: usize>(bencher: &mut Bencher) -> Result<(), BenchError> {
     );
     bencher.each("", PAIRS, |_| {
         if let Ok(object) = MEMORY.kmalloc(SIZE, Gfp::KERNEL) {
-            free(black_box(object));
+            free(opaque_pointer(object));
         }
     });
     leave_nothing()
@@ -102,7 +103,7 @@ fn runtime(bencher: &mut Bencher) -> Result<(), BenchError> {
     );
     bencher.each("", PAIRS, |_| {
         if let Ok(object) = MEMORY.kmalloc(black_box(64), Gfp::KERNEL) {
-            free(black_box(object));
+            free(opaque_pointer(object));
         }
     });
     leave_nothing()

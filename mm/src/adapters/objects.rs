@@ -4,7 +4,7 @@ use core::ptr::NonNull;
 
 use crate::buddy::{Gfp, Told};
 use crate::frame::{FrameState, FrameTable, Offer, SlabFrame};
-use crate::platform::Platform;
+use crate::platform::{Platform, Profile};
 use crate::slab::{Ask, BadFree, Cache, Neighbours, Object};
 use crate::system::{AllocError, Core, Home, KmemCache, Memory};
 
@@ -260,6 +260,9 @@ impl<P: Platform> Memory<P> {
 impl<H: Home> KmemCache<H> {
     /// Gives an object back (Linux: `kmem_cache_free`). Context: any but NMI.
     ///
+    /// In the plain profile a cache takes its caller's word for it whose object it is, as Linux does without
+    /// `CONFIG_SLAB_FREELIST_HARDENED`, on machines of one node.
+    ///
     /// # Errors
     /// [`BadFree`]; nothing is changed then.
     ///
@@ -269,8 +272,14 @@ impl<H: Home> KmemCache<H> {
     #[inline(always)]
     #[track_caller]
     pub unsafe fn free(&self, object: NonNull<u8>) -> Result<(), BadFree> {
-        // SAFETY: as in `kfree`.
-        let offered = unsafe { Object::given_up(object) };
+        // SAFETY: the caller owns it, and gives it up: it says that it is of this cache.
+        let mut offered = unsafe { Object::given_up(object) };
+        if H::P::PROFILE == Profile::Plain {
+            match self.memory().put_trusted(offered, self.way()) {
+                Ok(()) => return Ok(()),
+                Err(object) => offered = object,
+            }
+        }
         let is_ours = |cache| cache == self.id();
         match self.memory().put_at_hand(offered, is_ours) {
             Ok(()) => Ok(()),
@@ -293,6 +302,15 @@ impl<H: Home> KmemCache<H> {
         objects: &mut [Option<NonNull<u8>>],
     ) -> Result<(), (usize, BadFree)> {
         let memory = self.memory();
+        if H::P::PROFILE == Profile::Plain {
+            let given = objects.iter_mut().map_while(|place| {
+                // SAFETY: the caller's word.
+                Some(unsafe { Object::given_up(place.take()?) })
+            });
+            if memory.put_many_trusted(given, self.way()) == objects.len() {
+                return Ok(());
+            }
+        }
         let none = (0, BadFree::NotASlab);
         let core = memory.core().ok_or(none)?;
         let cache = core.caches.get(self.id()).ok_or(none)?;

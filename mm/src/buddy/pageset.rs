@@ -165,10 +165,11 @@ const NOWHERE: CachedWord = {
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct PageSet {
-    /// Blocks of several pages. First: their places are then at a multiple from the start of a CPU's cell.
-    blocks: [Stack<33>; BLOCKS],
-    /// Single pages, which come and go by hundreds.
+    /// Single pages, which come and go by hundreds. First: their places are then at a multiple from the start of a
+    /// CPU's cell.
     pages: [Stack<257>; KINDS],
+    /// Blocks of several pages.
+    blocks: [Stack<33>; BLOCKS],
     pattern: Pattern,
     /// Which one of two sets this is, with `percpu_pagelists=classic`.
     classic: Option<Temperature>,

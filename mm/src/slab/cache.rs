@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::SlabFlags;
-use super::at_hand::{WAYS, way_of};
+use super::at_hand::{CACHES, way_of};
 use super::debug::Ask;
 use super::definition::{Name, Place};
 use super::ground::Ground;
@@ -181,7 +181,7 @@ impl Cache {
     /// The number of the way that CPUs have to their objects of the cache, and what it leads to.
     pub(crate) fn way(&self) -> Option<(usize, &Cells)> {
         let way = way_of(usize::from(self.id));
-        let rooms = self.rooms.get().filter(|_| way < WAYS)?;
+        let rooms = self.rooms.get().filter(|_| way < CACHES)?;
         Some((way, &rooms.cells))
     }
 

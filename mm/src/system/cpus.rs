@@ -5,7 +5,7 @@ use super::AtHand;
 use crate::frame::ZoneId;
 use crate::mem::Array;
 use crate::platform::{CpuId, NodeId};
-use crate::slab::Cache;
+use crate::slab::{Cache, at_hand::trusting};
 use crate::sync::Presence;
 use crate::zone::{Node, Pages, Zone, ZoneKind};
 
@@ -87,10 +87,13 @@ impl Cpus {
         }
     }
 
-    /// Makes the ways of CPUs to what they have of a cache.
-    pub(super) fn make_way(&self, cache: &Cache) {
+    /// Makes the ways of CPUs to what they have of a cache; `trusts`: with those that take a caller's word.
+    pub(super) fn make_way(&self, cache: &Cache, trusts: bool) {
         if let Some((way, cells)) = cache.way() {
             self.at_hand.ways().set_others(way, cells);
+            if trusts {
+                self.at_hand.ways().set_others(trusting(way), cells);
+            }
         }
     }
 

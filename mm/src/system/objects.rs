@@ -11,8 +11,9 @@ use super::soil::Soil;
 use super::{AllocError, Core, Home, Memory};
 use crate::addr::{PhysAddr, VirtAddr};
 use crate::buddy::{Gfp, Told, Trace};
-use crate::platform::{NodeId, Platform};
+use crate::platform::{NodeId, Platform, Profile};
 use crate::report::Corruption;
+use crate::slab::at_hand::OwnWay;
 use crate::slab::{
     Ask, Cache, CacheError, CacheStats, Caches, Object, SlabFlags, Wish, at_hand, cache_for,
 };
@@ -66,10 +67,24 @@ impl<P: Platform> Memory<P> {
     /// An object that this CPU has at hand of a cache.
     #[inline(always)]
     pub(super) fn object_at_hand(&self, cache: usize) -> Option<Object> {
+        self.object_by(|here| at_hand::take(here, cache, P::PROFILE))
+    }
+
+    /// The same for a cache that knows its own way.
+    #[inline(always)]
+    fn own_object_at_hand(&self, way: OwnWay) -> Option<Object> {
+        self.object_by(|here| at_hand::take_own(here, way, P::PROFILE))
+    }
+
+    #[inline(always)]
+    fn object_by(
+        &self,
+        take: impl FnOnce(&at_hand::Here<'_>) -> Result<(Object, bool), bool>,
+    ) -> Option<Object> {
         let pin = Pin::new(&self.platform);
         let here = self.here(&pin)?;
         // Each way lets the pin go by itself: nothing needs to be looked at twice.
-        match at_hand::take(&here.ways().other(), cache, P::PROFILE) {
+        match take(&here.ways().other()) {
             Ok((object, is_drain_wanted)) => {
                 if is_drain_wanted {
                     self.serve_drains_here();
@@ -134,6 +149,52 @@ impl<P: Platform> Memory<P> {
                 Err(object)
             }
         }
+    }
+
+    /// Puts an object to those that this CPU has at hand of the cache that the caller says it is of, where that is enough.
+    ///
+    /// # Errors
+    /// The object, if it is not, or there is no room.
+    #[inline(always)]
+    pub(crate) fn put_trusted(&self, object: Object, way: OwnWay) -> Result<(), Object> {
+        let pin = Pin::new(&self.platform);
+        let Some(here) = self.here(&pin) else {
+            return Err(object);
+        };
+        match at_hand::put_trusted(&here.ways().other(), way, object) {
+            Ok(is_drain_wanted) => {
+                if is_drain_wanted {
+                    self.serve_drains_here();
+                }
+                drop(pin);
+                Ok(())
+            }
+            Err((object, is_drain_wanted)) => {
+                if is_drain_wanted {
+                    self.serve_drains_here();
+                }
+                drop(pin);
+                Err(object)
+            }
+        }
+    }
+
+    /// The same for many, as long as there is room. Answers how many went there.
+    #[inline(always)]
+    pub(crate) fn put_many_trusted(
+        &self,
+        objects: impl Iterator<Item = Object>,
+        way: OwnWay,
+    ) -> usize {
+        let pin = Pin::new(&self.platform);
+        let Some(here) = self.here(&pin) else {
+            return 0;
+        };
+        let (came, is_drain_wanted) = at_hand::put_many_trusted(&here.ways().other(), way, objects);
+        if is_drain_wanted {
+            self.serve_drains_here();
+        }
+        came
     }
 
     /// Where an object is, if it is anywhere.
@@ -286,10 +347,19 @@ impl<P: Platform> Memory<P> {
     }
 }
 
+impl Core {
+    /// Whether a cache takes its caller's word for it whose object it is given: in the plain profile, where no object is
+    /// looked at, none is another node's, and none is the guard pool's.
+    pub(super) fn trusts_callers<P: Platform>(&self) -> bool {
+        P::PROFILE == Profile::Plain && self.nodes.len() < 2 && self.kfence.is_none()
+    }
+}
+
 /// A cache for objects of one size (Linux: `kmem_cache`). It is one for all that are alike, unless
 /// [`SlabFlags::NO_MERGE`] forbids that. Dropped without [`Self::destroy`], it stays for good.
 pub struct KmemCache<H: Home> {
     id: u16,
+    way: OwnWay,
     home: H,
 }
 
@@ -347,8 +417,9 @@ impl<H: Home> KmemCache<H> {
     }
 
     /// The handle to a cache.
-    pub(super) const fn of(id: u16, home: H) -> Self {
-        Self { id, home }
+    pub(super) fn of(id: u16, home: H) -> Self {
+        let way = OwnWay::of(id);
+        Self { id, way, home }
     }
 
     pub(super) fn parts(&self) -> Option<(&Memory<H::P>, &Core, &Cache)> {
@@ -360,6 +431,11 @@ impl<H: Home> KmemCache<H> {
     /// Its number; [`BadFree::OtherCache`](crate::slab::BadFree) is told by it.
     pub(crate) const fn id(&self) -> u16 {
         self.id
+    }
+
+    /// Its way to what CPUs have at hand.
+    pub(crate) const fn way(&self) -> OwnWay {
+        self.way
     }
 
     pub(crate) const fn home(&self) -> H {
@@ -381,7 +457,7 @@ impl<H: Home> KmemCache<H> {
     pub fn alloc(&self, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
         // Whether its objects may be zeroed is known further on.
         if !gfp.contains(Gfp::ZERO)
-            && let Some(object) = self.memory().object_at_hand(usize::from(self.id))
+            && let Some(object) = self.memory().own_object_at_hand(self.way)
         {
             return Ok(object.into_raw());
         }

@@ -77,7 +77,8 @@ impl<P: Platform> Ground for Soil<'_, P> {
     }
 
     fn make_way(&self, cache: &Cache) {
-        self.core.cpus.make_way(cache);
+        let trusts = self.core.trusts_callers::<P>();
+        self.core.cpus.make_way(cache, trusts);
     }
 
     fn free_slab_after_grace(&self, block: Exclusive) {

@@ -119,16 +119,23 @@ impl FrameTable {
     }
 
     /// The same offer as its section's records have it, if what was seen of it may be old.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn look_again(&self, offer: Offer) -> Offer {
-        match self.record(offer.pfn) {
-            Some(record) if offer.word == Word::INTERIOR => Offer {
-                record,
-                word: record.get().word_acquire(),
-                ..offer
-            },
-            _ => offer,
+        match offer.word == Word::INTERIOR {
+            true => self.by_section(offer),
+            false => offer,
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn by_section(&self, offer: Offer) -> Offer {
+        let found = self.record(offer.pfn).map(|record| Offer {
+            record,
+            word: record.get().word_acquire(),
+            pfn: offer.pfn,
+        });
+        found.unwrap_or(offer)
     }
 
     /// A block that is given up.

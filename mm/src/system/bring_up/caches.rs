@@ -29,7 +29,7 @@ impl<P: Platform> Builder<'_, P> {
         self.summary.cache_bytes = bytes;
         let ram = self.take(bytes, 64, NodeChoice::Any)?;
         let caches = Caches::bring_up(self.platform, ram, (cpus, nodes), &setup)?;
-        caches.iter().for_each(|cache| known.make_way(cache));
+        caches.iter().for_each(|cache| known.make_way(cache, false));
         Ok(caches)
     }
 }
