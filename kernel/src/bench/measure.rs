@@ -2,9 +2,10 @@
 
 use super::{BenchError, ROUNDS};
 use crate::arch::irq::IrqGuard;
+use crate::arch::registers::opaque;
 use crate::arch::time::tsc;
 use crate::kprintln;
-use crate::num::to_u64;
+use crate::num::{to_u64, to_usize};
 use crate::shell::interrupt;
 use core::hint::black_box;
 
@@ -126,14 +127,14 @@ fn least_round(mut round: impl FnMut() -> u64) -> u64 {
 /// Ticks of `operations` calls, with interrupts off.
 ///
 /// Inlined, so that the operation sits in the loop as it would in real code. The index is hidden
-/// from the optimiser, which could else fold the loop; an empty loop pays the same for that.
+/// from the optimiser, which could else fold the loop.
 #[inline(always)]
 fn time_loop(operations: usize, mut operation: impl FnMut(usize)) -> u64 {
     let _irq = IrqGuard::new();
     let operations = black_box(operations);
     let start = tsc();
     for index in 0..operations {
-        operation(black_box(index));
+        operation(to_usize(opaque(to_u64(index))));
     }
     tsc().wrapping_sub(start)
 }

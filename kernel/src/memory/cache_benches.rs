@@ -59,7 +59,7 @@ fn with_cache(
 fn pairs(bencher: &mut Bencher) -> Result<(), BenchError> {
     with_cache(|cache| {
         pair(cache);
-        bencher.each("", PAIRS, |_| pair(cache));
+        bencher.each("", PAIRS, move |_| pair(cache));
         Ok(())
     })
 }
