@@ -30,7 +30,8 @@ mod recorder;
 pub mod tlb;
 
 pub use config::{
-    Classic, Debug, Flat, Hardened, Latent, Listed, Plain, Recorded, SimConfig, Sparse, Vmemmap,
+    Classic, Debug, Flat, Hardened, Latent, Listed, OldVmemmap, Plain, Recorded, SimConfig, Sparse,
+    Vmemmap,
 };
 pub use cpus::{OnCpu, Trouble};
 pub use explicit::Given;

@@ -12,6 +12,8 @@ pub trait SimConfig: Send + Sync + 'static {
     /// Whether the platform keeps what the library has for each CPU: those that map their records do, so
     /// that both ways are gone.
     const HAS_ANCHORS: bool = matches!(Self::MODEL, MemoryModel::Vmemmap);
+    /// Whether CPUs remember for good that nothing was mapped where the frame table's array is.
+    const IS_WINDOW_OLD: bool = false;
     /// Whether CPUs have page lists unless a test says otherwise. Most tests look at the free areas
     /// themselves.
     const LISTS: PageLists = PageLists::Off;
@@ -51,6 +53,7 @@ pub struct Listed<C>(std::marker::PhantomData<fn() -> C>);
 impl<C: SimConfig> SimConfig for Listed<C> {
     const PROFILE: Profile = C::PROFILE;
     const MODEL: MemoryModel = C::MODEL;
+    const IS_WINDOW_OLD: bool = C::IS_WINDOW_OLD;
     const LISTS: PageLists = PageLists::Tuned;
     const POPULATE: Populate = C::POPULATE;
 }
@@ -76,11 +79,14 @@ pub trait SimProfile: Send + Sync + 'static {
 pub trait SimModel: Send + Sync + 'static {
     /// The model.
     const MODEL: MemoryModel;
+    /// As [`SimConfig::IS_WINDOW_OLD`].
+    const IS_WINDOW_OLD: bool = false;
 }
 
 impl<P: SimProfile, M: SimModel> SimConfig for (P, M) {
     const PROFILE: Profile = P::PROFILE;
     const MODEL: MemoryModel = M::MODEL;
+    const IS_WINDOW_OLD: bool = M::IS_WINDOW_OLD;
 }
 
 /// [`Profile::Plain`].
@@ -113,6 +119,14 @@ pub struct Vmemmap;
 #[derive(Debug)]
 pub struct Flat;
 
+/// The same, where CPUs remember for good what they read before records were mapped.
+#[derive(Debug)]
+pub struct OldVmemmap;
+
+impl SimModel for OldVmemmap {
+    const MODEL: MemoryModel = MemoryModel::Vmemmap;
+    const IS_WINDOW_OLD: bool = true;
+}
 impl SimModel for Sparse {
     const MODEL: MemoryModel = MemoryModel::Sparse;
 }

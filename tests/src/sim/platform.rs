@@ -556,7 +556,10 @@ unsafe impl<C: SimConfig> Platform for SimPlatform<C> {
             self.ram
                 .scribble(tables.start().checked_add(at).unwrap(), 0xa5);
         }
-        self.ram.alias(at, ram)
+        match C::IS_WINDOW_OLD {
+            true => Ok(()),
+            false => self.ram.alias(at, ram),
+        }
     }
 
     fn protect_page(&self, page: PhysAddr, access: PageAccess) -> Result<(), ProtectPageError> {

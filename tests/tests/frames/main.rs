@@ -19,6 +19,7 @@ mod locks;
 mod misuse;
 mod model;
 mod nodes;
+mod old_window;
 mod origins;
 mod page_lists;
 mod pagealloc;
