@@ -286,15 +286,10 @@ impl<C: SimConfig> SimPlatform<C> {
         std::mem::take(&mut *self.rescheduled.lock().unwrap())
     }
 
-    /// Runs `body`, interrupted by `handler` as by an NMI, whenever the library calls its platform on
-    /// this thread. Answers how often that was.
-    pub fn with_nmis(&self, handler: impl Fn(), body: impl FnOnce()) -> u64 {
-        nmi::with_handler(&handler, body)
-    }
-
-    /// One such point more: for tracers, which are called with locks held.
-    pub fn nmi_point(&self) {
-        nmi::point();
+    /// Whether this thread's CPU takes interrupts.
+    #[must_use]
+    pub fn irqs_are_on(&self) -> bool {
+        self.cpus.irqs_are_on()
     }
 
     /// From now on this thread calls [`is_called`](Self::is_called) on `cpu` whenever it has unmasked
@@ -442,6 +437,7 @@ unsafe impl<C: SimConfig> Platform for SimPlatform<C> {
     /// The other thread gets the host's CPU; a machine that waits for a CPU which does nothing
     /// soon gives up, unless there are threads on others: the host may let those wait for long.
     fn relax(&self, rounds: u32) -> bool {
+        nmi::point();
         std::thread::yield_now();
         rounds < patience::rounds(self.cpus.has_others())
     }

@@ -1,0 +1,5 @@
+//! Everything at once, for long: all that the library hands out, on all CPUs, interrupted at every point.
+
+mod endures;
+mod injected;
+mod player;
