@@ -111,8 +111,10 @@ fn endures<C: SimConfig>(name: &str, rounds: u64) {
         let after = world.settle();
         world.look();
         assert_eq!(
-            after, before,
-            "frames, after round {round} of seed {seed:#x}"
+            after,
+            before,
+            "frames, after round {round} of seed {seed:#x}: {:?}",
+            machine.vmalloc_stats()
         );
     }
     let refused = sums.refused.into_inner();

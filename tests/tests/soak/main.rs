@@ -1,5 +1,6 @@
 //! Everything at once, for long: all that the library hands out, on all CPUs, interrupted at every point.
 
 mod endures;
+mod handed;
 mod injected;
 mod player;

@@ -36,9 +36,9 @@ impl<C: SimConfig> World<C> {
         let mut machine = builder.boot();
         let areas = VirtRange::from_size(VirtAddr::new(AREAS), 256 * MIB).unwrap();
         let space = SimSpace::adopt(&machine, areas).unwrap();
-        // Records of areas stay: as many as there may be, of those that wait for a purge, too.
+        // Records of areas stay: as many as there may be, with those that wait for a purge, and the 8,192 that may lie ready.
         machine.set_vmalloc_lazy_max(256);
-        machine.vmalloc_reserve(2_000).unwrap();
+        machine.vmalloc_reserve(10_000).unwrap();
         make_room(&machine, players * CACHES + 1);
         machine.shrink_caches();
         assert!(machine.drain_all_pages());
@@ -123,12 +123,12 @@ pub(crate) struct Player<'m, C: SimConfig> {
     cookie: Option<Cookie>,
 }
 
-fn filled(object: NonNull<u8>, size: usize, byte: u8) {
+pub(crate) fn filled(object: NonNull<u8>, size: usize, byte: u8) {
     // SAFETY: that large, and the caller's.
     unsafe { object.write_bytes(byte, size) };
 }
 
-fn holds(object: NonNull<u8>, size: usize, byte: u8) {
+pub(crate) fn holds(object: NonNull<u8>, size: usize, byte: u8) {
     // SAFETY: as above; it was filled.
     let bytes = unsafe { std::slice::from_raw_parts(object.as_ptr(), size) };
     assert!(bytes.iter().all(|&found| found == byte));
