@@ -2,5 +2,6 @@
 
 mod endures;
 mod handed;
+mod hidden;
 mod injected;
 mod player;
