@@ -7,7 +7,7 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock};
 
-use mm::addr::{PfnRange, PhysAddr, PhysRange, VirtAddr, VirtRange};
+use mm::addr::{Pfn, PfnRange, PhysAddr, PhysRange, VirtAddr, VirtRange};
 use mm::config::PAGE_SIZE;
 use mm::mem::{EarlyRam, RamClaim};
 use mm::memblock::{Floor, Memblock, Request};
@@ -344,6 +344,12 @@ impl<C: SimConfig> SimPlatform<C> {
     #[must_use]
     pub fn tlb_kicks(&self) -> u64 {
         self.paging.kicks()
+    }
+
+    /// How often a frame was freed so far. Only the debug profile tells.
+    #[must_use]
+    pub fn times_freed(&self, pfn: Pfn) -> u64 {
+        self.paging.generations.of(pfn.addr())
     }
 
     /// O8: no CPU remembers what is not in the page tables.

@@ -4,4 +4,5 @@ mod endures;
 mod handed;
 mod hidden;
 mod injected;
+mod kinds;
 mod player;
