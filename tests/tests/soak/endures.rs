@@ -129,7 +129,7 @@ fn endures<C: SimConfig>(name: &str, rounds: u64) {
     world.finish();
 }
 
-/// For an hour: `MM_CASES=1500`.
+/// For an hour: `MM_CASES=3000`.
 #[test]
 fn everything_at_once_endures() {
     endures::<Listed<Usual>>("hardened", cases(20));
