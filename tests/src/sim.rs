@@ -38,6 +38,7 @@ pub use explicit::Given;
 pub use gaps::Gaps;
 pub use kernel_space::{Mapped, SimSpace};
 pub use machine::{BootError, Builder, Machine, Running};
+pub use nmi::Place;
 pub use pages::OnMachine;
 pub use patience::without_patience;
 pub use platform::{CALLED_FROM, SimPlatform};

@@ -55,8 +55,9 @@ impl<P: Platform> Memory<P> {
 
     /// Maps frames in a row for user code, as [`Self::map_pages`], and says what they belong to. With `page_table_check=on`
     /// mappings are counted, and what Linux's table (`page_table_check.rst`) prohibits is refused and reported: an anonymous page that is
-    /// mapped already is mapped again to be read only, and no page is anonymous here and named there. Context: task,
-    /// as [`Self::map_pages`].
+    /// mapped already is mapped again to be read only, and no page is anonymous here and named there. Frames of slabs and page
+    /// tables and reserved ones are refused then, too ([`MapError::KernelOwned`]): who has users see one of his own maps it with
+    /// [`Self::map_pages`]. Context: task, as [`Self::map_pages`].
     ///
     /// # Errors
     /// [`MapError`]; nothing is changed then.
@@ -76,6 +77,13 @@ impl<P: Platform> Memory<P> {
         if let Some(counts) = counts {
             // Before anything is done for each frame of a row that may be absurdly long.
             tables.check(PageTable::addresses_of((start, frames))?)?;
+            let is_owned = |pfn: &Pfn| {
+                self.frames()
+                    .is_some_and(|table| table.is_kernel_owned(*pfn))
+            };
+            if let Some(pfn) = frames.iter().find(is_owned) {
+                return Err(MapError::KernelOwned(pfn));
+            }
             let take = |order| self.take_tables(order, Gfp::KERNEL);
             counts.make_room(self.platform(), frames, take, |block| self.release(block))?;
             let is_writable = protection.contains(Protection::WRITE);

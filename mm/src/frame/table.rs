@@ -313,6 +313,15 @@ impl FrameTable {
         })
     }
 
+    /// Whether code of users has no business with a frame: it is of a slab or a page table, or reserved. Looks at
+    /// eleven records at most. Context: any; the answer is stable only while the block is.
+    pub(crate) fn is_kernel_owned(&self, pfn: Pfn) -> bool {
+        self.head(pfn).is_some_and(|page| {
+            let word = page.frame().word();
+            word.is_slab() || word.is_table() || word.is(FrameState::Reserved)
+        })
+    }
+
     /// The frame behind a direct-map address (Linux: `virt_to_page`). Context: any.
     #[must_use]
     pub fn virt_to_page<P: Platform>(&self, platform: &P, addr: VirtAddr) -> Option<Page<'_>> {

@@ -4,7 +4,7 @@
 use core::fmt;
 
 use super::memory::OutOfTables;
-use crate::addr::{VirtAddr, VirtRange};
+use crate::addr::{Pfn, VirtAddr, VirtRange};
 use crate::report::DoubleMapping;
 
 /// A range that cannot be mapped, or changed.
@@ -45,6 +45,8 @@ pub enum MapError {
     OutOfTables,
     /// The page is mapped elsewhere, and may not be here as well.
     Prohibited(DoubleMapping),
+    /// The frame is the kernel's own: of a slab, a page table, or reserved.
+    KernelOwned(Pfn),
 }
 
 impl From<RangeError> for MapError {
@@ -68,6 +70,7 @@ impl fmt::Display for MapError {
             Self::Foreign(at) => write!(f, "a table on the way to {at:?} is somebody else's"),
             Self::OutOfTables => OutOfTables.fmt(f),
             Self::Prohibited(mapping) => mapping.fmt(f),
+            Self::KernelOwned(pfn) => write!(f, "frame {pfn} is the kernel's own"),
         }
     }
 }

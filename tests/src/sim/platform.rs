@@ -7,7 +7,7 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock};
 
-use mm::addr::{PfnRange, PhysAddr, PhysRange, VirtAddr, VirtRange};
+use mm::addr::{Pfn, PfnRange, PhysAddr, PhysRange, VirtAddr, VirtRange};
 use mm::config::PAGE_SIZE;
 use mm::mem::{EarlyRam, RamClaim};
 use mm::memblock::{Floor, Memblock, Request};
@@ -286,15 +286,10 @@ impl<C: SimConfig> SimPlatform<C> {
         std::mem::take(&mut *self.rescheduled.lock().unwrap())
     }
 
-    /// Runs `body`, interrupted by `handler` as by an NMI, whenever the library calls its platform on
-    /// this thread. Answers how often that was.
-    pub fn with_nmis(&self, handler: impl Fn(), body: impl FnOnce()) -> u64 {
-        nmi::with_handler(&handler, body)
-    }
-
-    /// One such point more: for tracers, which are called with locks held.
-    pub fn nmi_point(&self) {
-        nmi::point();
+    /// Whether this thread's CPU takes interrupts.
+    #[must_use]
+    pub fn irqs_are_on(&self) -> bool {
+        self.cpus.irqs_are_on()
     }
 
     /// From now on this thread calls [`is_called`](Self::is_called) on `cpu` whenever it has unmasked
@@ -349,6 +344,12 @@ impl<C: SimConfig> SimPlatform<C> {
     #[must_use]
     pub fn tlb_kicks(&self) -> u64 {
         self.paging.kicks()
+    }
+
+    /// How often a frame was freed so far. Only the debug profile tells.
+    #[must_use]
+    pub fn times_freed(&self, pfn: Pfn) -> u64 {
+        self.paging.generations.of(pfn.addr())
     }
 
     /// O8: no CPU remembers what is not in the page tables.
@@ -442,6 +443,7 @@ unsafe impl<C: SimConfig> Platform for SimPlatform<C> {
     /// The other thread gets the host's CPU; a machine that waits for a CPU which does nothing
     /// soon gives up, unless there are threads on others: the host may let those wait for long.
     fn relax(&self, rounds: u32) -> bool {
+        nmi::point();
         std::thread::yield_now();
         rounds < patience::rounds(self.cpus.has_others())
     }

@@ -55,7 +55,7 @@ impl Generations {
         }
     }
 
-    fn of(&self, at: PhysAddr) -> u64 {
+    pub(super) fn of(&self, at: PhysAddr) -> u64 {
         let pfn = at.frame().as_u64();
         let piece = self.freed.get((pfn / PIECE) as usize);
         let piece = piece.and_then(OnceLock::get);

@@ -1,10 +1,6 @@
-//! R62: everything that objects can do, while one request for pages in a hundred fails; and objects that go
-//! from some CPUs to others for long, without memory growing.
+//! R62: everything that objects can do, while one request for pages in a hundred fails.
 
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::sync_channel;
-use std::thread;
 
 use mm::buddy::Gfp;
 use mm::slab::SlabFlags;
@@ -249,62 +245,4 @@ fn mixed<C: SimConfig>(blocks: u64, live: usize) {
 fn one_request_for_pages_in_a_hundred_fails_and_nothing_is_lost() {
     mixed::<Listed<Usual>>(cases(8), 3_000);
     mixed::<Listed<Checked>>(1, 500);
-}
-
-/// Four CPUs of two nodes make objects, four give them back: ten million of them with `MM_CASES=100`.
-#[test]
-fn memory_does_not_grow_while_objects_go_from_cpu_to_cpu() {
-    const IN_FLIGHT: u64 = 200;
-    let builder = Machine::<Listed<Usual>>::new()
-        .node(0, 0, 64 * MIB)
-        .node(1, 64 * MIB, 64 * MIB);
-    let machine = builder.cpus_on(&[0, 0, 0, 0, 0, 1, 1, 1, 1]).boot();
-    let each = cases(3) * 25_000;
-    let most = AtomicU64::new(0);
-    let objects = || {
-        let mut objects = 0;
-        machine.for_each_cache(|name, stats| {
-            if name == "kmalloc-64" {
-                objects = stats.objects;
-            }
-        });
-        objects
-    };
-    thread::scope(|scope| {
-        for pair in 0..4_u32 {
-            let (send, receive) = sync_channel::<usize>(IN_FLIGHT as usize);
-            let (machine, most, objects) = (&machine, &most, &objects);
-            scope.spawn(move || {
-                let _here = machine.cpu(1 + 2 * pair);
-                for number in 0..each {
-                    let object = machine.kmalloc(64, Gfp::KERNEL).unwrap();
-                    filled(object, 64, number.to_le_bytes()[0]);
-                    send.send(object.as_ptr().expose_provenance()).unwrap();
-                    if number % 1_000 == 0 {
-                        most.fetch_max(objects(), Ordering::Relaxed);
-                    }
-                }
-            });
-            scope.spawn(move || {
-                // Of the other node, every second time.
-                let _here = machine.cpu([2, 6, 4, 8][pair as usize]);
-                for (number, address) in (0..).zip(receive) {
-                    let object = NonNull::new(std::ptr::with_exposed_provenance_mut(address));
-                    let object = object.unwrap();
-                    holds(object, 64, u64::to_le_bytes(number)[0]);
-                    // SAFETY: it was sent here.
-                    unsafe { machine.kfree(object) }.unwrap();
-                }
-            });
-        }
-    });
-    let most = most.into_inner();
-    // In flight and in hands, at hand of CPUs, and six slabs of each node that are empty or begun.
-    let working_set = 4 * (IN_FLIGHT + 2);
-    let bound = working_set + 9 * 64 + 2 * 6 * 64;
-    // Slabs that objects are scattered over hold free ones, too, but no more than others.
-    assert!(most <= 2 * bound, "{most} objects in slabs");
-    machine.for_each_cache(|name, stats| assert_eq!(stats.active_objects, 0, "{name}"));
-    machine.check();
-    machine.finish();
 }
