@@ -47,6 +47,7 @@ impl<P: Platform> Memory<P> {
                     drop(pin);
                     return Err(FreeError::NotPresent);
                 };
+                let offer = Self::alone(offer, order)?;
                 match here.put(offer, order, trace) {
                     Ok(is_drain_wanted) => {
                         if is_drain_wanted {
@@ -67,7 +68,20 @@ impl<P: Platform> Memory<P> {
         }
         let core = self.core().ok_or(FreeError::NotPresent)?;
         let offer = offer(&core.frames).ok_or(FreeError::NotPresent)?;
+        let offer = Self::alone(offer, order)?;
         self.release_unusual(offer, order, Temperature::Hot, trace)
+    }
+
+    /// In the profile `debug`, has one of several CPUs be the first that give the same block up at once.
+    ///
+    /// # Errors
+    /// [`FreeError::AlreadyFree`] for the others.
+    #[inline(always)]
+    pub(super) fn alone(offer: Offer, order: Order) -> Result<Offer, FreeError> {
+        match P::PROFILE.is_debug() {
+            true => offer.alone(order),
+            false => Ok(offer),
+        }
     }
 
     /// Gives a block back that is none of those that CPUs have at hand.
@@ -167,6 +181,7 @@ impl<P: Platform> Memory<P> {
     ) -> Result<(), FreeError> {
         match core.options.page_lists {
             PageLists::Classic => {
+                let offer = Self::alone(offer, order)?;
                 self.release_unusual(offer, order, Temperature::Cold, &mut Told(&self.platform))
             }
             PageLists::Off | PageLists::Tuned => {
