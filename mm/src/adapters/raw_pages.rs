@@ -38,7 +38,9 @@ impl<P: Platform> Memory<P> {
     ///
     /// # Safety
     ///
-    /// The caller owns the block as a raw number and nobody uses its bytes any more.
+    /// The caller owns the block as a raw number and nobody uses its bytes any more. (What is refused is diagnosis: a
+    /// block that was handed out again meanwhile is not told from the one meant, and of two CPUs that free one block at
+    /// the same moment one is sure to be refused in the profile `debug` only.)
     #[inline(always)]
     pub unsafe fn free_pages(&self, pfn: Pfn, order: Order) -> Result<(), FreeError> {
         // SAFETY: the caller's word, passed on.

@@ -26,6 +26,8 @@ const NODE_SHIFT: u32 = 16;
 const KIND_SHIFT: u32 = 26;
 const KIND_MASK: u64 = 0x3f << KIND_SHIFT;
 const FLAGS_SHIFT: u32 = 32;
+/// A flag that no page has: somebody is giving the block up right now (profile `debug`).
+const GOING: u64 = 1 << 63;
 const NIBBLE: u64 = 0xf;
 const MOBILITY_MASK: u64 = 0x7;
 const NODE_MASK: u64 = 0x3ff;
@@ -304,6 +306,13 @@ impl Word {
     pub(crate) const fn is_unique_block(self, order: Order) -> bool {
         let mask = KIND_MASK | NIBBLE << ORDER_SHIFT | NIBBLE;
         self.0 & mask == widen(order.as_u8()) << ORDER_SHIFT | FrameState::Unique.bits()
+    }
+
+    /// The same word, of a block that somebody is giving up right now.
+    #[inline]
+    #[must_use]
+    pub(crate) const fn going(self) -> Self {
+        Self(self.0 | GOING)
     }
 
     /// The same word without flags: what an owner's block of this zone, order and mobility has.

@@ -47,6 +47,7 @@ impl<P: Platform> Memory<P> {
                     drop(pin);
                     return Err(FreeError::NotPresent);
                 };
+                let offer = Self::alone(here.frames(), offer, order)?;
                 match here.put(offer, order, trace) {
                     Ok(is_drain_wanted) => {
                         if is_drain_wanted {
@@ -67,6 +68,7 @@ impl<P: Platform> Memory<P> {
         }
         let core = self.core().ok_or(FreeError::NotPresent)?;
         let offer = offer(&core.frames).ok_or(FreeError::NotPresent)?;
+        let offer = Self::alone(&core.frames, offer, order)?;
         self.release_unusual(offer, order, Temperature::Hot, trace)
     }
 
@@ -78,6 +80,10 @@ impl<P: Platform> Memory<P> {
         offer: impl FnOnce(&FrameTable) -> Option<Offer>,
         trace: &mut impl Trace,
     ) -> bool {
+        // Who debugs wants to know who else does so at this moment: the longer way finds out.
+        if P::PROFILE.is_debug() {
+            return false;
+        }
         let pin = Pin::new(&self.platform);
         let Some(here) = self.here(&pin) else {
             return false;
@@ -107,6 +113,22 @@ impl<P: Platform> Memory<P> {
                 }
                 false
             }
+        }
+    }
+
+    /// In the profile `debug`, has one of several CPUs be the first that give the same block up at once.
+    ///
+    /// # Errors
+    /// [`FreeError::AlreadyFree`] for the others.
+    #[inline(always)]
+    pub(super) fn alone(
+        frames: &FrameTable,
+        offer: Offer,
+        order: Order,
+    ) -> Result<Offer, FreeError> {
+        match P::PROFILE.is_debug() {
+            true => frames.look_again(offer).alone(order),
+            false => Ok(offer),
         }
     }
 
@@ -144,6 +166,7 @@ impl<P: Platform> Memory<P> {
             return Ok(None);
         };
         let offered = core.frames.offered::<P>(block);
+        let offered = offered.map(|offer| core.frames.look_again(offer));
         offered.map(Some).map_err(|_| FreeError::NotPresent)
     }
 
@@ -208,6 +231,7 @@ impl<P: Platform> Memory<P> {
     ) -> Result<(), FreeError> {
         match core.options.page_lists {
             PageLists::Classic => {
+                let offer = Self::alone(&core.frames, offer, order)?;
                 self.release_unusual(offer, order, Temperature::Cold, &mut Told(&self.platform))
             }
             PageLists::Off | PageLists::Tuned => {

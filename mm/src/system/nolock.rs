@@ -77,6 +77,7 @@ impl<P: Platform> Memory<P> {
         offer: Offer,
         order: Order,
     ) -> Result<(), FreeError> {
+        let offer = Self::alone(&core.frames, offer, order)?;
         let word = offer.word();
         let block = offer.accept(&core.frames, order)?;
         let Some(block) = core.wipe(&self.platform, block) else {

@@ -11,6 +11,7 @@ use mm::buddy::Step;
 use mm::report::{Check, Corruption};
 use mm::system::Block;
 use mm_tests::sim::{Listed, Machine, Plain, SimConfig, Usual, Vmemmap};
+use mm_tests::threads::join;
 
 const MIB: u64 = 1 << 20;
 
@@ -29,7 +30,7 @@ fn asked_in_between<T: Send>(
 ) {
     let (ready, asked) = (Barrier::new(2), Barrier::new(2));
     thread::scope(|scope| {
-        scope.spawn(|| {
+        let other = scope.spawn(|| {
             let _here = machine.cpu(1);
             let held = first();
             ready.wait();
@@ -42,6 +43,7 @@ fn asked_in_between<T: Send>(
         ask();
         assert!(!machine.drain_all_pages());
         asked.wait();
+        join([other]);
     });
 }
 
@@ -113,7 +115,7 @@ fn with_visits<T>(
 ) -> T {
     let gaps = machine.hardware().both_ends_of_gaps(0);
     thread::scope(|scope| {
-        scope.spawn(move || {
+        let visitor = scope.spawn(move || {
             let _here = machine.cpu(1);
             let mut number = 0;
             gaps.each(|| {
@@ -123,6 +125,7 @@ fn with_visits<T>(
         });
         let outcome = work();
         machine.hardware().no_more_gaps();
+        join([visitor]);
         outcome
     })
 }
@@ -170,7 +173,7 @@ fn is_served_though_pages_move(time: u32, gfp: Gfp) -> bool {
     let back = taken.split_off(taken.len() - 10);
     thread::scope(|scope| {
         let machine = &machine;
-        scope.spawn(move || {
+        let other = scope.spawn(move || {
             let _here = machine.cpu(1);
             drop(back);
             done.send(()).unwrap();
@@ -191,6 +194,7 @@ fn is_served_though_pages_move(time: u32, gfp: Gfp) -> bool {
         };
         found = Block::alloc_traced(&**machine, gfp, Order::ZERO, &mut meet).ok();
         drop(go);
+        join([other]);
     });
     assert!(found.is_some() || seen < time, "{time}");
     drop((found, taken));

@@ -28,5 +28,6 @@ mod ranges;
 mod replay;
 mod shapes;
 mod states;
+mod twice;
 mod worlds;
 mod zones;

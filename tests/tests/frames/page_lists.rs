@@ -15,6 +15,7 @@ use mm_tests::seed::{Random, cases, seed};
 use mm_tests::sim::{
     Checked, Hardened, Listed, Machine, Plain, SimConfig, SimPlatform, Usual, Vmemmap,
 };
+use mm_tests::threads::join;
 
 type Handle<'m, C> = Block<&'m Memory<SimPlatform<C>>>;
 
@@ -49,12 +50,13 @@ fn each_cpu_uses_its_own_lists<C: SimConfig>() {
         let lists = || [0, 1, 2, 3].map(|cpu| on_lists(&machine, cpu));
         let before = lists();
         thread::scope(|scope| {
-            scope.spawn(|| {
+            let other = scope.spawn(|| {
                 let _here = machine.cpu(here);
                 for _ in 0..3 {
                     drop(machine.alloc_block(Gfp::KERNEL, Order::ZERO).unwrap());
                 }
             });
+            join([other]);
         });
         for (cpu, (before, now)) in (0..).zip(before.into_iter().zip(lists())) {
             assert_eq!(before != now, cpu == here, "CPU {cpu} while {here} ran");
@@ -81,7 +83,7 @@ fn a_cpu_that_runs_keeps_its_lists_however_often_others_ask() {
         .boot();
     let (ready, done) = (Barrier::new(2), Barrier::new(2));
     thread::scope(|scope| {
-        scope.spawn(|| {
+        let other = scope.spawn(|| {
             let _here = machine.cpu(1);
             touch(&machine);
             ready.wait();
@@ -96,6 +98,7 @@ fn a_cpu_that_runs_keeps_its_lists_however_often_others_ask() {
         ready.wait();
         let drained = [(); 3].map(|()| machine.drain_all_pages());
         done.wait();
+        join([other]);
         assert_eq!(drained, [false; 3], "nobody is away");
     });
     assert!(machine.drain_all_pages());
@@ -234,13 +237,17 @@ fn reach(row: Option<Doing>) {
         };
         let (ready, stop) = (Barrier::new(spinning.len() + 1), AtomicBool::new(false));
         let got = thread::scope(|scope| {
-            for &cpu in &spinning {
-                let (machine, ready, stop) = (&machine, &ready, &stop);
-                scope.spawn(move || spin(machine, cpu, ready, stop));
-            }
+            let threads: Vec<_> = spinning
+                .iter()
+                .map(|&cpu| {
+                    let (machine, ready, stop) = (&machine, &ready, &stop);
+                    scope.spawn(move || spin(machine, cpu, ready, stop))
+                })
+                .collect();
             ready.wait();
             let got = take_all(&machine, gfp);
             stop.store(true, Ordering::Release);
+            join(threads);
             got
         });
         assert_eq!(got, free, "round {round}, {doing:?}");
@@ -442,7 +449,7 @@ fn a_request_that_cannot_wait_leaves_the_lists_of_cpus_that_run_alone() {
     let machine = machine.ram(0, 32 * MIB).cpus(2).boot();
     let (listed, failed) = (Barrier::new(2), Barrier::new(2));
     thread::scope(|scope| {
-        scope.spawn(|| {
+        let other = scope.spawn(|| {
             let _here = machine.cpu(1);
             let [first, pages @ ..] =
                 [(); 3].map(|()| machine.alloc_block(Gfp::KERNEL, Order::ZERO).unwrap());
@@ -464,6 +471,7 @@ fn a_request_that_cannot_wait_leaves_the_lists_of_cpus_that_run_alone() {
             blocks.push(block);
         }
         failed.wait();
+        join([other]);
     });
     machine.finish();
 }

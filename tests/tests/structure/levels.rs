@@ -41,7 +41,7 @@ const ROOMS: [(&str, usize, usize); 8] = [
     ("platform", 245, 1),
     ("sync", 960, 22),
     ("mem", 292, 17),
-    ("frame/table", 1020, 29),
+    ("frame/table", 1040, 29),
     ("slab/object", 560, 46),
     ("pagetable/entry_io", 85, 4),
     ("kspace/raw", 620, 41),

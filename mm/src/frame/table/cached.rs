@@ -301,6 +301,29 @@ impl Offer {
         }
     }
 
+    /// Makes sure that nobody else gives the same block up at this moment: of several, one is the first. For the profile
+    /// `debug`; it is one locked instruction. What is no block of `order` stays as it is.
+    ///
+    /// # Errors
+    /// [`FreeError::AlreadyFree`]: somebody else was first.
+    pub(crate) fn alone(self, order: Order) -> Result<Self, FreeError> {
+        let record = self.record.get();
+        let word = record.word_acquire();
+        if !self.is_block(order) || !word.is_unique_block(order) {
+            return Ok(Self { word, ..self });
+        }
+        if word == word.going() {
+            return Err(FreeError::AlreadyFree);
+        }
+        let first = record.exchange(word, word.going());
+        first.map_err(|_| FreeError::AlreadyFree)?;
+        // INVARIANT: what says that it is a block with an owner stays as it is.
+        Ok(Self {
+            word: self.word.going(),
+            ..self
+        })
+    }
+
     /// Marks the block as one on a CPU's list, if its record says `owned`: that it has an owner, is of
     /// the list's zone, order and mobility, and has no flag set.
     ///
