@@ -172,9 +172,8 @@ impl core::error::Error for ProtectPageError {}
 ///    exclusive alias of the physical one before it answers `Ok`, and leaves it so;
 /// 6. [`frame_table_base`](Self::frame_table_base) always gives the same answer; where it gives
 ///    one, it is page-aligned and starts a virtual range that holds a 32-byte record for each
-///    frame up to the CPU's physical width and that nobody else maps; so many bytes from there on as
-///    [`frame_table_readable`](Self::frame_table_readable) says can be read at any time, and are zero where nothing is mapped
-///    yet;
+///    frame up to the CPU's physical width and that nobody else maps; as much of it as
+///    [`frame_table_readable`](Self::frame_table_readable) says can always be read, as zeros where nothing is mapped;
 /// 7. [`is_zeroed`](Self::is_zeroed) answers `true` only if all bytes of the range are zero;
 /// 8. between [`pin`](Self::pin) and the matching [`unpin`](Self::unpin) the task does not move to
 ///    another CPU and no other task runs on its own: only interrupt, NMI and exception handlers do,

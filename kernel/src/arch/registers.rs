@@ -34,6 +34,10 @@ pub fn opaque(mut number: u64) -> u64 {
 /// The same of a pointer.
 #[inline(always)]
 #[must_use]
+#[expect(
+    clippy::pointers_in_nomem_asm_block,
+    reason = "nothing is read or written"
+)]
 pub fn opaque_pointer(pointer: NonNull<u8>) -> NonNull<u8> {
     let mut hidden = pointer.as_ptr();
     // SAFETY: no instruction.

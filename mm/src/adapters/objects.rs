@@ -301,16 +301,30 @@ impl<H: Home> KmemCache<H> {
         &self,
         objects: &mut [Option<NonNull<u8>>],
     ) -> Result<(), (usize, BadFree)> {
-        let memory = self.memory();
         if H::P::PROFILE == Profile::Plain {
             let given = objects.iter_mut().map_while(|place| {
                 // SAFETY: the caller's word.
                 Some(unsafe { Object::given_up(place.take()?) })
             });
-            if memory.put_many_trusted(given, self.way()) == objects.len() {
+            if self.memory().put_many_trusted(given, self.way()) == objects.len() {
                 return Ok(());
             }
         }
+        // SAFETY: the caller's word, passed on.
+        unsafe { self.free_others(objects) }
+    }
+
+    /// The same for those that somebody has to look at.
+    ///
+    /// # Safety
+    /// As [`Self::free`], for each.
+    #[inline(never)]
+    #[track_caller]
+    unsafe fn free_others(
+        &self,
+        objects: &mut [Option<NonNull<u8>>],
+    ) -> Result<(), (usize, BadFree)> {
+        let memory = self.memory();
         let none = (0, BadFree::NotASlab);
         let core = memory.core().ok_or(none)?;
         let cache = core.caches.get(self.id()).ok_or(none)?;

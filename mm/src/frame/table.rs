@@ -137,7 +137,8 @@ impl FrameTable {
         let Some(base) = base.filter(|_| P::MODEL == MemoryModel::Vmemmap) else {
             return Window(&[]);
         };
-        let readable = to_index(platform.frame_table_readable()) / size_of::<Frame>();
+        let record = to_count(size_of::<Frame>());
+        let readable = to_index(platform.frame_table_readable().div_euclid(record));
         let frames = to_index(limit.as_u64()).min(readable);
         let first = core::ptr::with_exposed_provenance_mut(to_index(base.as_u64()));
         let first = NonNull::<Frame>::new(first).filter(|first| first.is_aligned());

@@ -123,7 +123,7 @@ impl Magazine {
         let mut came: usize = 0;
         let mut refused = None;
         for (place, (mut object, (tag, at))) in places.iter_mut().zip(objects) {
-            let is_good = self.tag == tag
+            let is_good = tag == self.tag
                 && (!profile.is_hardened()
                     || self.checks.is_place(at) && self.checks.mark_if_taken(&mut object));
             if !is_good {
@@ -140,6 +140,12 @@ impl Magazine {
     /// The same whoever wrote to it: for who looks himself.
     pub(super) fn take_any(&mut self, gauges: &Gauges) -> Option<Object> {
         self.objects.take(&gauges.top, |_| true)
+    }
+
+    /// Whether an object belongs here.
+    #[inline(always)]
+    fn takes(&self, tag: SlabTag) -> bool {
+        tag.eq(&self.tag)
     }
 
     /// Whether objects of these slabs may come.
@@ -175,7 +181,7 @@ impl Magazine {
         profile: Profile,
         gauges: &Gauges,
     ) -> Result<(), Object> {
-        if self.tag != tag {
+        if !self.takes(tag) {
             return Err(object);
         }
         // What there is no room for stays as it is.
@@ -219,7 +225,7 @@ impl Magazine {
         tag: SlabTag,
         gauges: &Gauges,
     ) -> Result<(), Object> {
-        if self.tag != tag {
+        if !self.takes(tag) {
             return Err(object);
         }
         self.objects.put(&gauges.top, object)

@@ -6,9 +6,7 @@ use mm::buddy::Gfp;
 use mm::frame::FreeError;
 use mm::slab::{BadFree, SlabFlags};
 use mm::system::KmemCache;
-use mm_tests::sim::{
-    Debug, Hardened, Listed, Machine, OldVmemmap, Plain, SimConfig, Usual, Vmemmap,
-};
+use mm_tests::sim::{Debug, Hardened, Listed, Machine, OldVmemmap, Plain, SimConfig, Vmemmap};
 
 const MIB: u64 = 1 << 20;
 
@@ -65,8 +63,9 @@ fn takes_objects_back<C: SimConfig>() {
     unsafe { cache.free(object) }.unwrap();
     cache.destroy().unwrap();
     machine.shrink_caches();
-    // What caches are made of stays.
     machine.check();
+    // What the cache was made of stays.
+    machine.abandon();
 }
 
 macro_rules! for_old_windows {

@@ -38,10 +38,10 @@ const EQUALS: [&[&str]; 4] = [
 /// A room grows by changing this table, where a reviewer sees it. Files in a room that forbid
 /// `unsafe` do not count.
 const ROOMS: [(&str, usize, usize); 8] = [
-    ("platform", 245, 1),
+    ("platform", 250, 1),
     ("sync", 960, 22),
     ("mem", 292, 17),
-    ("frame/table", 1040, 29),
+    ("frame/table", 1085, 32),
     ("slab/object", 560, 46),
     ("pagetable/entry_io", 85, 4),
     ("kspace/raw", 620, 41),
