@@ -42,7 +42,7 @@ const ROOMS: [(&str, usize, usize); 8] = [
     ("sync", 960, 22),
     ("mem", 292, 17),
     ("frame/table", 1085, 32),
-    ("slab/object", 560, 46),
+    ("slab/object", 640, 46),
     ("pagetable/entry_io", 85, 4),
     ("kspace/raw", 620, 41),
     ("adapters", 2400, 275),
