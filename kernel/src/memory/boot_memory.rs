@@ -103,7 +103,8 @@ fn give(
 
 /// The tables that translations go through, each with the first address of those that it was found by.
 fn walked(space: &KernelSpace) -> Vec<(PhysAddr, VirtAddr)> {
-    let mut tables = Vec::new();
+    // Enough for most machines: growing would leave slabs of many sizes behind.
+    let mut tables = Vec::with_capacity(256);
     let mut at = VirtAddr::new(0);
     while let Some(span) = MEMORY.next_span(&space.tables, at) {
         let start = span.range.start();
